@@ -1,0 +1,4 @@
+//! dicom-rs behind our words: bytes ↔ [`instance::Instance`] and its [`attribute::Attributes`].
+
+pub mod attribute;
+pub mod instance;

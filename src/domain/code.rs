@@ -1,0 +1,43 @@
+//! Coded concepts: the few that ictus speaks, in one place.
+//!
+//! Every code here was read in a stored source (PS3.16 context groups, SNOMED CT as DICOM uses it) unless its comment says otherwise.
+//! Trap: SCT 1386000 is intracranial haemorrhage; pydicom's dictionary also files "Occlusion of artery" under it.
+
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// A coded concept: code value, coding scheme designator and meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Code {
+    /// Code Value (0008,0100).
+    pub value: Cow<'static, str>,
+    /// Coding Scheme Designator (0008,0102).
+    pub scheme: Cow<'static, str>,
+    /// Code Meaning (0008,0104).
+    pub meaning: Cow<'static, str>,
+}
+
+impl Code {
+    /// A concept known at compile time.
+    #[must_use]
+    pub const fn new(value: &'static str, scheme: &'static str, meaning: &'static str) -> Self {
+        Self {
+            value: Cow::Borrowed(value),
+            scheme: Cow::Borrowed(scheme),
+            meaning: Cow::Borrowed(meaning),
+        }
+    }
+}
+
+/// Segmented property category of a lesion.
+pub const MORPHOLOGICALLY_ABNORMAL_STRUCTURE: Code =
+    Code::new("49755003", "SCT", "Morphologically Abnormal Structure");
+/// Segmented property type of a bleed (CID 7159).
+pub const HEMORRHAGE: Code = Code::new("50960005", "SCT", "Hemorrhage");
+/// The brain, as anatomic region.
+pub const BRAIN: Code = Code::new("12738006", "SCT", "Brain");
+/// Laterality left.
+pub const LEFT: Code = Code::new("7771000", "SCT", "Left");
+/// Laterality right.
+pub const RIGHT: Code = Code::new("24028007", "SCT", "Right");

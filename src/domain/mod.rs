@@ -1,0 +1,10 @@
+//! The words of ictus: plain data that every other module may use and that uses none of them.
+
+pub mod code;
+pub mod failure;
+pub mod finding;
+pub mod geometry;
+pub mod phi;
+pub mod plan;
+pub mod uid;
+pub mod volume;

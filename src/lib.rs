@@ -1,0 +1,6 @@
+//! ictus: head CT in, masks with honest uncertainty out.
+
+pub mod analysis;
+pub mod dicom;
+pub mod domain;
+pub mod nn;
