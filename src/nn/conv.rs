@@ -1,0 +1,397 @@
+//! 2-D convolution and 2× transposed convolution, with gradients.
+
+use super::kernels::{self, BLOCK, ConvShape, Direction, blocks};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Tensor};
+
+/// A convolution with PyTorch's parameters.
+#[derive(Debug, Clone)]
+pub struct Conv2d {
+    /// `[O, I, kh, kw]`
+    pub weight: Tensor,
+    /// `[O]`
+    pub bias: Tensor,
+    /// Step in pixels, both axes.
+    pub stride: usize,
+    /// Zeros around the input, all sides.
+    pub padding: usize,
+}
+
+impl Conv2d {
+    /// Convolves a tensor of rank 4 or blocked rank 5.
+    ///
+    /// # Errors
+    /// candle's, for shapes that do not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if x.rank() == 4 {
+            let y = x.conv2d(&self.weight, self.padding, self.stride, 1, 1)?;
+            return y.broadcast_add(&self.bias.reshape((1, (), 1, 1))?);
+        }
+        let op = Blocked {
+            stride: self.stride,
+            padding: self.padding,
+        };
+        x.apply_op3(&self.weight, &self.bias, op)
+    }
+}
+
+/// A transposed convolution with kernel 2 and stride 2, PyTorch's `ConvTranspose2d`.
+#[derive(Debug, Clone)]
+pub struct ConvTranspose2x {
+    /// `[I, O, 2, 2]`
+    pub weight: Tensor,
+    /// `[O]`
+    pub bias: Tensor,
+}
+
+impl ConvTranspose2x {
+    /// Doubles height and width of a tensor of rank 4 or blocked rank 5.
+    ///
+    /// # Errors
+    /// candle's, for shapes that do not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (c_in, c_out, _, _) = self.weight.dims4()?;
+        if x.rank() == 4 {
+            let y = x.conv_transpose2d(&self.weight, 0, 0, 2, 1)?;
+            return y.broadcast_add(&self.bias.reshape((1, (), 1, 1))?);
+        }
+        // The windows do not overlap: four 1×1 convolutions whose outputs interleave.
+        let padded = blocks(c_out) * BLOCK;
+        let weight = self
+            .weight
+            .permute((2, 3, 1, 0))?
+            .pad_with_zeros(2, 0, padded - c_out)?;
+        let bias = self.bias.pad_with_zeros(0, 0, padded - c_out)?;
+        let conv = Conv2d {
+            weight: weight.reshape((4 * padded, c_in, 1, 1))?,
+            bias: Tensor::cat(&[&bias, &bias, &bias, &bias], 0)?,
+            stride: 1,
+            padding: 0,
+        };
+        let (n, _, h, w, _) = x.dims5()?;
+        conv.forward(x)?
+            .reshape(vec![n, 2, 2, blocks(c_out), h, w, BLOCK])?
+            .permute(vec![0, 3, 4, 1, 5, 2, 6])?
+            .reshape((n, blocks(c_out), 2 * h, 2 * w, BLOCK))
+    }
+}
+
+/// The values of a contiguous f32 CPU tensor.
+pub(super) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let all = storage.as_slice::<f32>()?;
+    match layout.contiguous_offsets() {
+        Some((from, to)) => Ok(&all[from..to]),
+        None => Err(Error::Msg("a blocked layer wants contiguous tensors".into()).bt()),
+    }
+}
+
+/// The shape of a convolution from the shapes of its tensors; `spatial` is the input's height and width.
+fn shape_of(
+    x: &[usize],
+    weight: &[usize],
+    spatial: [usize; 2],
+    stride: usize,
+    padding: usize,
+) -> Result<ConvShape> {
+    let &[c_out, c_in, kh, kw] = weight else {
+        return Err(Error::Msg(format!("a weight has rank 4, this one has shape {weight:?}")).bt());
+    };
+    if x.len() != 5 || x[1] != blocks(c_in) || x[4] != BLOCK {
+        return Err(Error::Msg(format!("{c_in} channels want a blocked input, found shape {x:?}")).bt());
+    }
+    let [height, width] = spatial;
+    if height + 2 * padding < kh || width + 2 * padding < kw {
+        return Err(Error::Msg(format!(
+            "{height}×{width} pixels are smaller than the kernel {kh}×{kw}"
+        ))
+        .bt());
+    }
+    Ok(ConvShape {
+        batch: x[0],
+        c_in,
+        c_out,
+        height,
+        width,
+        kernel: [kh, kw],
+        stride,
+        padding,
+    })
+}
+
+/// x, weight, bias → y.
+struct Blocked {
+    stride: usize,
+    padding: usize,
+}
+
+impl CustomOp3 for Blocked {
+    fn name(&self) -> &'static str {
+        "blocked conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        weight: &CpuStorage,
+        wl: &Layout,
+        bias: &CpuStorage,
+        bl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let d = xl.dims();
+        let shape = shape_of(d, wl.dims(), [d[2], d[3]], self.stride, self.padding)?;
+        let (x, weight, bias) = (values(x, xl)?, values(weight, wl)?, values(bias, bl)?);
+        let out = kernels::convolve(x, weight, bias, &shape, Direction::Forward, kernels::isa());
+        let dims = [
+            d[0],
+            blocks(shape.c_out),
+            shape.out_height(),
+            shape.out_width(),
+            BLOCK,
+        ];
+        Ok((CpuStorage::F32(out), Shape::from(dims.to_vec())))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let d = x.dims();
+        let gx = if x.track_op() {
+            Some(grad.apply_op2_no_bwd(
+                weight,
+                &InputGradient {
+                    spatial: [d[2], d[3]],
+                    stride: self.stride,
+                    padding: self.padding,
+                },
+            )?)
+        } else {
+            None
+        };
+        let (_, _, kh, kw) = weight.dims4()?;
+        let op = WeightGradient {
+            channels: [weight.dim(1)?, weight.dim(0)?],
+            kernel: [kh, kw],
+            stride: self.stride,
+            padding: self.padding,
+        };
+        let gw = x.apply_op2_no_bwd(&grad, &op)?;
+        let gb = grad
+            .sum((0, 2, 3))?
+            .flatten_all()?
+            .narrow(0, 0, bias.elem_count())?;
+        Ok((gx, Some(gw), Some(gb)))
+    }
+}
+
+/// Gradient of y, weight → gradient of x: the convolution with the flipped, transposed weight.
+struct InputGradient {
+    spatial: [usize; 2],
+    stride: usize,
+    padding: usize,
+}
+
+impl CustomOp2 for InputGradient {
+    fn name(&self) -> &'static str {
+        "blocked conv2d, gradient of the input"
+    }
+
+    fn cpu_fwd(
+        &self,
+        grad: &CpuStorage,
+        gl: &Layout,
+        weight: &CpuStorage,
+        wl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let &[c_out, c_in, kh, kw] = wl.dims() else {
+            return Err(Error::Msg("a weight has rank 4".into()).bt());
+        };
+        if kh != kw || self.padding >= kh {
+            return Err(Error::Msg(
+                "the input's gradient wants a square kernel larger than its padding".into(),
+            )
+            .bt());
+        }
+        let (grad, weight) = (values(grad, gl)?, values(weight, wl)?);
+        let [height, width] = self.spatial;
+        let (n, oh, ow) = (gl.dims()[0], gl.dims()[2], gl.dims()[3]);
+        // A strided convolution's gradient is that of a plain one whose skipped outputs had none.
+        let padding = kh - 1 - self.padding;
+        let (gh, gw) = (
+            height + 2 * self.padding + 1 - kh,
+            width + 2 * self.padding + 1 - kw,
+        );
+        let spread;
+        let grad = if self.stride == 1 {
+            grad
+        } else {
+            let mut wide = vec![0.0f32; n * blocks(c_out) * gh * gw * BLOCK];
+            for (row, line) in grad.chunks_exact(ow * BLOCK).enumerate() {
+                let start = (row / oh * gh + row % oh * self.stride) * gw * BLOCK;
+                for (column, pixel) in line.chunks_exact(BLOCK).enumerate() {
+                    let at = start + column * self.stride * BLOCK;
+                    wide[at..at + BLOCK].copy_from_slice(pixel);
+                }
+            }
+            spread = wide;
+            &spread
+        };
+        let shape = ConvShape {
+            batch: n,
+            c_in: c_out,
+            c_out: c_in,
+            height: gh,
+            width: gw,
+            kernel: [kh, kw],
+            stride: 1,
+            padding,
+        };
+        let out = kernels::convolve(grad, weight, &[], &shape, Direction::Backward, kernels::isa());
+        Ok((
+            CpuStorage::F32(out),
+            Shape::from(vec![n, blocks(c_in), height, width, BLOCK]),
+        ))
+    }
+}
+
+/// x, gradient of y → gradient of the weight.
+struct WeightGradient {
+    /// In, out.
+    channels: [usize; 2],
+    kernel: [usize; 2],
+    stride: usize,
+    padding: usize,
+}
+
+impl CustomOp2 for WeightGradient {
+    fn name(&self) -> &'static str {
+        "blocked conv2d, gradient of the weight"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        grad: &CpuStorage,
+        gl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let d = xl.dims();
+        let weight = [self.channels[1], self.channels[0], self.kernel[0], self.kernel[1]];
+        let shape = shape_of(d, &weight, [d[2], d[3]], self.stride, self.padding)?;
+        let out = kernels::weight_gradient(values(x, xl)?, values(grad, gl)?, &shape, kernels::isa());
+        Ok((CpuStorage::F32(out), Shape::from(weight.to_vec())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout;
+    use super::*;
+    use candle_core::{DType, Device, Var};
+
+    fn random(dims: &[usize], seed: u64) -> Tensor {
+        use rand::{RngExt, SeedableRng};
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let values: Vec<f32> = (0..dims.iter().product())
+            .map(|_| rng.random_range(-1.0..1.0))
+            .collect();
+        Tensor::from_vec(values, dims, &Device::Cpu).unwrap()
+    }
+
+    fn difference(a: &Tensor, b: &Tensor) -> f32 {
+        (a - b)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max(0)
+            .unwrap()
+            .to_scalar()
+            .unwrap()
+    }
+
+    /// Output and the three gradients of a loss that weighs every output value differently.
+    fn run(
+        x: &Tensor,
+        w: &Var,
+        b: &Var,
+        blocked: bool,
+        layer: impl Fn(Tensor, Tensor, &Tensor) -> Result<Tensor>,
+    ) -> Vec<Tensor> {
+        let x = Var::from_tensor(x).unwrap();
+        let input = if blocked {
+            layout::enter(&x).unwrap()
+        } else {
+            x.as_tensor().clone()
+        };
+        let y = layer(w.as_tensor().clone(), b.as_tensor().clone(), &input).unwrap();
+        let y = layout::leave(&y, b.elem_count()).unwrap();
+        let weights = random(y.dims(), 9).to_dtype(DType::F32).unwrap();
+        let grads = (&y * weights).unwrap().sum_all().unwrap().backward().unwrap();
+        let grad = |v: &Var| grads.get(v).unwrap().clone();
+        vec![y, grad(&x), grad(w), grad(b)]
+    }
+
+    #[test]
+    fn blocked_convolution_and_its_gradients_equal_candles() {
+        for (c_in, c_out, kernel, stride, padding) in [
+            (1, 16, 3, 1, 1),
+            (20, 32, 3, 2, 1),
+            (33, 5, 1, 1, 0),
+            (16, 48, 3, 1, 1),
+        ] {
+            let x = random(&[2, c_in, 12, 18], 1);
+            let w = Var::from_tensor(&random(&[c_out, c_in, kernel, kernel], 2)).unwrap();
+            let b = Var::from_tensor(&random(&[c_out], 3)).unwrap();
+            let layer = |weight, bias, x: &Tensor| {
+                Conv2d {
+                    weight,
+                    bias,
+                    stride,
+                    padding,
+                }
+                .forward(x)
+            };
+            let (ours, candles) = (run(&x, &w, &b, true, layer), run(&x, &w, &b, false, layer));
+            for (name, (a, b)) in ["y", "x", "w", "b"].iter().zip(ours.iter().zip(&candles)) {
+                assert!(
+                    difference(a, b) < 1e-3,
+                    "{c_in} {c_out} {kernel} {stride}: {name} {}",
+                    difference(a, b)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn blocked_transposed_convolution_and_its_gradients_equal_candles() {
+        for (c_in, c_out) in [(32, 16), (20, 7)] {
+            let x = random(&[2, c_in, 5, 6], 1);
+            let w = Var::from_tensor(&random(&[c_in, c_out, 2, 2], 2)).unwrap();
+            let b = Var::from_tensor(&random(&[c_out], 3)).unwrap();
+            let layer = |weight, bias, x: &Tensor| ConvTranspose2x { weight, bias }.forward(x);
+            let (ours, candles) = (run(&x, &w, &b, true, layer), run(&x, &w, &b, false, layer));
+            for (a, b) in ours.iter().zip(&candles) {
+                assert!(difference(a, b) < 1e-3, "{c_in} {c_out} {}", difference(a, b));
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_an_input_with_the_wrong_channels() {
+        let layer = Conv2d {
+            weight: random(&[8, 20, 3, 3], 1),
+            bias: random(&[8], 2),
+            stride: 1,
+            padding: 1,
+        };
+        let x = layout::enter(&random(&[1, 16, 8, 8], 3)).unwrap();
+        assert!(layer.forward(&x).unwrap_err().to_string().contains("20 channels"));
+    }
+}
