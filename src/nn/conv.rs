@@ -1,7 +1,7 @@
 //! 2-D convolution and 2× transposed convolution, with gradients.
 
 use super::kernels::{self, BLOCK, ConvShape, Direction, blocks};
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Tensor};
 
 /// A convolution with PyTorch's parameters.
 #[derive(Debug, Clone)]
@@ -181,10 +181,9 @@ impl CustomOp3 for Blocked {
             padding: self.padding,
         };
         let gw = x.apply_op2_no_bwd(&grad, &op)?;
-        let gb = grad
-            .sum((0, 2, 3))?
-            .flatten_all()?
-            .narrow(0, 0, bias.elem_count())?;
+        let gb = grad.apply_op1_no_bwd(&BiasGradient {
+            channels: bias.elem_count(),
+        })?;
         Ok((gx, Some(gw), Some(gb)))
     }
 }
@@ -285,6 +284,35 @@ impl CustomOp2 for WeightGradient {
         let shape = shape_of(d, &weight, [d[2], d[3]], self.stride, self.padding)?;
         let out = kernels::weight_gradient(values(x, xl)?, values(grad, gl)?, &shape, kernels::isa());
         Ok((CpuStorage::F32(out), Shape::from(weight.to_vec())))
+    }
+}
+
+/// Gradient of y → gradient of the bias.
+struct BiasGradient {
+    channels: usize,
+}
+
+impl CustomOp1 for BiasGradient {
+    fn name(&self) -> &'static str {
+        "blocked conv2d, gradient of the bias"
+    }
+
+    fn cpu_fwd(&self, grad: &CpuStorage, gl: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (_, blocks, h, w, _) = gl.shape().dims5()?;
+        let mut sum = vec![0.0f32; blocks * BLOCK];
+        for (i, plane) in values(grad, gl)?.chunks_exact(h * w * BLOCK).enumerate() {
+            let mut part = [0.0f32; BLOCK];
+            for pixel in plane.chunks_exact(BLOCK) {
+                for c in 0..BLOCK {
+                    part[c] += pixel[c];
+                }
+            }
+            for c in 0..BLOCK {
+                sum[i % blocks * BLOCK + c] += part[c];
+            }
+        }
+        sum.truncate(self.channels);
+        Ok((CpuStorage::F32(sum), Shape::from(vec![self.channels])))
     }
 }
 

@@ -111,7 +111,7 @@ impl Isa {
                 (Self::Avx512, _) => band_avx512_one(task, planes),
                 #[cfg(target_arch = "x86_64")]
                 (Self::Avx2, _) => band_avx2(task, planes),
-                (Self::Portable, _) => band::<lanes::Portable, 4, 1>(task, planes),
+                (Self::Portable, _) => strided::<lanes::Portable, 4, 1>(task, planes),
             }
         }
     }
@@ -148,7 +148,7 @@ impl Isa {
 #[expect(unsafe_code, reason = "compiles the generic band for AVX-512F")]
 unsafe fn band_avx512_two(task: &Task, planes: [*mut f32; 2]) {
     // SAFETY: as `Isa::run`.
-    unsafe { band::<lanes::Avx512, 8, 2>(task, planes) }
+    unsafe { strided::<lanes::Avx512, 8, 2>(task, planes) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -156,7 +156,7 @@ unsafe fn band_avx512_two(task: &Task, planes: [*mut f32; 2]) {
 #[expect(unsafe_code, reason = "compiles the generic band for AVX-512F")]
 unsafe fn band_avx512_one(task: &Task, planes: [*mut f32; 2]) {
     // SAFETY: as `Isa::run`.
-    unsafe { band::<lanes::Avx512, 16, 1>(task, planes) }
+    unsafe { strided::<lanes::Avx512, 16, 1>(task, planes) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -164,7 +164,7 @@ unsafe fn band_avx512_one(task: &Task, planes: [*mut f32; 2]) {
 #[expect(unsafe_code, reason = "compiles the generic band for AVX2")]
 unsafe fn band_avx2(task: &Task, planes: [*mut f32; 2]) {
     // SAFETY: as `Isa::run`.
-    unsafe { band::<lanes::Avx2, 6, 1>(task, planes) }
+    unsafe { strided::<lanes::Avx2, 6, 1>(task, planes) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -183,13 +183,30 @@ unsafe fn gradient_avx2(task: &GradTask, sum: &mut [f32]) {
     unsafe { gradient::<lanes::Avx2, 4>(task, sum) }
 }
 
+/// Fixes the stride at compile time, so that a tile addresses its pixels by constants.
+///
+/// # Safety
+/// As [`Isa::run`]; L's instruction set is there.
+#[inline(always)]
+#[expect(unsafe_code, reason = "raw output rows")]
+unsafe fn strided<L: Lanes, const P: usize, const V: usize>(task: &Task, planes: [*mut f32; 2]) {
+    // SAFETY: as `Isa::run`.
+    unsafe {
+        match task.stride {
+            1 => band::<L, P, V, 1>(task, planes),
+            2 => band::<L, P, V, 2>(task, planes),
+            other => unreachable!("a plan has strides 1 and 2, found {other}"),
+        }
+    }
+}
+
 /// All pixels of a band: tiles of P pixels, then single pixels.
 ///
 /// # Safety
 /// As [`Isa::run`]; L's instruction set is there.
 #[inline(always)]
 #[expect(unsafe_code, reason = "raw output rows")]
-unsafe fn band<L: Lanes, const P: usize, const V: usize>(task: &Task, planes: [*mut f32; 2]) {
+unsafe fn band<L: Lanes, const P: usize, const V: usize, const S: usize>(task: &Task, planes: [*mut f32; 2]) {
     let x_blocks = task.c_in.div_ceil(BLOCK);
     let in_rows = (task.rows - 1) * task.stride + task.kernel[0];
     assert_eq!(
@@ -219,7 +236,7 @@ unsafe fn band<L: Lanes, const P: usize, const V: usize>(task: &Task, planes: [*
             let x = task.x.as_ptr().add(row * task.stride * task.row_stride);
             let out = planes.map(|p| p.add(row * task.width * BLOCK));
             while column + P <= task.width {
-                pixels::<L, P, V>(
+                pixels::<L, P, V, S>(
                     task,
                     x.add(column * task.stride * BLOCK),
                     out.map(|o| o.add(column * BLOCK)),
@@ -227,7 +244,7 @@ unsafe fn band<L: Lanes, const P: usize, const V: usize>(task: &Task, planes: [*
                 column += P;
             }
             while column < task.width {
-                pixels::<L, 1, V>(
+                pixels::<L, 1, V, S>(
                     task,
                     x.add(column * task.stride * BLOCK),
                     out.map(|o| o.add(column * BLOCK)),
@@ -244,30 +261,41 @@ unsafe fn band<L: Lanes, const P: usize, const V: usize>(task: &Task, planes: [*
 /// As [`band`]; `x` and `out` have P pixels.
 #[inline(always)]
 #[expect(unsafe_code, reason = "register kernel on raw pointers")]
-unsafe fn pixels<L: Lanes, const P: usize, const V: usize>(task: &Task, x: *const f32, out: [*mut f32; 2]) {
+unsafe fn pixels<L: Lanes, const P: usize, const V: usize, const S: usize>(
+    task: &Task,
+    x: *const f32,
+    out: [*mut f32; 2],
+) {
     // SAFETY: the caller vouches for the ranges.
     unsafe {
         let mut sum: [[L; V]; P] = [std::array::from_fn(|v| L::load(task.bias.as_ptr().add(v * BLOCK))); P];
-        let step = task.stride * BLOCK;
         let mut weight = task.weight.as_ptr();
         let mut left = task.c_in;
         let mut block = x;
         while left > 0 {
             let channels = left.min(BLOCK);
-            for ky in 0..task.kernel[0] {
-                for kx in 0..task.kernel[1] {
-                    let tap = block.add(ky * task.row_stride + kx * BLOCK);
-                    for c in 0..channels {
-                        let w: [L; V] = std::array::from_fn(|v| L::load(weight.add((c * V + v) * BLOCK)));
+            let mut row = block;
+            for _ in 0..task.kernel[0] {
+                let mut tap = row;
+                for _ in 0..task.kernel[1] {
+                    // Pointers only step by constants in here: this is where the time goes.
+                    let (mut value, mut w) = (tap, weight);
+                    let end = tap.add(channels);
+                    while value != end {
+                        let factors: [L; V] = std::array::from_fn(|v| L::load(w.add(v * BLOCK)));
                         for p in 0..P {
-                            let value = L::splat(tap.add(p * step + c));
+                            let x = L::splat(value.add(p * S * BLOCK));
                             for v in 0..V {
-                                sum[p][v] = sum[p][v].add_product(value, w[v]);
+                                sum[p][v] = sum[p][v].add_product(x, factors[v]);
                             }
                         }
+                        value = value.add(1);
+                        w = w.add(V * BLOCK);
                     }
+                    tap = tap.add(BLOCK);
                     weight = weight.add(BLOCK * V * BLOCK);
                 }
+                row = row.add(task.row_stride);
             }
             left -= channels;
             block = block.add(task.block_stride);
@@ -293,17 +321,17 @@ unsafe fn gradient<L: Lanes, const C: usize>(task: &GradTask, sum: &mut [f32]) {
             let to = sum.as_mut_ptr().add(first * BLOCK);
             let mut acc: [L; C] = std::array::from_fn(|c| L::load(to.add(c * BLOCK)));
             for row in 0..task.rows {
-                let mut x = task.x.as_ptr().add(row * task.row_stride + first);
+                let mut x = task.x.as_ptr().wrapping_add(row * task.row_stride + first);
                 let mut grad = task.grad.as_ptr().add(row * task.width * BLOCK);
-                for column in 0..task.width {
+                let end = grad.add(task.width * BLOCK);
+                while grad != end {
                     let g = L::load(grad);
                     for c in 0..C {
                         acc[c] = acc[c].add_product(L::splat(x.add(c)), g);
                     }
-                    if column + 1 < task.width {
-                        x = x.add(task.stride * BLOCK);
-                        grad = grad.add(BLOCK);
-                    }
+                    // The last step may leave the scratch: it is not read there.
+                    x = x.wrapping_add(task.stride * BLOCK);
+                    grad = grad.add(BLOCK);
                 }
             }
             for (c, value) in acc.into_iter().enumerate() {
