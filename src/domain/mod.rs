@@ -6,5 +6,6 @@ pub mod finding;
 pub mod geometry;
 pub mod phi;
 pub mod plan;
+pub mod prediction;
 pub mod uid;
 pub mod volume;

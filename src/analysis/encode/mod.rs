@@ -1,9 +1,8 @@
 //! Stage 6: findings and uncertainty → SEG, Parametric Map and TID 1500 report.
 
-use super::uncertainty::Prediction;
 use crate::{
     dicom::instance::Instance,
-    domain::{finding::Report, plan::Plan, volume::Volume},
+    domain::{finding::Report, plan::Plan, prediction::Prediction, volume::Volume},
 };
 use time::OffsetDateTime;
 

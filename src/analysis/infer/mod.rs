@@ -1,1 +1,155 @@
-//! Stage.
+//! Stage 3: network input → the logits of every member, on the network's grid.
+//!
+//! One thread owns the device; callers hand it tiles through a bounded queue and so wait when it is busy.
+
+pub mod bundle;
+pub mod engine;
+pub mod sliding_window;
+
+use crate::domain::{failure::FailureClass, phi::Redacted};
+pub use engine::{DeviceChoice, Engine};
+
+/// What a long computation is told and asked between tiles.
+pub trait Control: Sync {
+    /// Whether to stop at the next tile.
+    fn cancelled(&self) -> bool;
+    /// How many of how many tiles are done.
+    fn progress(&self, done: usize, total: usize);
+}
+
+/// Runs to the end and tells nobody.
+#[derive(Debug, Clone, Copy)]
+pub struct Unattended;
+
+impl Control for Unattended {
+    fn cancelled(&self) -> bool {
+        false
+    }
+    fn progress(&self, _done: usize, _total: usize) {}
+}
+
+/// The logits of every member.
+///
+/// # Shape
+/// `slices[slice][member]` holds `classes × rows × columns` values of the network's grid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Members {
+    /// Classes, background included.
+    pub classes: usize,
+    /// Rows and columns of the network's grid.
+    pub shape: [usize; 2],
+    /// Logits by slice and member.
+    pub slices: Vec<Vec<Vec<f32>>>,
+}
+
+/// Why there are no logits.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InferError {
+    /// Somebody asked to stop.
+    #[error("the analysis was cancelled")]
+    Cancelled,
+    /// The model's folder is not what it should be.
+    #[error("model {id}: {what}")]
+    Model {
+        /// The model's id.
+        id: String,
+        /// What was found and expected.
+        what: String,
+    },
+    /// No model of that name.
+    #[error("no model is called {0:?}; `ictus model list` names those that are there")]
+    Unknown(String),
+    /// A file of a model cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The device was asked for and is not there.
+    #[error("{0}")]
+    Device(String),
+    /// The tensor library failed.
+    #[error("the network failed")]
+    Network(#[source] Redacted),
+    /// The device thread is gone.
+    #[error("the device thread has stopped; restart the server")]
+    Stopped,
+}
+
+impl InferError {
+    /// How it is treated.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Cancelled | Self::Unknown(_) => FailureClass::Input,
+            Self::Read { .. } | Self::Device(_) | Self::Stopped => FailureClass::Transient,
+            Self::Model { .. } | Self::Network(_) => FailureClass::Internal,
+        }
+    }
+
+    fn network(error: &candle_core::Error) -> Self {
+        Self::Network(crate::domain::phi::redact(error))
+    }
+}
+
+/// Logits of all slices and members of one model.
+///
+/// # Errors
+/// [`InferError::Cancelled`] between tiles, or what the network said.
+pub fn infer(
+    engine: &Engine,
+    model: &bundle::Model,
+    input: &super::preprocess::NetworkInput,
+    control: &dyn Control,
+) -> Result<Members, InferError> {
+    let plan = &model.plan;
+    let &[patch_rows, patch_columns] = plan.configuration.patch_size.as_slice() else {
+        let what = format!(
+            "patch_size has {} axes, this build runs 2",
+            plan.configuration.patch_size.len()
+        );
+        return Err(InferError::Model {
+            id: plan.id.clone(),
+            what,
+        });
+    };
+    let window = sliding_window::Window::new(
+        input.shape,
+        [patch_rows, patch_columns],
+        plan.configuration.tile_step_size,
+    );
+    let outside = input_of_air(plan);
+    let total = input.slices.len() * plan.members;
+    let mut slices = Vec::with_capacity(input.slices.len());
+    for (s, image) in input.slices.iter().enumerate() {
+        let tiles = window.cut(image, outside);
+        let mut members = Vec::with_capacity(plan.members);
+        for member in 0..plan.members {
+            if control.cancelled() {
+                return Err(InferError::Cancelled);
+            }
+            let logits = engine.forward(&plan.id, member, tiles.clone(), window.patch)?;
+            members.push(window.merge(&logits, plan.configuration.architecture.num_classes));
+            control.progress(s * plan.members + member + 1, total);
+        }
+        slices.push(members);
+    }
+    Ok(Members {
+        classes: plan.configuration.architecture.num_classes,
+        shape: input.shape,
+        slices,
+    })
+}
+
+/// What air looks like after normalisation: the value that tiles are padded with.
+fn input_of_air(plan: &crate::domain::plan::Plan) -> f32 {
+    let mut air = [super::preprocess::AIR_HU];
+    if let [scheme] = plan.configuration.normalization_schemes.as_slice() {
+        super::preprocess::normalize(&mut air, scheme);
+    }
+    air[0]
+}

@@ -1,1 +1,195 @@
-//! Stage.
+//! Stage 5: [`Prediction`] → findings in source geometry, and the case's answer.
+//!
+//! Connected regions of a label become findings when they are large and strong enough for the plan; each gets its own segment number.
+//! What it does not do: calibrate. Scores stay scores, and a study is flagged or not flagged, never cleared.
+
+pub mod components;
+pub mod midsagittal;
+
+use crate::domain::{
+    failure::FailureClass,
+    finding::{Answer, AnswerValue, Finding, Side},
+    geometry::{Vec3, add, scale},
+    plan::{Label, Plan},
+    prediction::Prediction,
+    uid::Uid,
+    volume::Volume,
+};
+use components::Component;
+use midsagittal::MidsagittalPlane;
+
+/// A region with this share of its voxels on one side of the midsagittal plane lies on that side.
+const ONE_SIDED: f64 = 0.8;
+/// A two-sided region that reaches no farther than this from the plane is a midline one, mm.
+const MIDLINE_REACH_MM: f64 = 12.0;
+
+/// Why there are no findings.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostprocessError {
+    /// More regions than a SEG can number.
+    #[error("{0} separate regions were found, at most {max} can be reported; the input is probably not a head CT", max = u16::MAX)]
+    TooMany(usize),
+}
+
+impl PostprocessError {
+    /// How it is treated.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        FailureClass::Input
+    }
+}
+
+/// What an analysis found.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Largest first.
+    pub findings: Vec<Finding>,
+    /// Segment number of each voxel, 0 = no finding.
+    pub segments: Volume<u16>,
+    /// The plan's question, answered.
+    pub answer: Answer,
+}
+
+/// Turns a prediction into findings and an answer.
+///
+/// # Errors
+/// [`PostprocessError::TooMany`].
+pub fn find(
+    prediction: &Prediction,
+    brain: &Volume<bool>,
+    series: &Uid,
+    plan: &Plan,
+) -> Result<Found, PostprocessError> {
+    let geometry = &prediction.labels.geometry;
+    let plane = MidsagittalPlane::estimate(brain);
+    let mut regions: Vec<(&Label, Component)> = Vec::new();
+    for label in &plan.labels {
+        let mask: Vec<bool> = prediction.labels.data.iter().map(|v| *v == label.value).collect();
+        for component in components::components(&mask, geometry) {
+            let peak = component
+                .voxels
+                .iter()
+                .map(|v| prediction.score.data[*v])
+                .fold(0.0, f32::max);
+            if component.volume_ml >= label.min_volume_ml && f64::from(peak) >= label.min_peak_score {
+                regions.push((label, component));
+            }
+        }
+    }
+    regions.sort_by(|a, b| b.1.volume_ml.total_cmp(&a.1.volume_ml));
+    let mut segments = Volume {
+        geometry: geometry.clone(),
+        data: vec![0u16; geometry.len()],
+    };
+    let mut findings = Vec::with_capacity(regions.len());
+    let total = regions.len();
+    for (i, (label, component)) in regions.iter().enumerate() {
+        let segment = u16::try_from(i + 1).map_err(|_| PostprocessError::TooMany(total))?;
+        for voxel in &component.voxels {
+            segments.data[*voxel] = segment;
+        }
+        findings.push(finding(
+            component,
+            label,
+            segment,
+            prediction,
+            plane.as_ref(),
+            series,
+            plan,
+        ));
+    }
+    let answer = answer(prediction, &findings, plan);
+    Ok(Found {
+        findings,
+        segments,
+        answer,
+    })
+}
+
+fn finding(
+    component: &Component,
+    label: &Label,
+    segment: u16,
+    prediction: &Prediction,
+    plane: Option<&MidsagittalPlane>,
+    series: &Uid,
+    plan: &Plan,
+) -> Finding {
+    let geometry = &prediction.labels.geometry;
+    let (len, columns) = (geometry.slice_len(), geometry.columns);
+    let place = |v: usize| geometry.voxel_to_lps(v / len, (v % len / columns) as f64, (v % columns) as f64);
+    let mut center: Vec3 = [0.0; 3];
+    let (mut low, mut high) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3]);
+    let mut by_slice = vec![0.0f64; geometry.slices()];
+    let (mut left, mut right, mut reach) = (0.0f64, 0.0f64, 0.0f64);
+    let (mut score, mut entropy, mut weight) = (0.0f64, 0.0f64, 0.0f64);
+    for v in &component.voxels {
+        let point = place(*v);
+        let ml = geometry.voxel_volume_ml(v / len);
+        weight += ml;
+        center = add(center, scale(point, ml));
+        for a in 0..3 {
+            low[a] = low[a].min(point[a]);
+            high[a] = high[a].max(point[a]);
+        }
+        by_slice[v / len] += ml;
+        score += ml * f64::from(prediction.score.data[*v]);
+        entropy += ml * f64::from(prediction.entropy.data[*v]);
+        if let Some(plane) = plane {
+            let distance = plane.left_of_mm(point);
+            *(if distance >= 0.0 { &mut left } else { &mut right }) += ml;
+            reach = reach.max(distance.abs());
+        }
+    }
+    let side = match plane {
+        _ if !label.side_aware => Side::Unknown,
+        None => Side::Unknown,
+        Some(_) if left >= ONE_SIDED * weight => Side::Left,
+        Some(_) if right >= ONE_SIDED * weight => Side::Right,
+        Some(_) if reach <= MIDLINE_REACH_MM => Side::Midline,
+        Some(_) => Side::Bilateral,
+    };
+    let key_slice = (0..by_slice.len())
+        .max_by(|a, b| by_slice[*a].total_cmp(&by_slice[*b]))
+        .unwrap_or(0);
+    Finding {
+        id: format!("{}-{segment}", label.name),
+        kind: label.name.clone(),
+        code: label.kind.clone(),
+        model: plan.id.clone(),
+        series: series.clone(),
+        segment,
+        volume_ml: component.volume_ml,
+        volume_interval_ml: None,
+        center_mm: scale(center, 1.0 / weight),
+        bounding_box_mm: [low, high],
+        side,
+        site: None,
+        score: score / weight,
+        probability: None,
+        uncertainty: entropy / weight,
+        key_slice,
+    }
+}
+
+/// The case's answer: flagged when the case score is high and something can be shown, not flagged when it is low and nothing was found, uncertain between.
+fn answer(prediction: &Prediction, findings: &[Finding], plan: &Plan) -> Answer {
+    let (low, high) = plan.labels.iter().fold((1.0f64, 1.0f64), |(low, high), l| {
+        (low.min(l.flag_score[0]), high.min(l.flag_score[1]))
+    });
+    let answer = match (findings.is_empty(), prediction.case_score) {
+        (false, score) if score >= high => AnswerValue::Present,
+        (true, score) if score < low => AnswerValue::Absent,
+        _ => AnswerValue::Uncertain,
+    };
+    Answer {
+        question: plan.question.clone(),
+        model: Some(plan.id.clone()),
+        answer,
+        score: Some(prediction.case_score),
+        probability: None,
+        uncertainty: Some(prediction.disagreement),
+        lane: None,
+    }
+}

@@ -1,1 +1,275 @@
-//! Stage.
+//! Stage 2: HU volume → normalised slices on the network's grid, and the [`SpatialTrace`] that leads back.
+//!
+//! Reorients in the plane (rows towards the patient's left, columns towards the back), crops to the head, resamples to the plan's spacing, normalises.
+//! Only this stage changes geometry; whatever it does is in the trace.
+
+pub mod brain;
+pub mod trace;
+
+use crate::domain::{
+    failure::FailureClass,
+    plan::{Normalization, Plan},
+    volume::{Geometry, Volume},
+};
+use trace::{AxisMap, SpatialTrace};
+
+/// Tissue from here on belongs to the head rather than to air; between fat (−100 HU) and air.
+const HEAD_HU: f32 = -300.0;
+/// Air kept around the head so that its edge is not the image's edge, mm.
+const MARGIN_MM: f64 = 6.0;
+/// A row or column belongs to the head when this share of the fullest one's tissue is in it: leaves table and head rest out.
+const HEAD_SHARE: f64 = 0.05;
+/// What stands outside the field of view, HU.
+pub const AIR_HU: f32 = -1024.0;
+
+/// What the network is given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkInput {
+    /// Rows and columns of each slice.
+    pub shape: [usize; 2],
+    /// One normalised image for each entry of [`SpatialTrace::slices`].
+    pub slices: Vec<Vec<f32>>,
+}
+
+/// Why a volume cannot be brought onto the network's grid.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PreprocessError {
+    /// Nothing in the volume is denser than fat.
+    #[error(
+        "no tissue above {HEAD_HU} HU was found, a head was expected; check that the series is a head CT in HU"
+    )]
+    NoHead,
+    /// The plan wants a grid that this build does not make.
+    #[error("the plan has {0} spatial axes, this build runs plans with 2")]
+    Dimensions(usize),
+    /// The plan wants several channels.
+    #[error("the plan has {0} channels, this build runs plans with 1")]
+    Channels(usize),
+}
+
+impl PreprocessError {
+    /// How it is treated.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::NoHead => FailureClass::Input,
+            Self::Dimensions(_) | Self::Channels(_) => FailureClass::Internal,
+        }
+    }
+}
+
+/// Brings a volume onto the grid of a plan.
+///
+/// # Errors
+/// [`PreprocessError::NoHead`] when there is nothing to look at.
+pub fn preprocess(ct: &Volume<f32>, plan: &Plan) -> Result<(NetworkInput, SpatialTrace), PreprocessError> {
+    let &[row_spacing, column_spacing] = plan.configuration.spacing.as_slice() else {
+        return Err(PreprocessError::Dimensions(plan.configuration.spacing.len()));
+    };
+    let [normalization] = plan.configuration.normalization_schemes.as_slice() else {
+        return Err(PreprocessError::Channels(
+            plan.configuration.normalization_schemes.len(),
+        ));
+    };
+    let trace = place(ct, [row_spacing, column_spacing])?;
+    let mut slices = trace.apply_all(&ct.data, AIR_HU);
+    for slice in &mut slices {
+        normalize(slice, normalization);
+    }
+    Ok((
+        NetworkInput {
+            shape: trace.shape(),
+            slices,
+        },
+        trace,
+    ))
+}
+
+/// nnU-Net's CT normalisation, in place.
+#[expect(clippy::cast_possible_truncation, reason = "network input is f32")]
+pub fn normalize(slice: &mut [f32], scheme: &Normalization) {
+    let Normalization::CTNormalization {
+        lower_hu,
+        upper_hu,
+        mean_hu,
+        std_hu,
+    } = *scheme;
+    for value in slice {
+        *value = ((f64::from(*value).clamp(lower_hu, upper_hu) - mean_hu) / std_hu.max(1e-8)) as f32;
+    }
+}
+
+/// The trace from a volume to a grid of `spacing_mm` (rows, columns) that just holds the head.
+fn place(ct: &Volume<f32>, spacing_mm: [f64; 2]) -> Result<SpatialTrace, PreprocessError> {
+    let geometry = &ct.geometry;
+    let head = HeadBox::find(ct).ok_or(PreprocessError::NoHead)?;
+    let transposed = geometry.row_direction[0].abs() < geometry.column_direction[0].abs();
+    // Canonical: network rows advance towards the back (+y), columns towards the left (+x).
+    let (row_axis, column_axis) = if transposed { (1, 0) } else { (0, 1) };
+    let direction = |axis: usize| {
+        if axis == 0 {
+            geometry.column_direction
+        } else {
+            geometry.row_direction
+        }
+    };
+    let map = |source_axis: usize, lps_axis: usize, spacing: f64| {
+        let step = spacing / geometry.pixel_spacing_mm[source_axis];
+        let [low, high] = head.ranges[source_axis];
+        let len = ((high - low) / step).ceil().max(1.0);
+        // The head's centre stays the centre.
+        let half = (len - 1.0) / 2.0 * step;
+        let centre = f64::midpoint(low, high);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a small positive number"
+        )]
+        let len = len as usize;
+        if direction(source_axis)[lps_axis] >= 0.0 {
+            AxisMap {
+                start: centre - half,
+                step,
+                len,
+            }
+        } else {
+            AxisMap {
+                start: centre + half,
+                step: -step,
+                len,
+            }
+        }
+    };
+    let axes = [
+        map(row_axis, 1, spacing_mm[0]),
+        map(column_axis, 0, spacing_mm[1]),
+    ];
+    Ok(SpatialTrace {
+        source: geometry.clone(),
+        transposed,
+        axes,
+        slices: head.slices,
+    })
+}
+
+/// Where the head is, in source voxels.
+struct HeadBox {
+    /// Lowest and highest row, lowest and highest column, margin included, within the source.
+    ranges: [[f64; 2]; 2],
+    /// Slices with tissue.
+    slices: Vec<usize>,
+}
+
+impl HeadBox {
+    fn find(ct: &Volume<f32>) -> Option<Self> {
+        let Geometry { rows, columns, .. } = ct.geometry;
+        let (mut by_row, mut by_column) = (vec![0u32; rows], vec![0u32; columns]);
+        let mut slices = Vec::new();
+        for s in 0..ct.geometry.slices() {
+            let mut any = false;
+            for (r, row) in ct.slice(s).chunks_exact(columns).enumerate() {
+                for (c, value) in row.iter().enumerate() {
+                    if *value > HEAD_HU {
+                        by_row[r] += 1;
+                        by_column[c] += 1;
+                        any = true;
+                    }
+                }
+            }
+            if any {
+                slices.push(s);
+            }
+        }
+        let range = |counts: &[u32], spacing: f64| {
+            let most = f64::from(*counts.iter().max()?);
+            let belongs = |n: &u32| f64::from(*n) > 0.0 && f64::from(*n) >= most * HEAD_SHARE;
+            let margin = MARGIN_MM / spacing;
+            let low = counts.iter().position(belongs)? as f64 - margin;
+            let high = counts.iter().rposition(belongs)? as f64 + margin;
+            Some([low.max(0.0), high.min((counts.len() - 1) as f64)])
+        };
+        let [row_spacing, column_spacing] = ct.geometry.pixel_spacing_mm;
+        Some(Self {
+            ranges: [range(&by_row, row_spacing)?, range(&by_column, column_spacing)?],
+            slices,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::volume::SlicePlane;
+
+    /// A head-like ellipse with one bright spot to the patient's left and front, in any in-plane orientation.
+    fn head(row_direction: [f64; 3], column_direction: [f64; 3]) -> Volume<f32> {
+        let (rows, columns) = (120, 120);
+        let origin_mm = std::array::from_fn(|i| -60.0 * (row_direction[i] + column_direction[i]) * 1.5);
+        let geometry = Geometry {
+            rows,
+            columns,
+            row_direction,
+            column_direction,
+            pixel_spacing_mm: [1.5, 1.5],
+            planes: vec![SlicePlane {
+                origin_mm,
+                thickness_mm: 5.0,
+            }],
+        };
+        let mut data = vec![AIR_HU; rows * columns];
+        for r in 0..rows {
+            for c in 0..columns {
+                let p = geometry.voxel_to_lps(0, r as f64, c as f64);
+                if (p[0] / 60.0).powi(2) + (p[1] / 75.0).powi(2) < 1.0 {
+                    data[r * columns + c] = 30.0;
+                }
+                if (p[0] - 30.0).powi(2) + (p[1] + 40.0).powi(2) < 60.0 {
+                    data[r * columns + c] = 80.0;
+                }
+            }
+        }
+        Volume { geometry, data }
+    }
+
+    #[test]
+    fn every_orientation_is_shown_to_the_network_the_same_way() {
+        let directions = [
+            ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0]),
+            ([-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]),
+            ([0.0, 1.0, 0.0], [1.0, 0.0, 0.0]),
+            ([0.0, -1.0, 0.0], [1.0, 0.0, 0.0]),
+        ];
+        for (row, column) in directions {
+            let ct = head(row, column);
+            let trace = place(&ct, [1.0, 1.0]).unwrap();
+            let image = trace.apply(ct.slice(0), AIR_HU);
+            let [rows, columns] = trace.shape();
+            assert!(
+                (150..180).contains(&rows) && (120..150).contains(&columns),
+                "{rows} {columns}"
+            );
+            let (mut sum, mut r_sum, mut c_sum) = (0.0, 0.0, 0.0);
+            for (i, v) in image.iter().enumerate() {
+                if *v > 60.0 {
+                    sum += 1.0;
+                    r_sum += (i / columns) as f64;
+                    c_sum += (i % columns) as f64;
+                }
+            }
+            // Left of the patient is towards higher columns, the front towards lower rows.
+            assert!(
+                (c_sum / sum - (columns as f64 / 2.0 + 30.0)).abs() < 3.0,
+                "{row:?}"
+            );
+            assert!((r_sum / sum - (rows as f64 / 2.0 - 40.0)).abs() < 3.0, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_volume_of_air() {
+        let mut ct = head([1.0, 0.0, 0.0], [0.0, 1.0, 0.0]);
+        ct.data.fill(AIR_HU);
+        assert!(matches!(place(&ct, [1.0, 1.0]), Err(PreprocessError::NoHead)));
+    }
+}

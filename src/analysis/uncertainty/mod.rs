@@ -1,22 +1,244 @@
-//! Stage 4: member probabilities → [`Prediction`] on the source grid.
+//! Stage 4: member logits on the network's grid → [`Prediction`] on the source grid.
+//!
+//! Each member's logits are brought back to the source slice first, then turned into probabilities and accumulated;
+//! the mask comes from the plan's ensemble rule, the uncertainty always from the members' probabilities.
+//! Entropies are in units of log K, so 0 is certain and 1 is a coin with K sides.
+//! Nothing here is calibrated.
+//!
+//! Source: predictive entropy and mutual information as in Depeweg et al., arXiv:1710.07283; pairwise Dice as case measure, Zenk et al., arXiv:2406.03323.
 
-use crate::domain::volume::Volume;
+pub mod case;
 
-/// What the ensemble says of every voxel, on the source grid.
-#[derive(Debug, Clone)]
-pub struct Prediction {
-    /// Foreground label of each voxel, 0 = background.
-    pub labels: Volume<u8>,
-    /// Mean foreground score (1 − mean background probability), 0 to 1, not calibrated.
-    pub score: Volume<f32>,
-    /// Predictive entropy of the mean, in units of log K, 0 to 1.
-    pub entropy: Volume<f32>,
-    /// Mutual information between voxel label and member, in units of log K, 0 to 1.
-    pub mutual_information: Volume<f32>,
-    /// Variance of the members' foreground probability.
-    pub variance: Volume<f32>,
-    /// Disagreement of the members about the case, 0 to 1: 1 − mean pairwise Dice of their masks.
-    pub disagreement: f64,
-    /// Highest mean of each member's strongest region: the case score, 0 to 1.
-    pub case_score: f64,
+use super::{infer::Members, preprocess::trace::SpatialTrace};
+use crate::domain::{
+    failure::FailureClass,
+    plan::{Ensemble, Plan},
+    prediction::Prediction,
+    volume::Volume,
+};
+use rayon::prelude::*;
+
+/// Why members cannot be combined.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UncertaintyError {
+    /// The members do not belong to the trace.
+    #[error(
+        "found logits for {found} slices of {classes} classes, expected {expected} slices of {labels} labels and background"
+    )]
+    Shape {
+        /// Slices with logits.
+        found: usize,
+        /// Slices of the trace.
+        expected: usize,
+        /// Classes of the logits.
+        classes: usize,
+        /// Labels of the plan.
+        labels: usize,
+    },
+    /// A logit is not a number.
+    #[error("slice {0} has a logit that is not finite")]
+    NotFinite(usize),
+}
+
+impl UncertaintyError {
+    /// How it is treated.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        FailureClass::Internal
+    }
+}
+
+/// One slice of a prediction.
+struct Slice {
+    labels: Vec<u8>,
+    score: Vec<f32>,
+    entropy: Vec<f32>,
+    mutual_information: Vec<f32>,
+    variance: Vec<f32>,
+    /// For each pair of members: voxels in both, voxels in either summed.
+    overlap: Vec<[u64; 2]>,
+}
+
+/// Combines the members of an ensemble.
+///
+/// # Errors
+/// When the members do not belong to the trace, or a logit is not finite.
+pub fn combine(members: &Members, trace: &SpatialTrace, plan: &Plan) -> Result<Prediction, UncertaintyError> {
+    let (classes, labels) = (members.classes, plan.labels.len());
+    if members.slices.len() != trace.slices.len() || classes != labels + 1 || members.shape != trace.shape() {
+        return Err(UncertaintyError::Shape {
+            found: members.slices.len(),
+            expected: trace.slices.len(),
+            classes,
+            labels,
+        });
+    }
+    for (slice, logits) in trace.slices.iter().zip(&members.slices) {
+        if logits.iter().flatten().any(|v| !v.is_finite()) {
+            return Err(UncertaintyError::NotFinite(*slice));
+        }
+    }
+    let geometry = &trace.source;
+    let blank = |value: f32| Volume {
+        geometry: geometry.clone(),
+        data: vec![value; geometry.len()],
+    };
+    let mut prediction = Prediction {
+        labels: Volume {
+            geometry: geometry.clone(),
+            data: vec![0; geometry.len()],
+        },
+        score: blank(0.0),
+        entropy: blank(0.0),
+        mutual_information: blank(0.0),
+        variance: blank(0.0),
+        disagreement: 0.0,
+        case_score: 0.0,
+    };
+    let pairs = plan.members * plan.members.saturating_sub(1) / 2;
+    let mut overlap = vec![[0u64; 2]; pairs];
+    let len = geometry.slice_len();
+    // A few slices at a time bound the memory beside the volumes themselves.
+    for (indices, logits) in trace.slices.chunks(16).zip(members.slices.chunks(16)) {
+        let done: Vec<Slice> = logits
+            .par_iter()
+            .map(|l| combine_slice(l, classes, trace, plan))
+            .collect();
+        for (index, slice) in indices.iter().zip(done) {
+            let range = index * len..(index + 1) * len;
+            prediction.labels.data[range.clone()].copy_from_slice(&slice.labels);
+            prediction.score.data[range.clone()].copy_from_slice(&slice.score);
+            prediction.entropy.data[range.clone()].copy_from_slice(&slice.entropy);
+            prediction.mutual_information.data[range.clone()].copy_from_slice(&slice.mutual_information);
+            prediction.variance.data[range].copy_from_slice(&slice.variance);
+            for (sum, part) in overlap.iter_mut().zip(&slice.overlap) {
+                sum[0] += part[0];
+                sum[1] += part[1];
+            }
+        }
+    }
+    prediction.disagreement = case::disagreement(&overlap);
+    let smallest = plan
+        .labels
+        .iter()
+        .map(|l| l.min_volume_ml)
+        .fold(f64::INFINITY, f64::min);
+    prediction.case_score = case::strongest_mean(&prediction.score, smallest);
+    Ok(prediction)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "labels are counted in u8, statistics kept in f32"
+)]
+fn combine_slice(logits: &[Vec<f32>], classes: usize, trace: &SpatialTrace, plan: &Plan) -> Slice {
+    let [rows, columns] = trace.shape();
+    let pixels = rows * columns;
+    let len = trace.source.slice_len();
+    let count = logits.len() as f32;
+    // Outside the network's grid there is background, surely: one logit far above the others.
+    let outside = |class: usize| if class == 0 { 30.0 } else { 0.0 };
+    // [class][voxel]
+    let mut sum_logits = vec![0.0f32; classes * len];
+    let mut sum_p = vec![0.0f32; classes * len];
+    let (mut sum_entropy, mut sum_square) = (vec![0.0f32; len], vec![0.0f32; len]);
+    let mut masks = Vec::with_capacity(logits.len());
+    let mut p = vec![0.0f32; classes];
+    for member in logits {
+        let placed: Vec<Vec<f32>> = (0..classes)
+            .map(|k| trace.invert(&member[k * pixels..(k + 1) * pixels], outside(k)))
+            .collect();
+        let mut mask = vec![false; len];
+        for v in 0..len {
+            let highest = placed.iter().map(|c| c[v]).fold(f32::NEG_INFINITY, f32::max);
+            let mut total = 0.0;
+            for k in 0..classes {
+                p[k] = (placed[k][v] - highest).exp();
+                total += p[k];
+                sum_logits[k * len + v] += placed[k][v];
+            }
+            for k in 0..classes {
+                p[k] /= total;
+                sum_p[k * len + v] += p[k];
+            }
+            sum_entropy[v] += entropy(&p);
+            let foreground = 1.0 - p[0];
+            sum_square[v] += foreground * foreground;
+            mask[v] = foreground >= 0.5;
+        }
+        masks.push(mask);
+    }
+    let mut slice = Slice {
+        labels: vec![0; len],
+        score: vec![0.0; len],
+        entropy: vec![0.0; len],
+        mutual_information: vec![0.0; len],
+        variance: vec![0.0; len],
+        overlap: Vec::new(),
+    };
+    let mut decided = vec![0.0f32; classes];
+    for v in 0..len {
+        for k in 0..classes {
+            p[k] = sum_p[k * len + v] / count;
+        }
+        let foreground = (1.0 - p[0]).clamp(0.0, 1.0);
+        let total = entropy(&p);
+        slice.score[v] = foreground;
+        slice.entropy[v] = total.clamp(0.0, 1.0);
+        slice.mutual_information[v] = (total - sum_entropy[v] / count).clamp(0.0, 1.0);
+        slice.variance[v] = (sum_square[v] / count - foreground * foreground).max(0.0);
+        match plan.ensemble {
+            Ensemble::MeanProbabilities => decided.copy_from_slice(&p),
+            Ensemble::MeanLogits => {
+                let highest = (0..classes)
+                    .map(|k| sum_logits[k * len + v])
+                    .fold(f32::NEG_INFINITY, f32::max);
+                let mut sum = 0.0;
+                for k in 0..classes {
+                    decided[k] = ((sum_logits[k * len + v] - highest) / count).exp();
+                    sum += decided[k];
+                }
+                decided.iter_mut().for_each(|d| *d /= sum);
+            }
+        }
+        let best = plan
+            .labels
+            .iter()
+            .zip(&decided[1..])
+            .filter(|(label, d)| f64::from(**d) >= label.threshold)
+            .max_by(|a, b| a.1.total_cmp(b.1));
+        if let Some((label, _)) = best {
+            slice.labels[v] = label.value;
+        }
+    }
+    for a in 0..masks.len() {
+        for b in a + 1..masks.len() {
+            let both = masks[a].iter().zip(&masks[b]).filter(|(a, b)| **a && **b).count() as u64;
+            let either = masks[a].iter().chain(&masks[b]).filter(|m| **m).count() as u64;
+            slice.overlap.push([both, either]);
+        }
+    }
+    slice
+}
+
+/// Entropy of a distribution in units of log K.
+fn entropy(p: &[f32]) -> f32 {
+    let sum: f32 = p.iter().map(|p| if *p > 0.0 { -p * p.ln() } else { 0.0 }).sum();
+    #[expect(clippy::cast_precision_loss, reason = "a handful of classes")]
+    {
+        sum / (p.len() as f32).ln()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entropy_is_one_for_a_fair_coin_and_zero_for_certainty() {
+        assert!((entropy(&[0.5, 0.5]) - 1.0).abs() < 1e-6);
+        assert!(entropy(&[1.0, 0.0]).abs() < 1e-6);
+        assert!((entropy(&[0.25; 4]) - 1.0).abs() < 1e-6);
+    }
 }

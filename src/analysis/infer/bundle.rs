@@ -1,0 +1,177 @@
+//! A model's folder: `plan.json`, `weights.safetensors`, `golden.safetensors` → a checked [`Model`].
+
+use super::InferError;
+use crate::{
+    domain::plan::{Plan, SCHEMA},
+    nn::{parameters::Parameters, unet::PlainConvUNet},
+};
+use candle_core::{Device, Tensor, safetensors};
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeMap, fmt::Write, path::Path};
+
+/// The files of a model, as bytes.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// The parsed plan.
+    pub plan: Plan,
+    /// `weights.safetensors`
+    pub weights: Vec<u8>,
+    /// `golden.safetensors`: `input` and `logits_{member}`.
+    pub golden: Vec<u8>,
+}
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Model {
+    /// Its plan.
+    pub plan: Plan,
+    /// SHA-256 of `weights.safetensors`, hexadecimal.
+    pub weights_sha256: String,
+    /// SHA-256 over plan and weights: the model's part of an analysis key.
+    pub digest: [u8; 32],
+    /// One network a member.
+    pub(super) members: Vec<PlainConvUNet>,
+}
+
+impl Bundle {
+    /// Reads a model's folder.
+    ///
+    /// # Errors
+    /// Names the file that is missing or not understood.
+    pub fn read(folder: &Path) -> Result<Self, InferError> {
+        let file = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read(&path).map_err(|source| InferError::Read {
+                path: path.display().to_string(),
+                source,
+            })
+        };
+        Self::parse(
+            &file("plan.json")?,
+            file("weights.safetensors")?,
+            file("golden.safetensors")?,
+        )
+    }
+
+    /// The same from bytes.
+    ///
+    /// # Errors
+    /// Says what in the plan is not understood.
+    pub fn parse(plan: &[u8], weights: Vec<u8>, golden: Vec<u8>) -> Result<Self, InferError> {
+        let wrong = |what: String| InferError::Model { id: "?".into(), what };
+        let plan: Plan =
+            serde_json::from_slice(plan).map_err(|e| wrong(format!("plan.json is not understood: {e}")))?;
+        if plan.schema != SCHEMA {
+            let what = format!("plan.json has schema {}, this build reads {SCHEMA}", plan.schema);
+            return Err(InferError::Model { id: plan.id, what });
+        }
+        Ok(Self {
+            plan,
+            weights,
+            golden,
+        })
+    }
+
+    /// SHA-256 of the weights, hexadecimal.
+    #[must_use]
+    pub fn weights_sha256(&self) -> String {
+        Sha256::digest(&self.weights)
+            .iter()
+            .fold(String::new(), |mut text, byte| {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "{byte:02x}");
+                text
+            })
+    }
+
+    /// Builds the networks on a device.
+    ///
+    /// # Errors
+    /// Says which parameter is missing, superfluous or of another shape.
+    pub fn load(&self, device: &Device) -> Result<Model, InferError> {
+        let id = &self.plan.id;
+        let wrong = |what: String| InferError::Model { id: id.clone(), what };
+        if self.plan.network != "PlainConvUNet" {
+            return Err(wrong(format!(
+                "network {:?} is not in this build, which has PlainConvUNet",
+                self.plan.network
+            )));
+        }
+        let tensors = safetensors::load_buffer(&self.weights, device).map_err(|e| InferError::network(&e))?;
+        let mut by_member: Vec<BTreeMap<String, Tensor>> = vec![BTreeMap::new(); self.plan.members];
+        for (name, tensor) in tensors {
+            let slot = name.strip_prefix("member_").and_then(|rest| rest.split_once('.'));
+            let slot = slot.and_then(|(i, key)| Some((by_member.get_mut(i.parse::<usize>().ok()?)?, key)));
+            match slot {
+                Some((member, key)) => member.insert(key.to_owned(), tensor),
+                None => {
+                    return Err(wrong(format!(
+                        "the weights hold {name:?}, the plan has {} members",
+                        self.plan.members
+                    )));
+                }
+            };
+        }
+        let members = by_member
+            .into_iter()
+            .map(|tensors| {
+                PlainConvUNet::new(
+                    &self.plan.configuration.architecture,
+                    &mut Parameters::Loaded(tensors),
+                )
+            })
+            .collect::<candle_core::Result<Vec<_>>>()
+            .map_err(|e| wrong(e.to_string()))?;
+        let mut digest = Sha256::new();
+        digest.update(
+            serde_json::to_vec(&self.plan).map_err(|e| wrong(format!("the plan cannot be written: {e}")))?,
+        );
+        digest.update(&self.weights);
+        let model = Model {
+            plan: self.plan.clone(),
+            weights_sha256: self.weights_sha256(),
+            digest: digest.finalize().into(),
+            members,
+        };
+        Ok(model)
+    }
+
+    /// Largest absolute difference between the golden logits and what `model` answers on this machine.
+    ///
+    /// # Errors
+    /// When the golden file lacks a tensor, or the model does not reproduce it within the plan's tolerance for f32.
+    pub fn check(&self, model: &Model, device: &Device) -> Result<f64, InferError> {
+        let wrong = |what: String| InferError::Model {
+            id: self.plan.id.clone(),
+            what,
+        };
+        let golden = safetensors::load_buffer(&self.golden, device).map_err(|e| InferError::network(&e))?;
+        let tensor = |name: &str| {
+            golden
+                .get(name)
+                .ok_or_else(|| wrong(format!("golden.safetensors has no {name:?}")))
+        };
+        let tolerance = *self
+            .plan
+            .golden
+            .tolerance
+            .get("f32")
+            .ok_or_else(|| wrong("the plan has no golden tolerance for f32".into()))?;
+        let input = tensor("input")?;
+        let mut worst = 0.0f64;
+        for (i, member) in model.members.iter().enumerate() {
+            let expected = tensor(&format!("logits_{i}"))?;
+            let found = member.forward(input).map_err(|e| InferError::network(&e))?;
+            let difference = (found - expected)
+                .and_then(|d| d.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>())
+                .map_err(|e| InferError::network(&e))?;
+            worst = worst.max(f64::from(difference));
+            if !(f64::from(difference) <= tolerance) {
+                return Err(wrong(format!(
+                    "member {i} differs from its golden patch by {difference}, at most {tolerance} is allowed; it does not serve"
+                )));
+            }
+        }
+        Ok(worst)
+    }
+}

@@ -1,0 +1,180 @@
+//! The device, the models on it, and the one thread that uses them.
+
+use super::{
+    InferError,
+    bundle::{Bundle, Model},
+};
+use candle_core::{Device, Tensor};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+};
+
+/// Tiles that may wait for the device; the next caller waits.
+const QUEUE: usize = 4;
+
+/// Which device to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// CUDA when there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// CUDA, or an error.
+    Cuda,
+}
+
+impl DeviceChoice {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// When CUDA was demanded and is not there.
+    pub fn open(self) -> Result<Device, InferError> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Auto => Ok(cuda().unwrap_or(Device::Cpu)),
+            Self::Cuda => cuda().map_err(|why| {
+                InferError::Device(format!(
+                    "--device cuda was asked for, but {why}; use --device cpu or auto"
+                ))
+            }),
+        }
+    }
+}
+
+/// The first CUDA device, or why there is none.
+fn cuda() -> Result<Device, String> {
+    if !candle_core::utils::cuda_is_available() {
+        return Err("this build has no CUDA (build with --features cuda)".into());
+    }
+    // candle panics when the driver library is missing.
+    match std::panic::catch_unwind(|| Device::new_cuda(0)) {
+        Ok(Ok(device)) => Ok(device),
+        Ok(Err(error)) => Err(format!("no CUDA device answers: {error}")),
+        Err(_) => Err("the CUDA driver library is not there".into()),
+    }
+}
+
+/// One batch of tiles for one member of one model.
+struct Task {
+    model: String,
+    member: usize,
+    tiles: Vec<f32>,
+    patch: [usize; 2],
+    reply: SyncSender<Result<Vec<f32>, InferError>>,
+}
+
+/// The models that serve, and the queue to the device's thread.
+#[derive(Debug)]
+pub struct Engine {
+    models: BTreeMap<String, Arc<Model>>,
+    numeric_mode: String,
+    queue: SyncSender<Task>,
+}
+
+impl Engine {
+    /// Loads models, holds each to its golden patch, and starts the device's thread.
+    ///
+    /// # Errors
+    /// When a model is not what its folder says, or does not reproduce its golden patch.
+    pub fn start(bundles: &[Bundle], device: DeviceChoice) -> Result<Self, InferError> {
+        let device = device.open()?;
+        let mut models = BTreeMap::new();
+        for bundle in bundles {
+            let model = bundle.load(&device)?;
+            bundle.check(&model, &device)?;
+            models.insert(bundle.plan.id.clone(), Arc::new(model));
+        }
+        let numeric_mode = match device {
+            Device::Cpu => format!("cpu-{}-f32", crate::nn::instruction_set()),
+            _ => "cuda-f32".into(),
+        };
+        let (queue, tasks) = sync_channel(QUEUE);
+        let serving = models.clone();
+        thread::Builder::new()
+            .name("device".into())
+            .spawn(move || serve(&tasks, &serving, &device))
+            .map_err(|source| InferError::Read {
+                path: "a thread for the device".into(),
+                source,
+            })?;
+        Ok(Self {
+            models,
+            numeric_mode,
+            queue,
+        })
+    }
+
+    /// `cpu-{isa}-{dtype}` or `cuda-{dtype}`.
+    #[must_use]
+    pub fn numeric_mode(&self) -> &str {
+        &self.numeric_mode
+    }
+
+    /// The models that serve, by id.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.models.values()
+    }
+
+    /// A model by id.
+    ///
+    /// # Errors
+    /// [`InferError::Unknown`].
+    pub fn model(&self, id: &str) -> Result<&Arc<Model>, InferError> {
+        self.models
+            .get(id)
+            .ok_or_else(|| InferError::Unknown(id.to_owned()))
+    }
+
+    /// Logits of a batch of tiles; waits while the device is busy.
+    ///
+    /// # Shape
+    /// `tiles`: `[N, rows, columns]`; result: `[N, classes, rows, columns]`.
+    ///
+    /// # Errors
+    /// What the network said, or [`InferError::Stopped`].
+    pub fn forward(
+        &self,
+        model: &str,
+        member: usize,
+        tiles: Vec<f32>,
+        patch: [usize; 2],
+    ) -> Result<Vec<f32>, InferError> {
+        let (reply, answer) = sync_channel(1);
+        let task = Task {
+            model: model.to_owned(),
+            member,
+            tiles,
+            patch,
+            reply,
+        };
+        self.queue.send(task).map_err(|_| InferError::Stopped)?;
+        answer.recv().map_err(|_| InferError::Stopped)?
+    }
+}
+
+/// Answers tasks until the engine is dropped.
+fn serve(tasks: &Receiver<Task>, models: &BTreeMap<String, Arc<Model>>, device: &Device) {
+    while let Ok(task) = tasks.recv() {
+        let answer = run(&task, models, device);
+        // A caller that went away needs no answer.
+        let _ = task.reply.send(answer);
+    }
+}
+
+fn run(task: &Task, models: &BTreeMap<String, Arc<Model>>, device: &Device) -> Result<Vec<f32>, InferError> {
+    let network = models
+        .get(&task.model)
+        .and_then(|m| m.members.get(task.member))
+        .ok_or_else(|| InferError::Unknown(format!("{} member {}", task.model, task.member)))?;
+    let [rows, columns] = task.patch;
+    let count = task.tiles.len() / (rows * columns);
+    let logits = Tensor::from_slice(&task.tiles, (count, 1, rows, columns), device)
+        .and_then(|x| network.forward(&x)?.flatten_all()?.to_vec1::<f32>())
+        .map_err(|e| InferError::network(&e))?;
+    Ok(logits)
+}

@@ -1,0 +1,211 @@
+//! Where the brain is: the soft tissue that the skull encloses.
+//!
+//! Used for the frames of the maps, the midsagittal plane and the mean uncertainty; never to hide a finding.
+//! Slice by slice on the network's grid: what cannot be reached from outside without crossing bone, opened to cut thin bridges; of the whole stack the largest connected part stays.
+//! Where the skull is open (skull base, craniectomy) the slice may have no brain: the mask is a help, not a segmentation.
+
+use super::{AIR_HU, trace::SpatialTrace};
+use crate::domain::volume::Volume;
+use rayon::prelude::*;
+
+/// Bone from here on, HU, on a grid of about 1 mm.
+const BONE_HU: f32 = 160.0;
+/// Brain, blood and fluid lie between these, HU.
+const SOFT_HU: [f32; 2] = [-20.0, 120.0];
+/// Bone is thickened by this many network voxels, which closes sutures and thin plates.
+const CLOSE: usize = 2;
+/// Bridges thinner than twice this many voxels are cut.
+const OPEN: usize = 3;
+
+/// The brain mask of a volume on its own grid.
+#[must_use]
+pub fn brain_mask(ct: &Volume<f32>, trace: &SpatialTrace) -> Volume<bool> {
+    let shape = trace.shape();
+    let images = trace.apply_all(&ct.data, AIR_HU);
+    let cores: Vec<Vec<bool>> = images
+        .par_iter()
+        .map(|image| {
+            let inside = enclosed(image, shape);
+            let soft: Vec<bool> = image
+                .iter()
+                .zip(&inside)
+                .map(|(hu, inside)| *inside && (SOFT_HU[0]..SOFT_HU[1]).contains(hu))
+                .collect();
+            dilate(&soft.iter().map(|s| !s).collect::<Vec<_>>(), shape, OPEN)
+                .iter()
+                .map(|s| !s)
+                .collect()
+        })
+        .collect();
+    let kept = largest_part(&cores, shape);
+    let mut data = vec![false; ct.geometry.len()];
+    let len = ct.geometry.slice_len();
+    let placed: Vec<(usize, Vec<bool>)> = kept
+        .into_par_iter()
+        .zip(&trace.slices)
+        .map(|(core, slice)| {
+            let grown: Vec<f32> = dilate(&core, shape, OPEN)
+                .iter()
+                .map(|b| f32::from(u8::from(*b)))
+                .collect();
+            (
+                *slice,
+                trace.invert(&grown, 0.0).iter().map(|v| *v >= 0.5).collect(),
+            )
+        })
+        .collect();
+    for (slice, mask) in placed {
+        data[slice * len..(slice + 1) * len].copy_from_slice(&mask);
+    }
+    Volume {
+        geometry: ct.geometry.clone(),
+        data,
+    }
+}
+
+/// Pixels that cannot be reached from the border without crossing (thickened) bone.
+fn enclosed(image: &[f32], [rows, columns]: [usize; 2]) -> Vec<bool> {
+    let wall = dilate(
+        &image.iter().map(|hu| *hu > BONE_HU).collect::<Vec<_>>(),
+        [rows, columns],
+        CLOSE,
+    );
+    let mut outside = vec![false; image.len()];
+    let mut todo: Vec<usize> = (0..image.len())
+        .filter(|i| {
+            let (r, c) = (i / columns, i % columns);
+            (r == 0 || c == 0 || r + 1 == rows || c + 1 == columns) && !wall[*i]
+        })
+        .collect();
+    for i in &todo {
+        outside[*i] = true;
+    }
+    while let Some(i) = todo.pop() {
+        let (r, c) = (i / columns, i % columns);
+        let mut visit = |j: usize| {
+            if !outside[j] && !wall[j] {
+                outside[j] = true;
+                todo.push(j);
+            }
+        };
+        if r > 0 {
+            visit(i - columns);
+        }
+        if r + 1 < rows {
+            visit(i + columns);
+        }
+        if c > 0 {
+            visit(i - 1);
+        }
+        if c + 1 < columns {
+            visit(i + 1);
+        }
+    }
+    outside.iter().map(|o| !o).collect()
+}
+
+/// Dilation by a square of (2 reach + 1)², one axis after the other.
+fn dilate(mask: &[bool], [rows, columns]: [usize; 2], reach: usize) -> Vec<bool> {
+    let mut wide = vec![false; mask.len()];
+    for r in 0..rows {
+        for c in (0..columns).filter(|c| mask[r * columns + c]) {
+            let (from, to) = (c.saturating_sub(reach), (c + reach).min(columns - 1));
+            wide[r * columns + from..=r * columns + to].fill(true);
+        }
+    }
+    let mut out = wide.clone();
+    for r in 0..rows {
+        for other in r.saturating_sub(reach)..=(r + reach).min(rows - 1) {
+            for c in 0..columns {
+                out[r * columns + c] |= wide[other * columns + c];
+            }
+        }
+    }
+    out
+}
+
+/// Of a stack of masks, the largest part connected through faces.
+fn largest_part(masks: &[Vec<bool>], [rows, columns]: [usize; 2]) -> Vec<Vec<bool>> {
+    let len = rows * columns;
+    let mut part = vec![0u32; masks.len() * len];
+    let total = part.len();
+    let (mut best, mut best_size, mut next) = (0, 0, 0);
+    let mut todo = Vec::new();
+    for start in 0..total {
+        if part[start] != 0 || !masks[start / len][start % len] {
+            continue;
+        }
+        next += 1;
+        let mut size = 0usize;
+        part[start] = next;
+        todo.push(start);
+        while let Some(i) = todo.pop() {
+            size += 1;
+            let (r, c) = (i % len / columns, i % columns);
+            let mut visit = |j: usize| {
+                if part[j] == 0 && masks[j / len][j % len] {
+                    part[j] = next;
+                    todo.push(j);
+                }
+            };
+            if r > 0 {
+                visit(i - columns);
+            }
+            if r + 1 < rows {
+                visit(i + columns);
+            }
+            if c > 0 {
+                visit(i - 1);
+            }
+            if c + 1 < columns {
+                visit(i + 1);
+            }
+            if i >= len {
+                visit(i - len);
+            }
+            if i + len < total {
+                visit(i + len);
+            }
+        }
+        if size > best_size {
+            (best, best_size) = (next, size);
+        }
+    }
+    part.chunks_exact(len.max(1))
+        .map(|slice| slice.iter().map(|p| best != 0 && *p == best).collect())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn soft_tissue_outside_the_skull_is_not_brain() {
+        let shape = [40, 40];
+        let image: Vec<f32> = (0..1600)
+            .map(|i| {
+                let (r, c) = ((i / 40) as f32 - 20.0, (i % 40) as f32 - 20.0);
+                match r.hypot(c) {
+                    d if d < 12.0 => 35.0,
+                    d if d < 15.0 => 900.0,
+                    d if d < 18.0 => 40.0,
+                    _ => -1000.0,
+                }
+            })
+            .collect();
+        let inside = enclosed(&image, shape);
+        assert!(inside[20 * 40 + 20] && !inside[20 * 40 + 3] && !inside[0]);
+    }
+
+    #[test]
+    fn only_the_largest_part_stays() {
+        let mut a = vec![false; 25];
+        a[0] = true;
+        a[12] = true;
+        let mut b = vec![false; 25];
+        b[12] = true;
+        let kept = largest_part(&[a, b], [5, 5]);
+        assert!(!kept[0][0] && kept[0][12] && kept[1][12]);
+    }
+}
