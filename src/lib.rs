@@ -4,3 +4,4 @@ pub mod analysis;
 pub mod dicom;
 pub mod domain;
 pub mod nn;
+pub mod train;

@@ -1,0 +1,3 @@
+//! Offline work: phantoms.
+
+pub mod phantom;

@@ -1,0 +1,196 @@
+//! One head as a function of a point: head coordinates → HU, blood, and whether it is inside the cranial cavity.
+
+use super::Kind;
+use super::base::Base;
+use super::brain::{Brain, Space, Tissue};
+use super::lesion::{Bleed, Shift};
+use super::noise::{Draw, Point, sq};
+use super::range::Ranges;
+use super::skull::{Place, Skull};
+
+/// Streams of random numbers, one a purpose, so that a new draw in one leaves the others alone.
+pub(super) mod stream {
+    pub(in super::super) const SKULL: u64 = 1;
+    pub(in super::super) const BRAIN: u64 = 2;
+    pub(in super::super) const BASE: u64 = 3;
+    pub(in super::super) const POSE: u64 = 4;
+    pub(in super::super) const LESION: u64 = 5;
+    pub(in super::super) const SCANNER: u64 = 6;
+    pub(in super::super) const GEOMETRY: u64 = 7;
+    pub(in super::super) const SERIES: u64 = 8;
+    /// Plus the slice's index.
+    pub(in super::super) const PIXELS: u64 = 1000;
+}
+
+/// What one point of the head is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sample {
+    pub(super) hu: f32,
+    /// Inside the cranial cavity.
+    pub(super) cavity: bool,
+    /// 0, or 1 + the index of the bleed.
+    pub(super) bleed: u8,
+}
+
+/// Parameters of one head.
+#[derive(Debug, Clone)]
+pub(super) struct Anatomy {
+    skull: Skull,
+    brain: Brain,
+    base: Base,
+    pub(super) bleeds: Vec<Bleed>,
+    shift: Option<Shift>,
+    /// Brightening of what lies under bone, HU at the table.
+    brightening: f32,
+    /// How deep it reaches, mm.
+    brightening_depth: f32,
+    /// Rows: the head's axes in LPS.
+    axes: [Point; 3],
+    /// The head's origin in LPS, relative to the nominal one.
+    shift_mm: Point,
+}
+
+impl Anatomy {
+    pub(super) fn draw(seed: u64, kind: Kind, ranges: &Ranges) -> Self {
+        let skull = Skull::draw(&mut Draw::new(seed, stream::SKULL), ranges);
+        let brain = Brain::draw(&mut Draw::new(seed, stream::BRAIN), ranges, &skull);
+        let base = Base::draw(&mut Draw::new(seed, stream::BASE));
+        let mut lesion = Draw::new(seed, stream::LESION);
+        let bleeds = match kind {
+            Kind::Normal => Vec::new(),
+            Kind::Haemorrhage => Bleed::draw_all(&mut lesion, ranges, &skull, &brain),
+        };
+        let shift = bleeds.iter().find_map(|bleed| bleed.shift(&mut lesion));
+        let mut pose = Draw::new(seed, stream::POSE);
+        let limit = ranges.rotation_degrees;
+        // Most heads lie nearly straight.
+        let mut angle = || (pose.around(limit) * pose.within([0.2, 1.0])).to_radians();
+        let axes = rotation(angle(), angle(), angle());
+        let mut place = || pose.around(ranges.shift_mm);
+        let shift_mm = [place(), place(), place()];
+        Self {
+            brightening: pose.within(ranges.brightening_hu),
+            brightening_depth: pose.within([4.5, 9.0]),
+            skull,
+            brain,
+            base,
+            bleeds,
+            shift,
+            axes,
+            shift_mm,
+        }
+    }
+
+    /// Whether teeth carry metal.
+    pub(super) fn metal(&self) -> bool {
+        self.base.metal()
+    }
+
+    /// A direction in LPS, in head coordinates.
+    pub(super) fn turn(&self, v: Point) -> Point {
+        self.axes
+            .map(|axis| axis[0] * v[0] + axis[1] * v[1] + axis[2] * v[2])
+    }
+
+    /// A point in LPS relative to the nominal centre of heads, in head coordinates.
+    pub(super) fn to_head(&self, p: Point) -> Point {
+        self.turn([
+            p[0] - self.shift_mm[0],
+            p[1] - self.shift_mm[1],
+            p[2] - self.shift_mm[2],
+        ])
+    }
+
+    /// The place of a point relative to the skull.
+    #[inline]
+    pub(super) fn place(&self, p: Point) -> Place {
+        self.skull.place(p)
+    }
+
+    /// What is at `p`, whose place is `place`.
+    #[inline]
+    pub(super) fn sample(&self, p: Point, place: Place) -> Sample {
+        let inner = place.depth.min(place.above);
+        if inner <= 0.0 {
+            return Sample {
+                hu: self.base.sample(p, place, &self.skull),
+                cavity: false,
+                bleed: 0,
+            };
+        }
+        let q = self.shift.map_or(p, |shift| {
+            let from = sq(p[0] - shift.centre[0]) + sq(p[1] - shift.centre[1]) + sq(p[2] - shift.centre[2]);
+            // Pushed tissue at p came from where it was before; walls hold it.
+            let weight = 1.0 / (1.0 + from / 3600.0) * (inner / 15.0).min(1.0);
+            [p[0] - shift.by * weight, p[1], p[2]]
+        });
+        let tissue: Tissue = self.brain.sample(q, place, &self.skull);
+        let mut sample = Sample {
+            hu: tissue.hu,
+            cavity: true,
+            bleed: 0,
+        };
+        for (at, bleed) in (1u8..).zip(&self.bleeds) {
+            if let Some((hu, blood)) = bleed.sample(p, place, tissue, &self.brain) {
+                if blood {
+                    sample.hu = hu;
+                    sample.bleed = at;
+                    break;
+                }
+                sample.hu = sample.hu.min(hu);
+            }
+        }
+        if inner < 40.0 && tissue.space != Space::Other {
+            sample.hu += self.brightening * (-inner / self.brightening_depth).exp();
+        }
+        sample
+    }
+}
+
+/// Rotation about x, y, z in turn, angles in radians; rows are the turned axes.
+fn rotation(pitch: f32, roll: f32, yaw: f32) -> [Point; 3] {
+    let ((sp, cp), (sr, cr), (sy, cy)) = (pitch.sin_cos(), roll.sin_cos(), yaw.sin_cos());
+    [
+        [cr * cy, cr * sy, -sr],
+        [sp * sr * cy - cp * sy, sp * sr * sy + cp * cy, sp * cr],
+        [cp * sr * cy + sp * sy, cp * sr * sy - sp * cy, cp * cr],
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::phantom::Range;
+
+    #[test]
+    fn rotations_keep_lengths_and_handedness() {
+        let [a, b, c] = rotation(0.2, -0.1, 0.25);
+        let dot = |p: Point, q: Point| p[0] * q[0] + p[1] * q[1] + p[2] * q[2];
+        let cross = [
+            a[1] * b[2] - a[2] * b[1],
+            a[2] * b[0] - a[0] * b[2],
+            a[0] * b[1] - a[1] * b[0],
+        ];
+        assert!((dot(a, a) - 1.0).abs() < 1e-5 && dot(a, b).abs() < 1e-5);
+        assert!((dot(cross, c) - 1.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_normal_head_holds_no_blood_and_has_brain_bone_and_air_where_they_belong() {
+        for seed in 0..20 {
+            let head = Anatomy::draw(seed, Kind::Normal, Range::Training.table());
+            let at = |p: Point| head.sample(p, head.place(p));
+            let white = at([22.0, -20.0, 34.0]);
+            assert!(
+                white.cavity && white.bleed == 0 && (-10.0..80.0).contains(&white.hu),
+                "{white:?}"
+            );
+            let air = at([0.0, 0.0, 130.0]);
+            assert!(!air.cavity && air.hu < -900.0, "{air:?}");
+            let bone = (0..200u8)
+                .map(|i| at([0.0, 0.0, 60.0 + 0.2 * f32::from(i)]).hu)
+                .fold(f32::MIN, f32::max);
+            assert!(bone > 800.0, "{bone}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Haemorrhages: a point and its tissue → whether it is blood, and which bleed.
+//!
+//! Five kinds: in the brain (with a rim of oedema, sometimes a fluid level), in the ventricles (sinking to the back), under the dura (crescent), over the dura (lens), in the subarachnoid space.
+//! All count as label 1. Chronic, iso- or hypodense collections are not drawn as bleeds (see the hygromas of `brain`).
+
+use super::brain::{Brain, Space, Tissue, dot, unit};
+use super::noise::{Draw, Field, Point, mix, sq, step};
+use super::range::Ranges;
+use super::skull::{Place, Skull};
+
+/// The five kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Intraparenchymal,
+    Intraventricular,
+    Subdural,
+    Epidural,
+    Subarachnoid,
+}
+
+impl Form {
+    /// The kind's name in `truth.json`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Intraparenchymal => "intraparenchymal",
+            Self::Intraventricular => "intraventricular",
+            Self::Subdural => "subdural",
+            Self::Epidural => "epidural",
+            Self::Subarachnoid => "subarachnoid",
+        }
+    }
+}
+
+/// One bleed.
+#[derive(Debug, Clone)]
+pub(super) struct Bleed {
+    pub(super) form: Form,
+    centre: Point,
+    /// Rows: principal axes divided by their radii.
+    axes: [Point; 3],
+    /// Of the equivalent ball.
+    radius: f32,
+    hu: f32,
+    ragged: f32,
+    rim_mm: f32,
+    rim_hu: f32,
+    /// Plane of a fluid level, as y in head coordinates; paler in front of it.
+    level: Option<f32>,
+    /// Crescents and lenses.
+    direction: Point,
+    extent: f32,
+    thickness: f32,
+    /// Ventricles: which side, −1, 1, or 0 for both.
+    side: f32,
+    noise: Field,
+}
+
+/// How much a bleed pushes the midline, and from where.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shift {
+    pub(super) centre: Point,
+    pub(super) by: f32,
+}
+
+impl Bleed {
+    /// Draws the bleeds of one head: one, two or three.
+    pub(super) fn draw_all(draw: &mut Draw, ranges: &Ranges, skull: &Skull, brain: &Brain) -> Vec<Self> {
+        let count = if draw.chance(0.62) { 1 } else { draw.count(2, 3) };
+        (0..count)
+            .map(|_| Self::draw(draw, ranges, skull, brain))
+            .collect()
+    }
+
+    fn draw(draw: &mut Draw, ranges: &Ranges, skull: &Skull, brain: &Brain) -> Self {
+        let form = match draw.within([0.0, 1.0]) {
+            x if x < 0.44 => Form::Intraparenchymal,
+            x if x < 0.58 => Form::Intraventricular,
+            x if x < 0.78 => Form::Subdural,
+            x if x < 0.87 => Form::Epidural,
+            _ => Form::Subarachnoid,
+        };
+        let volume = 1000.0 * draw.within_log(ranges.lesion_ml);
+        let side = draw.sign();
+        let mut bleed = Self {
+            form,
+            centre: [0.0; 3],
+            axes: [[0.0; 3]; 3],
+            radius: (volume / 4.189).cbrt(),
+            hu: draw.within(ranges.blood_hu),
+            ragged: draw.within([0.04, 0.22]),
+            rim_mm: draw.within([1.0, 9.0]),
+            rim_hu: draw.within([4.0, 14.0]),
+            level: None,
+            direction: [side, 0.0, 0.0],
+            extent: 1.0,
+            thickness: 5.0,
+            side,
+            noise: draw.field(),
+        };
+        match form {
+            Form::Intraparenchymal => bleed.place_in_brain(draw, skull),
+            Form::Intraventricular => {
+                bleed.side = if draw.chance(0.45) { 0.0 } else { side };
+                let mean = 0.5 * (brain.ventricle_scale(true) + brain.ventricle_scale(false));
+                // From a little blood in the occipital horns to a cast.
+                bleed.level = Some(if draw.chance(0.3) {
+                    -60.0
+                } else {
+                    draw.within([12.0, 46.0])
+                });
+                bleed.radius = 20.0 * mean;
+                bleed.centre = [12.0 * bleed.side, 25.0, 8.0];
+            }
+            Form::Subdural => {
+                bleed.direction = unit([side, draw.within([-0.9, 0.9]), draw.within([0.0, 1.1])]);
+                bleed.extent = draw.within([0.55, 1.25]);
+                bleed.thickness = (volume / (2000.0 * sq(bleed.extent) * 2.2)).clamp(2.2, 18.0);
+                bleed.centre = skull.on_table(bleed.direction, 0.5 * bleed.thickness);
+            }
+            Form::Epidural => {
+                bleed.direction = unit([side, draw.within([-0.9, 0.9]), draw.within([-0.1, 0.9])]);
+                bleed.extent = draw.within([0.28, 0.55]);
+                bleed.thickness = (volume / (2600.0 * sq(bleed.extent) * 1.6)).clamp(3.5, 30.0);
+                bleed.centre = skull.on_table(bleed.direction, 0.5 * bleed.thickness);
+            }
+            Form::Subarachnoid => {
+                bleed.centre = match draw.count(0, 3) {
+                    0 => [0.0, -2.0, skull.sella() + 5.0],
+                    1 => [
+                        side * draw.within([30.0, 46.0]),
+                        draw.within([-25.0, 5.0]),
+                        draw.within([-8.0, 6.0]),
+                    ],
+                    _ => skull.on_table(unit([side, draw.around(1.0), draw.within([0.1, 1.2])]), 8.0),
+                };
+                bleed.radius = draw.within([14.0, 34.0]);
+            }
+        }
+        bleed
+    }
+
+    fn place_in_brain(&mut self, draw: &mut Draw, skull: &Skull) {
+        let side = self.side;
+        // Deep (putamen, thalamus), lobar, posterior fossa.
+        self.centre = match draw.within([0.0, 1.0]) {
+            x if x < 0.38 => [
+                side * draw.within([12.0, 32.0]),
+                draw.within([-18.0, 16.0]),
+                draw.within([-8.0, 16.0]),
+            ],
+            x if x < 0.88 => {
+                let out = unit([
+                    side * draw.within([0.25, 1.0]),
+                    draw.around(1.0),
+                    draw.within([-0.2, 1.0]),
+                ]);
+                skull.on_table(out, (self.radius + 2.0).min(24.0) + draw.within([0.0, 14.0]))
+            }
+            _ => [
+                side * draw.within([4.0, 32.0]),
+                draw.within([26.0, 58.0]),
+                draw.within([-42.0, -18.0]),
+            ],
+        };
+        if draw.chance(0.12) {
+            self.level = Some(self.centre[1] + draw.within([-0.3, 0.3]) * self.radius);
+        }
+        let stretch = [draw.within([0.65, 1.5]), draw.within([0.65, 1.5])];
+        let radii = [stretch[0], stretch[1], 1.0 / (stretch[0] * stretch[1])].map(|s| s * self.radius);
+        // Three axes at right angles by Gram–Schmidt.
+        let first = unit([draw.around(1.0), draw.around(1.0), draw.within([0.1, 1.0])]);
+        let other = unit([draw.within([0.2, 1.0]), draw.around(1.0), 0.0]);
+        let along = dot(first, other);
+        let second = unit([0, 1, 2].map(|i| other[i] - along * first[i]));
+        let third = [
+            first[1] * second[2] - first[2] * second[1],
+            first[2] * second[0] - first[0] * second[2],
+            first[0] * second[1] - first[1] * second[0],
+        ];
+        self.axes = [
+            first.map(|v| v / radii[0]),
+            second.map(|v| v / radii[1]),
+            third.map(|v| v / radii[2]),
+        ];
+    }
+
+    /// The midline shift this bleed causes, if it is large.
+    pub(super) fn shift(&self, draw: &mut Draw) -> Option<Shift> {
+        let push = draw.within([0.0, 0.35]);
+        let size = match self.form {
+            Form::Intraparenchymal => self.radius - 12.0,
+            Form::Subdural | Form::Epidural => 1.2 * self.thickness - 4.0,
+            _ => 0.0,
+        };
+        (size > 0.0).then(|| Shift {
+            centre: self.centre,
+            by: -self.centre[0].signum() * push * size.min(30.0),
+        })
+    }
+
+    /// HU and whether it is blood, given what would be there without the bleed.
+    #[inline]
+    pub(super) fn sample(
+        &self,
+        p: Point,
+        place: Place,
+        tissue: Tissue,
+        brain: &Brain,
+    ) -> Option<(f32, bool)> {
+        match self.form {
+            Form::Intraparenchymal => self.in_brain(p, tissue),
+            Form::Intraventricular => {
+                if self.side * p[0] < 0.0 || !(-56.0..82.0).contains(&p[1]) || !(-40.0..46.0).contains(&p[2])
+                {
+                    return None;
+                }
+                let level = self.level.unwrap_or(20.0) + 3.0 * self.noise.at(p, 0.12);
+                let low = p[1] > level && p[2] > -16.0;
+                let inside = tissue.space == Space::Ventricle && low;
+                inside
+                    .then(|| {
+                        (
+                            mix(tissue.hu, self.mottled(p), step(level, level + 3.0, p[1])),
+                            p[1] > level + 1.5,
+                        )
+                    })
+                    .filter(|_| brain.ventricle_scale(p[0] > 0.0) > 0.0)
+            }
+            Form::Subdural | Form::Epidural => {
+                if place.depth > self.thickness || place.above < 0.5 {
+                    return None;
+                }
+                let cos = dot(place.direction, self.direction);
+                let angle = (2.0 - 2.0 * cos).max(0.0) / sq(self.extent);
+                if angle >= 1.0 {
+                    return None;
+                }
+                let profile = if self.form == Form::Subdural {
+                    1.0 - sq(angle)
+                } else {
+                    1.0 - angle
+                };
+                let edge = self.thickness * profile * (1.0 + 0.5 * self.ragged * self.noise.at(p, 0.1));
+                (place.depth < edge).then(|| (self.mottled(p), true))
+            }
+            Form::Subarachnoid => {
+                if tissue.space != Space::Subarachnoid {
+                    return None;
+                }
+                let from = sq(p[0] - self.centre[0]) + sq(p[1] - self.centre[1]) + sq(p[2] - self.centre[2]);
+                let edge = (from.sqrt() / self.radius) + self.ragged * self.noise.at(p, 0.12);
+                (edge < 1.0).then(|| (self.mottled(p), true))
+            }
+        }
+    }
+
+    #[inline]
+    fn mottled(&self, p: Point) -> f32 {
+        self.hu + 4.0 * self.noise.at(p, 0.3)
+    }
+
+    #[inline]
+    fn in_brain(&self, p: Point, tissue: Tissue) -> Option<(f32, bool)> {
+        let from = [
+            p[0] - self.centre[0],
+            p[1] - self.centre[1],
+            p[2] - self.centre[2],
+        ];
+        let f = self
+            .axes
+            .iter()
+            .map(|axis| sq(dot(*axis, from)))
+            .sum::<f32>()
+            .sqrt();
+        if f > 1.6 + self.rim_mm / self.radius {
+            return None;
+        }
+        let edge = f + self.ragged * self.noise.at(p, 1.6 / (self.radius + 3.0));
+        if edge < 1.0 {
+            let mut hu = self.mottled(p);
+            if self.level.is_some_and(|level| p[1] < level) {
+                // Plasma above the level: still part of the bleed.
+                hu -= 0.35 * (self.hu - 30.0);
+            }
+            // The last millimetre mixes with the brain.
+            return Some((
+                mix(
+                    hu,
+                    tissue.hu,
+                    step(1.0 - 0.8 / self.radius.max(2.0), 1.0, edge) * 0.35,
+                ),
+                true,
+            ));
+        }
+        let rim = (edge - 1.0) * self.radius;
+        if rim < self.rim_mm && tissue.space == Space::Parenchyma {
+            return Some((tissue.hu - self.rim_hu * step(self.rim_mm, 0.0, rim), false));
+        }
+        None
+    }
+}

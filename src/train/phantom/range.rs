@@ -1,0 +1,110 @@
+//! The ranges that heads, scanners and lesions are drawn from: one table for training, a wider one for evaluation.
+//!
+//! | parameter | training | evaluation |
+//! |---|---|---|
+//! | noise, HU (standard deviation at the centre) | 1.5–7 | 1–9 |
+//! | offset of all HU | ±4 | ±6 |
+//! | rotation about each axis, degrees | ±15 | ±18 |
+//! | shift along each axis, mm | ±8 | ±12 |
+//! | pixel spacing of DICOM series, mm | 0.40–0.52 | 0.35–0.55 |
+//! | lesion volume wanted, mL | 0.3–60 | 0.2–80 |
+//! | blood, HU | 50–82 | 45–88 |
+//! | size of the head against the mean | 0.92–1.08 | 0.88–1.12 |
+//! | atrophy, 0 none, 1 severe | 0–0.9 | 0–1 |
+//! | brightening along the inner table, HU | 6–38 | 2–45 |
+//! | blur of the image (Gaussian sigma), mm | 0.35–0.9 | 0.3–1.1 |
+//! | tilt of tilted stacks, degrees | ±18.5 | ±18.5 |
+//!
+//! Both tables were fixed before the first training.
+//! Other numbers of the anatomy stand where they are used: they are the same for both.
+
+/// Which table a phantom is drawn from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Range {
+    /// What networks are trained on.
+    Training,
+    /// Wider than training: what they are judged on.
+    Evaluation,
+}
+
+/// Lowest and highest value of each parameter.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ranges {
+    pub(super) noise_hu: [f32; 2],
+    pub(super) offset_hu: f32,
+    pub(super) rotation_degrees: f32,
+    pub(super) shift_mm: f32,
+    pub(super) pixel_spacing_mm: [f32; 2],
+    pub(super) lesion_ml: [f32; 2],
+    pub(super) blood_hu: [f32; 2],
+    pub(super) size: [f32; 2],
+    pub(super) atrophy: [f32; 2],
+    pub(super) brightening_hu: [f32; 2],
+    pub(super) blur_mm: [f32; 2],
+}
+
+/// What networks are trained on.
+pub(super) const TRAINING: Ranges = Ranges {
+    noise_hu: [1.5, 7.0],
+    offset_hu: 4.0,
+    rotation_degrees: 15.0,
+    shift_mm: 8.0,
+    pixel_spacing_mm: [0.40, 0.52],
+    lesion_ml: [0.3, 60.0],
+    blood_hu: [50.0, 82.0],
+    size: [0.92, 1.08],
+    atrophy: [0.0, 0.9],
+    brightening_hu: [6.0, 38.0],
+    blur_mm: [0.35, 0.9],
+};
+
+/// What networks are judged on.
+pub(super) const EVALUATION: Ranges = Ranges {
+    noise_hu: [1.0, 9.0],
+    offset_hu: 6.0,
+    rotation_degrees: 18.0,
+    shift_mm: 12.0,
+    pixel_spacing_mm: [0.35, 0.55],
+    lesion_ml: [0.2, 80.0],
+    blood_hu: [45.0, 88.0],
+    size: [0.88, 1.12],
+    atrophy: [0.0, 1.0],
+    brightening_hu: [2.0, 45.0],
+    blur_mm: [0.3, 1.1],
+};
+
+impl Range {
+    /// The table.
+    pub(super) fn table(self) -> &'static Ranges {
+        match self {
+            Self::Training => &TRAINING,
+            Self::Evaluation => &EVALUATION,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evaluation_is_at_least_as_wide_as_training_everywhere() {
+        let holds = |wide: [f32; 2], narrow: [f32; 2]| wide[0] <= narrow[0] && wide[1] >= narrow[1];
+        let (e, t) = (&EVALUATION, &TRAINING);
+        for (wide, narrow) in [
+            (e.noise_hu, t.noise_hu),
+            (e.pixel_spacing_mm, t.pixel_spacing_mm),
+            (e.lesion_ml, t.lesion_ml),
+            (e.blood_hu, t.blood_hu),
+            (e.size, t.size),
+            (e.atrophy, t.atrophy),
+            (e.brightening_hu, t.brightening_hu),
+            (e.blur_mm, t.blur_mm),
+        ] {
+            assert!(holds(wide, narrow), "{wide:?} {narrow:?}");
+        }
+        assert!(
+            e.offset_hu > t.offset_hu && e.rotation_degrees > t.rotation_degrees && e.shift_mm > t.shift_mm
+        );
+    }
+}
