@@ -26,7 +26,8 @@ pub fn redact(error: &(dyn std::error::Error + 'static)) -> Redacted {
     let mut lines = Vec::new();
     let mut cause = Some(error);
     while let Some(e) = cause {
-        let text = redact_text(&e.to_string());
+        // Some errors print a backtrace below their sentence.
+        let text = redact_text(e.to_string().lines().next().unwrap_or_default());
         if !lines.contains(&text) {
             lines.push(text);
         }
