@@ -107,6 +107,17 @@ impl Anatomy {
         self.skull.place(p)
     }
 
+    /// Whether nothing of the head is within `margin` mm of `p`.
+    #[inline]
+    pub(super) fn is_far(&self, p: Point, margin: f32) -> bool {
+        if self.skull.is_outside_box(p, self.skull.reach(0.0) + margin + 18.0) {
+            return true;
+        }
+        // The nose stands out of the outline.
+        let nose = if p[1] < -70.0 && p[2] < 0.0 { 18.0 } else { 0.0 };
+        self.skull.place_roughly(p).0 < -(self.skull.reach(p[2] - margin) + margin + nose)
+    }
+
     /// What is at `p`, whose place is `place`.
     #[inline]
     pub(super) fn sample(&self, p: Point, place: Place) -> Sample {

@@ -82,6 +82,9 @@ impl Base {
     #[inline]
     fn vault(&self, p: Point, place: Place, skull: &Skull) -> f32 {
         let out = -place.depth;
+        if out > skull.reach(p[2]) {
+            return AIR;
+        }
         let thickness = skull.thickness(p, place.direction);
         if out < thickness {
             let share = out / thickness;
@@ -274,7 +277,7 @@ impl Base {
             return if self.metal && grain > 1.2 { 3000.0 } else { 1900.0 };
         }
         // Muscles between sheets of fat.
-        let sheet = self.slow.at([x, 0.7 * y, 0.35 * z], 0.17);
+        let sheet = self.slow.at([x, 0.7 * y, 0.35 * z], 0.26);
         let fatty = if surface < skull.scalp { 0.9 } else { -0.25 };
         if sheet > fatty {
             self.muscle + 2.0 * grain

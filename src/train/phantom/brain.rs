@@ -174,9 +174,9 @@ impl Brain {
             cerebellum: white + draw.within([4.0, 9.0]),
             atrophy,
             surface_csf: 0.3 + 3.2 * atrophy * draw.within([0.3, 1.0]),
-            sulcus_width: draw.within([0.25, 0.6]) + 1.5 * atrophy,
+            sulcus_width: draw.within([0.3, 0.7]) + 1.5 * atrophy,
             sulcus_depth: draw.within([12.0, 22.0]),
-            fold: draw.within([3.4, 5.0]),
+            fold: draw.within([2.7, 4.0]),
             ventricle: [
                 ventricle * draw.within([0.8, 1.2]),
                 ventricle * draw.within([0.8, 1.2]),
@@ -317,7 +317,7 @@ impl Brain {
                 return other(self.sinus);
             }
             let gap =
-                (0.35 + 1.6 * self.atrophy + 0.35 * slow).max(0.0) * (1.0 + step(-20.0, -50.0, y) * 0.6);
+                (1.5 * self.atrophy + 0.9 * slow - 0.3).clamp(0.0, 4.0) * (1.0 + step(-20.0, -50.0, y) * 0.6);
             if callosum > 1.0 && z > -12.0 && from_falx < self.falx_thickness + gap {
                 return csf(Space::Subarachnoid);
             }
