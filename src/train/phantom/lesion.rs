@@ -31,8 +31,8 @@ impl Form {
     }
 }
 
-/// Volume of a crescent of 1 mm thickness and an extent of 1: a cap of chord r on a table of about 75 mm, times the mean 2/3 of its profile.
-const CRESCENT_MM2: f32 = 11_800.0;
+/// Volume of a crescent of 1 mm thickness and an extent of 1: a cap of chord r on a table of about 75 mm, times the mean 4/5 of its profile.
+const CRESCENT_MM2: f32 = 14_100.0;
 /// The same for a lens, whose profile has the mean 1/2.
 const LENS_MM2: f32 = 8_800.0;
 
@@ -118,7 +118,7 @@ impl Bleed {
             }
             Form::Subdural => {
                 bleed.direction = unit([side, draw.within([-0.9, 0.9]), draw.within([0.0, 1.1])]);
-                bleed.spread(volume, CRESCENT_MM2, draw.within([2.5, 14.0]), [0.3, 1.25]);
+                bleed.spread(volume, CRESCENT_MM2, draw.within([2.5, 11.0]), [0.25, 1.3]);
                 bleed.centre = skull.on_table(bleed.direction, 0.5 * bleed.thickness);
             }
             Form::Epidural => {
@@ -245,7 +245,7 @@ impl Bleed {
                     return None;
                 }
                 let profile = if self.form == Form::Subdural {
-                    1.0 - sq(angle)
+                    1.0 - sq(sq(angle))
                 } else {
                     1.0 - angle
                 };

@@ -83,7 +83,10 @@ impl Draw {
         for value in &mut offset {
             *value = self.within([0.0, CELLS as f32]) + (CELLS * 64) as f32;
         }
-        Field { lattice: &LATTICE, offset }
+        Field {
+            lattice: &LATTICE,
+            offset,
+        }
     }
 }
 
@@ -96,7 +99,9 @@ pub(super) struct Field {
 
 impl std::fmt::Debug for Field {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Field").field("offset", &self.offset).finish_non_exhaustive()
+        f.debug_struct("Field")
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
     }
 }
 

@@ -81,11 +81,11 @@ impl Skull {
             centre: [0.0, 4.0, 8.0],
             roundness: draw.within([0.7, 1.7]),
             plane_roundness: draw.within([1.35, 2.0]),
-            egg: draw.within([0.0, 0.075]),
+            egg: draw.within([0.0, 0.055]),
             shear: draw.around(0.05),
             thickness: draw.within([4.2, 8.5]),
             frontal: if draw.chance(0.15) {
-                draw.within([2.0, 7.0])
+                draw.within([1.5, 5.0])
             } else {
                 0.0
             },
@@ -175,6 +175,12 @@ impl Skull {
     #[inline]
     pub(super) fn reach(&self, z: f32) -> f32 {
         1.6 * (self.thickness + self.frontal + self.scalp) + if z < 32.0 { 16.0 } else { 2.0 }
+    }
+
+    /// Millimetres from `z` up to the highest point of the cavity.
+    #[inline]
+    pub(super) fn below_vertex(&self, z: f32) -> f32 {
+        self.centre[2] + self.height - z
     }
 
     /// Thickness of the vault in this direction, mm.
