@@ -82,6 +82,9 @@ impl Base {
     #[inline]
     fn vault(&self, p: Point, place: Place, skull: &Skull) -> f32 {
         let out = -place.depth;
+        if out > skull.reach(p[2]) {
+            return AIR;
+        }
         let thickness = skull.thickness(p, place.direction);
         if out < thickness {
             let share = out / thickness;
@@ -200,7 +203,8 @@ impl Base {
             };
         }
         // Sphenoid sinus under the sella.
-        let sphenoid = ellipsoid(p, [1.5, -18.0, skull.sella() - 12.0], [14.0, 14.0, 10.0]);
+        let sphenoid = ellipsoid(p, [1.5, -18.0, skull.sella() - 12.0], [14.0, 14.0, 10.0])
+            + 0.3 * self.slow.at(p, 0.12);
         if sphenoid < 1.35 && y > -36.0 {
             let open = sphenoid < self.sphenoid_sinus && (x - 2.0).abs() > 0.7;
             return if open {
@@ -274,8 +278,17 @@ impl Base {
             return if self.metal && grain > 1.2 { 3000.0 } else { 1900.0 };
         }
         // Muscles between sheets of fat.
-        let sheet = self.slow.at([x, 0.7 * y, 0.35 * z], 0.17);
+        let sheet = self.slow.at([x, 0.7 * y, 0.35 * z], 0.26);
         let fatty = if surface < skull.scalp { 0.9 } else { -0.25 };
+        if y > 14.0 && surface >= skull.scalp {
+            // The neck's muscles lie in layers.
+            let layer = ((surface + 3.0 * sheet) / 8.0).rem_euclid(1.0);
+            return if layer < 0.78 {
+                self.muscle + 2.0 * grain
+            } else {
+                self.fat
+            };
+        }
         if sheet > fatty {
             self.muscle + 2.0 * grain
         } else {

@@ -171,18 +171,18 @@ impl Brain {
             dura: draw.within([40.0, 62.0]),
             sinus: draw.within([46.0, 70.0]),
             artery: draw.within([36.0, 56.0]),
-            cerebellum: white + draw.within([4.0, 9.0]),
+            cerebellum: white + draw.within([2.5, 7.0]),
             atrophy,
             surface_csf: 0.3 + 3.2 * atrophy * draw.within([0.3, 1.0]),
-            sulcus_width: draw.within([0.25, 0.6]) + 1.5 * atrophy,
+            sulcus_width: draw.within([0.3, 0.7]) + 1.5 * atrophy,
             sulcus_depth: draw.within([12.0, 22.0]),
-            fold: draw.within([3.4, 5.0]),
+            fold: draw.within([2.7, 4.0]),
             ventricle: [
                 ventricle * draw.within([0.8, 1.2]),
                 ventricle * draw.within([0.8, 1.2]),
             ],
             third: draw.within([1.2, 2.6]) + 3.0 * atrophy,
-            fourth: draw.within([0.7, 1.15]),
+            fourth: draw.within([0.6, 1.05]),
             cistern: draw.within([0.75, 1.0]) + 0.3 * atrophy,
             leukoaraiosis: if draw.chance(0.5) {
                 draw.within([0.0, 10.0]) * atrophy.sqrt()
@@ -193,7 +193,7 @@ impl Brain {
             falx_drift: draw.field(),
             falx_calcium: calcium(draw, 0.3, 90.0, 600.0, 0.0),
             tentorium_thickness: draw.within([0.4, 1.0]),
-            tentorium_apex: 9.0 + draw.around(6.0),
+            tentorium_apex: 3.0 + draw.around(6.0),
             sinus_radius: draw.within([3.0, 5.5]),
             dominant: draw.around(0.35),
             choroid: [
@@ -317,7 +317,7 @@ impl Brain {
                 return other(self.sinus);
             }
             let gap =
-                (0.35 + 1.6 * self.atrophy + 0.35 * slow).max(0.0) * (1.0 + step(-20.0, -50.0, y) * 0.6);
+                (1.5 * self.atrophy + 0.9 * slow - 0.3).clamp(0.0, 4.0) * (1.0 + step(-20.0, -50.0, y) * 0.6);
             if callosum > 1.0 && z > -12.0 && from_falx < self.falx_thickness + gap {
                 return csf(Space::Subarachnoid);
             }
@@ -347,7 +347,8 @@ impl Brain {
             if ellipsoid(p, [0.0, 3.0, -1.0], [self.third, 15.0, 11.0]) < 1.0 {
                 return csf(Space::Ventricle);
             }
-            if y > 18.0 && ellipsoid(p, [0.0, 29.0, 1.0], [8.0 * self.cistern, 7.0, 7.0]) < 1.0 {
+            if y > 18.0 && ellipsoid(p, [0.0, 29.0, 1.0], [8.0 * self.cistern, 4.0 * self.cistern, 6.0]) < 1.0
+            {
                 return csf(Space::Subarachnoid);
             }
         }
@@ -400,7 +401,7 @@ impl Brain {
         // Noise of unit variance changes by about 0.75 a cell.
         let from_sulcus = fold.abs() * self.fold * 1.3;
         let depth = self.sulcus_depth * (1.0 + 0.35 * slow);
-        let fade = 1.0 - inner / depth;
+        let fade = 1.0 - place.depth / depth;
         if fade > 0.0 && from_sulcus < self.sulcus_width * (0.35 + fade) * (1.0 + 0.5 * slow).max(0.0) {
             return csf;
         }
@@ -609,10 +610,19 @@ impl Brain {
         }
         // Cerebellar peduncles bridge the cistern beside the brainstem.
         let wall = 1.0 + 1.8 * self.cistern + 1.2 * self.atrophy;
-        let front = skull.petrous_ridge(ax) + 5.0 + 3.0 * self.cistern;
-        let magna = z < skull.posterior_floor() + 16.0 && y > 46.0 && ax < 12.0 * self.cistern;
+        let front = skull.petrous_ridge(ax) + 1.5 + 2.0 * self.cistern + slow;
+        let low = skull.posterior_floor() + 4.0;
+        let magna = ellipsoid(
+            p,
+            [0.0, 62.0, low],
+            [11.0 * self.cistern, 15.0, 15.0 * self.cistern],
+        ) < 1.0 + 0.2 * slow;
         let bridge = ax > 12.0 && ax < 30.0 && y > 14.0;
-        let superior = ellipsoid(p, [0.0, 32.0, -4.0], [14.0, 8.0, 7.0 * self.cistern]) < 1.0;
+        let superior = ellipsoid(
+            p,
+            [0.0, 29.0, -4.0],
+            [10.0, 4.5 * self.cistern, 6.0 * self.cistern],
+        ) < 1.0;
         if inner < wall || magna || superior || (y < front.max(axis) && !bridge) {
             return csf(Space::Subarachnoid);
         }

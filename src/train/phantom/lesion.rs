@@ -31,6 +31,11 @@ impl Form {
     }
 }
 
+/// Volume of a crescent of 1 mm thickness and an extent of 1: a cap of chord r on a table of about 75 mm, times the mean 4/5 of its profile.
+const CRESCENT_MM2: f32 = 14_100.0;
+/// The same for a lens, whose profile has the mean 1/2.
+const LENS_MM2: f32 = 8_800.0;
+
 /// One bleed.
 #[derive(Debug, Clone)]
 pub(super) struct Bleed {
@@ -113,14 +118,12 @@ impl Bleed {
             }
             Form::Subdural => {
                 bleed.direction = unit([side, draw.within([-0.9, 0.9]), draw.within([0.0, 1.1])]);
-                bleed.extent = draw.within([0.55, 1.25]);
-                bleed.thickness = (volume / (2000.0 * sq(bleed.extent) * 2.2)).clamp(2.2, 18.0);
+                bleed.spread(volume, CRESCENT_MM2, draw.within([2.5, 11.0]), [0.25, 1.3]);
                 bleed.centre = skull.on_table(bleed.direction, 0.5 * bleed.thickness);
             }
             Form::Epidural => {
                 bleed.direction = unit([side, draw.within([-0.9, 0.9]), draw.within([-0.1, 0.9])]);
-                bleed.extent = draw.within([0.28, 0.55]);
-                bleed.thickness = (volume / (2600.0 * sq(bleed.extent) * 1.6)).clamp(3.5, 30.0);
+                bleed.spread(volume, LENS_MM2, draw.within([7.0, 30.0]), [0.15, 0.6]);
                 bleed.centre = skull.on_table(bleed.direction, 0.5 * bleed.thickness);
             }
             Form::Subarachnoid => {
@@ -137,6 +140,12 @@ impl Bleed {
             }
         }
         bleed
+    }
+
+    /// Chooses extent and thickness so that the volume is about `volume` mm³ and the thickness, where the extent allows, as wanted.
+    fn spread(&mut self, volume: f32, area: f32, thickness: f32, extent: [f32; 2]) {
+        self.extent = (volume / (area * thickness)).sqrt().clamp(extent[0], extent[1]);
+        self.thickness = (volume / (area * sq(self.extent))).clamp(0.8, 40.0);
     }
 
     fn place_in_brain(&mut self, draw: &mut Draw, skull: &Skull) {
@@ -236,7 +245,7 @@ impl Bleed {
                     return None;
                 }
                 let profile = if self.form == Form::Subdural {
-                    1.0 - sq(angle)
+                    1.0 - sq(sq(angle))
                 } else {
                     1.0 - angle
                 };

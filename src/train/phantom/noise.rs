@@ -17,7 +17,10 @@ use std::sync::LazyLock;
 pub(super) type Point = [f32; 3];
 
 /// Cells of the lattice along an axis; a power of two, so that wrapping is a mask.
-const CELLS: usize = 64;
+const CELLS: usize = 1 << BITS;
+const BITS: u32 = 6;
+/// x fastest.
+type Lattice = [f32; CELLS * CELLS * CELLS];
 
 /// Draws parameters from a seed.
 pub(super) struct Draw(ChaCha8Rng);
@@ -78,46 +81,63 @@ impl Draw {
     pub(super) fn field(&mut self) -> Field {
         let mut offset = [0.0; 3];
         for value in &mut offset {
-            *value = self.within([0.0, CELLS as f32]);
+            *value = self.within([0.0, CELLS as f32]) + (CELLS * 64) as f32;
         }
-        Field { offset }
+        Field {
+            lattice: &LATTICE,
+            offset,
+        }
     }
 }
 
 /// Smooth noise: mean 0, variance about 1, features about four cells long.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Field {
+    lattice: &'static Lattice,
     offset: Point,
+}
+
+impl std::fmt::Debug for Field {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Field")
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Field {
     /// The noise at `p` for cells of `1 / frequency` mm.
-    #[inline]
+    #[inline(always)]
     pub(super) fn at(&self, p: Point, frequency: f32) -> f32 {
         let mut low = [0usize; 3];
         let mut high = [0usize; 3];
         let mut part = [0f32; 3];
         for axis in 0..3 {
             // Far above any coordinate times frequency, so that the cast floors.
-            let at = p[axis] * frequency + self.offset[axis] + (CELLS * 64) as f32;
-            let cell = at as usize;
+            let at = p[axis] * frequency + self.offset[axis];
+            let cell = at as i32;
             part[axis] = at - cell as f32;
-            low[axis] = cell & (CELLS - 1);
-            high[axis] = (cell + 1) & (CELLS - 1);
+            let shift = BITS * axis as u32;
+            low[axis] = (cell as usize & (CELLS - 1)) << shift;
+            high[axis] = (cell as usize + 1 & (CELLS - 1)) << shift;
         }
-        let lattice = &**LATTICE;
-        let value = |z: usize, y: usize, x: usize| lattice[(z * CELLS + y) * CELLS + x];
-        let mix = |a: f32, b: f32, t: f32| a + (b - a) * t;
-        let row = |z: usize, y: usize| mix(value(z, y, low[0]), value(z, y, high[0]), part[0]);
-        let plane = |z: usize| mix(row(z, low[1]), row(z, high[1]), part[1]);
-        mix(plane(low[2]), plane(high[2]), part[2])
+        let row = |zy: usize| {
+            let (a, b) = (self.lattice[zy | low[0]], self.lattice[zy | high[0]]);
+            a + (b - a) * part[0]
+        };
+        let plane = |z: usize| {
+            let (a, b) = (row(z | low[1]), row(z | high[1]));
+            a + (b - a) * part[1]
+        };
+        let (a, b) = (plane(low[2]), plane(high[2]));
+        a + (b - a) * part[2]
     }
 }
 
-static LATTICE: LazyLock<Vec<f32>> = LazyLock::new(|| {
+static LATTICE: LazyLock<Box<Lattice>> = LazyLock::new(|| {
     let mut draw = Draw::new(0x6963_7475_7300, 0);
-    let len = CELLS * CELLS * CELLS;
-    let mut lattice: Vec<f32> = (0..len).map(|_| draw.normal()).collect();
+    let mut lattice = Box::new([0.0; CELLS * CELLS * CELLS]);
+    lattice.iter_mut().for_each(|value| *value = draw.normal());
     // Twice (1 2 1)/4 along each axis: no feature shorter than the lattice can carry without showing its cells.
     for stride in [1, CELLS, CELLS * CELLS, 1, CELLS, CELLS * CELLS] {
         let before = lattice.clone();
@@ -129,7 +149,7 @@ static LATTICE: LazyLock<Vec<f32>> = LazyLock::new(|| {
             *value = (before[last] + 2.0 * before[at] + before[next]) / 4.0;
         }
     }
-    let variance = lattice.iter().map(|v| v * v).sum::<f32>() / len as f32;
+    let variance = lattice.iter().map(|v| v * v).sum::<f32>() / lattice.len() as f32;
     let gain = variance.sqrt().recip();
     lattice.iter_mut().for_each(|v| *v *= gain);
     lattice

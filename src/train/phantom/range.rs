@@ -11,7 +11,8 @@
 //! | blood, HU | 50–82 | 45–88 |
 //! | size of the head against the mean | 0.92–1.08 | 0.88–1.12 |
 //! | atrophy, 0 none, 1 severe | 0–0.9 | 0–1 |
-//! | brightening along the inner table, HU | 6–38 | 2–45 |
+//! | brightening along the inner table, HU | 8–48 | 4–60 |
+//! | brightening under the vertex, HU | 0–80 | 0–95 |
 //! | blur of the image (Gaussian sigma), mm | 0.35–0.9 | 0.3–1.1 |
 //! | tilt of tilted stacks, degrees | ±18.5 | ±18.5 |
 //!
@@ -40,6 +41,7 @@ pub(super) struct Ranges {
     pub(super) size: [f32; 2],
     pub(super) atrophy: [f32; 2],
     pub(super) brightening_hu: [f32; 2],
+    pub(super) vertex_hu: [f32; 2],
     pub(super) blur_mm: [f32; 2],
 }
 
@@ -54,7 +56,8 @@ pub(super) const TRAINING: Ranges = Ranges {
     blood_hu: [50.0, 82.0],
     size: [0.92, 1.08],
     atrophy: [0.0, 0.9],
-    brightening_hu: [6.0, 38.0],
+    brightening_hu: [8.0, 48.0],
+    vertex_hu: [0.0, 80.0],
     blur_mm: [0.35, 0.9],
 };
 
@@ -69,7 +72,8 @@ pub(super) const EVALUATION: Ranges = Ranges {
     blood_hu: [45.0, 88.0],
     size: [0.88, 1.12],
     atrophy: [0.0, 1.0],
-    brightening_hu: [2.0, 45.0],
+    brightening_hu: [4.0, 60.0],
+    vertex_hu: [0.0, 95.0],
     blur_mm: [0.3, 1.1],
 };
 
@@ -99,6 +103,7 @@ mod tests {
             (e.size, t.size),
             (e.atrophy, t.atrophy),
             (e.brightening_hu, t.brightening_hu),
+            (e.vertex_hu, t.vertex_hu),
             (e.blur_mm, t.blur_mm),
         ] {
             assert!(holds(wide, narrow), "{wide:?} {narrow:?}");

@@ -15,7 +15,7 @@ use crate::domain::volume::{Geometry, Volume};
 use rayon::prelude::*;
 
 /// Samples along the normal are at most this far apart, mm.
-const SAMPLE_STEP_MM: f32 = 1.3;
+const SAMPLE_STEP_MM: f32 = 1.7;
 /// Where the samples of a voxel lie in its pixel, in pixels: no two in line, mean 0.
 const JITTER: [[f32; 2]; 8] = [
     [-0.31, 0.19],
@@ -115,8 +115,7 @@ impl Head {
                 let (r, c) = (row as f32, column as f32);
                 let lps = [0, 1, 2].map(|a| origin[a] + along_row[a] * c + along_column[a] * r);
                 let centre = anatomy.to_head(lps);
-                // Ears, nose and neck reach this far beyond the table.
-                if anatomy.place(centre).depth < -(46.0 + reach) {
+                if anatomy.is_far(centre, reach) {
                     out.hu.push(scanner.around_head(lps));
                     out.bleed.push(0);
                     out.brain.push(false);

@@ -2,7 +2,7 @@
 
 use super::anatomy::stream;
 use super::base::AIR;
-use super::noise::{Draw, Field, Point, sq};
+use super::noise::{Draw, Field, Point, mix, sq, step};
 use super::range::Ranges;
 
 /// Parameters of one scanner and scan.
@@ -72,11 +72,11 @@ impl Scanner {
         if p[1] < -25.0 {
             return AIR;
         }
-        let s = sq(p[0] / 101.0) + 0.0;
+        let s = sq(p[0] / 101.0);
         let t = sq((p[1] - self.holder_y) / 92.0);
         let t = if p[1] > self.holder_y { t } else { 0.0 };
         let from = ((s * s + t * t + s * t).sqrt().sqrt() - 1.0).abs() * 95.0;
-        if from < 1.1 { hu } else { AIR }
+        mix(AIR, hu, step(2.0, 0.8, from))
     }
 
     /// HU added by beam hardening and metal at a point of the head; `p` is in head coordinates.

@@ -20,6 +20,8 @@ pub(super) struct Skull {
     centre: Point,
     /// 0: boxy; 2: ellipsoid.
     roundness: f32,
+    /// The same within a slice.
+    plane_roundness: f32,
     /// How much wider the back is than the front.
     egg: f32,
     /// Plagiocephaly: how far y moves with x.
@@ -78,11 +80,12 @@ impl Skull {
             height: 74.0 * size * draw.within([0.94, 1.06]),
             centre: [0.0, 4.0, 8.0],
             roundness: draw.within([0.7, 1.7]),
-            egg: draw.within([0.02, 0.10]),
+            plane_roundness: draw.within([1.35, 2.0]),
+            egg: draw.within([0.0, 0.055]),
             shear: draw.around(0.05),
             thickness: draw.within([4.2, 8.5]),
             frontal: if draw.chance(0.15) {
-                draw.within([2.0, 7.0])
+                draw.within([1.5, 5.0])
             } else {
                 0.0
             },
@@ -105,9 +108,20 @@ impl Skull {
         }
     }
 
-    /// Places a point.
+    /// Whether `p` is more than `margin` mm outside the box around the cavity: a cheap first test.
     #[inline]
-    pub(super) fn place(&self, p: Point) -> Place {
+    pub(super) fn is_outside_box(&self, p: Point, margin: f32) -> bool {
+        let y = p[1] - self.centre[1] + self.shear * p[0];
+        p[0] > self.half_width[1] + margin
+            || p[0] < -self.half_width[0] - margin
+            || y > self.half_length[1] + margin
+            || y < -self.half_length[0] - margin
+            || p[2] > self.centre[2] + self.height + margin
+    }
+
+    /// The depth without the table's small bumps, the direction from the centre, and the share of the way to the table.
+    #[inline]
+    pub(super) fn place_roughly(&self, p: Point) -> (f32, Point, f32) {
         let x = p[0] - self.centre[0];
         let y = p[1] - self.centre[1] + self.shear * p[0];
         let z = p[2] - self.centre[2];
@@ -122,12 +136,20 @@ impl Skull {
             width *= taper;
             length *= taper;
         }
-        let s = sq(x / width) + sq(y / length);
+        // Between an ellipse (2) and a box in the plane, too: foreheads are flatter than an ellipse.
+        let (across, along) = (sq(x / width), sq(y / length));
+        let s = (across * across + along * along + self.plane_roundness * across * along).sqrt();
         let q = (s * s + t * t + self.roundness * s * t).sqrt().sqrt().max(1e-3);
         let flat = if z > 0.0 { z } else { 0.0 };
         let distance = (x * x + y * y + flat * flat).sqrt().max(1e-3);
-        let mut depth = distance * (1.0 / q - 1.0);
-        let direction = [x / distance, y / distance, flat / distance];
+        let far = distance.recip();
+        (distance * (q.recip() - 1.0), [x * far, y * far, flat * far], q)
+    }
+
+    /// Places a point.
+    #[inline]
+    pub(super) fn place(&self, p: Point) -> Place {
+        let (mut depth, direction, q) = self.place_roughly(p);
         if depth.abs() < 30.0 {
             let at = [
                 direction[0] * 70.0,
@@ -136,7 +158,7 @@ impl Skull {
             ];
             depth += 1.1 * self.surface.at(at, 1.0 / 14.0);
         }
-        let above = if z < 0.0 {
+        let above = if p[2] < self.centre[2] {
             let inside = if q > 1.0 { 0.97 / q } else { 1.0 };
             p[2] - self.floor.height(p[0] * inside, p[1] * inside)
         } else {
@@ -147,6 +169,18 @@ impl Skull {
             above,
             direction,
         }
+    }
+
+    /// How far bone and scalp reach beyond the inner table at this height at most, mm; the nose and the neck included.
+    #[inline]
+    pub(super) fn reach(&self, z: f32) -> f32 {
+        1.6 * (self.thickness + self.frontal + self.scalp) + if z < 32.0 { 16.0 } else { 2.0 }
+    }
+
+    /// Millimetres from `z` up to the highest point of the cavity.
+    #[inline]
+    pub(super) fn below_vertex(&self, z: f32) -> f32 {
+        self.centre[2] + self.height - z
     }
 
     /// Thickness of the vault in this direction, mm.
@@ -177,11 +211,6 @@ impl Skull {
     #[inline]
     pub(super) fn petrous_ridge(&self, ax: f32) -> f32 {
         self.floor.petrous_y + 0.45 * (ax - 12.0)
-    }
-
-    /// Height of the top of the petrous ridge.
-    pub(super) fn petrous_crest(&self) -> f32 {
-        self.floor.crest
     }
 
     /// Height of the sella's floor.
@@ -231,7 +260,7 @@ impl Floor {
             - 5.0 * (1.0 - sq(ax / 9.0)).max(0.0);
         let middle = self.middle + 15.0 * sq(sq((ax - 36.0) / 26.0)).min(1.5);
         let rho = sq(x / 58.0) + sq((y - 32.0) / 52.0);
-        let bowl = self.posterior + 34.0 * sq(rho.min(1.4));
+        let bowl = self.posterior + 34.0 * sq(rho.min(1.0));
         let clivus = self.sella - 2.2 * (y - 2.0);
         let posterior = bowl.max(clivus - 25.0 * lateral);
         let floor = mix(
