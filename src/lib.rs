@@ -3,4 +3,5 @@
 pub mod analysis;
 pub mod dicom;
 pub mod domain;
+pub mod nifti;
 pub mod nn;
