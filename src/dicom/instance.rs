@@ -12,7 +12,7 @@ use super::{
     charset, pixels,
     scan::{Encoding, Scan, scan, scan_meta},
 };
-use crate::domain::phi::redact;
+use crate::domain::{phi::redact, uid::Uid};
 use dicom_core::{DataElement, PrimitiveValue, Tag, value::Value};
 use dicom_dictionary_std::{tags, uids};
 use dicom_encoding::{Codec, TransferSyntaxIndex, transfer_syntax::Endianness};
@@ -47,6 +47,7 @@ impl Instance {
     pub fn from_bytes(part10: &[u8]) -> Result<Self, DicomError> {
         let instance = read(part10, false)?;
         instance.check_identifiers()?;
+        instance.check_pixels_are_there(part10.len())?;
         Ok(instance)
     }
 
@@ -99,6 +100,24 @@ impl Instance {
         pixels::decode(&self.object)
     }
 
+    /// A file that was cut between two elements is sound to the last byte; an image without pixels gives it away.
+    fn check_pixels_are_there(&self, offset: usize) -> Result<(), DicomError> {
+        let has = |tag: Tag| self.object.get(tag).is_some();
+        let class = self.attributes.sop_class_uid.as_ref().map(Uid::as_str);
+        let is_image = class == Some(uids::CT_IMAGE_STORAGE) || has(tags::ROWS) && has(tags::BITS_ALLOCATED);
+        let pixels = [
+            tags::PIXEL_DATA,
+            tags::FLOAT_PIXEL_DATA,
+            tags::DOUBLE_FLOAT_PIXEL_DATA,
+            tags::PIXEL_DATA_PROVIDER_URL,
+        ];
+        if is_image && !pixels.into_iter().any(has) {
+            let problem = "the image ends without PixelData; expected the whole dataset".to_owned();
+            return Err(DicomError::Structure { offset, problem });
+        }
+        Ok(())
+    }
+
     fn check_identifiers(&self) -> Result<(), DicomError> {
         let a = &self.attributes;
         let missing = [
@@ -115,7 +134,7 @@ impl Instance {
             });
         }
         let meta = self.object.meta();
-        let differs = |said: &str, uid: &Option<crate::domain::uid::Uid>| {
+        let differs = |said: &str, uid: &Option<Uid>| {
             !said.is_empty() && uid.as_ref().is_some_and(|uid| uid.as_str() != said)
         };
         if differs(meta.media_storage_sop_class_uid(), &a.sop_class_uid) {
