@@ -201,6 +201,38 @@ fn compressed(uid: &str, fragment: &[u8], layout: Layout) -> Result<Vec<i32>, Di
     little_endian(&bytes, layout)
 }
 
+/// Rows and columns that a JPEG or JPEG 2000 stream claims: decoders reserve memory for them before they look further.
+///
+/// Source: ITU-T T.81 section B.2.2 (SOFn); ITU-T T.800 section A.5.1 (SIZ).
+fn declared_size(stream: &[u8]) -> Option<(u32, u32)> {
+    let word = |at: usize| Some(u16::from_be_bytes(stream.get(at..at + 2)?.try_into().ok()?));
+    let long = |at: usize| Some(u32::from_be_bytes(stream.get(at..at + 4)?.try_into().ok()?));
+    match word(0)? {
+        // SOC and SIZ: the size of the reference grid less the offset of the image.
+        0xFF4F if word(2)? == 0xFF51 => Some((
+            long(12)?.saturating_sub(long(20)?),
+            long(8)?.saturating_sub(long(16)?),
+        )),
+        0xFFD8 => {
+            let mut at = 2;
+            loop {
+                let marker = word(at)?;
+                let is_frame = (0xFFC0..=0xFFCF).contains(&marker)
+                    && !matches!(marker, 0xFFC4 | 0xFFC8 | 0xFFCC)
+                    || marker == 0xFFF7;
+                if is_frame {
+                    return Some((u32::from(word(at + 5)?), u32::from(word(at + 7)?)));
+                }
+                if marker < 0xFF01 || marker == 0xFFDA {
+                    return None;
+                }
+                at += 2 + usize::from(word(at + 2)?);
+            }
+        }
+        _ => None,
+    }
+}
+
 /// One frame as the decoders of dicom-rs want to see it: its fragments joined, since one frame may be cut in several.
 struct Frame<'a> {
     uid: &'a str,
@@ -276,6 +308,21 @@ mod tests {
         assert_eq!(layout(12, 15, true).value(0x8000), -2048);
         assert_eq!(layout(16, 15, true).value(0xFA24), -1500);
         assert_eq!(layout(16, 15, false).value(0xFA24), 64036);
+    }
+
+    #[test]
+    fn a_compressed_stream_says_its_own_size() {
+        let mut siz = vec![0xFF, 0x4F, 0xFF, 0x51, 0, 41, 0, 0];
+        for number in [600u32, 500, 88, 0] {
+            siz.extend(number.to_be_bytes());
+        }
+        assert_eq!(declared_size(&siz), Some((500, 512)));
+        let jpeg = [
+            0xFF, 0xD8, 0xFF, 0xE0, 0, 4, 1, 2, 0xFF, 0xC3, 0, 11, 16, 2, 0, 1, 0, 1,
+        ];
+        assert_eq!(declared_size(&jpeg), Some((512, 256)));
+        assert_eq!(declared_size(&jpeg[..14]), None);
+        assert_eq!(declared_size(b"RLE"), None);
     }
 
     #[test]

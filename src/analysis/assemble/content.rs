@@ -32,6 +32,8 @@ const VESSEL_HU: std::ops::Range<f32> = 130.0..450.0;
 const EDGE_MM: f64 = 5.0;
 /// Share of tissue from which a slice is vault: the skull base has bone and air between.
 const VAULT_TISSUE_SHARE: f64 = 0.8;
+/// The lowest part of the vault does not count: orbital roofs and petrous edges, blurred by thick slices, look like vessels.
+const ABOVE_BASE_MM: f64 = 15.0;
 /// From this volume on, bright voxels are contrast agent; calcified plexus and falx stay below, ml.
 const LEAST_VESSELS_ML: f64 = 3.0;
 
@@ -39,6 +41,7 @@ const LEAST_VESSELS_ML: f64 = 3.0;
 #[derive(Debug, Clone, Copy, Default)]
 struct Evidence {
     is_head: bool,
+    is_vault: bool,
     vessels: usize,
 }
 
@@ -59,9 +62,7 @@ pub(super) fn check(volume: &Volume<f32>, trigger: &Trigger, has_agent: bool) ->
             format!("{head_mm:.0} mm of the stack show brain within a skull; expected at least {LEAST_HEAD_MM:.0} mm."),
         ));
     }
-    let vessels_ml: f64 = (0..evidence.len())
-        .map(|slice| evidence[slice].vessels as f64 * volume.geometry.voxel_volume_ml(slice))
-        .sum();
+    let vessels_ml = vessels_ml(volume, &evidence);
     let looks_enhanced = vessels_ml >= LEAST_VESSELS_ML;
     let contradiction = match trigger.contrast {
         Contrast::Any => None,
@@ -80,6 +81,18 @@ pub(super) fn check(volume: &Volume<f32>, trigger: &Trigger, has_agent: bool) ->
     } else {
         Err(refusals)
     }
+}
+
+/// Volume of what looks like enhanced vessels in the vault, away from the skull base.
+fn vessels_ml(volume: &Volume<f32>, evidence: &[Evidence]) -> f64 {
+    let up = volume.geometry.normal()[2].signum();
+    let heights: Vec<f64> = volume.geometry.positions_mm().iter().map(|mm| mm * up).collect();
+    let vault = || (0..evidence.len()).filter(|&slice| evidence[slice].is_vault);
+    let base = vault().map(|slice| heights[slice]).fold(f64::INFINITY, f64::min);
+    vault()
+        .filter(|&slice| heights[slice] >= base + ABOVE_BASE_MM)
+        .map(|slice| evidence[slice].vessels as f64 * volume.geometry.voxel_volume_ml(slice))
+        .sum()
 }
 
 fn look(volume: &Volume<f32>, slice: usize) -> Evidence {
@@ -129,7 +142,10 @@ fn look(volume: &Volume<f32>, slice: usize) -> Evidence {
     let share = tissue as f64 / inside.max(1) as f64;
     let is_head = tissue as f64 * row_mm * column_mm >= LEAST_ENCLOSED_MM2 && share >= LEAST_TISSUE_SHARE;
     if !is_head || share < VAULT_TISSUE_SHARE {
-        return Evidence { is_head, vessels: 0 };
+        return Evidence {
+            is_head,
+            ..Evidence::default()
+        };
     }
     let (reach_rows, reach_columns) = (reach(row_mm), reach(column_mm));
     let is_away_from_bone = |&&(row, column): &&(usize, usize)| {
@@ -146,13 +162,15 @@ fn look(volume: &Volume<f32>, slice: usize) -> Evidence {
         let (count, sum) = near.fold((0u8, 0f32), |(n, sum), value| (n + 1, sum + value));
         sum / f32::from(count) >= VESSEL_HU.start
     };
+    let vessels = bright
+        .iter()
+        .filter(is_away_from_bone)
+        .filter(is_bright_around)
+        .count();
     Evidence {
         is_head,
-        vessels: bright
-            .iter()
-            .filter(is_away_from_bone)
-            .filter(is_bright_around)
-            .count(),
+        is_vault: true,
+        vessels,
     }
 }
 
