@@ -3,5 +3,6 @@
 pub mod analysis;
 pub mod dicom;
 pub mod domain;
+pub mod nifti;
 pub mod nn;
 pub mod train;

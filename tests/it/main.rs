@@ -1,0 +1,5 @@
+//! Integration tests: real components, one binary.
+
+mod assemble;
+mod dicom;
+mod series;
