@@ -3,11 +3,7 @@
 //! The judges are Python packages and Debian's dcmtk; `make setup` brings the former into `.venv`.
 //! A test here fails when they are not there: a judge that does not sit acquits nobody.
 
-#![expect(
-    missing_docs,
-    clippy::cast_possible_truncation,
-    reason = "a test program; sizes are a few pixels"
-)]
+#![expect(clippy::unwrap_used, reason = "a test program")]
 
 mod source;
 

@@ -1,6 +1,13 @@
 //! Source series, findings and maps made in code: what the encoders get when there is no patient.
 
-use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "test input: sizes are a few hundred pixels"
+)]
+
+use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 use ictus::{
@@ -21,20 +28,20 @@ use ictus::{
 use std::collections::BTreeMap;
 
 /// Everything that [`EncodeInput`] borrows.
-pub struct Case {
-    pub instances: Vec<Instance>,
-    pub prediction: Prediction,
-    pub segments: Volume<u16>,
-    pub brain: Volume<bool>,
-    pub report: Report,
-    pub plan: Plan,
-    pub stamp: Stamp,
-    pub map_format: MapFormat,
+pub(crate) struct Case {
+    pub(crate) instances: Vec<Instance>,
+    pub(crate) prediction: Prediction,
+    pub(crate) segments: Volume<u16>,
+    pub(crate) brain: Volume<bool>,
+    pub(crate) report: Report,
+    pub(crate) plan: Plan,
+    pub(crate) stamp: Stamp,
+    pub(crate) map_format: MapFormat,
 }
 
 impl Case {
     /// Encodes, with borrowed instances.
-    pub fn encode(
+    pub(crate) fn encode(
         &self,
     ) -> Result<Vec<dicom_object::DefaultDicomObject>, ictus::analysis::encode::EncodeError> {
         let source: Vec<&Instance> = self.instances.iter().collect();
@@ -53,7 +60,13 @@ impl Case {
 }
 
 /// A stack of `slices` slices; `tilt_degrees` tilts the gantry about x, `steps_mm` repeat.
-pub fn geometry(rows: usize, columns: usize, slices: usize, tilt_degrees: f64, steps_mm: &[f64]) -> Geometry {
+pub(crate) fn geometry(
+    rows: usize,
+    columns: usize,
+    slices: usize,
+    tilt_degrees: f64,
+    steps_mm: &[f64],
+) -> Geometry {
     let tilt = tilt_degrees.to_radians();
     let row_direction = [1.0, 0.0, 0.0];
     let column_direction: Vec3 = [0.0, tilt.cos(), -tilt.sin()];
@@ -83,7 +96,7 @@ pub fn geometry(rows: usize, columns: usize, slices: usize, tilt_degrees: f64, s
 }
 
 /// A head of air, skull, brain and lesions, one ellipsoid each: (centre, radii) in shares of the stack.
-pub fn case(geometry: &Geometry, lesions: &[(Vec3, Vec3)]) -> Case {
+pub(crate) fn case(geometry: &Geometry, lesions: &[(Vec3, Vec3)]) -> Case {
     let (mut hu, mut brain, mut segments, mut entropy) = (vec![], vec![], vec![], vec![]);
     let slices = geometry.slices() as f64;
     for slice in 0..geometry.slices() {
@@ -274,15 +287,8 @@ fn plan() -> Plan {
 }
 
 /// A UID of this made-up source.
-pub fn uid(what: &str, index: usize) -> Uid {
+pub(crate) fn uid(what: &str, index: usize) -> Uid {
     Uid::derive(&[b"ictus test source", what.as_bytes(), &index.to_be_bytes()])
-}
-
-/// Puts a text into an instance.
-pub fn put(instance: &mut Instance, tag: Tag, vr: VR, value: &str) {
-    instance
-        .object
-        .put(DataElement::new(tag, vr, PrimitiveValue::from(value)));
 }
 
 fn instances(geometry: &Geometry, hu: &[i16]) -> Vec<Instance> {
@@ -314,7 +320,7 @@ fn instances(geometry: &Geometry, hu: &[i16]) -> Vec<Instance> {
             text(tags::MANUFACTURER, VR::LO, "Phantom works");
             text(tags::INSTITUTION_NAME, VR::LO, "Nowhere General");
             text(tags::REFERRING_PHYSICIAN_NAME, VR::PN, "");
-            text(tags::PATIENT_NAME, VR::PN, "Müller^Phantom");
+            text(tags::PATIENT_NAME, VR::PN, "Doe^Phantom");
             text(tags::PATIENT_ID, VR::LO, "PHANTOM-1");
             text(tags::PATIENT_BIRTH_DATE, VR::DA, "");
             text(tags::PATIENT_SEX, VR::CS, "O");
