@@ -1,10 +1,33 @@
 //! Stage 6: findings and uncertainty → SEG, Parametric Map and TID 1500 report.
+//!
+//! Every object stands on the grid of the source instances: frame for frame the same rows, columns, orientation and position, so that a mask can be laid over its slice by reference alone, however the stack is tilted or spaced.
+//! Nothing comes from the clock or from chance: the same input encodes to the same bytes.
+//! Nothing is resampled or measured here, and no word claims more than the numbers do: a `score` is never called a probability, and a study is "flagged" or "not flagged", never "cleared".
+//!
+//! Source: PS3.3 sections A.51 (Segmentation), A.75 (Parametric Map) and A.35.13 (Comprehensive 3D SR); PS3.16 TID 1500.
 
 use crate::{
     dicom::instance::Instance,
-    domain::{finding::Report, plan::Plan, prediction::Prediction, volume::Volume},
+    domain::{failure::FailureClass, finding::Report, phi::Redacted, plan::Plan, prediction::Prediction, uid::Uid, volume::Volume},
 };
+use dicom_object::DefaultDicomObject;
 use time::OffsetDateTime;
+
+mod concept;
+mod content;
+mod context;
+mod element;
+mod frames;
+mod pm;
+mod rle;
+mod seg;
+mod sr;
+
+/// Changes whenever the same input would encode to other bytes; part of every UID made here.
+pub const ENCODER_VERSION: &str = "1";
+
+/// Wherever a reader sees a result of a model that was trained on phantoms only.
+pub const NOT_FOR_CLINICAL_USE: &str = "synthetic-trained, not for clinical use";
 
 /// What makes the results of one analysis reproducible: nothing in them comes from the clock or from chance.
 #[derive(Debug, Clone)]
@@ -13,6 +36,27 @@ pub struct Stamp {
     pub analysis_key: [u8; 32],
     /// When the analysis row was made; every date in the results.
     pub created_at: OffsetDateTime,
+}
+
+/// How the values of a Parametric Map are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MapFormat {
+    /// 16-bit unsigned with a real-world value mapping, RLE Lossless: what is sent by default, since it is small.
+    ///
+    /// dcmqi 1.5.7 reads float maps only and ends with a segmentation fault on every 16-bit one.
+    #[default]
+    Unsigned16,
+    /// 32-bit float, Explicit VR Little Endian: on request, several times the bytes.
+    Float32,
+}
+
+/// The report that this one takes the place of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Predecessor {
+    /// The series of the earlier report.
+    pub series_instance_uid: Uid,
+    /// The earlier report.
+    pub sop_instance_uid: Uid,
 }
 
 /// Everything that the results are made from.
@@ -32,4 +76,76 @@ pub struct EncodeInput<'a> {
     pub plan: &'a Plan,
     /// Identity and time.
     pub stamp: &'a Stamp,
+    /// How the map is stored.
+    pub map_format: MapFormat,
+    /// The report of the earlier revision of this analysis, if there is one.
+    pub predecessor: Option<&'a Predecessor>,
+}
+
+/// Why no results were made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The instances of the series disagree about the patient, the study or the order.
+    #[error(
+        "the instances of the series hold different values of {keyword} {tag}; results need one: correct the series and send it again"
+    )]
+    Conflict {
+        /// The attribute's keyword.
+        keyword: &'static str,
+        /// Its tag.
+        tag: dicom_core::Tag,
+    },
+    /// A source instance lacks what a reference to it needs.
+    #[error(
+        "source instance {instance} has no usable {keyword} {tag}, which the results must refer to: send the series with it"
+    )]
+    Missing {
+        /// Index in the stack, from 1.
+        instance: usize,
+        /// The attribute's keyword.
+        keyword: &'static str,
+        /// Its tag.
+        tag: dicom_core::Tag,
+    },
+    /// The volumes, the instances and the findings do not belong together.
+    #[error("{what}: found {found}, expected {expected}; this is a fault of an earlier stage")]
+    Mismatch {
+        /// What was compared.
+        what: &'static str,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+    },
+    /// The dataset could not be given its file meta information.
+    #[error("the file meta information of a result could not be made")]
+    Meta(#[source] Redacted),
+}
+
+impl EncodeError {
+    /// How the failure is treated.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Conflict { .. } | Self::Missing { .. } => FailureClass::Input,
+            Self::Mismatch { .. } | Self::Meta(_) => FailureClass::Internal,
+        }
+    }
+}
+
+/// Makes the results: a SEG if there is a finding, the entropy map, and the report that ties them together, in this order.
+///
+/// # Errors
+/// Refuses a series whose instances disagree about patient, study or order, or lack an identifier; and input that does not fit together.
+pub fn encode(input: &EncodeInput<'_>) -> Result<Vec<DefaultDicomObject>, EncodeError> {
+    let context = context::Context::new(input)?;
+    let mut objects = Vec::with_capacity(3);
+    if !context.findings.is_empty() {
+        objects.push(seg::encode(&context)?);
+    }
+    objects.push(pm::encode(&context)?);
+    let report = sr::encode(&context, &objects)?;
+    objects.push(report);
+    Ok(objects)
 }

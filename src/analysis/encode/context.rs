@@ -1,0 +1,729 @@
+//! The source series and the stamp → what every result says of patient, study, order, equipment and itself.
+//!
+//! Patient, General Study, Frame of Reference and order attributes are the source's own; what is type 2 and absent is written empty.
+//! Two different values within the series are a refusal, since either could be the wrong patient.
+//! The institution and the scanner are facts about the acquisition, not about ictus: they stand in Contributing Equipment Sequence, and the equipment module names ictus.
+//!
+//! Source: PS3.3 sections C.7.1.1, C.7.2.1, C.7.2.2, C.7.3.1, C.7.4.1, C.7.5.1, C.12.1.
+
+use super::{
+    ENCODER_VERSION, EncodeError, EncodeInput, NOT_FOR_CLINICAL_USE, concept,
+    element::{Dataset, Fill, code_item, unbound},
+};
+use crate::{
+    dicom::instance::Instance,
+    domain::{
+        finding::{Answer, Finding},
+        phi::redact,
+        uid::Uid,
+        volume::Geometry,
+    },
+};
+use dicom_core::{DataElement, Tag, VR};
+use dicom_dictionary_std::tags;
+use dicom_object::{DefaultDicomObject, FileMetaTableBuilder, mem::InMemElement};
+use time::{OffsetDateTime, UtcOffset, macros::format_description};
+
+/// Names ictus as the writer in the file meta information: `2.25.` + a UUID, made once.
+const IMPLEMENTATION_CLASS_UID: &str = "2.25.248214867713268049211376940511382470529";
+
+/// An attribute that results share with their source.
+struct Shared(Tag, VR, &'static str, Presence);
+
+/// Whether an attribute is written when the source lacks it.
+#[derive(PartialEq, Eq)]
+enum Presence {
+    /// Type 2: written empty.
+    Empty,
+    /// Type 3, or conditional: left out.
+    Absent,
+}
+use Presence::{Absent, Empty};
+
+/// Patient, Patient Study, General Study, clinical trial and de-identification.
+const PATIENT_AND_STUDY: &[Shared] = &[
+    Shared(tags::PATIENT_NAME, VR::PN, "PatientName", Empty),
+    Shared(tags::PATIENT_ID, VR::LO, "PatientID", Empty),
+    Shared(tags::ISSUER_OF_PATIENT_ID, VR::LO, "IssuerOfPatientID", Absent),
+    Shared(
+        tags::ISSUER_OF_PATIENT_ID_QUALIFIERS_SEQUENCE,
+        VR::SQ,
+        "IssuerOfPatientIDQualifiersSequence",
+        Absent,
+    ),
+    Shared(tags::PATIENT_BIRTH_DATE, VR::DA, "PatientBirthDate", Empty),
+    Shared(tags::PATIENT_SEX, VR::CS, "PatientSex", Empty),
+    Shared(
+        tags::OTHER_PATIENT_I_DS_SEQUENCE,
+        VR::SQ,
+        "OtherPatientIDsSequence",
+        Absent,
+    ),
+    Shared(
+        tags::PATIENT_IDENTITY_REMOVED,
+        VR::CS,
+        "PatientIdentityRemoved",
+        Absent,
+    ),
+    Shared(
+        tags::DEIDENTIFICATION_METHOD,
+        VR::LO,
+        "DeidentificationMethod",
+        Absent,
+    ),
+    Shared(
+        tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE,
+        VR::SQ,
+        "DeidentificationMethodCodeSequence",
+        Absent,
+    ),
+    Shared(
+        tags::LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED,
+        VR::CS,
+        "LongitudinalTemporalInformationModified",
+        Absent,
+    ),
+    Shared(tags::PATIENT_AGE, VR::AS, "PatientAge", Absent),
+    Shared(tags::PATIENT_SIZE, VR::DS, "PatientSize", Absent),
+    Shared(tags::PATIENT_WEIGHT, VR::DS, "PatientWeight", Absent),
+    Shared(tags::STUDY_DATE, VR::DA, "StudyDate", Empty),
+    Shared(tags::STUDY_TIME, VR::TM, "StudyTime", Empty),
+    Shared(
+        tags::REFERRING_PHYSICIAN_NAME,
+        VR::PN,
+        "ReferringPhysicianName",
+        Empty,
+    ),
+    Shared(tags::STUDY_ID, VR::SH, "StudyID", Empty),
+    Shared(tags::ACCESSION_NUMBER, VR::SH, "AccessionNumber", Empty),
+    Shared(
+        tags::ISSUER_OF_ACCESSION_NUMBER_SEQUENCE,
+        VR::SQ,
+        "IssuerOfAccessionNumberSequence",
+        Absent,
+    ),
+    Shared(tags::STUDY_DESCRIPTION, VR::LO, "StudyDescription", Absent),
+    Shared(
+        tags::PROCEDURE_CODE_SEQUENCE,
+        VR::SQ,
+        "ProcedureCodeSequence",
+        Absent,
+    ),
+    Shared(tags::ADMISSION_ID, VR::LO, "AdmissionID", Absent),
+    Shared(
+        tags::CLINICAL_TRIAL_SPONSOR_NAME,
+        VR::LO,
+        "ClinicalTrialSponsorName",
+        Absent,
+    ),
+    Shared(
+        tags::CLINICAL_TRIAL_PROTOCOL_ID,
+        VR::LO,
+        "ClinicalTrialProtocolID",
+        Absent,
+    ),
+    Shared(
+        tags::CLINICAL_TRIAL_PROTOCOL_NAME,
+        VR::LO,
+        "ClinicalTrialProtocolName",
+        Absent,
+    ),
+    Shared(
+        tags::CLINICAL_TRIAL_SITE_ID,
+        VR::LO,
+        "ClinicalTrialSiteID",
+        Absent,
+    ),
+    Shared(
+        tags::CLINICAL_TRIAL_SITE_NAME,
+        VR::LO,
+        "ClinicalTrialSiteName",
+        Absent,
+    ),
+    Shared(
+        tags::CLINICAL_TRIAL_SUBJECT_ID,
+        VR::LO,
+        "ClinicalTrialSubjectID",
+        Absent,
+    ),
+    Shared(
+        tags::CLINICAL_TRIAL_TIME_POINT_ID,
+        VR::LO,
+        "ClinicalTrialTimePointID",
+        Absent,
+    ),
+    Shared(
+        tags::TIMEZONE_OFFSET_FROM_UTC,
+        VR::SH,
+        "TimezoneOffsetFromUTC",
+        Absent,
+    ),
+];
+
+/// What the scanner says of itself, for Contributing Equipment Sequence.
+const ACQUISITION: &[Shared] = &[
+    Shared(tags::MANUFACTURER, VR::LO, "Manufacturer", Absent),
+    Shared(tags::INSTITUTION_NAME, VR::LO, "InstitutionName", Absent),
+    Shared(tags::STATION_NAME, VR::SH, "StationName", Absent),
+    Shared(
+        tags::MANUFACTURER_MODEL_NAME,
+        VR::LO,
+        "ManufacturerModelName",
+        Absent,
+    ),
+    Shared(tags::DEVICE_SERIAL_NUMBER, VR::LO, "DeviceSerialNumber", Absent),
+    Shared(tags::SOFTWARE_VERSIONS, VR::LO, "SoftwareVersions", Absent),
+];
+
+/// A kind of result, and how its series is told from the others.
+pub(super) struct Kind {
+    /// Part of the UIDs.
+    pub(super) name: &'static str,
+    /// SOPClassUID.
+    pub(super) sop_class_uid: &'static str,
+    /// TransferSyntaxUID.
+    pub(super) transfer_syntax: &'static str,
+    /// Modality.
+    pub(super) modality: &'static str,
+    /// SeriesNumber: beyond what scanners count to, so that results stand behind the images.
+    pub(super) series_number: u16,
+    /// What it shows, for SeriesDescription.
+    pub(super) shows: &'static str,
+}
+
+/// The identifiers of one source instance.
+pub(super) struct SourceReference {
+    /// SOPClassUID.
+    pub(super) sop_class_uid: Uid,
+    /// SOPInstanceUID.
+    pub(super) sop_instance_uid: Uid,
+}
+
+/// The checked input, and what all results share.
+pub(super) struct Context<'a> {
+    /// The input.
+    pub(super) input: &'a EncodeInput<'a>,
+    /// The plan's findings, by segment number: 1, 2, …
+    pub(super) findings: Vec<&'a Finding>,
+    /// The plan's answer.
+    pub(super) answer: Option<&'a Answer>,
+    /// The source study.
+    pub(super) study: Uid,
+    /// The source series.
+    pub(super) series: Uid,
+    /// The source instances, one a plane.
+    pub(super) references: Vec<SourceReference>,
+    /// SHA-256 of the weights, hexadecimal; empty when the model is not in the report.
+    weights_sha256: &'a str,
+    /// Numeric mode of the model's run.
+    numeric_mode: &'a str,
+    shared: Dataset,
+    created_at: OffsetDateTime,
+}
+
+impl<'a> Context<'a> {
+    /// Checks that everything belongs together and copies what results share.
+    pub(super) fn new(input: &'a EncodeInput<'a>) -> Result<Self, EncodeError> {
+        check_grids(input)?;
+        let first = *input
+            .source
+            .first()
+            .ok_or_else(|| mismatch("source instances", 0, "one a plane"))?;
+        let mut shared = Dataset::new_empty();
+        copy_shared(input.source, PATIENT_AND_STUDY, &mut shared)?;
+        let study = one_uid(input.source, tags::STUDY_INSTANCE_UID, "StudyInstanceUID")?;
+        let series = one_uid(input.source, tags::SERIES_INSTANCE_UID, "SeriesInstanceUID")?;
+        let references = input
+            .source
+            .iter()
+            .enumerate()
+            .map(|(index, instance)| {
+                Ok(SourceReference {
+                    sop_class_uid: uid_of(instance, index, tags::SOP_CLASS_UID, "SOPClassUID")?,
+                    sop_instance_uid: uid_of(instance, index, tags::SOP_INSTANCE_UID, "SOPInstanceUID")?,
+                })
+            })
+            .collect::<Result<_, EncodeError>>()?;
+        let run = input.report.models.iter().find(|model| model.id == input.plan.id);
+        let mut findings: Vec<&Finding> = input
+            .report
+            .findings
+            .iter()
+            .filter(|f| f.model == input.plan.id)
+            .collect();
+        findings.sort_by_key(|finding| finding.segment);
+        if let Some((at, finding)) = findings
+            .iter()
+            .enumerate()
+            .find(|(at, finding)| usize::from(finding.segment) != at + 1)
+        {
+            return Err(mismatch(
+                "segment numbers of the findings",
+                finding.segment,
+                at + 1,
+            ));
+        }
+        let offset = text_of(first, tags::TIMEZONE_OFFSET_FROM_UTC).and_then(|text| parse_offset(&text));
+        Ok(Self {
+            input,
+            findings,
+            answer: input
+                .report
+                .answers
+                .iter()
+                .find(|a| a.question == input.plan.question),
+            study,
+            series,
+            references,
+            weights_sha256: run.map_or("", |run| &run.weights_sha256),
+            numeric_mode: run.map_or("", |run| &run.numeric_mode),
+            shared,
+            created_at: input.stamp.created_at.to_offset(offset.unwrap_or(UtcOffset::UTC)),
+        })
+    }
+
+    /// The grid of the source and of every result.
+    pub(super) fn geometry(&self) -> &'a Geometry {
+        &self.input.prediction.entropy.geometry
+    }
+
+    /// The UID of something that this analysis makes.
+    pub(super) fn uid(&self, what: &str, index: u16) -> Uid {
+        Uid::derive(&[
+            b"ictus",
+            &self.input.stamp.analysis_key,
+            self.input.plan.id.as_bytes(),
+            self.numeric_mode.as_bytes(),
+            ENCODER_VERSION.as_bytes(),
+            what.as_bytes(),
+            &index.to_be_bytes(),
+        ])
+    }
+
+    /// The tracking UID of a finding, the same in SEG and report.
+    pub(super) fn tracking_uid(&self, finding: &Finding) -> Uid {
+        self.uid("tracking", finding.segment)
+    }
+
+    /// What tells this model from every other: one a line.
+    pub(super) fn algorithm_parameters(&self) -> Vec<String> {
+        [
+            ("weights_sha256", self.weights_sha256),
+            ("numeric_mode", self.numeric_mode),
+        ]
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{name}={value}"))
+        .chain([
+            format!("members={}", self.input.plan.members),
+            format!(
+                "calibration={}",
+                self.input.plan.calibration.as_deref().unwrap_or("none")
+            ),
+            NOT_FOR_CLINICAL_USE.to_owned(),
+        ])
+        .collect()
+    }
+
+    /// The item that identifies the algorithm in an image.
+    pub(super) fn algorithm_item(&self) -> Dataset {
+        let mut item = Dataset::new_empty();
+        item.code(
+            tags::ALGORITHM_FAMILY_CODE_SEQUENCE,
+            &concept::ARTIFICIAL_INTELLIGENCE,
+        );
+        item.text(tags::ALGORITHM_NAME, VR::LO, &*self.input.plan.id);
+        item.text(tags::ALGORITHM_VERSION, VR::LO, &*self.input.plan.version);
+        item.text(
+            tags::ALGORITHM_PARAMETERS,
+            VR::LT,
+            self.algorithm_parameters().join(", "),
+        );
+        item.text(tags::ALGORITHM_SOURCE, VR::LO, "ictus");
+        item
+    }
+
+    /// A result with its patient, study, series, equipment and SOP common modules.
+    pub(super) fn dataset(&self, kind: &Kind) -> Result<Dataset, EncodeError> {
+        let plan = self.input.plan;
+        let mut dataset = self.shared.clone();
+        dataset.text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192");
+        dataset.uid(tags::STUDY_INSTANCE_UID, self.study.as_str());
+        // SOP Common
+        dataset.uid(tags::SOP_CLASS_UID, kind.sop_class_uid);
+        dataset.uid(
+            tags::SOP_INSTANCE_UID,
+            self.uid(&format!("{}.instance", kind.name), 1).as_str(),
+        );
+        let (date, clock) = (self.date(), self.clock());
+        dataset.text(tags::INSTANCE_CREATION_DATE, VR::DA, date.clone());
+        dataset.text(tags::INSTANCE_CREATION_TIME, VR::TM, clock.clone());
+        dataset.sequence(
+            tags::CODING_SCHEME_IDENTIFICATION_SEQUENCE,
+            vec![private_scheme()],
+        );
+        // Series
+        dataset.text(tags::MODALITY, VR::CS, kind.modality);
+        dataset.uid(
+            tags::SERIES_INSTANCE_UID,
+            self.uid(&format!("{}.series", kind.name), 1).as_str(),
+        );
+        dataset.text(tags::SERIES_NUMBER, VR::IS, kind.series_number.to_string());
+        dataset.text(tags::SERIES_DATE, VR::DA, date.clone());
+        dataset.text(tags::SERIES_TIME, VR::TM, clock.clone());
+        dataset.text(
+            tags::SERIES_DESCRIPTION,
+            VR::LO,
+            format!("ictus {} {}, not for clinical use", plan.question, kind.shows),
+        );
+        // Equipment; software has no serial number, so that its version stands for it.
+        dataset.text(tags::MANUFACTURER, VR::LO, "ictus");
+        dataset.text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "ictus");
+        dataset.text(tags::DEVICE_SERIAL_NUMBER, VR::LO, env!("CARGO_PKG_VERSION"));
+        dataset.texts(tags::SOFTWARE_VERSIONS, VR::LO, &[env!("CARGO_PKG_VERSION")]);
+        dataset.sequence(
+            tags::CONTRIBUTING_EQUIPMENT_SEQUENCE,
+            self.contributing_equipment()?,
+        );
+        // Instance
+        dataset.text(tags::INSTANCE_NUMBER, VR::IS, "1");
+        dataset.text(tags::CONTENT_DATE, VR::DA, date);
+        dataset.text(tags::CONTENT_TIME, VR::TM, clock);
+        Ok(dataset)
+    }
+
+    /// Frame of Reference and the order that the images were made for, for results that are images.
+    pub(super) fn put_frame_of_reference(&self, dataset: &mut Dataset) -> Result<(), EncodeError> {
+        let uid = one_uid(
+            self.input.source,
+            tags::FRAME_OF_REFERENCE_UID,
+            "FrameOfReferenceUID",
+        )?;
+        dataset.uid(tags::FRAME_OF_REFERENCE_UID, uid.as_str());
+        let rest = [
+            Shared(
+                tags::POSITION_REFERENCE_INDICATOR,
+                VR::LO,
+                "PositionReferenceIndicator",
+                Empty,
+            ),
+            Shared(
+                tags::REQUEST_ATTRIBUTES_SEQUENCE,
+                VR::SQ,
+                "RequestAttributesSequence",
+                Absent,
+            ),
+        ];
+        copy_shared(self.input.source, &rest, dataset)
+    }
+
+    /// The requests that the source was made for, as a report refers to them.
+    pub(super) fn referenced_requests(&self) -> Result<Vec<Dataset>, EncodeError> {
+        let mut source = Dataset::new_empty();
+        let attributes = Shared(
+            tags::REQUEST_ATTRIBUTES_SEQUENCE,
+            VR::SQ,
+            "RequestAttributesSequence",
+            Absent,
+        );
+        copy_shared(self.input.source, &[attributes], &mut source)?;
+        let Some(items) = source
+            .get(tags::REQUEST_ATTRIBUTES_SEQUENCE)
+            .and_then(|e| e.items())
+        else {
+            return Ok(Vec::new());
+        };
+        Ok(items.iter().map(|item| self.referenced_request(item)).collect())
+    }
+
+    fn referenced_request(&self, attributes: &Dataset) -> Dataset {
+        let mut request = Dataset::new_empty();
+        request.uid(tags::STUDY_INSTANCE_UID, self.study.as_str());
+        request.empty(tags::REFERENCED_STUDY_SEQUENCE, VR::SQ);
+        let held = |tag| attributes.get(tag).or_else(|| self.shared.get(tag)).map(unbound);
+        for (tag, vr) in [
+            (tags::ACCESSION_NUMBER, VR::SH),
+            (tags::PLACER_ORDER_NUMBER_IMAGING_SERVICE_REQUEST, VR::LO),
+            (tags::FILLER_ORDER_NUMBER_IMAGING_SERVICE_REQUEST, VR::LO),
+            (tags::REQUESTED_PROCEDURE_ID, VR::SH),
+            (tags::REQUESTED_PROCEDURE_DESCRIPTION, VR::LO),
+            (tags::REQUESTED_PROCEDURE_CODE_SEQUENCE, VR::SQ),
+        ] {
+            match held(tag) {
+                Some(element) => {
+                    request.put(element);
+                }
+                None => request.empty(tag, vr),
+            }
+        }
+        if let Some(element) = held(tags::ISSUER_OF_ACCESSION_NUMBER_SEQUENCE) {
+            request.put(element);
+        }
+        request
+    }
+
+    /// Copies whether and how the source was compressed lossily: a mask of a lossy image is one too.
+    pub(super) fn put_lossy_compression(&self, dataset: &mut Dataset) {
+        let lossy = self
+            .input
+            .source
+            .iter()
+            .find(|instance| text_of(instance, tags::LOSSY_IMAGE_COMPRESSION).as_deref() == Some("01"));
+        dataset.text(
+            tags::LOSSY_IMAGE_COMPRESSION,
+            VR::CS,
+            if lossy.is_some() { "01" } else { "00" },
+        );
+        for tag in [
+            tags::LOSSY_IMAGE_COMPRESSION_RATIO,
+            tags::LOSSY_IMAGE_COMPRESSION_METHOD,
+        ] {
+            if let Some(element) = lossy.and_then(|instance| element_of(instance, tag)) {
+                dataset.put(element);
+            }
+        }
+    }
+
+    /// Closes a dataset into an instance.
+    pub(super) fn object(&self, dataset: Dataset, kind: &Kind) -> Result<DefaultDicomObject, EncodeError> {
+        dataset
+            .with_meta(
+                FileMetaTableBuilder::new()
+                    .transfer_syntax(kind.transfer_syntax)
+                    .implementation_class_uid(IMPLEMENTATION_CLASS_UID)
+                    .implementation_version_name(concat!("ICTUS_", env!("CARGO_PKG_VERSION"))),
+            )
+            .map_err(|error| EncodeError::Meta(redact(&error)))
+    }
+
+    fn contributing_equipment(&self) -> Result<Vec<Dataset>, EncodeError> {
+        let mut items = Vec::new();
+        let mut acquisition = Dataset::new_empty();
+        for attribute in ACQUISITION {
+            // A series may hold several software versions and be sound: the first speaks.
+            if let Some(element) = self.input.source.iter().find_map(|i| element_of(i, attribute.0)) {
+                acquisition.put(element);
+            }
+        }
+        if acquisition.get(tags::MANUFACTURER).is_some() {
+            acquisition.code(
+                tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE,
+                &concept::ACQUISITION_EQUIPMENT,
+            );
+            items.push(acquisition);
+        }
+        let mut processing = Dataset::new_empty();
+        processing.text(tags::MANUFACTURER, VR::LO, "ictus");
+        processing.text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "ictus");
+        processing.text(tags::SOFTWARE_VERSIONS, VR::LO, env!("CARGO_PKG_VERSION"));
+        processing.text(
+            tags::CONTRIBUTION_DESCRIPTION,
+            VR::ST,
+            format!(
+                "{} {}: {}",
+                self.input.plan.id,
+                self.input.plan.version,
+                self.algorithm_parameters().join(", ")
+            ),
+        );
+        processing.code(
+            tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE,
+            &concept::PROCESSING_EQUIPMENT,
+        );
+        items.push(processing);
+        Ok(items)
+    }
+
+    /// DA of the analysis, in the time zone that the source declares, or UTC.
+    fn date(&self) -> String {
+        let format = format_description!("[year][month][day]");
+        self.created_at.format(format).unwrap_or_default()
+    }
+
+    /// TM of the analysis, in the time zone that the source declares, or UTC.
+    fn clock(&self) -> String {
+        let format = format_description!("[hour][minute][second].[subsecond digits:6]");
+        self.created_at.format(format).unwrap_or_default()
+    }
+}
+
+/// What the private codes of the results are.
+fn private_scheme() -> Dataset {
+    let mut item = Dataset::new_empty();
+    item.text(tags::CODING_SCHEME_DESIGNATOR, VR::SH, concept::SCHEME);
+    item.text(tags::CODING_SCHEME_NAME, VR::ST, concept::SCHEME_NAME);
+    item.text(tags::CODING_SCHEME_RESPONSIBLE_ORGANIZATION, VR::ST, "ictus");
+    item
+}
+
+/// The anatomic region of everything here, with the side where it is known.
+pub(super) fn brain_region() -> Dataset {
+    code_item(&crate::domain::code::BRAIN)
+}
+
+/// Whether an element is there and has a value; text arrives decoded.
+///
+/// The one place where a source's text is taken over, and so the one place that follows how it is decoded.
+fn element_of(instance: &Instance, tag: Tag) -> Option<InMemElement> {
+    instance
+        .object
+        .get(tag)
+        .filter(|element| !is_blank(element))
+        .map(unbound)
+}
+
+/// A text attribute, without padding.
+fn text_of(instance: &Instance, tag: Tag) -> Option<String> {
+    let element = element_of(instance, tag)?;
+    Some(element.to_str().ok()?.trim_matches(['\0', ' ']).to_owned())
+}
+
+fn is_blank(element: &InMemElement) -> bool {
+    match element.items() {
+        Some(items) => items.is_empty(),
+        None => element
+            .to_str()
+            .is_ok_and(|text| text.trim_matches(['\0', ' ']).is_empty()),
+    }
+}
+
+/// Whether two elements say the same, whatever their padding.
+fn same(a: &InMemElement, b: &InMemElement) -> bool {
+    match (a.items(), b.items()) {
+        (Some(_), Some(_)) => a == b,
+        (None, None) => match (a.to_str(), b.to_str()) {
+            (Ok(a), Ok(b)) => a.trim_matches(['\0', ' ']) == b.trim_matches(['\0', ' ']),
+            _ => a == b,
+        },
+        _ => false,
+    }
+}
+
+/// Copies each attribute that any instance has.
+fn copy_shared(source: &[&Instance], attributes: &[Shared], to: &mut Dataset) -> Result<(), EncodeError> {
+    for Shared(tag, vr, keyword, presence) in attributes {
+        let mut held: Option<InMemElement> = None;
+        for instance in source {
+            let Some(element) = element_of(instance, *tag) else {
+                continue;
+            };
+            match &held {
+                Some(first) if !same(first, &element) => {
+                    return Err(EncodeError::Conflict { keyword, tag: *tag });
+                }
+                Some(_) => {}
+                None => held = Some(element),
+            }
+        }
+        match held {
+            // The VR of the dictionary: an Implicit VR source may have guessed.
+            Some(element) => {
+                let (_, value) = element.into_parts();
+                to.put(DataElement::new(*tag, *vr, value));
+            }
+            None if *presence == Empty => to.empty(*tag, *vr),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn uid_of(instance: &Instance, index: usize, tag: Tag, keyword: &'static str) -> Result<Uid, EncodeError> {
+    text_of(instance, tag)
+        .and_then(|text| Uid::parse(&text).ok())
+        .ok_or(EncodeError::Missing {
+            instance: index + 1,
+            keyword,
+            tag,
+        })
+}
+
+/// A UID that every instance must share.
+fn one_uid(source: &[&Instance], tag: Tag, keyword: &'static str) -> Result<Uid, EncodeError> {
+    let mut one = None;
+    for (index, instance) in source.iter().enumerate() {
+        let uid = uid_of(instance, index, tag, keyword)?;
+        if one.get_or_insert_with(|| uid.clone()) != &uid {
+            return Err(EncodeError::Conflict { keyword, tag });
+        }
+    }
+    one.ok_or(EncodeError::Missing {
+        instance: 1,
+        keyword,
+        tag,
+    })
+}
+
+/// `+0130` or `-0500` (PS3.3 section C.12.1.1.8).
+fn parse_offset(text: &str) -> Option<UtcOffset> {
+    let number: i32 = text.parse().ok()?;
+    if text.len() != 5 || !text.starts_with(['+', '-']) {
+        return None;
+    }
+    UtcOffset::from_whole_seconds((number / 100) * 3600 + (number % 100) * 60).ok()
+}
+
+pub(super) fn mismatch(
+    what: &'static str,
+    found: impl std::fmt::Display,
+    expected: impl std::fmt::Display,
+) -> EncodeError {
+    EncodeError::Mismatch {
+        what,
+        found: found.to_string(),
+        expected: expected.to_string(),
+    }
+}
+
+fn check_grids(input: &EncodeInput<'_>) -> Result<(), EncodeError> {
+    let geometry = &input.prediction.entropy.geometry;
+    if input.source.len() != geometry.slices() {
+        return Err(mismatch(
+            "source instances",
+            input.source.len(),
+            geometry.slices(),
+        ));
+    }
+    if input.segments.geometry != *geometry || input.brain.geometry != *geometry {
+        return Err(mismatch(
+            "grids of mask, brain and entropy",
+            "different ones",
+            "one",
+        ));
+    }
+    for (what, len) in [
+        ("voxels of the entropy", input.prediction.entropy.data.len()),
+        ("voxels of the segments", input.segments.data.len()),
+        ("voxels of the brain", input.brain.data.len()),
+    ] {
+        if len != geometry.len() {
+            return Err(mismatch(what, len, geometry.len()));
+        }
+    }
+    if u16::try_from(geometry.rows).is_err() || u16::try_from(geometry.columns).is_err() {
+        let found = format!("{} × {}", geometry.rows, geometry.columns);
+        return Err(mismatch("rows and columns", found, "at most 65535 each"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_time_zones_east_and_west() {
+        for (text, seconds) in [
+            ("+0130", Some(5400)),
+            ("-0500", Some(-18000)),
+            ("0130", None),
+            ("+01:30", None),
+        ] {
+            assert_eq!(
+                parse_offset(text).map(UtcOffset::whole_seconds),
+                seconds,
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Entropy → a Parametric Map on the source grid.
+//!
+//! The normalised predictive entropy, 0 to 1, becomes 16-bit unsigned values with a real-world value mapping, and is clamped, so that 0 and 65535 are exactly the ends and no value leaves the mapped range.
+//! Frames run without a gap from the first to the last slice that holds brain or a value above [`WORTH_A_FRAME`]: readers that stack frames by number (dcmqi) would shift everything behind a gap.
+//!
+//! Why this size and syntax: results are to stay within half the bytes of their CT, which plain 16-bit frames of the brain slices exceed.
+//! Cropping to the brain would be legal, but Cornerstone's adapter refuses a map whose rows and columns are not the source's; Deflated Explicit VR is unknown to many archives.
+//! RLE Lossless keeps the grid, is read by every image toolkit, and is decoded for whoever asks the server for Explicit VR Little Endian.
+//! Float maps cannot be compressed at all (PS3.5 section 8.2) and are for request only.
+//!
+//! Source: PS3.3 sections A.75 and C.8.32; PS3.5 annex G; PS3.3 section C.7.6.16.2.11 (real-world values).
+
+use super::{
+    EncodeError, MapFormat, NOT_FOR_CLINICAL_USE, concept,
+    context::{Context, Kind, mismatch},
+    element::{Dataset, Fill},
+    frames::{
+        POSITION, frame_groups, put_frame_anatomy, put_frames, put_image, put_integer_pixels, shared_groups,
+    },
+    rle,
+};
+use dicom_core::{DataElement, PrimitiveValue, VR, value::PixelFragmentSequence};
+use dicom_dictionary_std::{tags, uids};
+use dicom_object::DefaultDicomObject;
+use std::ops::Range;
+
+/// Entropy from which a slice without brain still gets a frame.
+const WORTH_A_FRAME: f32 = 0.001;
+
+/// The stored value of entropy 1.
+const FULL_SCALE: u16 = u16::MAX;
+
+const UNSIGNED_16: Kind = Kind {
+    name: "pm.entropy",
+    sop_class_uid: uids::PARAMETRIC_MAP_STORAGE,
+    transfer_syntax: uids::RLE_LOSSLESS,
+    modality: "OT",
+    series_number: 9002,
+    shows: "uncertainty",
+};
+
+const FLOAT_32: Kind = Kind {
+    name: "pm.entropy.float",
+    transfer_syntax: uids::EXPLICIT_VR_LITTLE_ENDIAN,
+    ..UNSIGNED_16
+};
+
+/// Makes the map.
+pub(super) fn encode(context: &Context<'_>) -> Result<DefaultDicomObject, EncodeError> {
+    let float = context.input.map_format == MapFormat::Float32;
+    let kind = if float { FLOAT_32 } else { UNSIGNED_16 };
+    let slices = slices_worth_a_frame(context)?;
+    let mut dataset = context.dataset(&kind)?;
+    context.put_frame_of_reference(&mut dataset)?;
+    put_image(&mut dataset, context, if float { 32 } else { 16 });
+    dataset.texts(
+        tags::IMAGE_TYPE,
+        VR::CS,
+        &["DERIVED", "PRIMARY", "VOLUME", "QUANTITY"],
+    );
+    dataset.text(tags::PIXEL_PRESENTATION, VR::CS, "MONOCHROME");
+    dataset.text(tags::CONTENT_QUALIFICATION, VR::CS, "RESEARCH");
+    dataset.text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO");
+    dataset.text(tags::RECOGNIZABLE_VISUAL_FEATURES, VR::CS, "NO");
+    dataset.text(tags::PRESENTATION_LUT_SHAPE, VR::CS, "IDENTITY");
+    dataset.empty(tags::ACQUISITION_CONTEXT_SEQUENCE, VR::SQ);
+    dataset.text(tags::CONTENT_LABEL, VR::CS, "ENTROPY");
+    dataset.text(
+        tags::CONTENT_DESCRIPTION,
+        VR::LO,
+        format!("Predictive entropy, {NOT_FOR_CLINICAL_USE}"),
+    );
+    dataset.text(tags::CONTENT_CREATOR_NAME, VR::PN, "ictus");
+    let frames = (1u32..)
+        .zip(slices.clone())
+        .map(|(place, slice)| frame_groups(context, slice, &[place], &concept::ENTROPY_DERIVATION))
+        .collect();
+    put_frames(
+        &mut dataset,
+        context,
+        kind.name,
+        &[POSITION],
+        shared(context, float),
+        frames,
+    );
+    if float {
+        put_float_pixels(&mut dataset, context, slices);
+    } else {
+        put_rle_pixels(&mut dataset, context, slices);
+    }
+    context.object(dataset, &kind)
+}
+
+/// From the first to the last slice that holds brain or a value worth showing; every slice when none does.
+fn slices_worth_a_frame(context: &Context<'_>) -> Result<Range<usize>, EncodeError> {
+    let input = context.input;
+    let (mut first, mut last) = (None, 0);
+    for slice in 0..context.geometry().slices() {
+        let entropy = input.prediction.entropy.slice(slice);
+        if entropy.iter().any(|value| value.is_nan()) {
+            return Err(mismatch("entropy of a voxel", "not a number", "0 to 1"));
+        }
+        if input.brain.slice(slice).contains(&true) || entropy.iter().any(|value| *value > WORTH_A_FRAME) {
+            first.get_or_insert(slice);
+            last = slice + 1;
+        }
+    }
+    Ok(first.map_or(0..context.geometry().slices(), |first| first..last))
+}
+
+/// What is true of every frame of the map.
+fn shared(context: &Context<'_>, float: bool) -> Dataset {
+    let mut group = shared_groups(context.geometry());
+    put_frame_anatomy(&mut group);
+    let mut frame_type = Dataset::new_empty();
+    frame_type.texts(
+        tags::FRAME_TYPE,
+        VR::CS,
+        &["DERIVED", "PRIMARY", "VOLUME", "QUANTITY"],
+    );
+    group.sequence(tags::PARAMETRIC_MAP_FRAME_TYPE_SEQUENCE, vec![frame_type]);
+    let mut transformation = Dataset::new_empty();
+    transformation.ds(tags::RESCALE_INTERCEPT, &[0.0]);
+    transformation.ds(tags::RESCALE_SLOPE, &[1.0]);
+    transformation.text(tags::RESCALE_TYPE, VR::LO, "US");
+    group.sequence(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, vec![transformation]);
+    // The window is in stored values: viewers apply it before any real-world value.
+    let full = if float { 1.0 } else { f64::from(FULL_SCALE) };
+    let mut window = Dataset::new_empty();
+    window.ds(tags::WINDOW_CENTER, &[full / 2.0]);
+    window.ds(tags::WINDOW_WIDTH, &[full]);
+    group.sequence(tags::FRAME_VOILUT_SEQUENCE, vec![window]);
+    group.sequence(
+        tags::REAL_WORLD_VALUE_MAPPING_SEQUENCE,
+        vec![real_world_value_mapping(float)],
+    );
+    group
+}
+
+fn real_world_value_mapping(float: bool) -> Dataset {
+    let mut mapping = Dataset::new_empty();
+    mapping.text(tags::LUT_LABEL, VR::SH, "Entropy");
+    mapping.text(tags::LUT_EXPLANATION, VR::LO, &*concept::ENTROPY.meaning);
+    mapping.code(tags::MEASUREMENT_UNITS_CODE_SEQUENCE, &concept::NO_UNITS);
+    mapping.fd(tags::REAL_WORLD_VALUE_INTERCEPT, 0.0);
+    if float {
+        mapping.fd(tags::REAL_WORLD_VALUE_SLOPE, 1.0);
+        mapping.fd(tags::DOUBLE_FLOAT_REAL_WORLD_VALUE_FIRST_VALUE_MAPPED, 0.0);
+        mapping.fd(tags::DOUBLE_FLOAT_REAL_WORLD_VALUE_LAST_VALUE_MAPPED, 1.0);
+    } else {
+        mapping.fd(tags::REAL_WORLD_VALUE_SLOPE, 1.0 / f64::from(FULL_SCALE));
+        mapping.us(tags::REAL_WORLD_VALUE_FIRST_VALUE_MAPPED, 0);
+        mapping.us(tags::REAL_WORLD_VALUE_LAST_VALUE_MAPPED, FULL_SCALE);
+    }
+    let mut quantity = Dataset::new_empty();
+    quantity.text(tags::VALUE_TYPE, VR::CS, "CODE");
+    quantity.code(tags::CONCEPT_NAME_CODE_SEQUENCE, &concept::QUANTITY);
+    quantity.code(tags::CONCEPT_CODE_SEQUENCE, &concept::ENTROPY);
+    mapping.sequence(tags::QUANTITY_DEFINITION_SEQUENCE, vec![quantity]);
+    mapping
+}
+
+/// The nearest stored value.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to 0 to 1 and scaled to the range of the type"
+)]
+fn quantize(value: f32) -> u16 {
+    (f64::from(value).clamp(0.0, 1.0) * f64::from(FULL_SCALE)).round() as u16
+}
+
+fn put_rle_pixels(dataset: &mut Dataset, context: &Context<'_>, slices: Range<usize>) {
+    put_integer_pixels(dataset, 16);
+    let columns = context.geometry().columns;
+    let mut values = Vec::with_capacity(context.geometry().slice_len());
+    let mut fragments = Vec::with_capacity(slices.len());
+    for slice in slices {
+        values.clear();
+        values.extend(
+            context
+                .input
+                .prediction
+                .entropy
+                .slice(slice)
+                .iter()
+                .map(|value| quantize(*value)),
+        );
+        fragments.push(rle::encode_frame(&values, columns));
+    }
+    let offsets = basic_offset_table(&fragments);
+    dataset.put(DataElement::new(
+        tags::PIXEL_DATA,
+        VR::OB,
+        PixelFragmentSequence::new(offsets, fragments),
+    ));
+}
+
+/// Where each frame's item begins, counted from the first; empty when the table's 32 bits do not reach.
+fn basic_offset_table(fragments: &[Vec<u8>]) -> Vec<u32> {
+    /// Tag and length of an item.
+    const ITEM_HEADER: usize = 8;
+    let mut at = 0usize;
+    let offsets = fragments.iter().map(|fragment| {
+        let offset = u32::try_from(at);
+        at += ITEM_HEADER + fragment.len();
+        offset
+    });
+    offsets.collect::<Result<_, _>>().unwrap_or_default()
+}
+
+fn put_float_pixels(dataset: &mut Dataset, context: &Context<'_>, slices: Range<usize>) {
+    let len = context.geometry().slice_len();
+    let voxels = &context.input.prediction.entropy.data[slices.start * len..slices.end * len];
+    let values = voxels.iter().map(|value| value.clamp(0.0, 1.0)).collect();
+    dataset.put(DataElement::new(
+        tags::FLOAT_PIXEL_DATA,
+        VR::OF,
+        PrimitiveValue::F32(values),
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_ends_are_exact_and_nothing_leaves_them() {
+        let slope = 1.0 / f64::from(FULL_SCALE);
+        for (value, stored) in [(0.0, 0), (1.0, 65535), (-0.1, 0), (1.5, 65535)] {
+            assert_eq!(quantize(value), stored, "{value}");
+        }
+        assert!((f64::from(FULL_SCALE) * slope - 1.0).abs() == 0.0);
+    }
+
+    #[test]
+    fn offsets_count_item_headers() {
+        assert_eq!(
+            basic_offset_table(&[vec![0; 10], vec![0; 4], vec![0; 2]]),
+            [0, 18, 30]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn stored_values_are_within_one_step(value in 0.0f32..=1.0) {
+            let back = f64::from(quantize(value)) / f64::from(FULL_SCALE);
+            prop_assert!((back - f64::from(value)).abs() <= 0.5 / f64::from(FULL_SCALE) + 1e-12);
+        }
+    }
+}

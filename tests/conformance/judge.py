@@ -1,0 +1,193 @@
+"""Opens a folder of results with every outside reader that we know and says what each objects to.
+
+usage: judge.py FOLDER [--even]
+
+FOLDER holds ct*.dcm, pm.dcm (16 bit), pm-float.dcm, sr.dcm, seg.dcm when there is a finding, and what was meant by
+them: segments.u16 and entropy.f32 (slices, rows, columns, little endian) and meant.json.
+--even says that the source is evenly spaced and not sheared, so that readers must rebuild a regular volume from it.
+Exits 1 after the objections, if there is one.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import highdicom
+import nibabel
+import numpy
+import pydicom
+
+BIN = Path(sys.executable).parent
+objections = []
+
+
+def object_to(who, what):
+    objections.append(f"{who}: {what}")
+
+
+def run(*command):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace")
+    return done.returncode, done.stdout + done.stderr
+
+
+def dciodvfy(path):
+    """Errors of a file, without the words that differ between a missing and an empty attribute."""
+    _, said = run(BIN / "dciodvfy", "-new", path)
+    lines = [line for line in said.splitlines() if line.startswith(("Error", "Abort"))]
+    return {line.replace("Missing attribute", "attribute").replace("Empty attribute", "attribute") for line in lines}
+
+
+def main(folder, even):
+    meant = json.loads((folder / "meant.json").read_text())
+    shape = tuple(meant["shape"])
+    segments = numpy.fromfile(folder / "segments.u16", "<u2").reshape(shape)
+    entropy = numpy.fromfile(folder / "entropy.f32", "<f4").reshape(shape)
+    source = sorted(folder.glob("ct*.dcm"))
+    results = [folder / name for name in ("seg.dcm", "pm.dcm", "pm-float.dcm", "sr.dcm")]
+    results = [path for path in results if path.exists()]
+
+    known = dciodvfy(source[0])
+    for path in results:
+        for error in sorted(dciodvfy(path) - known):
+            object_to("dciodvfy", f"{path.name}: {error}")
+
+    _, said = run(BIN / "dcentvfy", *source, *(folder / n for n in ("pm.dcm", "sr.dcm")), *folder.glob("seg.dcm"))
+    for line in said.splitlines():
+        # Its warnings are about the level at which SR and images hold an AccessionNumber, which both may.
+        if line.startswith("Error"):
+            object_to("dcentvfy", line)
+
+    if (folder / "seg.dcm").exists():
+        judge_seg(folder, meant, segments, even)
+    elif meant["findings"]:
+        object_to("judge", "findings, but no SEG")
+    judge_pm(folder, meant, entropy, even)
+    judge_sr(folder, meant)
+
+
+def judge_seg(folder, meant, segments, even):
+    path = folder / "seg.dcm"
+    seg = highdicom.seg.segread(path)
+    read = seg.get_pixels_by_source_instance(
+        meant["sop_instance_uids"], ignore_spatial_locations=True, assert_missing_frames_are_empty=True
+    )
+    if seg.number_of_segments != len(meant["findings"]):
+        object_to("highdicom", f"{seg.number_of_segments} segments")
+    for index, finding in enumerate(meant["findings"]):
+        wanted = segments == finding["segment"]
+        if not numpy.array_equal(read[..., index] > 0, wanted):
+            object_to("highdicom", f"segment {index + 1} by source instance is not the mask that was meant")
+        description = seg.get_segment_description(finding["segment"])
+        if description.tracking_id != finding["id"]:
+            object_to("highdicom", f"segment {index + 1} is tracked as {description.tracking_id}")
+    if not even:
+        return
+    volume = seg.get_volume()
+    if int((volume.array > 0).sum()) != int((segments > 0).sum()):
+        object_to("highdicom", f"the volume holds {int((volume.array > 0).sum())} voxels")
+    with tempfile.TemporaryDirectory() as out:
+        code, said = run(
+            BIN / "segimage2itkimage", "--inputDICOM", path, "--outputDirectory", out, "--prefix", "s", "-t", "nii"
+        )
+        files = sorted(Path(out).glob("*.nii*"))
+        if code != 0 or not files:
+            object_to("dcmqi", f"segimage2itkimage: {code}: {said[-300:]}")
+            return
+        voxels = sum(int((numpy.asarray(nibabel.load(f).dataobj) > 0).sum()) for f in files)
+        if voxels != int((segments > 0).sum()):
+            object_to("dcmqi", f"{voxels} voxels in {len(files)} files, meant were {int((segments > 0).sum())}")
+
+
+def judge_pm(folder, meant, entropy, even):
+    for name in ("pm.dcm", "pm-float.dcm"):
+        image = highdicom.imread(folder / name)
+        frames = image.get_frames(apply_real_world_transform=True)
+        if frames.min() < 0 or frames.max() > 1:
+            object_to("highdicom", f"{name}: values from {frames.min()} to {frames.max()}")
+        shown = set()
+        for frame, item in zip(frames, image.PerFrameFunctionalGroupsSequence):
+            reference = item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+            slice_index = meant["sop_instance_uids"].index(reference)
+            shown.add(slice_index)
+            worst = float(numpy.abs(frame - entropy[slice_index]).max())
+            if worst > 1 / 65535:
+                object_to("highdicom", f"{name}: slice {slice_index} is off by {worst}")
+        if frames.max() != 1.0:
+            object_to("highdicom", f"{name}: the highest value is {frames.max()!r}, meant was 1")
+        missing = [i for i in range(len(entropy)) if i not in shown and entropy[i].max() > 0.001]
+        if missing:
+            object_to("highdicom", f"{name}: slices {missing} have no frame")
+        if even:
+            volume = image.get_volume(apply_real_world_transform=True)
+            if volume.array.shape[0] != len(shown):
+                object_to("highdicom", f"{name}: a volume of {volume.array.shape}")
+    if not even:
+        return
+    # dcmqi reads float maps only: 16-bit ones end it with a segmentation fault, whoever wrote them.
+    with tempfile.TemporaryDirectory() as out:
+        code, said = run(
+            BIN / "paramap2itkimage", "--inputDICOM", folder / "pm-float.dcm",
+            "--outputDirectory", out, "--prefix", "p", "-t", "nii",
+        )  # fmt: skip
+        files = sorted(Path(out).glob("*.nii*"))
+        if code != 0 or not files:
+            object_to("dcmqi", f"paramap2itkimage: {code}: {said[-300:]}")
+        elif abs(float(numpy.asarray(nibabel.load(files[0]).dataobj).max()) - 1) > 1e-6:
+            object_to("dcmqi", "the highest value of the float map is not 1")
+
+
+def judge_sr(folder, meant):
+    path = folder / "sr.dcm"
+    report = highdicom.sr.srread(path)
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    if len(groups) != len(meant["findings"]):
+        object_to("highdicom", f"{len(groups)} volumetric groups")
+    volume = highdicom.sr.CodedConcept("118565006", "SCT", "Volume")
+    for group, finding in zip(groups, meant["findings"]):
+        measured = group.get_measurements(volume)
+        if len(measured) != 1 or abs(measured[0].value - finding["volume_ml"]) > 1e-6:
+            object_to("highdicom", f"{finding['id']}: volumes {[m.value for m in measured]}")
+        if group.tracking_identifier != finding["id"]:
+            object_to("highdicom", f"{finding['id']} is tracked as {group.tracking_identifier}")
+        segment = group.referenced_segment
+        if segment.referenced_segment_numbers != [finding["segment"]]:
+            object_to("highdicom", f"{finding['id']} refers to segments {segment.referenced_segment_numbers}")
+
+    with tempfile.TemporaryDirectory() as out:
+        target = Path(out) / "sr.json"
+        code, said = run(BIN / "tid1500reader", "--inputDICOM", path, "--outputMetadata", target)
+        if code != 0 or not target.exists():
+            object_to("dcmqi", f"tid1500reader: {code}: {said[-300:]}")
+        else:
+            # One group a finding, and one for the case.
+            read = json.loads(target.read_text())["Measurements"]
+            segments = [group["ReferencedSegment"] for group in read if "ReferencedSegment" in group]
+            if segments != [finding["segment"] for finding in meant["findings"]]:
+                object_to("dcmqi", f"tid1500reader: segments {segments}")
+
+    code, said = run("dsrdump", "+Pn", path)
+    if code != 0 or "Error" in said:
+        object_to("dcmtk", f"dsrdump: {said[-300:]}")
+    words = " ".join(said.split()).lower()
+    for wanted in ("not for clinical use", "flagged", "imaging measurement report"):
+        if wanted not in words:
+            object_to("dcmtk", f"dsrdump does not show '{wanted}'")
+    for unwanted in ("cleared", "probability"):
+        if unwanted in words:
+            object_to("dcmtk", f"dsrdump shows '{unwanted}'")
+
+    listed = set()
+    for study in pydicom.dcmread(path).CurrentRequestedProcedureEvidenceSequence:
+        for series in study.ReferencedSeriesSequence:
+            listed |= {item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence}
+    others = [p for p in (folder / "seg.dcm", folder / "pm.dcm") if p.exists()]
+    wanted = set(meant["sop_instance_uids"]) | {pydicom.dcmread(p).SOPInstanceUID for p in others}
+    if listed != wanted:
+        object_to("judge", f"the evidence lists {len(listed)} instances, meant were {len(wanted)}")
+
+
+main(Path(sys.argv[1]), "--even" in sys.argv[2:])
+print("\n".join(f"OBJECTION {o}" for o in objections) or "no objection")
+sys.exit(bool(objections))

@@ -1,0 +1,102 @@
+//! Outside judges open our results: dicom3tools, dcmqi, highdicom, dcmtk.
+//!
+//! The judges are Python packages and Debian's dcmtk; `make setup` brings the former into `.venv`.
+//! A test here fails when they are not there: a judge that does not sit acquits nobody.
+
+#![expect(clippy::unwrap_used, reason = "a test program")]
+
+mod source;
+
+use dicom_object::DefaultDicomObject;
+use ictus::analysis::encode::MapFormat;
+use source::Case;
+use std::{fs, path::Path, process::Command};
+
+/// Two bleeds on overlapping slices and one apart, so that frames have a gap and segments share slices.
+const LESIONS: [([f64; 3], [f64; 3]); 3] = [
+    ([0.45, 0.50, 0.65], [0.16, 0.10, 0.08]),
+    ([0.50, 0.40, 0.35], [0.10, 0.05, 0.07]),
+    ([0.82, 0.50, 0.50], [0.06, 0.06, 0.06]),
+];
+
+/// Writes the source, the results and what was meant by them, then calls the judges on the folder.
+fn judge(case: &mut Case, arguments: &[&str]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join(".venv/bin/python");
+    assert!(
+        python.exists(),
+        "the outside judges are not installed: run `make setup`, which makes .venv, and test again"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let write = |object: &DefaultDicomObject, name: &str| object.write_to_file(at(name)).unwrap();
+    for (index, instance) in case.instances.iter().enumerate() {
+        write(&instance.object, &format!("ct{index:03}.dcm"));
+    }
+    let negative = case.report.findings.is_empty();
+    let names: &[&str] = if negative {
+        &["pm.dcm", "sr.dcm"]
+    } else {
+        &["seg.dcm", "pm.dcm", "sr.dcm"]
+    };
+    let objects = case.encode().unwrap();
+    assert_eq!(objects.len(), names.len());
+    for (object, name) in objects.iter().zip(names) {
+        write(object, name);
+    }
+    case.map_format = MapFormat::Float32;
+    let float = case.encode().unwrap();
+    write(&float[float.len() - 2], "pm-float.dcm");
+
+    let geometry = &case.segments.geometry;
+    let bytes: Vec<u8> = case.segments.data.iter().flat_map(|v| v.to_le_bytes()).collect();
+    fs::write(at("segments.u16"), bytes).unwrap();
+    let bytes: Vec<u8> = case
+        .prediction
+        .entropy
+        .data
+        .iter()
+        .flat_map(|v| v.to_le_bytes())
+        .collect();
+    fs::write(at("entropy.f32"), bytes).unwrap();
+    let meant = serde_json::json!({
+        "shape": [geometry.slices(), geometry.rows, geometry.columns],
+        "sop_instance_uids": (0..geometry.slices()).map(|s| source::uid("source.instance", s)).collect::<Vec<_>>(),
+        "findings": case.report.findings,
+    });
+    fs::write(at("meant.json"), meant.to_string()).unwrap();
+
+    let output = Command::new(python)
+        .args(["-W", "ignore"])
+        .arg(root.join("tests/conformance/judge.py"))
+        .arg(folder.path())
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("no objection"), "{said}");
+}
+
+/// 61 × 53 voxels a frame: no multiple of eight, so that frames of bits do not start on bytes.
+#[test]
+fn judges_accept_results_on_an_even_series() {
+    let mut case = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
+    judge(&mut case, &["--even"]);
+}
+
+#[test]
+fn judges_accept_results_on_a_tilted_unevenly_spaced_series() {
+    let mut case = source::case(&source::geometry(64, 48, 18, 18.5, &[4.0, 4.0, 7.5]), &LESIONS);
+    judge(&mut case, &[]);
+}
+
+#[test]
+fn judges_accept_the_report_and_the_map_of_a_negative_study() {
+    let mut case = source::case(&source::geometry(40, 40, 10, 0.0, &[5.0]), &[]);
+    judge(&mut case, &["--even"]);
+}
