@@ -1,6 +1,7 @@
 //! ictus: head CT in, masks with honest uncertainty out.
 
 pub mod analysis;
+pub mod db;
 pub mod dicom;
 pub mod domain;
 pub mod nn;
