@@ -5,3 +5,4 @@ pub mod db;
 pub mod dicom;
 pub mod domain;
 pub mod nn;
+pub mod telemetry;
