@@ -1,0 +1,3 @@
+//! Every SQL statement, the queue, and the private Postgres.
+
+pub mod private;
