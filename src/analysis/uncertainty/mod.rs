@@ -9,11 +9,12 @@
 
 pub mod case;
 
-use super::{infer::Members, preprocess::trace::SpatialTrace};
 use crate::domain::{
     failure::FailureClass,
+    network::Members,
     plan::{Ensemble, Plan},
     prediction::Prediction,
+    trace::SpatialTrace,
     volume::Volume,
 };
 use rayon::prelude::*;
