@@ -10,7 +10,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 pub const DEFAULT_QUIET: Duration = Duration::from_secs(10);
 
 /// The largest instance that is taken; the largest head CT instances are multi-frame objects of some hundred MB.
-pub const DEFAULT_MAX_INSTANCE_BYTES: u64 = 2 << 30;
+pub const DEFAULT_MAX_INSTANCE_BYTES: u64 = 1 << 30;
 
 /// The largest STOW request that is taken: a whole thin-slice study with room to spare.
 pub const DEFAULT_MAX_REQUEST_BYTES: u64 = 16 << 30;

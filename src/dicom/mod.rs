@@ -2,3 +2,4 @@
 
 pub mod attribute;
 pub mod instance;
+pub mod transcode;

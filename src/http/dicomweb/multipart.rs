@@ -412,7 +412,7 @@ mod tests {
         let full = b"--b\r\nA: 1\r\n\r\nfirst\r\n--b\r\nA: 2\r\n\r\nsecond\r\n--b--";
         for length in 0..full.len() {
             let (parts, error) = whole(&full[..length]);
-            let complete = usize::from(length >= 23);
+            let complete = usize::from(length >= b"--b\r\nA: 1\r\n\r\nfirst\r\n--b\r\n".len());
             assert_eq!(parts.len(), complete, "{length}");
             assert!(
                 matches!(
