@@ -13,6 +13,7 @@ pub mod audit;
 pub mod error;
 pub mod events;
 pub mod index;
+pub mod private;
 pub mod qido;
 pub mod queue;
 pub mod worklist;

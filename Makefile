@@ -1,0 +1,84 @@
+# Plain `make` lists what there is; see README.md.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+# Arguments for `make demo`, such as ARGS=--once.
+ARGS ?=
+BINARY := target/debug/ictus
+WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -path web/e2e -prune -o -type f -print 2>/dev/null)
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' | while IFS=$$'\t' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+
+.PHONY: setup
+setup: toolchains web/node_modules/.package-lock.json .venv/.complete ## Install what is missing to run, build and test; quick when all is there
+	@.ci/install-packages postgresql chromium dcmtk
+
+.PHONY: demo
+demo: build ## Start the server, send it a synthetic stroke study and show the findings
+	$(BINARY) demo $(ARGS)
+
+.PHONY: build
+build: toolchains web ## Build the page and the binary
+	@.ci/install-packages postgresql
+	cargo build --locked
+
+.PHONY: web
+web: web/dist/index.html ## Build the page into web/dist, which the binary embeds
+
+.PHONY: test
+test: setup web lint test-web test-rust test-e2e ## Check everything: lint, unit, integration, conformance and browser tests
+
+.PHONY: lint
+lint: web/dist/index.html .venv/.complete ## Check format, lints, documentation and container files
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+	.ci/lint-containers
+
+.PHONY: test-web
+test-web: web/node_modules/.package-lock.json ## Check types, lint and unit tests of the page
+	cd web && npm run --silent check
+
+.PHONY: test-rust
+test-rust: setup web/dist/index.html ## Run all Rust tests on a Postgres cluster of their own
+	.ci/with-postgres cargo test --locked
+
+.PHONY: test-e2e
+test-e2e: setup build ## Drive the built binary through a real browser
+	cd web && ICTUS_BINARY="$(CURDIR)/$(BINARY)" npm run --silent e2e
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	cargo bench --locked --profile dev
+
+.PHONY: fmt
+fmt: web/node_modules/.package-lock.json ## Format all sources
+	cargo fmt
+	cd web && npm run --silent format
+
+.PHONY: toolchains
+toolchains:
+	@for program in cargo node npm; do \
+		command -v $$program >/dev/null || { echo "$$program is missing: install Rust (1.95 or later) and Node (20.19 or later) first" >&2; exit 1; }; \
+	done
+	@node -e 'const [a, b] = process.versions.node.split(".").map(Number); if (a < 20 || (a === 20 && b < 19)) { console.error("Node " + process.version + " is too old: 20.19 or later is needed"); process.exit(1); }'
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	cd web && npm ci --no-fund --no-audit
+	@touch $@
+
+# The file that embeds web/dist is touched, because cargo does not know of a folder that was not there at its last build.
+web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES)
+	cd web && npm run --silent build
+	@touch $@ src/http/assets.rs
+
+.venv/.complete: .ci/judges.txt
+	@.ci/install-packages python3-venv
+	[ -x .venv/bin/python ] || python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement .ci/judges.txt
+	@touch $@

@@ -1,0 +1,4 @@
+//! The integration tests, one binary.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod private_postgres;
