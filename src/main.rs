@@ -1,1 +1,52 @@
-fn main() {}
+//! The command line: parse, run, answer with an exit code.
+
+mod cli {
+    pub(crate) mod analyser;
+    pub(crate) mod database;
+    pub(crate) mod doctor;
+    pub(crate) mod key;
+    pub(crate) mod migrate;
+    pub(crate) mod serve;
+    pub(crate) mod worker;
+}
+
+use clap::Parser;
+use std::{io::Write as _, process::ExitCode};
+
+/// Head CT in, masks with honest uncertainty out. For research, not for clinical use.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    /// What is logged: a level, or `target=level` pairs.
+    #[arg(long, global = true, env = "ICTUS_LOG", default_value = ictus::telemetry::DEFAULT_FILTER)]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Serve(cli::serve::Args),
+    Worker(cli::worker::Args),
+    Key(cli::key::Args),
+    Migrate(cli::migrate::Args),
+    Doctor(cli::doctor::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = ictus::telemetry::init(&cli.log, ictus::telemetry::Format::Text).map_err(anyhow::Error::from).and_then(
+        |()| match &cli.command {
+            Command::Serve(args) => cli::serve::run(args),
+            Command::Worker(args) => cli::worker::run(args),
+            Command::Key(args) => cli::key::run(args),
+            Command::Migrate(args) => cli::migrate::run(args),
+            Command::Doctor(args) => cli::doctor::run(args),
+        },
+    );
+    done.unwrap_or_else(|error| {
+        // Nothing is left to be done when this cannot be said either.
+        let _said = writeln!(std::io::stderr(), "ictus: {error:#}");
+        ExitCode::FAILURE
+    })
+}

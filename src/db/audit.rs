@@ -50,7 +50,7 @@ pub struct AuditRow {
 }
 
 /// A row as the API shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct AuditEntry {
     /// Number.
     pub seq: i64,
@@ -199,12 +199,18 @@ impl Db {
     /// # Errors
     /// When it cannot be recorded; the study must then not be shown.
     pub async fn audit_read(&self, principal: &str, study: &Uid) -> Result<(), DbError> {
-        let act = Act {
-            principal,
-            act: "read",
-            studies: vec![study.to_string()],
-            detail: Value::Object(serde_json::Map::new()),
-        };
+        self.audit_reads(principal, vec![study.to_string()]).await
+    }
+
+    /// The same for the studies of a list, in one row.
+    ///
+    /// # Errors
+    /// When it cannot be recorded; the list must then not be shown.
+    pub async fn audit_reads(&self, principal: &str, studies: Vec<String>) -> Result<(), DbError> {
+        if studies.is_empty() {
+            return Ok(());
+        }
+        let act = Act { principal, act: "read", studies, detail: Value::Object(serde_json::Map::new()) };
         if recently(&self.app, &act).await? {
             return Ok(());
         }

@@ -7,10 +7,11 @@ use crate::domain::uid::Uid;
 use serde::Serialize;
 use sqlx::{FromRow, Row, postgres::PgRow};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// A page of the worklist.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Worklist {
     /// Studies of this page, flagged first.
     pub studies: Vec<Study>,
@@ -19,7 +20,7 @@ pub struct Worklist {
 }
 
 /// How far the analysis under way is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Progress {
     /// Steps done.
     pub done: i32,
@@ -28,7 +29,7 @@ pub struct Progress {
 }
 
 /// One study of the worklist.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Study {
     /// StudyInstanceUID.
     pub study_instance_uid: String,
@@ -107,7 +108,7 @@ impl FromRow<'_, PgRow> for Study {
 }
 
 /// One study with everything that its page shows.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct StudyDetail {
     /// What the worklist shows of it.
     #[serde(flatten)]
@@ -121,7 +122,7 @@ pub struct StudyDetail {
 }
 
 /// A series of a study.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
 pub struct StudySeries {
     /// SeriesInstanceUID.
     pub series_instance_uid: String,
@@ -142,7 +143,7 @@ pub struct StudySeries {
 }
 
 /// A complete analysis.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct StudyAnalysis {
     /// Its name.
     pub id: Uuid,
@@ -168,7 +169,7 @@ pub struct StudyAnalysis {
 }
 
 /// Where a result object is found over DICOMweb.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ResultObject {
     /// SeriesInstanceUID.
     pub series_instance_uid: String,
@@ -177,7 +178,7 @@ pub struct ResultObject {
 }
 
 /// One line of a study's history.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
 pub struct Revision {
     /// Name of the analysis.
     pub id: Uuid,
@@ -206,6 +207,16 @@ impl Db {
         .await?;
         let total = sqlx::query_scalar("SELECT count(*) FROM study").fetch_one(&self.app).await?;
         Ok(Worklist { studies, total })
+    }
+
+    /// How many studies are in each state of the worklist.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn count_studies(&self) -> Result<Vec<(String, i64)>, DbError> {
+        Ok(sqlx::query_as("SELECT state, count(*) FROM worklist GROUP BY state ORDER BY state")
+            .fetch_all(&self.app)
+            .await?)
     }
 
     /// One study for the worklist.

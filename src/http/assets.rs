@@ -24,7 +24,7 @@ const NOT_BUILT: &str = "This build of ictus has no page. Run `make web`, build 
                          The API is described at /api/docs.\n";
 
 /// Answers whatever no route takes.
-pub async fn serve(method: Method, uri: Uri) -> Response {
+pub(super) async fn serve(method: Method, uri: Uri) -> Response {
     if !matches!(method, Method::GET | Method::HEAD) {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }

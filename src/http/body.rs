@@ -13,7 +13,7 @@ const MOST_BYTES: u64 = 256 << 20;
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Reads and drops a body, within bounds.
-pub async fn drain(body: Body) {
+pub(super) async fn drain(body: Body) {
     let mut stream = body.into_data_stream();
     let reading = async {
         let mut read = 0;

@@ -25,7 +25,7 @@ pub struct Health {
     get, path = "/health/live", tag = "operation", security(()),
     responses((status = 200, description = "the process runs", body = Health))
 )]
-pub async fn live() -> Json<Health> {
+pub(crate) async fn live() -> Json<Health> {
     Json(Health { status: "live" })
 }
 
@@ -37,7 +37,7 @@ pub async fn live() -> Json<Health> {
         (status = 503, description = "the database does not answer", body = Problem),
     )
 )]
-pub async fn ready(State(app): State<App>) -> Result<Json<Health>, HttpError> {
+pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Health>, HttpError> {
     let answered = app.db.ready().await;
     answered.map_err(|error| HttpError::Unavailable {
         what: "asking the database",
@@ -54,7 +54,7 @@ pub async fn ready(State(app): State<App>) -> Result<Json<Health>, HttpError> {
         (status = 401, description = "no known key", body = Problem),
     )
 )]
-pub async fn metrics(State(app): State<App>) -> Result<Response, HttpError> {
+pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, HttpError> {
     let counted = app.db.count_studies().await;
     let studies = counted.map_err(|error| HttpError::of(error.class(), "counting studies", error))?;
     let text = app.metrics.text(&studies);

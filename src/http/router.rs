@@ -29,7 +29,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Smaller answers are not worth compressing: they fit in one packet.
-const COMPRESS_FROM_BYTES: u16 = 1024;
+const COMPRESS_FROM_BYTES: u64 = 1024;
 
 /// What the page may load, and from where.
 ///

@@ -65,7 +65,7 @@ impl From<StudyEvent> for StudyChange {
         (status = 401, description = "no known key", body = crate::http::error::Problem),
     )
 )]
-pub async fn stream(State(app): State<App>, Extension(principal): Extension<Principal>) -> Response {
+pub(crate) async fn stream(State(app): State<App>, Extension(principal): Extension<Principal>) -> Response {
     let mut events = app.events.subscribe();
     let mut stopping = app.stopping.clone();
     let messages = async_stream::stream! {

@@ -29,7 +29,7 @@ pub struct Accepted {}
         (status = 404, description = "no such series", body = Problem),
     )
 )]
-pub async fn complete(
+pub(crate) async fn complete(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(series): Path<String>,

@@ -26,7 +26,7 @@ use axum::{
         (status = 404, description = "no such study", body = Problem),
     )
 )]
-pub async fn get(
+pub(crate) async fn get(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(study): Path<String>,
@@ -50,7 +50,7 @@ pub async fn get(
         (status = 404, description = "nothing is known about this study", body = Problem),
     )
 )]
-pub async fn audit(
+pub(crate) async fn audit(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(study): Path<String>,

@@ -51,6 +51,6 @@ impl Version {
         (status = 401, description = "no known key", body = crate::http::error::Problem),
     )
 )]
-pub async fn get(State(app): State<App>) -> Json<Version> {
+pub(crate) async fn get(State(app): State<App>) -> Json<Version> {
     Json((*app.version).clone())
 }

@@ -23,7 +23,7 @@ const MAX_LIMIT: u32 = 1000;
 /// Which page.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Page {
+pub(crate) struct Page {
     /// At most so many studies, up to 1000.
     limit: Option<u32>,
     /// Skip so many.
@@ -39,7 +39,7 @@ pub struct Page {
         (status = 401, description = "no known key", body = Problem),
     )
 )]
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Query(page): Query<Page>,

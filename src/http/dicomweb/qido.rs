@@ -71,6 +71,7 @@ impl Asked {
     }
 
     fn within(mut self, study: Option<&str>, series: Option<&str>) -> Result<Self, HttpError> {
+        let rows = self.search.rows();
         let filter = &mut self.search.filter;
         if let Some(study) = study {
             filter.study_instance_uid = Some(vec![super::uid(study, "StudyInstanceUID")?]);
@@ -78,7 +79,7 @@ impl Asked {
         if let Some(series) = series {
             filter.series_instance_uid = Some(vec![super::uid(series, "SeriesInstanceUID")?]);
         }
-        filter.limit = Some(self.search.rows());
+        filter.limit = Some(rows);
         Ok(self)
     }
 
@@ -289,7 +290,7 @@ fn instance(search: &Search, links: &Links, row: &InstanceMatch, shown: (bool, b
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn studies(
+pub(crate) async fn studies(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     headers: HeaderMap,
@@ -309,7 +310,7 @@ pub async fn studies(
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn series_of_all(
+pub(crate) async fn series_of_all(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     headers: HeaderMap,
@@ -330,7 +331,7 @@ pub async fn series_of_all(
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn series_of_study(
+pub(crate) async fn series_of_study(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(study): Path<String>,
@@ -353,7 +354,7 @@ pub async fn series_of_study(
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn instances_of_all(
+pub(crate) async fn instances_of_all(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     headers: HeaderMap,
@@ -376,7 +377,7 @@ pub async fn instances_of_all(
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn instances_of_study(
+pub(crate) async fn instances_of_study(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(study): Path<String>,
@@ -404,7 +405,7 @@ pub async fn instances_of_study(
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn instances_of_series(
+pub(crate) async fn instances_of_series(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path((study, series)): Path<(String, String)>,

@@ -61,7 +61,7 @@ const MAX_WARNINGS: usize = 8;
         (status = 415, description = "not multipart/related of application/dicom", body = Problem),
     )
 )]
-pub async fn store(
+pub(crate) async fn store(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     request: Request,
@@ -88,7 +88,7 @@ pub async fn store(
         (status = 415, description = "not multipart/related of application/dicom", body = Problem),
     )
 )]
-pub async fn store_in_study(
+pub(crate) async fn store_in_study(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(study): Path<String>,

@@ -345,7 +345,7 @@ where
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn study(
+pub(crate) async fn study(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(study): Path<String>,
@@ -374,7 +374,7 @@ pub async fn study(
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn series(
+pub(crate) async fn series(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path((study, series)): Path<(String, String)>,
@@ -405,7 +405,7 @@ pub async fn series(
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn instance(
+pub(crate) async fn instance(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path((study, series, instance)): Path<(String, String, String)>,
@@ -435,7 +435,7 @@ pub async fn instance(
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn study_metadata(
+pub(crate) async fn study_metadata(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(study): Path<String>,
@@ -464,7 +464,7 @@ pub async fn study_metadata(
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn series_metadata(
+pub(crate) async fn series_metadata(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path((study, series)): Path<(String, String)>,
@@ -494,7 +494,7 @@ pub async fn series_metadata(
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn instance_metadata(
+pub(crate) async fn instance_metadata(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path((study, series, instance)): Path<(String, String, String)>,
@@ -529,7 +529,7 @@ pub async fn instance_metadata(
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn frames(
+pub(crate) async fn frames(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path((study, series, instance, frames)): Path<(String, String, String, String)>,
@@ -565,7 +565,7 @@ pub async fn frames(
         (status = 406, description = "the accepted types cannot be sent", body = Problem),
     )
 )]
-pub async fn bulk_data(
+pub(crate) async fn bulk_data(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path((study, series, instance, place)): Path<(String, String, String, String)>,
