@@ -1,6 +1,11 @@
 //! ictus: head CT in, masks with honest uncertainty out.
 
 pub mod analysis;
+pub mod archive;
+pub mod audit;
+pub mod db;
 pub mod dicom;
 pub mod domain;
 pub mod nn;
+pub mod receive;
+pub mod worker;
