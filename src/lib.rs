@@ -6,6 +6,7 @@ pub mod audit;
 pub mod db;
 pub mod dicom;
 pub mod domain;
+pub mod nifti;
 pub mod nn;
 pub mod receive;
 pub mod worker;

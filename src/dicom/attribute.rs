@@ -3,6 +3,9 @@
 //! An attribute that is absent, empty or unreadable is `None`; whether that is a fault is the reader's business.
 
 use crate::domain::uid::Uid;
+use dicom_core::{Tag, value::Value};
+use dicom_dictionary_std::tags;
+use dicom_object::InMemDicomObject;
 
 /// Header values of one instance.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -21,7 +24,9 @@ pub struct Attributes {
     pub modality: Option<String>,
     /// (0008,0008)
     pub image_type: Vec<String>,
-    /// (0010,0020) and (0010,0021): who this is, for identity checks only.
+    /// (0008,0070)
+    pub manufacturer: Option<String>,
+    /// (0010,0020): who this is, for identity checks only.
     pub patient_id: Option<String>,
     /// (0010,0021)
     pub issuer_of_patient_id: Option<String>,
@@ -71,4 +76,152 @@ pub struct Attributes {
     pub series_description: Option<String>,
     /// (0008,0022) + (0008,0032), as written, for ordering only.
     pub acquisition_date_time: Option<String>,
+    /// Elements of the main dataset whose text (theirs or within them) is not in the declared character set.
+    pub undecodable_text: Vec<Tag>,
+}
+
+impl Attributes {
+    /// Reads the attributes of a dataset; never fails.
+    #[must_use]
+    pub fn parse(object: &InMemDicomObject) -> Self {
+        let o = Reader(object);
+        Self {
+            study_instance_uid: o.uid(tags::STUDY_INSTANCE_UID),
+            series_instance_uid: o.uid(tags::SERIES_INSTANCE_UID),
+            sop_instance_uid: o.uid(tags::SOP_INSTANCE_UID),
+            sop_class_uid: o.uid(tags::SOP_CLASS_UID),
+            frame_of_reference_uid: o.uid(tags::FRAME_OF_REFERENCE_UID),
+            modality: o.text(tags::MODALITY),
+            image_type: o.texts(tags::IMAGE_TYPE),
+            manufacturer: o.text(tags::MANUFACTURER),
+            patient_id: o.text(tags::PATIENT_ID),
+            issuer_of_patient_id: o.text(tags::ISSUER_OF_PATIENT_ID),
+            rows: o.integer(tags::ROWS).and_then(|n| u16::try_from(n).ok()),
+            columns: o.integer(tags::COLUMNS).and_then(|n| u16::try_from(n).ok()),
+            number_of_frames: o
+                .integer(tags::NUMBER_OF_FRAMES)
+                .and_then(|n| u32::try_from(n).ok()),
+            image_position_patient: o.numbers(tags::IMAGE_POSITION_PATIENT),
+            image_orientation_patient: o.numbers(tags::IMAGE_ORIENTATION_PATIENT),
+            pixel_spacing: o.numbers(tags::PIXEL_SPACING),
+            slice_thickness: o.number(tags::SLICE_THICKNESS),
+            gantry_detector_tilt: o.number(tags::GANTRY_DETECTOR_TILT),
+            rescale_slope: o.number(tags::RESCALE_SLOPE),
+            rescale_intercept: o.number(tags::RESCALE_INTERCEPT),
+            rescale_type: o.text(tags::RESCALE_TYPE),
+            photometric_interpretation: o.text(tags::PHOTOMETRIC_INTERPRETATION),
+            pixel_padding_value: o.stored_value(tags::PIXEL_PADDING_VALUE),
+            pixel_padding_range_limit: o.stored_value(tags::PIXEL_PADDING_RANGE_LIMIT),
+            has_modality_lut: object.get(tags::MODALITY_LUT_SEQUENCE).is_some(),
+            convolution_kernel: o.text(tags::CONVOLUTION_KERNEL),
+            contrast_bolus_agent: o.text(tags::CONTRAST_BOLUS_AGENT),
+            body_part_examined: o.text(tags::BODY_PART_EXAMINED),
+            acquisition_number: o
+                .integer(tags::ACQUISITION_NUMBER)
+                .and_then(|n| i32::try_from(n).ok()),
+            instance_number: o
+                .integer(tags::INSTANCE_NUMBER)
+                .and_then(|n| i32::try_from(n).ok()),
+            series_number: o.integer(tags::SERIES_NUMBER).and_then(|n| i32::try_from(n).ok()),
+            series_description: o.text(tags::SERIES_DESCRIPTION),
+            acquisition_date_time: o.date_time(),
+            undecodable_text: Vec::new(),
+        }
+    }
+
+    /// Whether a text that identifies the patient, the study or the order, and which results copy, could not be decoded.
+    #[must_use]
+    pub fn has_undecodable_identity(&self) -> bool {
+        self.undecodable_text
+            .iter()
+            .any(|tag| tag.0 == 0x0010 || IDENTITY_TEXT.contains(tag))
+    }
+}
+
+/// Text outside the patient group that results copy from their source.
+const IDENTITY_TEXT: [Tag; 7] = [
+    tags::ACCESSION_NUMBER,
+    tags::ISSUER_OF_ACCESSION_NUMBER_SEQUENCE,
+    tags::REFERRING_PHYSICIAN_NAME,
+    tags::STUDY_DESCRIPTION,
+    tags::STUDY_ID,
+    tags::REQUEST_ATTRIBUTES_SEQUENCE,
+    tags::DEIDENTIFICATION_METHOD,
+];
+
+struct Reader<'a>(&'a InMemDicomObject);
+
+impl Reader<'_> {
+    fn value(&self, tag: Tag) -> Option<&dicom_core::PrimitiveValue> {
+        match self.0.get(tag)?.value() {
+            Value::Primitive(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    fn texts(&self, tag: Tag) -> Vec<String> {
+        let Some(value) = self.value(tag) else {
+            return Vec::new();
+        };
+        value
+            .to_multi_str()
+            .iter()
+            .map(|text| trimmed(text).to_owned())
+            .collect()
+    }
+
+    fn text(&self, tag: Tag) -> Option<String> {
+        let text = self.value(tag)?.to_str();
+        Some(trimmed(&text).to_owned()).filter(|text| !text.is_empty())
+    }
+
+    fn uid(&self, tag: Tag) -> Option<Uid> {
+        Uid::parse(&self.text(tag)?).ok()
+    }
+
+    fn integer(&self, tag: Tag) -> Option<i64> {
+        self.value(tag)?.to_int().ok()
+    }
+
+    fn number(&self, tag: Tag) -> Option<f64> {
+        self.numbers::<1>(tag).map(|[number]| number)
+    }
+
+    /// All of N finite numbers, or none.
+    fn numbers<const N: usize>(&self, tag: Tag) -> Option<[f64; N]> {
+        let numbers = self.value(tag)?.to_multi_float64().ok()?;
+        let numbers: [f64; N] = numbers.try_into().ok()?;
+        numbers.iter().all(|number| number.is_finite()).then_some(numbers)
+    }
+
+    /// A value of VR US or SS, by PixelRepresentation and BitsAllocated and not by the VR that was written.
+    fn stored_value(&self, tag: Tag) -> Option<i32> {
+        let written = self.integer(tag)?;
+        let signed = self.integer(tags::PIXEL_REPRESENTATION) == Some(1);
+        let bits = self.integer(tags::BITS_ALLOCATED).unwrap_or(16);
+        let value = match (signed, bits) {
+            (true, 16) if written > i64::from(i16::MAX) => written - 0x1_0000,
+            (true, 8) if written > i64::from(i8::MAX) => written - 0x100,
+            (false, 16) if written < 0 => written + 0x1_0000,
+            _ => written,
+        };
+        i32::try_from(value).ok()
+    }
+
+    fn date_time(&self) -> Option<String> {
+        if let Some(text) = self.text(tags::ACQUISITION_DATE_TIME) {
+            return Some(text);
+        }
+        let date = self
+            .text(tags::ACQUISITION_DATE)
+            .or_else(|| self.text(tags::SERIES_DATE))?;
+        let time = self
+            .text(tags::ACQUISITION_TIME)
+            .or_else(|| self.text(tags::SERIES_TIME));
+        Some(date + &time.unwrap_or_default())
+    }
+}
+
+fn trimmed(text: &str) -> &str {
+    text.trim_matches([' ', '\0'])
 }

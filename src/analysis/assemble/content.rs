@@ -1,0 +1,260 @@
+//! A volume in HU → whether it is what the trigger wants, judged by the pixels and not by the header alone.
+//!
+//! Head: tissue of 0 to 80 HU enclosed by bone on all four sides of a slice, in a ring no larger than a skull, over enough height.
+//! Contrast agent: voxels well above blood and away from bone, inside the vault.
+//! These are gates against wrong series, not measurements; they know nothing of findings.
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "counts of voxels become volumes; they are far below 2^52"
+)]
+
+use super::refusal;
+use crate::domain::{
+    finding::Refusal,
+    plan::{Contrast, Trigger},
+    volume::Volume,
+};
+use rayon::prelude::*;
+
+/// Bone from here on, HU; calcium in the brain rarely encloses anything.
+const BONE_HU: f32 = 300.0;
+/// Skulls are at most this long or wide, mm (the longest adult heads are 220 mm).
+const LARGEST_SKULL_MM: f64 = 260.0;
+/// A slice with this much enclosed tissue is a slice of a head, mm².
+const LEAST_ENCLOSED_MM2: f64 = 2000.0;
+/// Share of the enclosed area that is tissue of 0 to 80 HU; lungs and neck have less.
+const LEAST_TISSUE_SHARE: f64 = 0.4;
+/// Height of head slices that is needed, mm.
+const LEAST_HEAD_MM: f64 = 30.0;
+/// Enhanced vessels, HU: above any blood (90 HU), below bone.
+const VESSEL_HU: std::ops::Range<f32> = 130.0..450.0;
+/// Distance from bone at which a bright voxel is not the blurred edge of the skull, mm.
+const EDGE_MM: f64 = 5.0;
+/// Share of tissue from which a slice is vault: the skull base has bone and air between.
+const VAULT_TISSUE_SHARE: f64 = 0.8;
+/// From this volume on, bright voxels are contrast agent; calcified plexus and falx stay below, ml.
+const LEAST_VESSELS_ML: f64 = 3.0;
+
+/// What the pixels of one slice say.
+#[derive(Debug, Clone, Copy, Default)]
+struct Evidence {
+    is_head: bool,
+    vessels: usize,
+}
+
+/// Checks the content against the trigger and against what the header says of contrast agent.
+pub(super) fn check(volume: &Volume<f32>, trigger: &Trigger, has_agent: bool) -> Result<(), Vec<Refusal>> {
+    let evidence: Vec<Evidence> = (0..volume.geometry.slices())
+        .into_par_iter()
+        .map(|slice| look(volume, slice))
+        .collect();
+    let mut refusals = Vec::new();
+    let head_mm: f64 = (0..evidence.len())
+        .filter(|&slice| evidence[slice].is_head)
+        .map(|slice| volume.geometry.slice_extent_mm(slice))
+        .sum();
+    if trigger.body_part.eq_ignore_ascii_case("HEAD") && head_mm < LEAST_HEAD_MM {
+        refusals.push(refusal(
+            "not_head",
+            format!("{head_mm:.0} mm of the stack show brain within a skull; expected at least {LEAST_HEAD_MM:.0} mm."),
+        ));
+    }
+    let vessels_ml: f64 = (0..evidence.len())
+        .map(|slice| evidence[slice].vessels as f64 * volume.geometry.voxel_volume_ml(slice))
+        .sum();
+    let looks_enhanced = vessels_ml >= LEAST_VESSELS_ML;
+    let contradiction = match trigger.contrast {
+        Contrast::Any => None,
+        Contrast::Without if looks_enhanced && !has_agent => Some("ContrastBolusAgent is empty"),
+        Contrast::With if !looks_enhanced && has_agent => Some("ContrastBolusAgent is set"),
+        _ => None,
+    };
+    if let Some(header) = contradiction {
+        refusals.push(refusal(
+            "uncertain_phase",
+            format!("{header}, but {vessels_ml:.1} ml within the skull look like enhanced vessels; whether contrast agent was given is uncertain."),
+        ));
+    }
+    if refusals.is_empty() {
+        Ok(())
+    } else {
+        Err(refusals)
+    }
+}
+
+fn look(volume: &Volume<f32>, slice: usize) -> Evidence {
+    let geometry = &volume.geometry;
+    let (rows, columns) = (geometry.rows, geometry.columns);
+    let hu = volume.slice(slice);
+    let is_bone = |row: usize, column: usize| hu[row * columns + column] >= BONE_HU;
+    let in_row: Vec<Option<(usize, usize)>> = (0..rows)
+        .map(|row| span((0..columns).filter(|&column| is_bone(row, column))))
+        .collect();
+    let mut in_column: Vec<Option<(usize, usize)>> = vec![None; columns];
+    for row in 0..rows {
+        for column in (0..columns).filter(|&column| is_bone(row, column)) {
+            let (first, _) = in_column[column].unwrap_or((row, row));
+            in_column[column] = Some((first, row));
+        }
+    }
+    let Some((top, bottom)) = span((0..rows).filter(|&row| in_row[row].is_some())) else {
+        return Evidence::default();
+    };
+    let (left, right) = in_row
+        .iter()
+        .flatten()
+        .fold((columns, 0), |(l, r), &(a, b)| (l.min(a), r.max(b)));
+    let [row_mm, column_mm] = geometry.pixel_spacing_mm;
+    let too_large = (bottom - top) as f64 * row_mm > LARGEST_SKULL_MM
+        || right.saturating_sub(left) as f64 * column_mm > LARGEST_SKULL_MM;
+    if too_large {
+        return Evidence::default();
+    }
+    let is_inside = |row: usize, column: usize| {
+        in_row[row].is_some_and(|(l, r)| l < column && column < r)
+            && in_column[column].is_some_and(|(t, b)| t < row && row < b)
+            && !is_bone(row, column)
+    };
+    let (mut inside, mut tissue, mut bright) = (0usize, 0usize, Vec::new());
+    for row in top..=bottom {
+        for column in (left..=right).filter(|&column| is_inside(row, column)) {
+            let value = hu[row * columns + column];
+            inside += 1;
+            tissue += usize::from((0.0..=80.0).contains(&value));
+            if VESSEL_HU.contains(&value) {
+                bright.push((row, column));
+            }
+        }
+    }
+    let share = tissue as f64 / inside.max(1) as f64;
+    let is_head = tissue as f64 * row_mm * column_mm >= LEAST_ENCLOSED_MM2 && share >= LEAST_TISSUE_SHARE;
+    if !is_head || share < VAULT_TISSUE_SHARE {
+        return Evidence { is_head, vessels: 0 };
+    }
+    let (reach_rows, reach_columns) = (reach(row_mm), reach(column_mm));
+    let is_away_from_bone = |&&(row, column): &&(usize, usize)| {
+        let near_rows = row.saturating_sub(reach_rows)..(row + reach_rows + 1).min(rows);
+        near_rows.into_iter().all(|r| {
+            let near = column.saturating_sub(reach_columns)..(column + reach_columns + 1).min(columns);
+            near.into_iter().all(|c| hu[r * columns + c] < VESSEL_HU.end)
+        })
+    };
+    // Noise has bright voxels, but not bright neighbourhoods.
+    let is_bright_around = |&&(row, column): &&(usize, usize)| {
+        let near = (row.max(1) - 1..(row + 2).min(rows))
+            .flat_map(|r| (column.max(1) - 1..(column + 2).min(columns)).map(move |c| hu[r * columns + c]));
+        let (count, sum) = near.fold((0u8, 0f32), |(n, sum), value| (n + 1, sum + value));
+        sum / f32::from(count) >= VESSEL_HU.start
+    };
+    Evidence {
+        is_head,
+        vessels: bright
+            .iter()
+            .filter(is_away_from_bone)
+            .filter(is_bright_around)
+            .count(),
+    }
+}
+
+/// Pixels within [`EDGE_MM`], at least one.
+fn reach(spacing_mm: f64) -> usize {
+    let pixels = (EDGE_MM / spacing_mm).ceil();
+    (1..64).find(|n| *n as f64 >= pixels).unwrap_or(64)
+}
+
+fn span(indices: impl Iterator<Item = usize>) -> Option<(usize, usize)> {
+    indices.fold(None, |span: Option<(usize, usize)>, index| {
+        Some(span.map_or((index, index), |(first, _)| (first, index)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::volume::{Geometry, SlicePlane};
+
+    /// Ten slices of 80 × 80 at 2.5 mm: a ring of bone around tissue, and `inner` at its centre.
+    fn head(radius_mm: f64, tissue_hu: f32, inner: f32) -> Volume<f32> {
+        let at = |i: usize| (i as f64 - 39.5) * 2.5;
+        let plane = (0..80)
+            .flat_map(|row| (0..80).map(move |column| (row, column)))
+            .map(|(row, column)| {
+                let r = at(row).hypot(at(column));
+                match r {
+                    r if r < 12.0 => inner,
+                    r if r < radius_mm - 8.0 => tissue_hu,
+                    r if r < radius_mm => 900.0,
+                    _ => -1000.0,
+                }
+            });
+        let plane: Vec<f32> = plane.collect();
+        let planes = (0..10u32).map(|k| SlicePlane {
+            origin_mm: [0.0, 0.0, 5.0 * f64::from(k)],
+            thickness_mm: 5.0,
+        });
+        let geometry = Geometry {
+            rows: 80,
+            columns: 80,
+            row_direction: [1.0, 0.0, 0.0],
+            column_direction: [0.0, 1.0, 0.0],
+            pixel_spacing_mm: [2.5, 2.5],
+            planes: planes.collect(),
+        };
+        Volume {
+            data: plane.repeat(10),
+            geometry,
+        }
+    }
+
+    fn trigger(contrast: Contrast) -> Trigger {
+        Trigger {
+            modality: "CT".into(),
+            contrast,
+            thickness_mm: [0.5, 8.0],
+            body_part: "HEAD".into(),
+        }
+    }
+
+    fn codes(volume: &Volume<f32>, contrast: Contrast, has_agent: bool) -> Vec<String> {
+        let outcome = check(volume, &trigger(contrast), has_agent);
+        outcome
+            .err()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|r| r.code)
+            .collect()
+    }
+
+    #[test]
+    fn a_skull_with_brain_is_a_head_and_other_bodies_are_not() {
+        assert!(codes(&head(80.0, 35.0, 35.0), Contrast::Without, false).is_empty());
+        assert_eq!(
+            codes(&head(30.0, 35.0, 35.0), Contrast::Without, false),
+            ["not_head"]
+        );
+        assert_eq!(
+            codes(&head(80.0, -800.0, 35.0), Contrast::Without, false),
+            ["not_head"]
+        );
+        let mut no_bone = head(80.0, 35.0, 35.0);
+        no_bone
+            .data
+            .iter_mut()
+            .filter(|hu| **hu > 800.0)
+            .for_each(|hu| *hu = 50.0);
+        assert_eq!(codes(&no_bone, Contrast::Without, false), ["not_head"]);
+    }
+
+    #[test]
+    fn blood_is_not_contrast_agent_and_bright_vessels_contradict_an_empty_header() {
+        assert!(codes(&head(80.0, 35.0, 85.0), Contrast::Without, false).is_empty());
+        let enhanced = head(80.0, 35.0, 220.0);
+        assert_eq!(codes(&enhanced, Contrast::Without, false), ["uncertain_phase"]);
+        assert!(codes(&enhanced, Contrast::With, true).is_empty());
+        assert_eq!(
+            codes(&head(80.0, 35.0, 35.0), Contrast::With, true),
+            ["uncertain_phase"]
+        );
+        assert!(codes(&enhanced, Contrast::Any, false).is_empty());
+    }
+}
