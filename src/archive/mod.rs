@@ -11,7 +11,9 @@ use crate::domain::{
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart, local::LocalFileSystem, path::Path as Name};
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart, local::LocalFileSystem, path::Path as Name,
+};
 use sha2::{Digest, Sha256};
 use std::{fmt::Write, path::Path, sync::Arc, time::SystemTime};
 use uuid::Uuid;
@@ -28,10 +30,14 @@ const CHUNK: usize = 1 << 20;
 #[non_exhaustive]
 pub enum ArchiveError {
     /// The file that the index names is not there.
-    #[error("the archive has no object {0}; it was removed by something else than ictus: restore it from a backup")]
+    #[error(
+        "the archive has no object {0}; it was removed by something else than ictus: restore it from a backup"
+    )]
     Missing(String),
     /// The bytes are not those that were written.
-    #[error("object {key} of the archive has digest {found}: its bytes have changed; restore it from a backup")]
+    #[error(
+        "object {key} of the archive has digest {found}: its bytes have changed; restore it from a backup"
+    )]
     Corrupt {
         /// Name of the object.
         key: String,
@@ -126,7 +132,9 @@ impl Archive {
     pub fn open(folder: &Path) -> Result<Self, ArchiveError> {
         std::fs::create_dir_all(folder).map_err(|error| ArchiveError::Store(redact(&error)))?;
         let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store) })
+        Ok(Self {
+            store: Arc::new(store),
+        })
     }
 
     /// Writes a stream to the staging area while hashing it; durable when it returns.
@@ -160,7 +168,12 @@ impl Archive {
             return Err(refused);
         }
         upload.finish().await?;
-        Ok(StagedObject { name, key: key_of(&hash.finalize()), size_bytes, store: self.store.clone() })
+        Ok(StagedObject {
+            name,
+            key: key_of(&hash.finalize()),
+            size_bytes,
+            store: self.store.clone(),
+        })
     }
 
     /// Writes bytes that are at hand to the staging area.
@@ -171,7 +184,12 @@ impl Archive {
         let name = Name::from_iter([STAGING, &Uuid::new_v4().to_string()]);
         let (key, size_bytes) = (key_of(&Sha256::digest(&bytes)), bytes.len() as u64);
         self.store.put(&name, PutPayload::from(bytes)).await?;
-        Ok(StagedObject { name, key, size_bytes, store: self.store.clone() })
+        Ok(StagedObject {
+            name,
+            key,
+            size_bytes,
+            store: self.store.clone(),
+        })
     }
 
     /// Reads a staged file.
@@ -190,7 +208,11 @@ impl Archive {
     /// # Errors
     /// When it cannot be written.
     pub async fn keep(&self, staged: &StagedObject) -> Result<(), ArchiveError> {
-        match self.store.copy_if_not_exists(&staged.name, &name_of(&staged.key)?).await {
+        match self
+            .store
+            .copy_if_not_exists(&staged.name, &name_of(&staged.key)?)
+            .await
+        {
             Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -204,7 +226,10 @@ impl Archive {
         let bytes = self.get(key).await?.bytes().await?;
         let found = key_of(&Sha256::digest(&bytes));
         if found != key {
-            return Err(ArchiveError::Corrupt { key: key.to_owned(), found });
+            return Err(ArchiveError::Corrupt {
+                key: key.to_owned(),
+                found,
+            });
         }
         Ok(bytes)
     }
@@ -213,8 +238,16 @@ impl Archive {
     ///
     /// # Errors
     /// When it is not there or cannot be read, now or within the stream.
-    pub async fn stream(&self, key: &str) -> Result<BoxStream<'static, Result<Bytes, ArchiveError>>, ArchiveError> {
-        Ok(self.get(key).await?.into_stream().map_err(ArchiveError::from).boxed())
+    pub async fn stream(
+        &self,
+        key: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, ArchiveError>>, ArchiveError> {
+        Ok(self
+            .get(key)
+            .await?
+            .into_stream()
+            .map_err(ArchiveError::from)
+            .boxed())
     }
 
     /// Every kept file, for the sweeper.
@@ -244,8 +277,12 @@ impl Archive {
     /// # Errors
     /// When the store fails.
     pub async fn sweep_staging(&self) -> Result<usize, ArchiveError> {
-        let names: Vec<Name> =
-            self.store.list(Some(&Name::from(STAGING))).map_ok(|object| object.location).try_collect().await?;
+        let names: Vec<Name> = self
+            .store
+            .list(Some(&Name::from(STAGING)))
+            .map_ok(|object| object.location)
+            .try_collect()
+            .await?;
         for name in &names {
             self.store.delete(name).await?;
         }
@@ -266,8 +303,7 @@ fn key_of(digest: &[u8]) -> String {
         // Writing to a String cannot fail.
         let _ = write!(hex, "{byte:02x}");
         hex
-    })
-    ;
+    });
     format!("{KEPT}/{}/{}/{hex}", &hex[..2], &hex[2..4])
 }
 
@@ -277,5 +313,9 @@ fn name_of(key: &str) -> Result<Name, ArchiveError> {
     let ours = digits.len() == 64
         && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
         && key == format!("{KEPT}/{}/{}/{digits}", &digits[..2], &digits[2..4]);
-    if ours { Ok(Name::from(key)) } else { Err(ArchiveError::Missing(key.to_owned())) }
+    if ours {
+        Ok(Name::from(key))
+    } else {
+        Err(ArchiveError::Missing(key.to_owned()))
+    }
 }

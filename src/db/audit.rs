@@ -124,11 +124,13 @@ impl From<AuditRow> for AuditEntry {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// Appends one row; the last statement before COMMIT. Returns its number.
@@ -257,7 +259,9 @@ impl Db {
         .bind(study.as_str())
         .fetch_all(&self.app)
         .await?;
-        rows.iter().map(|row| Ok(AuditRow::from_row(row)?.into())).collect()
+        rows.iter()
+            .map(|row| Ok(AuditRow::from_row(row)?.into()))
+            .collect()
     }
 
     /// Number and hash of the last row, as the head keeps them.
@@ -265,6 +269,8 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn audit_head(&self) -> Result<(i64, Vec<u8>), DbError> {
-        Ok(sqlx::query_as("SELECT seq, hash FROM audit_head").fetch_one(&self.app).await?)
+        Ok(sqlx::query_as("SELECT seq, hash FROM audit_head")
+            .fetch_one(&self.app)
+            .await?)
     }
 }

@@ -24,7 +24,9 @@ pub enum DbError {
     #[error("the database refused a statement; this is a fault of ictus, or the schema is not its own")]
     Statement(#[source] Redacted),
     /// The roles are missing and cannot be made.
-    #[error("the roles ictus_owner and ictus_app are missing and this user may not create them; create them and grant them to it")]
+    #[error(
+        "the roles ictus_owner and ictus_app are missing and this user may not create them; create them and grant them to it"
+    )]
     Roles(#[source] Redacted),
     /// A migration failed.
     #[error("the database schema cannot be brought up to date")]
@@ -66,7 +68,9 @@ impl From<sqlx::Error> for DbError {
         use sqlx::Error as E;
         let cause = redact(&error);
         match &error {
-            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed => Self::Unavailable(cause),
+            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed => {
+                Self::Unavailable(cause)
+            }
             E::Database(database) => match database.code().as_deref() {
                 // Unique violation, serialization failure, deadlock, lock not available.
                 Some("23505" | "40001" | "40P01" | "55P03") => Self::Contention(cause),

@@ -72,9 +72,13 @@ impl Db {
     pub async fn migrate(&self) -> Result<(), DbError> {
         let mut connection = self.owner.acquire().await?;
         // Two servers that start at once would grant at once, which Postgres refuses: one waits here.
-        sqlx::raw_sql("SELECT pg_advisory_lock(7261990002)").execute(&mut *connection).await?;
+        sqlx::raw_sql("SELECT pg_advisory_lock(7261990002)")
+            .execute(&mut *connection)
+            .await?;
         let done = self.migrate_locked(&mut connection).await;
-        sqlx::raw_sql("SELECT pg_advisory_unlock(7261990002)").execute(&mut *connection).await?;
+        sqlx::raw_sql("SELECT pg_advisory_unlock(7261990002)")
+            .execute(&mut *connection)
+            .await?;
         done
     }
 
@@ -91,7 +95,9 @@ impl Db {
     /// # Errors
     /// When it does not.
     pub async fn ready(&self) -> Result<(), DbError> {
-        sqlx::query("SELECT count(*) FROM audit_head").execute(&self.app).await?;
+        sqlx::query("SELECT count(*) FROM audit_head")
+            .execute(&self.app)
+            .await?;
         Ok(())
     }
 
@@ -125,7 +131,9 @@ async fn pool(options: PgConnectOptions, connections: u32, role: &'static str) -
             Box::pin(async move {
                 sqlx::raw_sql(role).execute(&mut *connection).await?;
                 // An acknowledged instance must survive a crash, whatever the cluster's default is.
-                sqlx::raw_sql("SET synchronous_commit = on").execute(&mut *connection).await?;
+                sqlx::raw_sql("SET synchronous_commit = on")
+                    .execute(&mut *connection)
+                    .await?;
                 Ok(())
             })
         })
@@ -142,7 +150,10 @@ async fn ensure_roles(connection: &mut PgConnection) -> Result<(), DbError> {
     .fetch_one(&mut *connection)
     .await?;
     if !present {
-        sqlx::raw_sql(MAKE_ROLES).execute(&mut *connection).await.map_err(DbError::roles)?;
+        sqlx::raw_sql(MAKE_ROLES)
+            .execute(&mut *connection)
+            .await
+            .map_err(DbError::roles)?;
     }
     Ok(())
 }

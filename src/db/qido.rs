@@ -145,7 +145,9 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn find_instances(&self, filter: &Filter) -> Result<Vec<InstanceMatch>, DbError> {
-        Ok(bind(sqlx::query_as(INSTANCES), filter).fetch_all(&self.app).await?)
+        Ok(bind(sqlx::query_as(INSTANCES), filter)
+            .fetch_all(&self.app)
+            .await?)
     }
 }
 
@@ -167,7 +169,8 @@ type Query<'q, T> = sqlx::query::QueryAs<'q, sqlx::Postgres, T, sqlx::postgres::
 
 fn bind<'q, T>(query: Query<'q, T>, filter: &Filter) -> Query<'q, T> {
     let uids = |list: &Option<Vec<Uid>>| {
-        list.as_ref().map(|list| list.iter().map(|uid| uid.as_str().to_owned()).collect::<Vec<_>>())
+        list.as_ref()
+            .map(|list| list.iter().map(|uid| uid.as_str().to_owned()).collect::<Vec<_>>())
     };
     let like = |text: &Option<String>| text.as_deref().map(like_pattern);
     // '~' sorts after every digit and dot: "2024~" covers all of 2024.

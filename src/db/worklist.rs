@@ -205,7 +205,9 @@ impl Db {
         .bind(offset.max(0))
         .fetch_all(&self.app)
         .await?;
-        let total = sqlx::query_scalar("SELECT count(*) FROM study").fetch_one(&self.app).await?;
+        let total = sqlx::query_scalar("SELECT count(*) FROM study")
+            .fetch_one(&self.app)
+            .await?;
         Ok(Worklist { studies, total })
     }
 
@@ -224,10 +226,12 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn study(&self, study: &Uid) -> Result<Option<Study>, DbError> {
-        Ok(sqlx::query_as("SELECT * FROM worklist WHERE study_instance_uid = $1")
-            .bind(study.as_str())
-            .fetch_optional(&self.app)
-            .await?)
+        Ok(
+            sqlx::query_as("SELECT * FROM worklist WHERE study_instance_uid = $1")
+                .bind(study.as_str())
+                .fetch_optional(&self.app)
+                .await?,
+        )
     }
 
     /// One study for its page.
@@ -235,14 +239,27 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn study_detail(&self, study: &Uid) -> Result<Option<StudyDetail>, DbError> {
-        let Some(head) = self.study(study).await? else { return Ok(None) };
-        let series = sqlx::query_as(SERIES).bind(study.as_str()).fetch_all(&self.app).await?;
-        let revisions: Vec<Revision> = sqlx::query_as(REVISIONS).bind(study.as_str()).fetch_all(&self.app).await?;
+        let Some(head) = self.study(study).await? else {
+            return Ok(None);
+        };
+        let series = sqlx::query_as(SERIES)
+            .bind(study.as_str())
+            .fetch_all(&self.app)
+            .await?;
+        let revisions: Vec<Revision> = sqlx::query_as(REVISIONS)
+            .bind(study.as_str())
+            .fetch_all(&self.app)
+            .await?;
         let analysis = match revisions.first() {
             Some(current) => self.study_analysis(current.id).await?,
             None => None,
         };
-        Ok(Some(StudyDetail { study: head, series, analysis, revisions }))
+        Ok(Some(StudyDetail {
+            study: head,
+            series,
+            analysis,
+            revisions,
+        }))
     }
 
     /// One complete analysis, superseded or not.
@@ -250,16 +267,25 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn study_analysis(&self, analysis: Uuid) -> Result<Option<StudyAnalysis>, DbError> {
-        let Some(row) = sqlx::query(ANALYSIS).bind(analysis).fetch_optional(&self.app).await? else {
+        let Some(row) = sqlx::query(ANALYSIS)
+            .bind(analysis)
+            .fetch_optional(&self.app)
+            .await?
+        else {
             return Ok(None);
         };
-        let objects: Vec<(String, String, String)> =
-            sqlx::query_as(OBJECTS).bind(analysis).fetch_all(&self.app).await?;
+        let objects: Vec<(String, String, String)> = sqlx::query_as(OBJECTS)
+            .bind(analysis)
+            .fetch_all(&self.app)
+            .await?;
         let object = |role: &str| {
-            objects.iter().find(|object| object.0 == role).map(|(_, series, sop)| ResultObject {
-                series_instance_uid: series.clone(),
-                sop_instance_uid: sop.clone(),
-            })
+            objects
+                .iter()
+                .find(|object| object.0 == role)
+                .map(|(_, series, sop)| ResultObject {
+                    series_instance_uid: series.clone(),
+                    sop_instance_uid: sop.clone(),
+                })
         };
         Ok(Some(StudyAnalysis {
             id: analysis,

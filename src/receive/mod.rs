@@ -18,7 +18,11 @@ pub use outcome::{FailedInstance, StoreOutcome, StoredInstance, Warning};
 
 use crate::{
     archive::{Archive, ArchiveError, StagedObject},
-    db::{Db, audit::{self, Act}, error::DbError},
+    db::{
+        Db,
+        audit::{self, Act},
+        error::DbError,
+    },
     domain::{failure::FailureClass, uid::Uid},
 };
 use bytes::Bytes;
@@ -113,7 +117,12 @@ impl Receiver {
         if studies.is_empty() {
             return Ok(false);
         }
-        let act = Act { principal, act: "complete", studies, detail: json!({ "series_instance_uid": series }) };
+        let act = Act {
+            principal,
+            act: "complete",
+            studies,
+            detail: json!({ "series_instance_uid": series }),
+        };
         audit::append(&mut tx, &act).await?;
         crate::db::commit(tx).await?;
         Ok(true)
@@ -125,7 +134,9 @@ impl Receiver {
     /// When the database fails.
     pub async fn cancel(&self, study: &Uid, principal: &str) -> Result<bool, ReceiveError> {
         let mut tx = self.db.begin().await?;
-        let Some(analysis) = crate::db::analysis::request_cancel(&mut tx, study).await? else { return Ok(false) };
+        let Some(analysis) = crate::db::analysis::request_cancel(&mut tx, study).await? else {
+            return Ok(false);
+        };
         let act = Act {
             principal,
             act: "cancel",
