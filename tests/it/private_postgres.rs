@@ -360,15 +360,19 @@ fn says_which_folder_the_servers_user_may_not_enter() {
     let closed = folder.0.path().join("closed");
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let foreseen = PrivatePostgres::check(&closed.join("postgres"));
+    assert!(!closed.join("postgres").exists(), "a check makes nothing");
     let attempt = PrivatePostgres::start(&closed.join("postgres"));
     // An ordinary user runs the server itself and may enter its own folder.
     if fs::metadata(&closed).unwrap().uid() != 0 {
+        foreseen.unwrap();
         drop(attempt.unwrap());
         return;
     }
-    let refusal = attempt.unwrap_err();
-    assert!(
-        matches!(&refusal, PrivatePostgresError::NotSearchable { directory, .. } if *directory == closed),
-        "{refusal}"
-    );
+    for refusal in [foreseen.unwrap_err(), attempt.unwrap_err()] {
+        assert!(
+            matches!(&refusal, PrivatePostgresError::NotSearchable { directory, .. } if *directory == closed),
+            "{refusal}"
+        );
+    }
 }

@@ -28,7 +28,7 @@ pub(super) struct Place {
     pub(super) dir: PathBuf,
     /// The cluster.
     pub(super) data: PathBuf,
-    binaries: Binaries,
+    pub(super) binaries: Binaries,
     user: User,
 }
 
