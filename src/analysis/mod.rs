@@ -150,7 +150,10 @@ pub fn run(
                 continue;
             }
             Err(other) => {
-                let refusal = Refusal { code: "unreadable".into(), text: other.to_string() };
+                let refusal = Refusal {
+                    code: "unreadable".into(),
+                    text: other.to_string(),
+                };
                 refuse(&mut report, model, Vec::new(), vec![refusal]);
                 continue;
             }

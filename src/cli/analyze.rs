@@ -2,13 +2,10 @@
 
 use anyhow::{Context, bail};
 use ictus::{
-    analysis::{
-        self, Analysis, Look, Request,
-        encode::MapFormat,
-        infer::{DeviceChoice, Engine},
-    },
+    analysis::{self, Analysis, Look, Request, encode::MapFormat, infer::Engine},
     dicom::instance::Instance,
     domain::{
+        device::DeviceChoice,
         finding::{AnswerValue, Refusal, Report},
         network::Control,
         uid::Uid,
@@ -46,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long)]
     float_maps: bool,
     /// auto, cpu or cuda.
-    #[arg(long, default_value = "auto", value_parser = super::device)]
+    #[arg(long, default_value = "auto")]
     device: DeviceChoice,
 }
 
@@ -67,17 +64,35 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let engine = Engine::start(&super::models::bundles(args.models_dir.as_deref())?, args.device)?;
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let bar = Bar(ProgressBar::new(0));
-    bar.0.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} tiles {elapsed}")?);
-    let (mut report, looks) = if args.input.is_dir() { dicom(args, &engine, &bar)? } else { volume(args, &engine, &bar)? };
+    bar.0.set_style(ProgressStyle::with_template(
+        "{bar:40} {pos}/{len} tiles {elapsed}",
+    )?);
+    let (mut report, looks) = if args.input.is_dir() {
+        dicom(args, &engine, &bar)?
+    } else {
+        volume(args, &engine, &bar)?
+    };
     bar.0.finish_and_clear();
     for look in &looks {
         super::key_slices::write(look, &args.out)?;
     }
-    report.timings.insert("total".into(), report.timings.values().sum());
-    fs::write(args.out.join("findings.json"), serde_json::to_vec_pretty(&report)?)?;
+    report
+        .timings
+        .insert("total".into(), report.timings.values().sum());
+    fs::write(
+        args.out.join("findings.json"),
+        serde_json::to_vec_pretty(&report)?,
+    )?;
     super::say(&summary(&report))?;
-    let nothing = report.answers.iter().all(|a| a.answer == AnswerValue::NotEvaluated);
-    Ok(if nothing { ExitCode::from(NOTHING_ANALYSED) } else { ExitCode::SUCCESS })
+    let nothing = report
+        .answers
+        .iter()
+        .all(|a| a.answer == AnswerValue::NotEvaluated);
+    Ok(if nothing {
+        ExitCode::from(NOTHING_ANALYSED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn dicom(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec<Look>)> {
@@ -95,15 +110,28 @@ fn dicom(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec
         match result {
             Ok(instance) => instances.push(instance),
             Err(why) => {
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                unread.push(Refusal { code: "unreadable".into(), text: format!("file {name}: {why}") });
+                let name = path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                unread.push(Refusal {
+                    code: "unreadable".into(),
+                    text: format!("file {name}: {why}"),
+                });
             }
         }
     }
     if instances.is_empty() {
         let mut report = analysis::empty_report(None);
-        let text = format!("none of the {} files in the folder is a DICOM instance that can be read", files.len());
-        report.refusals.push(Refusal { code: "no_instances".into(), text });
+        let text = format!(
+            "none of the {} files in the folder is a DICOM instance that can be read",
+            files.len()
+        );
+        report.refusals.push(Refusal {
+            code: "no_instances".into(),
+            text,
+        });
         report.refusals.extend(unread);
         return Ok((report, Vec::new()));
     }
@@ -111,19 +139,35 @@ fn dicom(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec
         models: args.models.clone(),
         analysis_key: key(&instances, engine),
         created_at: OffsetDateTime::now_utc(),
-        map_format: if args.float_maps { MapFormat::Float32 } else { MapFormat::Unsigned16 },
+        map_format: if args.float_maps {
+            MapFormat::Float32
+        } else {
+            MapFormat::Unsigned16
+        },
         predecessor: None,
     };
-    let Analysis { mut report, objects, looks } = analysis::run(&instances, engine, &request, bar)?;
+    let Analysis {
+        mut report,
+        objects,
+        looks,
+    } = analysis::run(&instances, engine, &request, bar)?;
     report.warnings.extend(unread);
     for object in &objects {
-        let modality = object.element_by_name("Modality")?.to_str()?.trim().to_lowercase();
+        let modality = object
+            .element_by_name("Modality")?
+            .to_str()?
+            .trim()
+            .to_lowercase();
         let name = match modality.as_str() {
             "seg" => "seg",
             "sr" => "sr",
             _ => "pm",
         };
-        let uid = object.meta().media_storage_sop_instance_uid().trim_end_matches('\0').to_owned();
+        let uid = object
+            .meta()
+            .media_storage_sop_instance_uid()
+            .trim_end_matches('\0')
+            .to_owned();
         let short = &uid[uid.len().saturating_sub(8)..];
         object.write_to_file(args.out.join(format!("{name}-{short}.dcm")))?;
     }
@@ -147,7 +191,9 @@ fn key(instances: &[Instance], engine: &Engine) -> [u8; 32] {
 
 fn volume(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec<Look>)> {
     let [id] = args.models.as_slice() else {
-        bail!("a NIfTI volume says nothing of modality or contrast: name one model with --model (see `ictus model list`)");
+        bail!(
+            "a NIfTI volume says nothing of modality or contrast: name one model with --model (see `ictus model list`)"
+        );
     };
     let model = engine.model(id)?;
     let bytes = fs::read(&args.input).with_context(|| format!("cannot read {}", args.input.display()))?;
@@ -156,9 +202,11 @@ fn volume(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Ve
     let series = Uid::derive(&[&Sha256::digest(&bytes)]);
     let look = analysis::look(volume, engine, model, &series, bar, &mut report)?;
     let write = |name: &str, bytes: Vec<u8>| fs::write(args.out.join(name), bytes);
-    write("labels.nii.gz", nifti::to_nifti(&look.prediction.labels)?)?;
-    write("probabilities.nii.gz", nifti::to_nifti(&look.prediction.score)?)?;
-    write("entropy.nii.gz", nifti::to_nifti(&look.prediction.entropy)?)?;
+    // On the grid of the file that came in, so that both lie on each other in every viewer.
+    let source = nifti::read(&bytes)?;
+    write("labels.nii.gz", nifti::write_like(&source, &look.prediction.labels)?)?;
+    write("probabilities.nii.gz", nifti::write_like(&source, &look.prediction.score)?)?;
+    write("entropy.nii.gz", nifti::write_like(&source, &look.prediction.entropy)?)?;
     Ok((report, vec![look]))
 }
 

@@ -16,7 +16,12 @@ pub(crate) fn write(look: &Look, out: &Path) -> anyhow::Result<()> {
     let slices: Vec<(String, usize)> = if look.found.findings.is_empty() {
         vec![("no-finding".into(), most_doubtful(look))]
     } else {
-        look.found.findings.iter().take(MOST).map(|f| (f.id.clone(), f.key_slice)).collect()
+        look.found
+            .findings
+            .iter()
+            .take(MOST)
+            .map(|f| (f.id.clone(), f.key_slice))
+            .collect()
     };
     for (name, slice) in slices {
         picture(look, slice, &out.join(format!("key-{name}.png")))?;
@@ -26,8 +31,12 @@ pub(crate) fn write(look: &Look, out: &Path) -> anyhow::Result<()> {
 
 /// The slice with the highest sum of entropy.
 fn most_doubtful(look: &Look) -> usize {
-    let sums: Vec<f32> = (0..look.volume.geometry.slices()).map(|s| look.prediction.entropy.slice(s).iter().sum()).collect();
-    (0..sums.len()).max_by(|a, b| sums[*a].total_cmp(&sums[*b])).unwrap_or(0)
+    let sums: Vec<f32> = (0..look.volume.geometry.slices())
+        .map(|s| look.prediction.entropy.slice(s).iter().sum())
+        .collect();
+    (0..sums.len())
+        .max_by(|a, b| sums[*a].total_cmp(&sums[*b]))
+        .unwrap_or(0)
 }
 
 fn picture(look: &Look, slice: usize, path: &Path) -> anyhow::Result<()> {
@@ -52,7 +61,11 @@ fn picture(look: &Look, slice: usize, path: &Path) -> anyhow::Result<()> {
         }
     }
     let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    let mut encoder = png::Encoder::new(BufWriter::new(file), u32::try_from(columns)?, u32::try_from(rows)?);
+    let mut encoder = png::Encoder::new(
+        BufWriter::new(file),
+        u32::try_from(columns)?,
+        u32::try_from(rows)?,
+    );
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.add_text_chunk("Comment".into(), ictus::domain::finding::DISCLAIMER.into())?;

@@ -1,14 +1,16 @@
 //! The models that a command has: those shipped in the binary, and those of a folder.
 
 use anyhow::Context;
-use ictus::analysis::infer::{DeviceChoice, bundle::Bundle};
+use ictus::{
+    analysis::infer::{bundle::Bundle, engine},
+    domain::device::DeviceChoice,
+};
 use rust_embed::RustEmbed;
 use std::{fs, path::Path, process::ExitCode};
 
 /// `models/` as it was when the binary was built.
 #[derive(RustEmbed)]
 #[folder = "models"]
-#[exclude = "*/checkpoint/*"]
 struct Shipped;
 
 /// All models: the shipped ones, and those of `folder`, which win over shipped ones of the same id.
@@ -17,9 +19,15 @@ pub(crate) fn bundles(folder: Option<&Path>) -> anyhow::Result<Vec<Bundle>> {
     for name in Shipped::iter().filter(|n| n.ends_with("/plan.json")) {
         let file = |part: &str| {
             let path = name.replace("plan.json", part);
-            Shipped::get(&path).map(|f| f.data.into_owned()).with_context(|| format!("the binary lacks models/{path}"))
+            Shipped::get(&path)
+                .map(|f| f.data.into_owned())
+                .with_context(|| format!("the binary lacks models/{path}"))
         };
-        all.push(Bundle::parse(&file("plan.json")?, file("weights.safetensors")?, file("golden.safetensors")?)?);
+        all.push(Bundle::parse(
+            &file("plan.json")?,
+            file("weights.safetensors")?,
+            file("golden.safetensors")?,
+        )?);
     }
     if let Some(folder) = folder {
         let read = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
@@ -66,7 +74,7 @@ struct Folder {
     #[arg(long, env = "ICTUS_MODELS", value_name = "DIR")]
     models_dir: Option<std::path::PathBuf>,
     /// auto, cpu or cuda.
-    #[arg(long, default_value = "auto", value_parser = super::device)]
+    #[arg(long, default_value = "auto")]
     device: DeviceChoice,
 }
 
@@ -87,18 +95,29 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Check { id, folder } => {
-            let device = folder.device.open()?;
+            let device = engine::open(folder.device)?;
             let mut checked = 0;
             for bundle in bundles(folder.models_dir.as_deref())? {
                 if id.as_ref().is_none_or(|id| *id == bundle.plan.id) {
                     let worst = bundle.check(&bundle.load(&device)?, &device)?;
-                    super::say(&format!("{}: golden patch reproduced, largest difference {worst:.1e}", bundle.plan.id))?;
+                    super::say(&format!(
+                        "{}: golden patch reproduced, largest difference {worst:.1e}",
+                        bundle.plan.id
+                    ))?;
                     checked += 1;
                 }
             }
-            anyhow::ensure!(checked > 0, "no such model; `ictus model list` names those that are there");
+            anyhow::ensure!(
+                checked > 0,
+                "no such model; `ictus model list` names those that are there"
+            );
         }
-        Command::Import { path } => return Ok(super::not_in_this_build(&format!("model import of {}", path.display()))),
+        Command::Import { path } => {
+            return Ok(super::not_in_this_build(&format!(
+                "model import of {}",
+                path.display()
+            )));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! The words of ictus: plain data that every other module may use and that uses none of them.
 
 pub mod code;
+pub mod device;
 pub mod failure;
 pub mod finding;
 pub mod geometry;

@@ -11,7 +11,7 @@ use crate::domain::{
     network::{Control, Members, NetworkInput},
     phi::Redacted,
 };
-pub use engine::{DeviceChoice, Engine};
+pub use engine::Engine;
 
 /// Why there are no logits.
 #[derive(Debug, thiserror::Error)]
