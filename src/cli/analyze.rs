@@ -204,9 +204,18 @@ fn volume(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Ve
     let write = |name: &str, bytes: Vec<u8>| fs::write(args.out.join(name), bytes);
     // On the grid of the file that came in, so that both lie on each other in every viewer.
     let source = nifti::read(&bytes)?;
-    write("labels.nii.gz", nifti::write_like(&source, &look.prediction.labels)?)?;
-    write("probabilities.nii.gz", nifti::write_like(&source, &look.prediction.score)?)?;
-    write("entropy.nii.gz", nifti::write_like(&source, &look.prediction.entropy)?)?;
+    write(
+        "labels.nii.gz",
+        nifti::write_like(&source, &look.prediction.labels)?,
+    )?;
+    write(
+        "probabilities.nii.gz",
+        nifti::write_like(&source, &look.prediction.score)?,
+    )?;
+    write(
+        "entropy.nii.gz",
+        nifti::write_like(&source, &look.prediction.entropy)?,
+    )?;
     Ok((report, vec![look]))
 }
 

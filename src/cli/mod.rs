@@ -4,6 +4,7 @@ pub(crate) mod analyser;
 pub(crate) mod analyze;
 pub(crate) mod database;
 pub(crate) mod doctor;
+pub(crate) mod evaluate;
 pub(crate) mod key;
 mod key_slices;
 pub(crate) mod migrate;
