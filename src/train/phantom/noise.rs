@@ -119,7 +119,7 @@ impl Field {
             part[axis] = at - cell as f32;
             let shift = BITS * axis as u32;
             low[axis] = (cell as usize & (CELLS - 1)) << shift;
-            high[axis] = (cell as usize + 1 & (CELLS - 1)) << shift;
+            high[axis] = ((cell as usize + 1) & (CELLS - 1)) << shift;
         }
         let row = |zy: usize| {
             let (a, b) = (self.lattice[zy | low[0]], self.lattice[zy | high[0]]);
@@ -211,7 +211,16 @@ mod tests {
     fn noise_has_mean_zero_variance_one_and_no_jumps() {
         let field = Draw::new(1, 0).field();
         let values: Vec<f32> = (0..40_000u16)
-            .map(|i| field.at([f32::from(i) * 0.37, 3.0, -90.0], 0.9))
+            .map(|i| {
+                field.at(
+                    [
+                        f32::from(i) * 0.37,
+                        f32::from(i / 200) * 0.5,
+                        f32::from(i) * 0.011,
+                    ],
+                    0.9,
+                )
+            })
             .collect();
         let mean = values.iter().sum::<f32>() / 40_000.0;
         let variance = values.iter().map(|v| sq(v - mean)).sum::<f32>() / 40_000.0;
