@@ -20,7 +20,9 @@ struct Cli {
 enum Command {
     Serve(cli::serve::Args),
     Worker(cli::worker::Args),
+    Demo(cli::demo::Args),
     Analyze(cli::analyze::Args),
+    Phantom(cli::phantom::Args),
     Train(cli::train::Args),
     Evaluate(cli::evaluate::Args),
     Model(cli::models::Args),
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         .and_then(|()| match &cli.command {
             Command::Serve(args) => cli::serve::run(args),
             Command::Worker(args) => cli::worker::run(args),
+            Command::Demo(args) => cli::demo::run(args),
+            Command::Phantom(args) => cli::phantom::run(args),
             Command::Analyze(args) => cli::analyze::run(args),
             Command::Train(args) => cli::train::run(args),
             Command::Evaluate(args) => cli::evaluate::run(args),

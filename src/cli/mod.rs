@@ -3,12 +3,14 @@
 pub(crate) mod analyser;
 pub(crate) mod analyze;
 pub(crate) mod database;
+pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod evaluate;
 pub(crate) mod key;
 mod key_slices;
 pub(crate) mod migrate;
 pub(crate) mod models;
+pub(crate) mod phantom;
 pub(crate) mod serve;
 pub(crate) mod train;
 pub(crate) mod worker;

@@ -282,8 +282,8 @@ impl Base {
         let fatty = if surface < skull.scalp { 0.9 } else { -0.25 };
         if y > 14.0 && surface >= skull.scalp {
             // The neck's muscles lie in layers.
-            let layer = ((surface + 3.0 * sheet) / 8.0).rem_euclid(1.0);
-            return if layer < 0.78 {
+            let layer = ((surface + 5.0 * sheet) / 13.0).rem_euclid(1.0);
+            return if layer < 0.84 {
                 self.muscle + 2.0 * grain
             } else {
                 self.fat

@@ -175,7 +175,7 @@ impl Brain {
             atrophy,
             surface_csf: 0.3 + 3.2 * atrophy * draw.within([0.3, 1.0]),
             sulcus_width: draw.within([0.3, 0.7]) + 1.5 * atrophy,
-            sulcus_depth: draw.within([12.0, 22.0]),
+            sulcus_depth: draw.within([15.0, 30.0]),
             fold: draw.within([2.7, 4.0]),
             ventricle: [
                 ventricle * draw.within([0.8, 1.2]),
@@ -364,7 +364,7 @@ impl Brain {
             space: Space::Subarachnoid,
         };
         let parenchyma = |hu: f32| Tissue {
-            hu: hu + 0.8 * slow,
+            hu: hu + 1.2 * slow,
             space: Space::Parenchyma,
         };
         let front = 1.0 + 0.8 * step(-10.0, -60.0, y);
@@ -589,7 +589,7 @@ impl Brain {
         let ax = x.abs();
         let csf = |space| Tissue { hu: self.csf, space };
         let parenchyma = |hu: f32| Tissue {
-            hu: hu + 0.8 * slow,
+            hu: hu + 1.2 * slow,
             space: Space::Parenchyma,
         };
         // Brainstem: midbrain, pons, medulla.

@@ -28,6 +28,33 @@ pub enum GeometryKind {
     Thin,
 }
 
+impl GeometryKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Even,
+        Self::Tilted,
+        Self::Uneven,
+        Self::Oblique,
+        Self::Reversed,
+        Self::Scanner,
+        Self::Thin,
+    ];
+
+    /// Its name on the command line and in `truth.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Even => "even",
+            Self::Tilted => "tilted",
+            Self::Uneven => "uneven",
+            Self::Oblique => "oblique",
+            Self::Reversed => "reversed",
+            Self::Scanner => "scanner",
+            Self::Thin => "thin",
+        }
+    }
+}
+
 /// Rows and columns of a series.
 const MATRIX: usize = 512;
 
@@ -266,19 +293,9 @@ mod tests {
     use super::*;
     use crate::domain::geometry::dot;
 
-    const ALL: [GeometryKind; 7] = [
-        GeometryKind::Even,
-        GeometryKind::Tilted,
-        GeometryKind::Uneven,
-        GeometryKind::Oblique,
-        GeometryKind::Reversed,
-        GeometryKind::Scanner,
-        GeometryKind::Thin,
-    ];
-
     #[test]
     fn every_stack_is_ordered_orthonormal_and_misses_no_slice() {
-        for kind in ALL {
+        for kind in GeometryKind::ALL {
             for seed in 0..20 {
                 let g = geometry(kind, seed, Range::Evaluation);
                 assert!(

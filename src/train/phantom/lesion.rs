@@ -92,7 +92,7 @@ impl Bleed {
             axes: [[0.0; 3]; 3],
             radius: (volume / 4.189).cbrt(),
             hu: draw.within(ranges.blood_hu),
-            ragged: draw.within([0.04, 0.22]),
+            ragged: draw.within([0.05, 0.24]),
             rim_mm: draw.within([1.0, 9.0]),
             rim_hu: draw.within([4.0, 14.0]),
             level: None,
@@ -284,7 +284,8 @@ impl Bleed {
         if f > 1.6 + self.rim_mm / self.radius {
             return None;
         }
-        let edge = f + self.ragged * self.noise.at(p, 1.6 / (self.radius + 3.0));
+        let edge = f + self.ragged
+            * (0.8 * self.noise.at(p, 2.0 / (self.radius + 3.0)) + 0.4 * self.noise.at(p, 0.28));
         if edge < 1.0 {
             let mut hu = self.mottled(p);
             if self.level.is_some_and(|level| p[1] < level) {

@@ -8,7 +8,7 @@
 mod anatomy;
 mod base;
 mod brain;
-//DICOM mod dicom;
+mod dicom;
 mod geometry;
 mod lesion;
 mod noise;
@@ -16,12 +16,14 @@ mod range;
 mod render;
 mod scanner;
 mod skull;
-//DICOM mod truth;
+#[cfg(test)]
+mod tests;
+mod truth;
 
-//DICOM pub use dicom::write_dicom;
+pub use dicom::write_dicom;
 pub use geometry::{GeometryKind, HEAD_CENTER_MM, geometry, training_slices};
 pub use range::Range;
-//DICOM pub use truth::write_truth;
+pub use truth::write_truth;
 
 use crate::domain::failure::FailureClass;
 use crate::domain::finding::Side;

@@ -211,7 +211,16 @@ mod tests {
     fn noise_has_mean_zero_variance_one_and_no_jumps() {
         let field = Draw::new(1, 0).field();
         let values: Vec<f32> = (0..40_000u16)
-            .map(|i| field.at([f32::from(i) * 0.37, 3.0, -90.0], 0.9))
+            .map(|i| {
+                field.at(
+                    [
+                        f32::from(i) * 0.37,
+                        f32::from(i / 200) * 0.5,
+                        f32::from(i) * 0.011,
+                    ],
+                    0.9,
+                )
+            })
             .collect();
         let mean = values.iter().sum::<f32>() / 40_000.0;
         let variance = values.iter().map(|v| sq(v - mean)).sum::<f32>() / 40_000.0;
