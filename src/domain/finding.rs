@@ -11,8 +11,7 @@ use std::collections::BTreeMap;
 pub const SCHEMA: u32 = 1;
 
 /// Shown wherever a person reads a result of a shipped model.
-pub const DISCLAIMER: &str =
-    "Trained on synthetic phantoms only. For research, not for clinical use.";
+pub const DISCLAIMER: &str = "Trained on synthetic phantoms only. For research, not for clinical use.";
 
 /// A side of the patient, relative to the estimated midsagittal plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

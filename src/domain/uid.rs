@@ -97,7 +97,10 @@ mod tests {
 
     #[test]
     fn takes_what_scanners_write_and_refuses_path_tricks() {
-        assert_eq!(Uid::parse("1.2.840.10008.1.2\0").unwrap().as_str(), "1.2.840.10008.1.2");
+        assert_eq!(
+            Uid::parse("1.2.840.10008.1.2\0").unwrap().as_str(),
+            "1.2.840.10008.1.2"
+        );
         assert!(Uid::parse("1.02.3").is_ok());
         for bad in ["", "../1", "1..2", ".1", "1.", "1.2/3", "1.2 3", &"1".repeat(65)] {
             assert!(Uid::parse(bad).is_err(), "{bad}");

@@ -146,7 +146,10 @@ mod tests {
             column_direction: [0.0, tilt.cos(), -tilt.sin()],
             pixel_spacing_mm: [0.5, 0.25],
             planes: [0.0, 4.0, 11.0]
-                .map(|z| SlicePlane { origin_mm: [-10.0, 5.0, z], thickness_mm: 4.0 })
+                .map(|z| SlicePlane {
+                    origin_mm: [-10.0, 5.0, z],
+                    thickness_mm: 4.0,
+                })
                 .to_vec(),
         }
     }
@@ -155,8 +158,7 @@ mod tests {
     fn index_and_lps_are_inverse_on_a_tilted_uneven_stack() {
         let geometry = tilted();
         for slice in 0..3 {
-            let (row, column, off) =
-                geometry.lps_to_voxel(slice, geometry.voxel_to_lps(slice, 2.25, 4.5));
+            let (row, column, off) = geometry.lps_to_voxel(slice, geometry.voxel_to_lps(slice, 2.25, 4.5));
             assert!((row - 2.25).abs() < 1e-9 && (column - 4.5).abs() < 1e-9 && off.abs() < 1e-9);
         }
     }
