@@ -131,7 +131,7 @@ impl Worker {
     /// Runs one job to its end; an error means "again, later".
     async fn job(&self, ticket: Ticket) -> Result<(), String> {
         self.try_job(&ticket).await.map_err(|error| {
-            tracing::warn!(%error, study = ticket.study_instance_uid, attempt = ticket.attempt, "a job will run again");
+            tracing::warn!(%error, study_instance_uid = ticket.study_instance_uid, attempt = ticket.attempt, "a job will run again");
             error.to_string()
         })
     }
@@ -282,19 +282,19 @@ impl Run<'_> {
 
     /// Decides whether a failed run is the end.
     async fn failed(&self, ticket: &Ticket, error: WorkerError) -> Result<(), WorkerError> {
-        let study = self.study.as_str();
+        let study_instance_uid = self.study.as_str();
         match (error.class(), &error) {
             (FailureClass::Input, WorkerError::Analysis(failure)) => {
                 self.end_failed(&failure.code, &failure.text).await
             }
             (FailureClass::Input, _) => self.end_failed("unreadable", &error.to_string()).await,
             (FailureClass::Transient, _) if ticket.is_last() => {
-                tracing::error!(%error, study, "an analysis is given up");
+                tracing::error!(%error, study_instance_uid, "an analysis is given up");
                 self.end_failed("transient", &error.to_string()).await
             }
             (FailureClass::Transient, _) => Err(error),
             (FailureClass::Internal, _) => {
-                tracing::error!(%error, study, "an analysis failed by a fault of ictus");
+                tracing::error!(%error, study_instance_uid, "an analysis failed by a fault of ictus");
                 if self.running.internal_failures + 1 >= INTERNAL_FAILURES || ticket.is_last() {
                     return self.end_failed("internal", &error.to_string()).await;
                 }

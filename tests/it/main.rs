@@ -1,7 +1,17 @@
 //! Integration tests: real components, one binary.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod api;
 mod assemble;
+mod audit;
+mod coverage;
 mod dicom;
 mod private_postgres;
+mod qido;
+mod queue;
+mod receive;
 mod series;
+mod stow;
+mod support;
+mod wado;
+mod web;
