@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
-import { defineConfig } from 'vitest/config';
 import solid from 'vite-plugin-solid';
+import { defineConfig } from 'vitest/config';
 
 const { resolve } = createRequire(import.meta.url);
 

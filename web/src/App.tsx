@@ -27,7 +27,7 @@ export function App() {
       <a class="skip" href="#content">
         {messages.skip}
       </a>
-      <header class="top">
+      <header class="masthead">
         <a class="brand" href="/" onClick={follow}>
           <img src="/icon.svg" alt="" width="26" height="26" />
           {messages.title}

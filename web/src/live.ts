@@ -9,6 +9,7 @@ type Listener = (event: StudyEvent | 'reload') => void;
 
 const listeners = new Set<Listener>();
 const [connected, setConnected] = createSignal(true);
+
 export { connected };
 
 /** Opens the stream for as long as the calling component lives, anew with each key. */

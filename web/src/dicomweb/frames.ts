@@ -128,7 +128,8 @@ export function mustLieOn(frame: Frame, slice: Slice): void {
   const { plane } = frame;
   if (plane.rows !== slice.rows || plane.columns !== slice.columns) throw say(messages.placement.size);
   if (plane.frameOfReferenceUid !== slice.frameOfReferenceUid) throw say(messages.placement.frameOfReference);
-  if (!near(plane.imageOrientationPatient, slice.imageOrientationPatient)) throw say(messages.placement.orientation);
+  if (!near(plane.imageOrientationPatient, slice.imageOrientationPatient))
+    throw say(messages.placement.orientation);
   if (!near(plane.imagePositionPatient, slice.imagePositionPatient)) throw say(messages.placement.position);
   if (!near(plane.pixelSpacingMm, slice.pixelSpacingMm)) throw say(messages.placement.spacing);
 }

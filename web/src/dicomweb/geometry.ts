@@ -67,7 +67,9 @@ function slice(metadata: DicomJson): Slice | null {
   const imagePositionPatient = numbers(metadata, '00200032', 3);
   const pixelSpacingMm = numbers(metadata, '00280030', 2);
   const frames = number(metadata, '00280008') ?? 1;
-  if (!(sopInstanceUid && rows && columns && imageOrientationPatient && imagePositionPatient && pixelSpacingMm)) {
+  if (
+    !(sopInstanceUid && rows && columns && imageOrientationPatient && imagePositionPatient && pixelSpacingMm)
+  ) {
     return null;
   }
   const along = dot(imagePositionPatient, normal(imageOrientationPatient));

@@ -22,6 +22,8 @@ export function number(dataset: DicomJson, tag: string): number | null {
 
 /** Exactly the first `count` values as finite numbers, or null. */
 export function numbers(dataset: DicomJson, tag: string, count: number): number[] | null {
-  const values = dataset[tag]?.Value?.slice(0, count).map((v) => (v === null || v === '' ? Number.NaN : Number(v)));
+  const values = dataset[tag]?.Value?.slice(0, count).map((v) =>
+    v === null || v === '' ? Number.NaN : Number(v),
+  );
   return values?.length === count && values.every(Number.isFinite) ? values : null;
 }

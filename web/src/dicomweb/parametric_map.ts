@@ -6,6 +6,7 @@
  * Source: PS3.3 A.75, C.8.32, C.7.6.16.2.11.
  */
 
+import { messages } from '../ui/messages.ts';
 import {
   type Frame,
   group,
@@ -16,7 +17,6 @@ import {
   readMultiFrame,
 } from './frames.ts';
 import type { Slice } from './geometry.ts';
-import { messages } from '../ui/messages.ts';
 
 const PARAMETRIC_MAP_STORAGE = '1.2.840.10008.5.1.4.1.1.30';
 
@@ -45,7 +45,8 @@ export function readParametricMap(part10: Uint8Array, slices: readonly Slice[]):
       continue;
     }
     mustLieOn(frame, slice);
-    if (placed.bySource.has(frame.sourceUid)) throw new PlacementError(messages.placement.twice(frame.index + 1));
+    if (placed.bySource.has(frame.sourceUid))
+      throw new PlacementError(messages.placement.twice(frame.index + 1));
     const { slope, intercept } = realWorld(object, frame);
     const values = () => {
       const raw = stored(frame.index);
@@ -77,7 +78,8 @@ function storedValues(object: MultiFrame): Stored {
   const integer = dataset.elements.x7fe00010;
   const element = float ?? integer;
   const width = float ? 4 : 2;
-  if (float === undefined && dataset.uint16('x00280100') !== 16) throw new PlacementError(messages.placement.notMap);
+  if (float === undefined && dataset.uint16('x00280100') !== 16)
+    throw new PlacementError(messages.placement.notMap);
   if (element === undefined || element.length < object.frames.length * size * width) {
     throw new PlacementError(messages.placement.short);
   }

@@ -4,6 +4,7 @@
  * Source: PS3.3 A.51, C.8.20; PS3.5 8.2 and annex D.2 for the order of 1-bit pixels.
  */
 
+import { messages } from '../ui/messages.ts';
 import {
   type Frame,
   group,
@@ -14,7 +15,6 @@ import {
   readMultiFrame,
 } from './frames.ts';
 import type { Slice } from './geometry.ts';
-import { messages } from '../ui/messages.ts';
 
 const SEGMENTATION_STORAGE = '1.2.840.10008.5.1.4.1.1.66.4';
 
@@ -70,7 +70,8 @@ export function readSegmentation(part10: Uint8Array, slices: readonly Slice[]): 
 function pixels(object: MultiFrame): Uint8Array {
   const { dataset } = object;
   const binary = dataset.string('x00620001') === 'BINARY' && dataset.uint16('x00280100') === 1;
-  if (object.sopClassUid !== SEGMENTATION_STORAGE || !binary) throw new PlacementError(messages.placement.notBinary);
+  if (object.sopClassUid !== SEGMENTATION_STORAGE || !binary)
+    throw new PlacementError(messages.placement.notBinary);
   const element = dataset.elements.x7fe00010;
   const needed = Math.ceil((object.frames.length * object.rows * object.columns) / 8);
   if (element === undefined || element.length < needed) throw new PlacementError(messages.placement.short);

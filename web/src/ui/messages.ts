@@ -21,12 +21,12 @@ export const messages = {
     request: (id: string) => `(Request ${id}.)`,
     unknown: 'Something failed without saying why.',
     retry: 'Try again',
-    noWebgl: 'The slices cannot be shown in this browser.',
   },
 
   key: {
     title: 'API key',
-    explain: 'This server answers only to those who have a key. It stays in this tab and is forgotten when the tab is closed.',
+    explain:
+      'This server answers only to those who have a key. It stays in this tab and is forgotten when the tab is closed.',
     label: 'Key',
     enter: 'Continue',
   },
@@ -59,8 +59,10 @@ export const messages = {
       score: 'Score',
       uncertainty: 'Uncertainty',
     },
-    scoreHint: 'Highest to lowest 1 to 0. Not calibrated.',
-    count: (shown: number, total: number) => (shown === total ? plural(total, 'study', 'studies') : `${shown} of ${plural(total, 'study', 'studies')}`),
+    count: (shown: number, total: number) =>
+      shown === total
+        ? plural(total, 'study', 'studies')
+        : `${shown} of ${plural(total, 'study', 'studies')}`,
     empty: 'No study has arrived yet. Send one with STOW-RS to /dicom-web/studies.',
     noMatch: 'No study matches the filter.',
     more: 'Show more',
@@ -85,7 +87,8 @@ export const messages = {
     loading: 'Loading the study …',
     loadingImages: 'Loading the slices …',
     noSeries: 'This study holds no CT series that can be shown.',
-    leftOut: (n: number) => `${plural(n, 'image', 'images')} of this series cannot be put in this stack (other orientation or no position) and ${n === 1 ? 'is' : 'are'} not shown.`,
+    leftOut: (n: number) =>
+      `${plural(n, 'image', 'images')} of this series cannot be put in this stack (other orientation or no position) and ${n === 1 ? 'is' : 'are'} not shown.`,
     revised: (revision: number) => `A new result has arrived: revision ${revision}.`,
     superseded: 'A newer result is on its way: this one is superseded.',
     noAnalysis: {
@@ -123,7 +126,6 @@ export const messages = {
     legendLow: '0 · the networks agree',
     legendHigh: '1 · they cannot decide',
     legendNote: 'Entropy of the ensemble. Below 0.05 nothing is drawn.',
-    legendMask: 'Outline: what the networks marked',
     noMap: 'No uncertainty map',
     noMask: 'No mask',
   },
@@ -135,10 +137,13 @@ export const messages = {
         ? `${name} belongs to another series and is not drawn here.`
         : `${name}: ${plural(frames, 'frame', 'frames')} of it belong${frames === 1 ? 's' : ''} to images that are not shown here.`,
     notDicom: 'the object cannot be read as DICOM.',
-    transferSyntax: 'the server sent another transfer syntax than the one asked for (Explicit VR Little Endian).',
+    transferSyntax:
+      'the server sent another transfer syntax than the one asked for (Explicit VR Little Endian).',
     frameCount: (count: number, found: number) => `it says ${count} frames and describes ${found}.`,
-    sources: (frame: number, found: number) => `frame ${frame} references ${found} source images; exactly one was expected.`,
-    differs: (frame: number, what: string) => `frame ${frame} has another ${what} than the image that it references.`,
+    sources: (frame: number, found: number) =>
+      `frame ${frame} references ${found} source images; exactly one was expected.`,
+    differs: (frame: number, what: string) =>
+      `frame ${frame} has another ${what} than the image that it references.`,
     size: 'number of rows or columns',
     orientation: 'orientation',
     position: 'position',
@@ -168,7 +173,7 @@ export const messages = {
     side: 'Side',
     score: 'Score',
     uncertainty: 'Uncertainty',
-    keySlice: (n: number) => `slice ${n}`,
+    keySlice: (n: number) => String(n),
     keySliceLabel: 'Key slice',
     noSlice: 'not in this series',
     notCalibrated: 'not calibrated',

@@ -14,7 +14,10 @@ export function Legend(props: { session: Session }) {
   return (
     <div class="legend">
       <Show when={props.session.mask()}>
-        <Show when={props.session.overlays().masks.size > 0} fallback={<p class="dim">{messages.viewer.noMask}</p>}>
+        <Show
+          when={props.session.overlays().masks.size > 0}
+          fallback={<p class="dim">{messages.viewer.noMask}</p>}
+        >
           <For each={kinds()}>
             {(finding) => (
               <p>
@@ -32,7 +35,10 @@ export function Legend(props: { session: Session }) {
         </Show>
       </Show>
       <Show when={props.session.uncertainty()}>
-        <Show when={props.session.overlays().maps.size > 0} fallback={<p class="dim">{messages.viewer.noMap}</p>}>
+        <Show
+          when={props.session.overlays().maps.size > 0}
+          fallback={<p class="dim">{messages.viewer.noMap}</p>}
+        >
           <p>{messages.viewer.legend}</p>
           <div class="bar" style={{ background: uncertaintyGradient('to right') }} />
           <p class="ends">

@@ -166,7 +166,8 @@ function Notices(props: Props) {
     if (props.leftOut > 0) {
       notices.push({ label: panel.warning, code: '', text: messages.study.leftOut(props.leftOut) });
     }
-    if (props.imageTrouble !== null) notices.push({ label: panel.warning, code: '', text: props.imageTrouble });
+    if (props.imageTrouble !== null)
+      notices.push({ label: panel.warning, code: '', text: props.imageTrouble });
     return notices;
   };
   return (
@@ -176,7 +177,10 @@ function Notices(props: Props) {
           <For each={all()}>
             {({ label, code, text }) => (
               <li class="notice">
-                <strong>{label}</strong> <Show when={code !== ''}><code>{code}</code> </Show>
+                <strong>{label}</strong>{' '}
+                <Show when={code !== ''}>
+                  <code>{code}</code>{' '}
+                </Show>
                 {text}
               </li>
             )}

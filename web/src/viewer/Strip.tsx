@@ -98,7 +98,7 @@ export function Strip(props: { session: Session }) {
       <div
         class="strip-body"
         role="slider"
-        tabindex="0"
+        tabIndex={0}
         aria-orientation="vertical"
         aria-label={messages.viewer.strip}
         aria-valuemin={1}
@@ -112,7 +112,7 @@ export function Strip(props: { session: Session }) {
         }}
         onPointerMove={point}
       >
-        <canvas ref={canvas} aria-hidden="true" />
+        <canvas ref={canvas} />
       </div>
       <p aria-hidden="true">
         <span style={{ color: css(props.session.colour(props.session.findings()[0])) }}>

@@ -185,7 +185,8 @@ export default function StudyPage(props: { uid: string }) {
                 when={session.slices().length > 0}
                 fallback={
                   <p class="wait">
-                    {imageTrouble() ?? (series() === null ? messages.study.noSeries : messages.study.loadingImages)}
+                    {imageTrouble() ??
+                      (series() === null ? messages.study.noSeries : messages.study.loadingImages)}
                   </p>
                 }
               >

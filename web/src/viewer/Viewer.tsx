@@ -8,9 +8,9 @@ import { messages } from '../ui/messages.ts';
 import { Trouble } from '../ui/Trouble.tsx';
 import { Legend } from './Legend.tsx';
 import { Painter, type Shown } from './painter.ts';
+import { Strip } from './Strip.tsx';
 import type { Session } from './session.ts';
 import type { StackView } from './stack.ts';
-import { Strip } from './Strip.tsx';
 import { Toolbar } from './Toolbar.tsx';
 
 /** Wheel distance that makes a step: one notch of a mouse, a short stroke on a touchpad. */
@@ -136,14 +136,16 @@ export function Viewer(props: { study: string; name: string; session: Session })
           role="application"
           aria-label={messages.viewer.label}
           // biome-ignore lint/a11y/noNoninteractiveTabindex: an application takes the focus, so that its keys are announced.
-          tabindex="0"
+          tabIndex={0}
           data-shown={session.shown() ?? ''}
           data-uid={slice()?.sopInstanceUid ?? ''}
           data-window={`${Math.round(session.window().width)}/${Math.round(session.window().level)}`}
         >
           <div class="picture" ref={element} onPointerMove={point} onPointerLeave={() => setHu(null)} />
-          <canvas class="over" data-layer="uncertainty" ref={mapCanvas} aria-hidden="true" />
-          <canvas class="over" data-layer="mask" ref={maskCanvas} aria-hidden="true" />
+          <div aria-hidden="true">
+            <canvas class="over" data-layer="uncertainty" ref={mapCanvas} />
+            <canvas class="over" data-layer="mask" ref={maskCanvas} />
+          </div>
           <div class="labels" aria-hidden="true">
             <p class="tl">
               <strong>{props.name}</strong>

@@ -8,7 +8,12 @@ export function outline(mask: Uint8Array, rows: number, columns: number): Segmen
   const set = (r: number, c: number) =>
     r >= 0 && c >= 0 && r < rows && c < columns && mask[r * columns + c] !== 0;
   const segments: Segment[] = [];
-  const join = (lines: number, length: number, edge: (line: number, at: number) => boolean, put: (line: number, from: number, to: number) => void) => {
+  const join = (
+    lines: number,
+    length: number,
+    edge: (line: number, at: number) => boolean,
+    put: (line: number, from: number, to: number) => void,
+  ) => {
     for (let line = 0; line <= lines; line++) {
       let from = -1;
       for (let at = 0; at <= length; at++) {

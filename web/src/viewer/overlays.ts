@@ -4,8 +4,8 @@
  * An object that cannot be placed with certainty is not drawn at all, and a sentence says so.
  */
 
-import type { Analysis } from '../api/model.ts';
 import { sentence } from '../api/client.ts';
+import type { Analysis } from '../api/model.ts';
 import { retrieve } from '../dicomweb/client.ts';
 import type { Placed } from '../dicomweb/frames.ts';
 import type { Slice } from '../dicomweb/geometry.ts';
@@ -29,7 +29,11 @@ export interface Overlays {
 export const NO_OVERLAYS: Overlays = { masks: new Map(), maps: new Map(), doubtCm2: new Map(), refused: [] };
 
 /** Fetches, checks and places the mask and the uncertainty map. */
-export async function loadOverlays(study: string, analysis: Analysis, slices: readonly Slice[]): Promise<Overlays> {
+export async function loadOverlays(
+  study: string,
+  analysis: Analysis,
+  slices: readonly Slice[],
+): Promise<Overlays> {
   const refused: string[] = [];
   async function place<T>(
     object: Analysis['seg'],

@@ -40,6 +40,9 @@ const TABLE = Array.from({ length: STEPS }, (_, i) => {
   return { colour: uncertaintyColour(value), alpha: uncertaintyAlpha(value) };
 });
 
+/** How opaque the fill of a mask is at most: what lies below must stay visible. */
+const FILL = 0.6;
+
 /** How many slices' drawings are kept. */
 const KEPT = 24;
 
@@ -104,13 +107,19 @@ export class Painter {
             for (let i = 0; i < bits.length; i++) if (bits[i]) put(data, i, look.colour(segment), 1);
           }
         }),
-        outlines: unpacked.map(({ bits, rows, columns, segment }) => ({ segment, lines: outline(bits, rows, columns) })),
+        outlines: unpacked.map(({ bits, rows, columns, segment }) => ({
+          segment,
+          lines: outline(bits, rows, columns),
+        })),
       };
     });
     place(context, affine);
-    context.globalAlpha = look.opacity * 0.6;
-    context.drawImage(drawing.fill, 0, 0);
-    context.globalAlpha = 1;
+    // Over the map only the outline is drawn: a fill would hide the doubt inside a finding.
+    if (!look.uncertainty) {
+      context.globalAlpha = look.opacity * FILL;
+      context.drawImage(drawing.fill, 0, 0);
+      context.globalAlpha = 1;
+    }
     const pixel = Math.hypot(affine[0], affine[1]);
     for (const { segment, lines } of drawing.outlines) {
       const width = segment === look.chosen ? 3 : 1.75;

@@ -81,7 +81,13 @@ export class StackView {
   }
 
   /** Shows slices of a series, `first` at once and the others as they come, nearest first. */
-  async show(study: string, series: string, slices: readonly Slice[], first: number, window: Window): Promise<void> {
+  async show(
+    study: string,
+    series: string,
+    slices: readonly Slice[],
+    first: number,
+    window: Window,
+  ): Promise<void> {
     this.#slices = slices;
     this.#imageIds = slices.map((slice) => {
       const id = `wadors:${location.origin}${framePath(study, series, slice.sopInstanceUid)}`;
@@ -131,13 +137,18 @@ export class StackView {
     if (slice === undefined || image === undefined) return null;
     // vtk puts pixel centres on whole numbers, so the outer edges are at −½ and n − ½.
     const canvas = (column: number, row: number) => {
-      const [x, y, z] = image.indexToWorld?.([column - 0.5, row - 0.5, 0]) as [number, number, number];
-      return this.#viewport.worldToCanvas([x, y, z]);
+      const world = image.indexToWorld?.([column - 0.5, row - 0.5, 0]) ?? [
+        Number.NaN,
+        Number.NaN,
+        Number.NaN,
+      ];
+      return this.#viewport.worldToCanvas(world as [number, number, number]);
     };
     const [x0, y0] = canvas(0, 0);
     const [x1, y1] = canvas(slice.columns, 0);
     const [x2, y2] = canvas(0, slice.rows);
     const { columns, rows } = slice;
+    if (![x0, y0, x1, y1, x2, y2].every(Number.isFinite)) return null;
     const affine: Affine = [
       (x1 - x0) / columns,
       (y1 - y0) / columns,
@@ -187,7 +198,8 @@ export class StackView {
 
   /** Left button: window; right button or Ctrl: zoom; middle button or Shift: pan. */
   #drag(down: PointerEvent): void {
-    const act = down.button === 1 || down.shiftKey ? 'pan' : down.button === 2 || down.ctrlKey ? 'zoom' : 'window';
+    const act =
+      down.button === 1 || down.shiftKey ? 'pan' : down.button === 2 || down.ctrlKey ? 'zoom' : 'window';
     let { clientX, clientY } = down;
     const move = (event: PointerEvent) => {
       const [dx, dy] = [event.clientX - clientX, event.clientY - clientY];

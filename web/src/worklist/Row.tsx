@@ -4,7 +4,7 @@ import { Show } from 'solid-js';
 import type { Study } from '../api/model.ts';
 import { follow, go, studyPath } from '../router.ts';
 import { Badge } from '../ui/Badge.tsx';
-import { dicomDate, dicomTime, millilitres, moment, personName, since, unit } from '../ui/format.ts';
+import { DASH, dicomDate, dicomTime, millilitres, moment, personName, since, unit } from '../ui/format.ts';
 import { messages } from '../ui/messages.ts';
 
 export function Row(props: { study: Study; now: number }) {
@@ -17,9 +17,10 @@ export function Row(props: { study: Study; now: number }) {
     [dicomDate(props.study.study_date), dicomTime(props.study.study_time), props.study.accession_number]
       .filter(Boolean)
       .join(' · ');
+  /** Before there is an answer, a count of 0 would say more than is known. */
+  const answered = () => ['flagged', 'uncertain', 'not_flagged'].includes(props.study.state);
   return (
     // The link in the row is what keyboard and screen reader use; a click anywhere else in the row is a convenience.
-    // biome-ignore lint/a11y/useKeyWithClickEvents: the link inside takes Enter.
     <tr
       data-state={props.study.state}
       data-study={props.study.study_instance_uid}
@@ -49,7 +50,7 @@ export function Row(props: { study: Study; now: number }) {
         </time>
         <small>{messages.worklist.images(props.study.instance_count)}</small>
       </td>
-      <td class="num">{props.study.findings ?? '–'}</td>
+      <td class="num">{answered() ? (props.study.findings ?? DASH) : DASH}</td>
       <td class="num">{millilitres(props.study.volume_ml)}</td>
       <td class="num">{unit(props.study.score)}</td>
       <td class="num">{unit(props.study.uncertainty)}</td>

@@ -48,7 +48,9 @@ export function WorklistPage() {
   };
   const hear = (event: StudyEvent | 'reload') => {
     const index =
-      event === 'reload' ? -1 : list.studies.findIndex((s) => s.study_instance_uid === event.study_instance_uid);
+      event === 'reload'
+        ? -1
+        : list.studies.findIndex((s) => s.study_instance_uid === event.study_instance_uid);
     // Progress alone changes neither the order nor anything else in the row.
     if (event !== 'reload' && index >= 0 && list.studies[index]?.state === event.state && event.progress) {
       setList('studies', index, 'progress', event.progress);
@@ -119,10 +121,15 @@ export function WorklistPage() {
       <Show when={trouble()} keyed>
         {(text) => <Trouble text={text} retry={load} />}
       </Show>
-      <Show when={loaded()} fallback={<p class="wait">{trouble() === null ? messages.worklist.loading : ''}</p>}>
+      <Show
+        when={loaded()}
+        fallback={<p class="wait">{trouble() === null ? messages.worklist.loading : ''}</p>}
+      >
         <Show
           when={shown().length > 0}
-          fallback={<p class="wait">{list.total === 0 ? messages.worklist.empty : messages.worklist.noMatch}</p>}
+          fallback={
+            <p class="wait">{list.total === 0 ? messages.worklist.empty : messages.worklist.noMatch}</p>
+          }
         >
           <div class="scroll">
             <table>
