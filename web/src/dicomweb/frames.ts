@@ -9,7 +9,7 @@
 
 import dicomParser, { type DataSet } from 'dicom-parser';
 import { messages } from '../ui/messages.ts';
-import { EXPLICIT_LITTLE_ENDIAN } from './client.ts';
+import { EXPLICIT_LITTLE_ENDIAN, RLE_LOSSLESS } from './client.ts';
 import { near, type Plane, type Slice } from './geometry.ts';
 
 /** Why an overlay is not drawn, in a sentence. */
@@ -31,6 +31,8 @@ export interface Frame {
 export interface MultiFrame {
   dataset: DataSet;
   sopClassUid: string;
+  /** Explicit VR Little Endian or RLE Lossless. */
+  transferSyntaxUid: string;
   shared: DataSet | null;
   frames: Frame[];
   rows: number;
@@ -80,7 +82,8 @@ export function readMultiFrame(part10: Uint8Array): MultiFrame {
   } catch {
     throw new PlacementError(messages.placement.notDicom);
   }
-  if (dataset.string(TAG.transferSyntaxUid) !== EXPLICIT_LITTLE_ENDIAN) {
+  const transferSyntaxUid = dataset.string(TAG.transferSyntaxUid) ?? '';
+  if (transferSyntaxUid !== EXPLICIT_LITTLE_ENDIAN && transferSyntaxUid !== RLE_LOSSLESS) {
     throw new PlacementError(messages.placement.transferSyntax);
   }
   const count = dataset.intString(TAG.numberOfFrames) ?? 0;
@@ -109,7 +112,15 @@ export function readMultiFrame(part10: Uint8Array): MultiFrame {
       },
     };
   });
-  return { dataset, sopClassUid: dataset.string(TAG.sopClassUid) ?? '', shared, frames, rows, columns };
+  return {
+    dataset,
+    sopClassUid: dataset.string(TAG.sopClassUid) ?? '',
+    transferSyntaxUid,
+    shared,
+    frames,
+    rows,
+    columns,
+  };
 }
 
 function sourceUid(derivation: DataSet | null, index: number): string {

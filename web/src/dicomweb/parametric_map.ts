@@ -1,12 +1,14 @@
 /**
  * A Parametric Map → real-world values on each source image.
  *
- * Stored values are 16-bit with a linear real-world value mapping, or 32-bit float.
+ * Stored values are 16-bit, plain or RLE Lossless, or 32-bit float; a linear mapping turns them into real-world values.
  *
  * Source: PS3.3 A.75, C.8.32, C.7.6.16.2.11.
  */
 
+import type { Element } from 'dicom-parser';
 import { messages } from '../ui/messages.ts';
+import { RLE_LOSSLESS } from './client.ts';
 import {
   type Frame,
   group,
@@ -17,6 +19,7 @@ import {
   readMultiFrame,
 } from './frames.ts';
 import type { Slice } from './geometry.ts';
+import { decodeRle16 } from './rle.ts';
 
 const PARAMETRIC_MAP_STORAGE = '1.2.840.10008.5.1.4.1.1.30';
 
@@ -59,7 +62,7 @@ export function readParametricMap(part10: Uint8Array, slices: readonly Slice[]):
   return placed;
 }
 
-/** The linear mapping of a frame; float maps may do without. */
+/** The linear mapping of a frame. */
 function realWorld(object: MultiFrame, frame: Frame): { slope: number; intercept: number } {
   const mapping = group(object, frame, 'x00409096');
   const slope = mapping?.double('x00409225');
@@ -71,24 +74,39 @@ function realWorld(object: MultiFrame, frame: Frame): { slope: number; intercept
 }
 
 function storedValues(object: MultiFrame): Stored {
-  const { dataset } = object;
+  const { dataset, transferSyntaxUid } = object;
   const size = object.rows * object.columns;
-  const bytes = dataset.byteArray as Uint8Array;
   const float = dataset.elements.x7fe00008;
   const integer = dataset.elements.x7fe00010;
-  const element = float ?? integer;
-  const width = float ? 4 : 2;
   if (float === undefined && dataset.uint16('x00280100') !== 16)
     throw new PlacementError(messages.placement.notMap);
+  const signed = dataset.uint16('x00280103') === 1;
+  if (transferSyntaxUid === RLE_LOSSLESS) {
+    const frames = compressedFrames(object, integer);
+    return (index) => {
+      const pixels = decodeRle16(frames[index] ?? new Uint8Array(), size);
+      if (pixels === null) throw new PlacementError(messages.placement.compressed(index + 1));
+      return signed ? new Int16Array(pixels.buffer) : pixels;
+    };
+  }
+  const element = float ?? integer;
+  const width = float ? 4 : 2;
   if (element === undefined || element.length < object.frames.length * size * width) {
     throw new PlacementError(messages.placement.short);
   }
   // A copy starts at an even address, which a view into the file need not; browsers run on little-endian machines only.
-  const copy = (frame: number) => {
-    const start = element.dataOffset + frame * size * width;
-    return bytes.slice(start, start + size * width).buffer as ArrayBuffer;
+  const copy = (index: number) => {
+    const start = element.dataOffset + index * size * width;
+    return (dataset.byteArray as Uint8Array).slice(start, start + size * width).buffer as ArrayBuffer;
   };
-  if (float) return (frame) => new Float32Array(copy(frame));
-  const signed = dataset.uint16('x00280103') === 1;
-  return (frame) => (signed ? new Int16Array(copy(frame)) : new Uint16Array(copy(frame)));
+  if (float) return (index) => new Float32Array(copy(index));
+  return (index) => (signed ? new Int16Array(copy(index)) : new Uint16Array(copy(index)));
+}
+
+/** The fragments: in RLE, one a frame (PS3.5 A.4.2). */
+function compressedFrames({ dataset, frames }: MultiFrame, element: Element | undefined): Uint8Array[] {
+  const bytes = dataset.byteArray as Uint8Array;
+  const fragments = element?.fragments ?? [];
+  if (fragments.length !== frames.length) throw new PlacementError(messages.placement.short);
+  return fragments.map(({ position, length }) => bytes.subarray(position, position + length));
 }

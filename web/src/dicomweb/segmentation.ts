@@ -5,6 +5,7 @@
  */
 
 import { messages } from '../ui/messages.ts';
+import { EXPLICIT_LITTLE_ENDIAN } from './client.ts';
 import {
   type Frame,
   group,
@@ -69,8 +70,9 @@ export function readSegmentation(part10: Uint8Array, slices: readonly Slice[]): 
 
 function pixels(object: MultiFrame): Uint8Array {
   const { dataset } = object;
+  const native = object.transferSyntaxUid === EXPLICIT_LITTLE_ENDIAN;
   const binary = dataset.string('x00620001') === 'BINARY' && dataset.uint16('x00280100') === 1;
-  if (object.sopClassUid !== SEGMENTATION_STORAGE || !binary)
+  if (object.sopClassUid !== SEGMENTATION_STORAGE || !binary || !native)
     throw new PlacementError(messages.placement.notBinary);
   const element = dataset.elements.x7fe00010;
   const needed = Math.ceil((object.frames.length * object.rows * object.columns) / 8);

@@ -48,7 +48,9 @@ export const messages = {
   worklist: {
     title: 'Worklist',
     filter: 'Filter',
-    filterHint: 'Name, ID, accession, description or state',
+    filterHint: 'Name, ID, accession or description',
+    state: 'State',
+    anyState: 'Any state',
     columns: {
       state: 'State',
       patient: 'Patient',
@@ -138,7 +140,7 @@ export const messages = {
         : `${name}: ${plural(frames, 'frame', 'frames')} of it belong${frames === 1 ? 's' : ''} to images that are not shown here.`,
     notDicom: 'the object cannot be read as DICOM.',
     transferSyntax:
-      'the server sent another transfer syntax than the one asked for (Explicit VR Little Endian).',
+      'the server sent another transfer syntax than those asked for (Explicit VR Little Endian, RLE Lossless).',
     frameCount: (count: number, found: number) => `it says ${count} frames and describes ${found}.`,
     sources: (frame: number, found: number) =>
       `frame ${frame} references ${found} source images; exactly one was expected.`,
@@ -152,6 +154,7 @@ export const messages = {
     twice: (frame: number) => `frame ${frame} repeats an image that already has one.`,
     segment: (frame: number) => `frame ${frame} names no segment.`,
     mapping: (frame: number) => `frame ${frame} has no linear real-world value mapping.`,
+    compressed: (frame: number) => `frame ${frame} cannot be decompressed.`,
     notBinary: 'it is not a binary segmentation with one bit a pixel.',
     notMap: 'it is not a parametric map of 16-bit or float pixels.',
     short: 'its pixel data are shorter than its frames.',

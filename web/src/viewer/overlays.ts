@@ -50,11 +50,18 @@ export async function loadOverlays(
       return new Map();
     }
   }
+  let doubtCm2 = new Map<string, number>();
+  // Every frame is decoded here once, so that one that cannot be is found before anything is drawn.
+  const readMap = (bytes: Uint8Array) => {
+    const placed = readParametricMap(bytes, slices);
+    doubtCm2 = doubt(placed.bySource, slices);
+    return placed;
+  };
   const [masks, maps] = await Promise.all([
     place(analysis.seg, messages.viewer.mask, readSegmentation),
-    place(analysis.pm, messages.viewer.uncertainty, readParametricMap),
+    place(analysis.pm, messages.viewer.uncertainty, readMap),
   ]);
-  return { masks, maps, doubtCm2: doubt(maps, slices), refused };
+  return { masks, maps, doubtCm2, refused };
 }
 
 function doubt(maps: Map<string, MapFrame>, slices: readonly Slice[]): Map<string, number> {

@@ -4,7 +4,7 @@ import { createEffect, createMemo, createSignal, For, onCleanup, Show } from 'so
 import { createStore, reconcile } from 'solid-js/store';
 import { getWorklist, sentence } from '../api/client.ts';
 import { keyVersion, keyWanted } from '../api/key.ts';
-import type { Study, StudyEvent } from '../api/model.ts';
+import type { State, Study, StudyEvent } from '../api/model.ts';
 import { onLive } from '../live.ts';
 import { Help } from '../ui/Help.tsx';
 import { onKeys } from '../ui/keyboard.ts';
@@ -23,6 +23,7 @@ export function WorklistPage() {
   const [loaded, setLoaded] = createSignal(false);
   const [trouble, setTrouble] = createSignal<string | null>(null);
   const [query, setQuery] = createSignal('');
+  const [state, setState] = createSignal<State | null>(null);
   const [limit, setLimit] = createSignal(PAGE);
   const [now, setNow] = createSignal(Date.now());
   const [help, setHelp] = createSignal(false);
@@ -70,7 +71,7 @@ export function WorklistPage() {
     document.title = `${messages.worklist.title} · ${messages.title}`;
   });
 
-  const shown = createMemo(() => filterStudies(list.studies, query()));
+  const shown = createMemo(() => filterStudies(list.studies, query(), state()));
   const flagged = () => list.studies.filter((s) => s.state === 'flagged').length;
 
   /** Moves the focus by rows; the focused link is what Enter opens. */
@@ -114,6 +115,15 @@ export function WorklistPage() {
             onInput={(event) => setQuery(event.currentTarget.value)}
           />
         </label>
+        <select
+          aria-label={messages.worklist.state}
+          onChange={(event) => setState((event.currentTarget.value || null) as State | null)}
+        >
+          <option value="">{messages.worklist.anyState}</option>
+          <For each={Object.entries(messages.state)}>
+            {([value, name]) => <option value={value}>{name}</option>}
+          </For>
+        </select>
         <button type="button" aria-keyshortcuts="?" onClick={() => setHelp(true)}>
           {messages.help.open} <kbd>?</kbd>
         </button>
