@@ -278,6 +278,29 @@ describe('a flagged study', () => {
   });
 });
 
+describe('a study that is open', () => {
+  it('is loaded again when a new revision arrives, and says so', async () => {
+    const detail = await study(one('flagged'));
+    const { analysis } = detail;
+    if (analysis === null) throw new Error('a flagged study without an analysis');
+    const revised = { ...detail, analysis: { ...analysis, id: 'another', revision: analysis.revision + 1 } };
+    const event = { study_instance_uid: detail.study_instance_uid, state: 'flagged', progress: null };
+    let opened = () => {};
+    const isOpen = new Promise<void>((resolve) => {
+      opened = resolve;
+    });
+    await context.route('**/api/events', async (route) => {
+      await isOpen;
+      const body = `event: study\ndata: ${JSON.stringify(event)}\n\n`;
+      await route.fulfill({ contentType: 'text/event-stream', body });
+    });
+    await openStudy(context, page, detail.study_instance_uid);
+    await context.route('**/api/studies/*', (route) => route.fulfill({ json: revised }));
+    opened();
+    await page.getByText(messages.study.revised(analysis.revision + 1)).waitFor();
+  });
+});
+
 describe('a study that is not flagged', () => {
   it('shows its slices without a mask, and does not call it clear', async () => {
     const detail = await study(one('not_flagged'));

@@ -1,12 +1,13 @@
 /** The frame of every page: name, connection, disclaimer, key prompt. */
 
-import { createEffect, createSignal, lazy, Show, Suspense } from 'solid-js';
-import { getVersion } from './api/client.ts';
+import { createEffect, createSignal, ErrorBoundary, lazy, Show, Suspense } from 'solid-js';
+import { getVersion, sentence } from './api/client.ts';
 import { keyVersion, keyWanted } from './api/key.ts';
 import { connected, startLive } from './live.ts';
 import { follow, studyUid } from './router.ts';
 import { KeyPrompt } from './ui/KeyPrompt.tsx';
 import { messages } from './ui/messages.ts';
+import { Trouble } from './ui/Trouble.tsx';
 import { WorklistPage } from './worklist/WorklistPage.tsx';
 
 // The viewer is megabytes; the worklist must not wait for it.
@@ -46,9 +47,13 @@ export function App() {
       <main id="content">
         <Show when={studyUid()} keyed fallback={<WorklistPage />}>
           {(uid) => (
-            <Suspense fallback={<p class="wait">{messages.study.loading}</p>}>
-              <StudyPage uid={uid} />
-            </Suspense>
+            <ErrorBoundary
+              fallback={(error) => <Trouble text={sentence(error)} retry={() => location.reload()} />}
+            >
+              <Suspense fallback={<p class="wait">{messages.study.loading}</p>}>
+                <StudyPage uid={uid} />
+              </Suspense>
+            </ErrorBoundary>
           )}
         </Show>
       </main>

@@ -81,6 +81,7 @@ async function run(listener: EventListener, signal: AbortSignal): Promise<void> 
         if (done) break;
         for (const { event, data } of parser.push(value)) {
           if (event === 'study') tell(listener, data);
+          if (event === 'missed') listener.opened();
         }
       }
     } catch (error) {

@@ -8,6 +8,7 @@ export type State = 'arriving' | 'analysing' | 'flagged' | 'not_flagged' | 'unce
 
 export interface Progress {
   done: number;
+  /** 0 until the worker knows. */
   total: number;
 }
 
@@ -48,7 +49,8 @@ export interface Series {
   series_description: string | null;
   instance_count: number;
   origin: string;
-  chosen: boolean;
+  /** Whether the current analysis used it; null before there is one. */
+  chosen: boolean | null;
   reason: string | null;
 }
 

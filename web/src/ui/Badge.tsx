@@ -20,14 +20,10 @@ export function Badge(props: { state: State; progress?: Progress | null }) {
         <path d={SHAPES[props.state]} />
       </svg>
       {messages.state[props.state] ?? props.state}
-      <Show when={props.state === 'analysing' && props.progress} keyed>
+      <Show when={props.state === 'analysing' && (props.progress?.total ?? 0) > 0 && props.progress} keyed>
         {(progress) => (
           <>
-            <progress
-              max={Math.max(progress.total, 1)}
-              value={progress.done}
-              aria-label={messages.state.analysing}
-            />
+            <progress max={progress.total} value={progress.done} aria-label={messages.state.analysing} />
             <span class="num">{messages.worklist.slices(progress.done, progress.total)}</span>
           </>
         )}

@@ -27,7 +27,7 @@ export function Panel(props: Props) {
               <p class="notice">{messages.study.superseded}</p>
             </Show>
             <Answers analysis={analysis} />
-            <Findings session={props.session} />
+            <Findings analysis={analysis} session={props.session} />
           </>
         )}
       </Show>
@@ -95,15 +95,18 @@ function Answers(props: { analysis: Analysis }) {
   );
 }
 
-function Findings(props: { session: Session }) {
+function Findings(props: { analysis: Analysis; session: Session }) {
+  const evaluated = () => props.analysis.report.answers.some(({ answer }) => answer !== 'not_evaluated');
   return (
     <Part title={panel.findings} name="findings">
       <Show
         when={props.session.findings().length > 0}
         fallback={
-          <p>
-            {panel.none} <span class="dim">{panel.noneNote}</span>
-          </p>
+          <Show when={evaluated()} fallback={<p>{panel.notEvaluated}</p>}>
+            <p>
+              {panel.none} <span class="dim">{panel.noneNote}</span>
+            </p>
+          </Show>
         }
       >
         <ul class="findings">
@@ -209,8 +212,8 @@ function SeriesList(props: { study: StudyDetail; session: Session; onPick: (seri
                   <Show when={isShown()}>
                     <span class="tag">{panel.shown}</span>
                   </Show>
-                  <Show when={series.origin === 'received'}>
-                    <span class="tag" data-on={series.chosen}>
+                  <Show when={series.origin === 'received' && series.chosen !== null}>
+                    <span class="tag" data-on={series.chosen === true}>
                       {series.chosen ? panel.chosen : panel.notChosen}
                     </span>
                   </Show>

@@ -1,6 +1,6 @@
 /** `/study/{uid}`: the original slices of the chosen series, with what the analysis said about them. */
 
-import { createEffect, createMemo, createSignal, on, onCleanup, Show } from 'solid-js';
+import { batch, createEffect, createMemo, createSignal, on, onCleanup, Show } from 'solid-js';
 import { getStudy, sentence } from '../api/client.ts';
 import { keyVersion, keyWanted } from '../api/key.ts';
 import type { StudyDetail } from '../api/model.ts';
@@ -36,9 +36,13 @@ export default function StudyPage(props: { uid: string }) {
   // Cornerstone is fetched while the study is, not after it.
   void import('./stack.ts').catch(() => undefined);
 
+  let loads = 0;
   const load = async () => {
+    const mine = ++loads;
     try {
       const next = await getStudy(props.uid);
+      // An answer that was overtaken by a later request is old.
+      if (mine !== loads) return;
       const before = study()?.analysis;
       setStudy(next);
       setTrouble(null);
@@ -96,15 +100,11 @@ export default function StudyPage(props: { uid: string }) {
         (metadata) => {
           if (!current) return;
           const { slices, leftOut: others } = stack(metadata);
-          const same = session.series() === uid;
-          session.setOverlays(NO_OVERLAYS);
-          session.setSeries(uid);
-          session.setSlices(slices);
-          setLeftOut(others);
-          setImageTrouble(slices.length === 0 ? messages.study.noSeries : null);
-          const [first] = session.findings();
-          const key = first === undefined ? null : session.sliceOf(first);
-          if (!same) session.go(key ?? Math.floor(slices.length / 2));
+          batch(() => {
+            setLeftOut(others);
+            setImageTrouble(slices.length === 0 ? messages.study.noSeries : null);
+            session.use(uid, slices);
+          });
         },
         (error) => current && setImageTrouble(keyWanted() ? null : sentence(error)),
       );
@@ -121,7 +121,7 @@ export default function StudyPage(props: { uid: string }) {
       onCleanup(() => {
         current = false;
       });
-      void loadOverlays(props.uid, analysis, slices).then((overlays) => {
+      void loadOverlays(props.uid, analysis, slices, (overlays) => {
         if (current) session.setOverlays(overlays);
       });
     }),

@@ -5,7 +5,7 @@
  */
 
 import { sentence } from '../api/client.ts';
-import type { Analysis } from '../api/model.ts';
+import type { Analysis, ObjectReference } from '../api/model.ts';
 import { retrieve } from '../dicomweb/client.ts';
 import type { Placed } from '../dicomweb/frames.ts';
 import type { Slice } from '../dicomweb/geometry.ts';
@@ -28,50 +28,68 @@ export interface Overlays {
 
 export const NO_OVERLAYS: Overlays = { masks: new Map(), maps: new Map(), doubtCm2: new Map(), refused: [] };
 
-/** Fetches, checks and places the mask and the uncertainty map. */
+/**
+ * Fetches, checks and places the mask and the uncertainty map, and hands over what there is after each.
+ *
+ * Frames of the map are all decoded once here, so that one that cannot be is found before any is drawn.
+ */
 export async function loadOverlays(
   study: string,
   analysis: Analysis,
   slices: readonly Slice[],
-): Promise<Overlays> {
-  const refused: string[] = [];
+  take: (overlays: Overlays) => void,
+): Promise<void> {
+  let overlays = NO_OVERLAYS;
+  const refuse = (text: string) => ({ refused: [...overlays.refused, text] });
   async function place<T>(
-    object: Analysis['seg'],
+    object: ObjectReference | null,
     name: string,
-    read: (bytes: Uint8Array, slices: readonly Slice[]) => Placed<T>,
-  ): Promise<Map<string, T>> {
-    if (object === null) return new Map();
+    read: (bytes: Uint8Array) => Placed<T>,
+    use: (bySource: Map<string, T>) => Partial<Overlays> | Promise<Partial<Overlays>>,
+  ): Promise<void> {
+    if (object === null) return;
     try {
-      const { bySource, elsewhere } = read(await retrieve(study, object), slices);
-      if (elsewhere > 0) refused.push(messages.placement.elsewhere(name, elsewhere, bySource.size === 0));
-      return bySource;
+      const { bySource, elsewhere } = read(await retrieve(study, object));
+      const used = await use(bySource);
+      const note =
+        elsewhere > 0 ? refuse(messages.placement.elsewhere(name, elsewhere, bySource.size === 0)) : {};
+      overlays = { ...overlays, ...used, ...note };
     } catch (error) {
-      refused.push(messages.placement.refused(name, sentence(error)));
-      return new Map();
+      overlays = { ...overlays, ...refuse(messages.placement.refused(name, sentence(error))) };
     }
+    take(overlays);
   }
-  let doubtCm2 = new Map<string, number>();
-  // Every frame is decoded here once, so that one that cannot be is found before anything is drawn.
-  const readMap = (bytes: Uint8Array) => {
-    const placed = readParametricMap(bytes, slices);
-    doubtCm2 = doubt(placed.bySource, slices);
-    return placed;
-  };
-  const [masks, maps] = await Promise.all([
-    place(analysis.seg, messages.viewer.mask, readSegmentation),
-    place(analysis.pm, messages.viewer.uncertainty, readMap),
+  await Promise.all([
+    place(
+      analysis.seg,
+      messages.viewer.mask,
+      (bytes) => readSegmentation(bytes, slices),
+      (masks) => ({ masks }),
+    ),
+    place(
+      analysis.pm,
+      messages.viewer.uncertainty,
+      (bytes) => readParametricMap(bytes, slices),
+      async (maps) => ({ maps, doubtCm2: await doubt(maps, slices) }),
+    ),
   ]);
-  return { masks, maps, doubtCm2, refused };
 }
 
-function doubt(maps: Map<string, MapFrame>, slices: readonly Slice[]): Map<string, number> {
+/** How long the page may stand still for decoding. */
+const STILL_MS = 12;
+
+async function doubt(maps: Map<string, MapFrame>, slices: readonly Slice[]): Promise<Map<string, number>> {
   const areas = new Map<string, number>();
+  let begun = performance.now();
   for (const slice of slices) {
     const map = maps.get(slice.sopInstanceUid);
     if (map === undefined) continue;
     let pixels = 0;
     for (const value of map.values()) if (value >= DOUBT_FROM) pixels++;
     areas.set(slice.sopInstanceUid, pixels * pixelCm2(slice));
+    if (performance.now() - begun < STILL_MS) continue;
+    await new Promise((resolve) => setTimeout(resolve));
+    begun = performance.now();
   }
   return areas;
 }

@@ -36,6 +36,18 @@ export function createSession(study: () => StudyDetail | null) {
     return told ? finding.key_slice : null;
   };
 
+  /** Takes the slices of a series; the reader stays where he was, or starts at the key slice of the first finding. */
+  const use = (uid: string, next: readonly Slice[]) => {
+    const here = series() === uid ? slices()[asked()]?.sopInstanceUid : undefined;
+    setOverlays(NO_OVERLAYS);
+    setSeries(uid);
+    setSlices(next);
+    const [first] = findings();
+    const again = next.findIndex((slice) => slice.sopInstanceUid === here);
+    const key = first === undefined ? null : sliceOf(first);
+    go(again >= 0 ? again : (key ?? Math.floor(next.length / 2)));
+  };
+
   const jump = (finding: Finding) => {
     setChosen(finding.id);
     const index = sliceOf(finding);
@@ -50,11 +62,10 @@ export function createSession(study: () => StudyDetail | null) {
 
   return {
     slices,
-    setSlices,
+    use,
     overlays,
     setOverlays,
     series,
-    setSeries,
     asked,
     go,
     /** Moves towards the head (positive) or the feet. */

@@ -31,9 +31,13 @@ export function WorklistPage() {
   let body: HTMLTableSectionElement | undefined;
   let gathering: ReturnType<typeof setTimeout> | undefined;
 
+  let loads = 0;
   const load = async () => {
+    const mine = ++loads;
     try {
       const { studies, total } = await getWorklist(limit());
+      // An answer that was overtaken by a later request is old.
+      if (mine !== loads) return;
       setList('studies', reconcile(studies, { key: 'study_instance_uid' }));
       setList('total', total);
       setNow(Date.now());
