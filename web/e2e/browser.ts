@@ -1,0 +1,144 @@
+/** A real browser on a real server. */
+
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import type { StudyDetail, Worklist } from '../src/api/model.ts';
+import type { DicomJson } from '../src/dicomweb/json.ts';
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const KEY = process.env.ICTUS_KEY;
+
+/** The server's address, without a slash at the end. */
+export function server(): string {
+  const url = process.env.ICTUS_URL;
+  if (!url) throw new Error('Set ICTUS_URL to the address of a running server, see e2e/README.md.');
+  return url.replace(/\/$/, '');
+}
+
+/** Chromium with a software GPU, and no business of its own on the network. */
+export function launch(): Promise<Browser> {
+  const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
+  if (!existsSync(executablePath))
+    throw new Error(`${executablePath} is not there: apt-get install chromium.`);
+  return chromium.launch({
+    executablePath,
+    args: [
+      '--no-sandbox',
+      '--use-gl=angle',
+      '--use-angle=swiftshader',
+      '--enable-unsafe-swiftshader',
+      '--disable-background-networking',
+    ],
+  });
+}
+
+/** A tab with the key, and the list of other hosts that it asked for anything. */
+export async function open(browser: Browser, colorScheme: 'dark' | 'light' = 'dark') {
+  const context = await browser.newContext({
+    viewport: { width: 1440, height: 900 },
+    colorScheme,
+    // Colours are looked at, not colours on their way to others.
+    reducedMotion: 'reduce',
+  });
+  if (KEY) await context.addInitScript((key) => sessionStorage.setItem('ictus-key', key), KEY);
+  const page = await context.newPage();
+  const foreign: string[] = [];
+  const errors: string[] = [];
+  context.on('request', (request) => {
+    const { protocol, origin } = new URL(request.url());
+    if (protocol.startsWith('http') && origin !== new URL(server()).origin) foreign.push(request.url());
+  });
+  page.on('pageerror', (error) => errors.push(error.message));
+  return { context, page, foreign, errors };
+}
+
+async function get<T>(path: string, accept = 'application/json'): Promise<T> {
+  const headers: Record<string, string> = {
+    Accept: accept,
+    ...(KEY ? { Authorization: `Bearer ${KEY}` } : {}),
+  };
+  const response = await fetch(server() + path, { headers });
+  if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
+  return (await response.json()) as T;
+}
+
+export const worklist = () => get<Worklist>('/api/worklist?limit=100&offset=0');
+export const study = (uid: string) => get<StudyDetail>(`/api/studies/${uid}`);
+export const metadata = (uid: string, series: string) =>
+  get<DicomJson[]>(`/dicom-web/studies/${uid}/series/${series}/metadata`, 'application/dicom+json');
+
+/** A picture of the page, if pictures are wanted. */
+export async function picture(page: Page, name: string): Promise<void> {
+  const folder = process.env.ICTUS_SCREENSHOTS;
+  if (!folder) return;
+  mkdirSync(folder, { recursive: true });
+  await page.screenshot({ path: join(folder, `${name}.png`) });
+}
+
+/** What axe has against the page, one line a violation. */
+export async function axe(page: Page): Promise<string[]> {
+  await page.evaluate(AXE);
+  return page.evaluate(async () => {
+    const run = (globalThis as unknown as { axe: { run(): Promise<AxeResult> } }).axe.run;
+    const { violations } = await run();
+    return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' | ')}`);
+  });
+}
+
+interface AxeResult {
+  violations: { id: string; nodes: { html: string }[] }[];
+}
+
+/** The box of what is drawn in an overlay, in CSS pixels of the viewport; null when it is empty. */
+export function drawn(page: Page, layer: 'mask' | 'uncertainty'): Promise<Box | null> {
+  return page.locator(`canvas[data-layer=${layer}]`).evaluate((element) => {
+    const canvas = element as HTMLCanvasElement;
+    const { data, width, height } = canvas
+      .getContext('2d')
+      ?.getImageData(0, 0, canvas.width, canvas.height) ?? { data: [], width: 0, height: 0 };
+    let [left, top, right, bottom] = [width, height, -1, -1];
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        if ((data[(y * width + x) * 4 + 3] ?? 0) === 0) continue;
+        left = Math.min(left, x);
+        right = Math.max(right, x);
+        top = Math.min(top, y);
+        bottom = Math.max(bottom, y);
+      }
+    }
+    return right < 0 ? null : { left, top, right: right + 1, bottom: bottom + 1, width, height };
+  });
+}
+
+export interface Box {
+  left: number;
+  top: number;
+  right: number;
+  bottom: number;
+  /** Of the whole canvas. */
+  width: number;
+  height: number;
+}
+
+/** Waits until a slice is on the screen (a certain one, if given) and answers its index. */
+export async function shown(page: Page, index?: number): Promise<number> {
+  const wanted = index === undefined ? '' : String(index);
+  await page.waitForFunction((want) => {
+    const now = document.querySelector<HTMLElement>('.viewport')?.dataset.shown ?? '';
+    return now !== '' && (want === '' || now === want);
+  }, wanted);
+  return Number(await page.locator('.viewport').getAttribute('data-shown'));
+}
+
+/** Opens a study's page and waits for its first image and its overlays. */
+export async function openStudy(context: BrowserContext, page: Page, uid: string): Promise<void> {
+  const overlays = context.waitForEvent('response', {
+    predicate: (response) => /\/instances\/[0-9.]+$/.test(response.url()),
+  });
+  await page.goto(`${server()}/study/${uid}`);
+  await shown(page);
+  await (await overlays).finished();
+  await page.waitForFunction(() => document.querySelector('.legend')?.textContent !== null);
+}

@@ -1,0 +1,373 @@
+import type { Browser, BrowserContext, Page } from 'playwright-core';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { StudyDetail, Worklist } from '../src/api/model.ts';
+import { dot, type Slice, stack } from '../src/dicomweb/geometry.ts';
+import { messages } from '../src/ui/messages.ts';
+import {
+  axe,
+  type Box,
+  drawn,
+  launch,
+  metadata,
+  open,
+  openStudy,
+  picture,
+  server,
+  shown,
+  study,
+  worklist,
+} from './browser.ts';
+
+let browser: Browser;
+let list: Worklist;
+let context: BrowserContext;
+let page: Page;
+let foreign: string[];
+let errors: string[];
+
+beforeAll(async () => {
+  list = await worklist();
+  browser = await launch();
+});
+afterAll(() => browser?.close());
+beforeEach(async () => {
+  ({ context, page, foreign, errors } = await open(browser));
+});
+afterEach(async () => {
+  await context.close();
+  expect(foreign, 'requests to other hosts').toEqual([]);
+  expect(errors, 'errors of the page').toEqual([]);
+});
+
+function one(state: 'flagged' | 'not_flagged') {
+  const found = list.studies.find((s) => s.state === state && (state !== 'flagged' || (s.findings ?? 0) > 0));
+  if (!found) throw new Error(`The server holds no study that is ${state}: send one first.`);
+  return found.study_instance_uid;
+}
+
+const row = (uid: string) => page.locator(`tr[data-study="${uid}"]`);
+const noted = () => page.locator('[role=note]', { hasText: messages.disclaimer });
+
+describe('the worklist', () => {
+  beforeEach(async () => {
+    await page.goto(server());
+    await page.waitForSelector('tbody tr');
+  });
+
+  it('shows every study with its state, in the order of the server', async () => {
+    const uids = await page.locator('tbody tr').evaluateAll((rows) => rows.map((r) => r.dataset.study));
+    expect(uids).toEqual(list.studies.map((s) => s.study_instance_uid));
+    expect(await row(one('flagged')).locator('.badge').textContent()).toBe(messages.state.flagged);
+    expect(await row(one('not_flagged')).locator('.badge').textContent()).toBe(messages.state.not_flagged);
+    expect(await noted().isVisible()).toBe(true);
+    await picture(page, 'worklist');
+  });
+
+  it('is free of what axe finds, in the dark and in the light', async () => {
+    expect(await axe(page)).toEqual([]);
+    await page.emulateMedia({ colorScheme: 'light' });
+    expect(await axe(page)).toEqual([]);
+    await picture(page, 'worklist-light');
+  });
+
+  it('does not load the viewer', async () => {
+    const scripts = await page.evaluate(() =>
+      performance
+        .getEntriesByType('resource')
+        .reduce((sum, r) => sum + (r as PerformanceResourceTiming).decodedBodySize, 0),
+    );
+    expect(scripts).toBeLessThan(300_000);
+  });
+
+  it('is walked and opened by keys', async () => {
+    const [first, second] = list.studies;
+    await page.keyboard.press('j');
+    expect(
+      await row(first?.study_instance_uid ?? '')
+        .locator(':focus')
+        .count(),
+    ).toBe(1);
+    await page.keyboard.press('j');
+    expect(
+      await row(second?.study_instance_uid ?? '')
+        .locator(':focus')
+        .count(),
+    ).toBe(1);
+    await page.keyboard.press('k');
+    await page.keyboard.press('Enter');
+    await page.waitForURL(`**/study/${first?.study_instance_uid}`);
+    await page.waitForSelector('.patient-bar');
+    await page.keyboard.press('Escape');
+    await page.waitForSelector('tbody tr');
+    await page.keyboard.press('?');
+    expect(await page.getByRole('dialog').textContent()).toContain(messages.help.worklist[0][1]);
+  });
+
+  it('is filtered by state and by text', async () => {
+    await page.getByLabel(messages.worklist.state).selectOption('flagged');
+    const states = await page.locator('tbody tr').evaluateAll((rows) => rows.map((r) => r.dataset.state));
+    expect(states.length).toBeGreaterThan(0);
+    expect(new Set(states)).toEqual(new Set(['flagged']));
+    await page.keyboard.press('/');
+    await page.keyboard.type('nobody has this name');
+    await page.getByText(messages.worklist.noMatch).waitFor();
+  });
+
+  it('is loaded again when the server tells of a change', async () => {
+    const event = `event: study\ndata: ${JSON.stringify({ study_instance_uid: '1.2', state: 'arriving', progress: null })}\n\n`;
+    await context.route('**/api/events', (route) =>
+      route.fulfill({ contentType: 'text/event-stream', body: event }),
+    );
+    const title = 'A study that has just arrived';
+    await page.goto(server());
+    await page.waitForSelector('tbody tr');
+    await context.route('**/api/worklist*', async (route) => {
+      const [first] = list.studies;
+      await route.fulfill({ json: { total: 1, studies: [{ ...first, study_description: title }] } });
+    });
+    await page.getByText(title).waitFor();
+  });
+});
+
+describe('a flagged study', () => {
+  let detail: StudyDetail;
+  let slices: readonly Slice[];
+
+  beforeAll(async () => {
+    detail = await study(one('flagged'));
+    const chosen = detail.series.find((s) => s.chosen);
+    const series = await metadata(detail.study_instance_uid, chosen?.series_instance_uid ?? '');
+    ({ slices } = stack(series));
+  });
+  beforeEach(async () => {
+    await openStudy(context, page, detail.study_instance_uid);
+    await page.locator('.legend .swatch').first().waitFor();
+  });
+
+  const findings = () => detail.analysis?.report.findings ?? [];
+  const keySlice = () => findings()[0]?.key_slice ?? -1;
+
+  it('opens on the key slice of its first finding, with the mask drawn', async () => {
+    expect(await shown(page)).toBe(keySlice());
+    expect(await page.locator('.viewport').getAttribute('data-uid')).toBe(slices[keySlice()]?.sopInstanceUid);
+    await expect.poll(() => drawn(page, 'mask')).not.toBeNull();
+    expect(await noted().isVisible()).toBe(true);
+    await picture(page, 'flagged');
+  });
+
+  it('draws the mask inside the bounding boxes that the report states', async () => {
+    const box = await drawn(page, 'mask');
+    const slice = slices[keySlice()];
+    if (box === null || slice === undefined) throw new Error('nothing is drawn');
+    const corners = [place(slice, box, box.left, box.top), place(slice, box, box.right, box.bottom)];
+    const boxes = findings().map((f) => (f as unknown as { bounding_box_mm: number[][] }).bounding_box_mm);
+    // The outline runs along pixel edges and is two CSS pixels wide.
+    const slack = 2.5;
+    for (const axis of [0, 1, 2]) {
+      const low = Math.min(...boxes.map((b) => b[0]?.[axis] ?? Number.NaN)) - slack;
+      const high = Math.max(...boxes.map((b) => b[1]?.[axis] ?? Number.NaN)) + slack;
+      for (const corner of corners) {
+        expect(corner[axis]).toBeGreaterThan(low);
+        expect(corner[axis]).toBeLessThan(high);
+      }
+    }
+  });
+
+  it('draws no mask on the uppermost and the lowest slice', async () => {
+    for (const [key, index] of [
+      ['Home', slices.length - 1],
+      ['End', 0],
+    ] as const) {
+      await page.keyboard.press(key);
+      await shown(page, index);
+      await expect.poll(() => drawn(page, 'mask')).toBeNull();
+    }
+  });
+
+  it('jumps to a finding that is clicked', async () => {
+    await page.keyboard.press('End');
+    await shown(page, 0);
+    await page.locator(`[data-finding="${findings()[0]?.id}"]`).click();
+    await shown(page, keySlice());
+    await expect.poll(() => drawn(page, 'mask')).not.toBeNull();
+  });
+
+  it('moves by arrow keys and by the wheel', async () => {
+    const start = await shown(page);
+    await page.keyboard.press('ArrowUp');
+    await shown(page, start + 1);
+    await page.locator('.picture').hover();
+    await page.mouse.wheel(0, 100);
+    await shown(page, start);
+    await page.mouse.wheel(0, 100);
+    await shown(page, start - 1);
+  });
+
+  it('changes the window by keys', async () => {
+    const looks = new Set<string>();
+    for (const [key, window] of [
+      ['4', '2000/500'],
+      ['3', '200/70'],
+      ['2', '40/40'],
+      ['1', '80/40'],
+    ] as const) {
+      await page.keyboard.press(key);
+      expect(await page.locator('.viewport').getAttribute('data-window')).toBe(window);
+      await page.waitForTimeout(300);
+      looks.add((await page.locator('.viewport').screenshot()).toString('base64'));
+    }
+    expect(looks.size).toBe(4);
+  });
+
+  it('shows and hides the mask and the uncertainty', async () => {
+    await expect.poll(() => drawn(page, 'uncertainty')).toBeNull();
+    await page.keyboard.press('u');
+    await expect.poll(() => drawn(page, 'uncertainty')).not.toBeNull();
+    expect(await page.locator('.legend').textContent()).toContain(messages.viewer.legendHigh);
+    await picture(page, 'flagged-uncertainty');
+    await page.keyboard.press('m');
+    await expect.poll(() => drawn(page, 'mask')).toBeNull();
+    await page.getByLabel(messages.viewer.opacity).fill('0');
+    await expect.poll(() => drawn(page, 'uncertainty')).toBeNull();
+  });
+
+  it('keeps the mask on the image under zoom', async () => {
+    const before = await drawn(page, 'mask');
+    await page.locator('.picture').hover();
+    await page.keyboard.down('Control');
+    await page.mouse.wheel(0, -100);
+    await page.keyboard.up('Control');
+    await page.waitForTimeout(300);
+    const after = await drawn(page, 'mask');
+    if (before === null || after === null) throw new Error('nothing is drawn');
+    expect((after.right - after.left) / (before.right - before.left)).toBeCloseTo(1.1, 1);
+  });
+
+  it('says what was found, by what, and how sure it is', async () => {
+    const text = (await page.locator('.panel').textContent()) ?? '';
+    for (const model of detail.analysis?.report.models ?? []) {
+      expect(text).toContain(model.id);
+      expect(text).toContain(model.weights_sha256.slice(0, 16));
+    }
+    expect(text).toContain(messages.panel.notCalibrated);
+    expect(text).toContain(messages.panel.waited);
+    expect(await page.locator('body').textContent()).not.toMatch(/probability|cleared/i);
+  });
+
+  it('is free of what axe finds, in the dark and in the light', async () => {
+    await page.keyboard.press('u');
+    expect(await axe(page)).toEqual([]);
+    await page.emulateMedia({ colorScheme: 'light' });
+    expect(await axe(page)).toEqual([]);
+    await picture(page, 'flagged-light');
+  });
+
+  it('draws no mask that lies elsewhere than its images, and says so', async () => {
+    const seg = detail.analysis?.seg?.sop_instance_uid ?? '';
+    const frame = slices[0]?.frameOfReferenceUid ?? '';
+    await context.route(`**/instances/${seg}`, async (route) => {
+      const response = await route.fetch();
+      const body = await response.body();
+      const at = body.indexOf(frame);
+      body.write(frame.endsWith('1') ? '2' : '1', at + frame.length - 1, 'latin1');
+      await route.fulfill({ response, body });
+    });
+    await openStudy(context, page, detail.study_instance_uid);
+    await page.getByText(messages.placement.frameOfReference).waitFor();
+    await expect.poll(() => drawn(page, 'mask')).toBeNull();
+  });
+});
+
+describe('a study that is open', () => {
+  it('is loaded again when a new revision arrives, and says so', async () => {
+    const detail = await study(one('flagged'));
+    const { analysis } = detail;
+    if (analysis === null) throw new Error('a flagged study without an analysis');
+    const revised = { ...detail, analysis: { ...analysis, id: 'another', revision: analysis.revision + 1 } };
+    const event = { study_instance_uid: detail.study_instance_uid, state: 'flagged', progress: null };
+    let opened = () => {};
+    const isOpen = new Promise<void>((resolve) => {
+      opened = resolve;
+    });
+    await context.route('**/api/events', async (route) => {
+      await isOpen;
+      const body = `event: study\ndata: ${JSON.stringify(event)}\n\n`;
+      await route.fulfill({ contentType: 'text/event-stream', body });
+    });
+    await openStudy(context, page, detail.study_instance_uid);
+    await context.route('**/api/studies/*', (route) => route.fulfill({ json: revised }));
+    opened();
+    await page.getByText(messages.study.revised(analysis.revision + 1)).waitFor();
+  });
+});
+
+describe('a study that is not flagged', () => {
+  it('shows its slices without a mask, and does not call it clear', async () => {
+    const detail = await study(one('not_flagged'));
+    await openStudy(context, page, detail.study_instance_uid);
+    const part = page.locator('[data-part=answers]');
+    expect(await part.textContent()).toContain(messages.panel.answer.absent);
+    expect(await page.locator('[data-part=findings]').textContent()).toContain(messages.panel.noneNote);
+    for (const key of ['End', 'PageUp', 'PageUp', 'Home']) {
+      await page.keyboard.press(key);
+      await page.waitForTimeout(200);
+      await expect.poll(() => drawn(page, 'mask')).toBeNull();
+    }
+    await page.keyboard.press('End');
+    for (let i = 0; i < Math.floor((detail.series.find((s) => s.chosen)?.instance_count ?? 2) / 2); i++) {
+      await page.keyboard.press('ArrowUp');
+    }
+    await page.waitForTimeout(500);
+    await picture(page, 'not-flagged');
+    expect(await page.locator('body').textContent()).not.toMatch(/probability|cleared/i);
+  });
+});
+
+describe('trouble', () => {
+  it('is shown as the sentence that the server said', async () => {
+    const problem = { title: 'Internal error', detail: 'Something broke', status: 500, request_id: 'r-9' };
+    await context.route('**/api/worklist*', (route) =>
+      route.fulfill({ status: 500, contentType: 'application/problem+json', body: JSON.stringify(problem) }),
+    );
+    await page.goto(server());
+    const said = await page.getByRole('alert').textContent();
+    expect(said).toContain('Internal error. Something broke. (Request r-9.)');
+  });
+
+  it('is a sentence for a study that is not there', async () => {
+    await page.goto(`${server()}/study/1.2.3.4.5.6.7`);
+    expect(((await page.getByRole('alert').textContent()) ?? '').length).toBeGreaterThan(10);
+  });
+
+  it('asks for the key when the server wants one, and sends it', async () => {
+    const sent: (string | undefined)[] = [];
+    await context.addInitScript(() => sessionStorage.clear());
+    await context.route('**/api/**', (route) => {
+      const key = route.request().headers().authorization;
+      if (key !== 'Bearer secret-of-the-test') return route.fulfill({ status: 401, body: '' });
+      sent.push(key);
+      if (route.request().url().includes('/api/worklist')) return route.fulfill({ json: list });
+      return route.fulfill({ status: 204, body: '' });
+    });
+    await page.goto(server());
+    await page.getByRole('dialog').waitFor();
+    expect(await axe(page)).toEqual([]);
+    await page.keyboard.press('Escape');
+    expect(await page.getByRole('dialog').isVisible()).toBe(true);
+    await page.getByRole('textbox').fill('secret-of-the-test');
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('tbody tr');
+    expect(sent.length).toBeGreaterThan(0);
+  });
+});
+
+/** A point of the canvas → LPS millimetres, by the image's own attributes and the fact that it is fitted and centred. */
+function place(slice: Slice, box: Box, x: number, y: number): number[] {
+  const [rowSpacing = 0, columnSpacing = 0] = slice.pixelSpacingMm;
+  const scale = Math.min(box.width / (slice.columns * columnSpacing), box.height / (slice.rows * rowSpacing));
+  const across = (x - box.width / 2) / scale + ((slice.columns - 1) / 2) * columnSpacing;
+  const down = (y - box.height / 2) / scale + ((slice.rows - 1) / 2) * rowSpacing;
+  const [row, column] = [slice.imageOrientationPatient.slice(0, 3), slice.imageOrientationPatient.slice(3)];
+  expect(dot(row, column)).toBeCloseTo(0, 3);
+  return slice.imagePositionPatient.map((p, i) => p + across * (row[i] ?? 0) + down * (column[i] ?? 0));
+}

@@ -1,0 +1,13 @@
+import { defineConfig } from 'vitest/config';
+
+/** Against a running server with a bleeding and a normal phantom: see README.md beside this file. */
+export default defineConfig({
+  test: {
+    environment: 'node',
+    include: ['e2e/**/*.spec.ts'],
+    fileParallelism: false,
+    testTimeout: 90_000,
+    hookTimeout: 90_000,
+    expect: { poll: { timeout: 20_000 } },
+  },
+});

@@ -1,0 +1,65 @@
+/** The frame of every page: name, connection, disclaimer, key prompt. */
+
+import { createEffect, createSignal, ErrorBoundary, lazy, Show, Suspense } from 'solid-js';
+import { getVersion, sentence } from './api/client.ts';
+import { keyVersion, keyWanted } from './api/key.ts';
+import { connected, startLive } from './live.ts';
+import { follow, studyUid } from './router.ts';
+import { KeyPrompt } from './ui/KeyPrompt.tsx';
+import { messages } from './ui/messages.ts';
+import { Trouble } from './ui/Trouble.tsx';
+import { WorklistPage } from './worklist/WorklistPage.tsx';
+
+// The viewer is megabytes; the worklist must not wait for it.
+const StudyPage = lazy(() => import('./viewer/StudyPage.tsx'));
+
+export function App() {
+  const [version, setVersion] = createSignal('');
+  startLive();
+  createEffect(() => {
+    keyVersion();
+    getVersion().then(
+      (known) => setVersion(known.version),
+      () => setVersion(''),
+    );
+  });
+  return (
+    <>
+      <a class="skip" href="#content">
+        {messages.skip}
+      </a>
+      <header class="masthead">
+        <a class="brand" href="/" onClick={follow}>
+          <img src="/icon.svg" alt="" width="26" height="26" />
+          {messages.title}
+          <span class="version num">{version()}</span>
+        </a>
+        <p class="disclaimer" role="note">
+          <svg viewBox="0 0 16 16" aria-hidden="true">
+            <path d="M8 1.5 15 14H1zM8 6v4M8 11.6v.8" />
+          </svg>
+          {messages.disclaimer}
+        </p>
+        <p class="connection" data-lost={!connected()} role="status">
+          {connected() ? messages.connection.live : messages.connection.lost}
+        </p>
+      </header>
+      <main id="content">
+        <Show when={studyUid()} keyed fallback={<WorklistPage />}>
+          {(uid) => (
+            <ErrorBoundary
+              fallback={(error) => <Trouble text={sentence(error)} retry={() => location.reload()} />}
+            >
+              <Suspense fallback={<p class="wait">{messages.study.loading}</p>}>
+                <StudyPage uid={uid} />
+              </Suspense>
+            </ErrorBoundary>
+          )}
+        </Show>
+      </main>
+      <Show when={keyWanted()}>
+        <KeyPrompt />
+      </Show>
+    </>
+  );
+}

@@ -1,0 +1,86 @@
+/**
+ * Requests to the server that served this page, and to no other host.
+ *
+ * Every failure becomes an `ApiError` whose message is a sentence for the reader.
+ */
+
+import { messages } from '../ui/messages.ts';
+import { authorization, wantKey } from './key.ts';
+import type { StudyDetail, Version, Worklist } from './model.ts';
+
+/** A request that did not succeed, in a sentence. */
+export class ApiError extends Error {
+  /** HTTP status; 0 when the server was not reached. */
+  readonly status: number;
+
+  constructor(status: number, message: string) {
+    super(message);
+    this.name = 'ApiError';
+    this.status = status;
+  }
+}
+
+/** The sentence that an RFC 9457 problem document says; null when the body is none. */
+export function problemSentence(body: string): string | null {
+  let problem: unknown;
+  try {
+    problem = JSON.parse(body);
+  } catch {
+    return null;
+  }
+  if (typeof problem !== 'object' || problem === null) return null;
+  const { title, detail, request_id: id } = problem as Record<string, unknown>;
+  const said = [title, detail].filter((part): part is string => typeof part === 'string' && part !== '');
+  if (said.length === 0) return null;
+  const sentence = said.map((part) => (/[.!?]$/.test(part) ? part : `${part}.`)).join(' ');
+  return typeof id === 'string' ? `${sentence} ${messages.errors.request(id)}` : sentence;
+}
+
+/** Fetches from our server with the key; throws `ApiError` for every answer that is not 2xx. */
+export async function request(path: string, accept: string, init: RequestInit = {}): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(path, {
+      ...init,
+      headers: { Accept: accept, ...authorization() },
+      credentials: 'same-origin',
+    });
+  } catch (cause) {
+    if (init.signal?.aborted) throw cause;
+    throw new ApiError(0, messages.errors.unreachable);
+  }
+  if (response.ok) return response;
+  if (response.status === 401) {
+    wantKey();
+    throw new ApiError(401, messages.errors.key);
+  }
+  const sentence = problemSentence(await response.text().catch(() => ''));
+  throw new ApiError(response.status, sentence ?? messages.errors.status(response.status));
+}
+
+async function json<T>(path: string, init?: RequestInit): Promise<T> {
+  const response = await request(path, 'application/json', init);
+  try {
+    return (await response.json()) as T;
+  } catch {
+    throw new ApiError(response.status, messages.errors.notJson);
+  }
+}
+
+/** The first `limit` studies, in the server's order. */
+export function getWorklist(limit: number): Promise<Worklist> {
+  return json(`/api/worklist?limit=${limit}&offset=0`);
+}
+
+export function getStudy(uid: string): Promise<StudyDetail> {
+  return json(`/api/studies/${encodeURIComponent(uid)}`);
+}
+
+export function getVersion(): Promise<Version> {
+  return json('/api/version');
+}
+
+/** What to tell the reader about something that was thrown. */
+export function sentence(error: unknown): string {
+  return error instanceof Error && error.message !== '' ? error.message : messages.errors.unknown;
+}

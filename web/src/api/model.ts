@@ -1,0 +1,161 @@
+/**
+ * What the server says, in its own words (`/api/openapi.json`).
+ *
+ * What is not known is `null`, never 0.
+ */
+
+export type State = 'arriving' | 'analysing' | 'flagged' | 'not_flagged' | 'uncertain' | 'failed';
+
+export interface Progress {
+  done: number;
+  /** 0 until the worker knows. */
+  total: number;
+}
+
+/** A row of the worklist. */
+export interface Study {
+  study_instance_uid: string;
+  patient_name: string | null;
+  patient_id: string | null;
+  patient_birth_date: string | null;
+  patient_sex: string | null;
+  accession_number: string | null;
+  study_date: string | null;
+  study_time: string | null;
+  study_description: string | null;
+  arrived_at: string;
+  updated_at: string;
+  state: State;
+  progress: Progress | null;
+  score: number | null;
+  uncertainty: number | null;
+  findings: number | null;
+  volume_ml: number | null;
+  reason: string | null;
+  revision: number | null;
+  series_count: number;
+  instance_count: number;
+}
+
+export interface Worklist {
+  studies: Study[];
+  total: number;
+}
+
+export interface Series {
+  series_instance_uid: string;
+  modality: string | null;
+  series_number: number | null;
+  series_description: string | null;
+  instance_count: number;
+  origin: string;
+  /** Whether the current analysis used it; null before there is one. */
+  chosen: boolean | null;
+  reason: string | null;
+}
+
+/** A result object in the archive. */
+export interface ObjectReference {
+  series_instance_uid: string;
+  sop_instance_uid: string;
+}
+
+export type Side = 'left' | 'right' | 'midline' | 'bilateral' | 'unknown';
+
+export interface Code {
+  value: string;
+  scheme: string;
+  meaning: string;
+}
+
+export interface Finding {
+  id: string;
+  kind: string;
+  code: Code;
+  model: string;
+  series: string;
+  /** Segment Number in the SEG, from 1. */
+  segment: number;
+  volume_ml: number;
+  volume_interval_ml: [number, number] | null;
+  side: Side;
+  site: Code | null;
+  score: number;
+  uncertainty: number;
+  /** Index of the slice, along the normal, from 0. */
+  key_slice: number;
+}
+
+export interface Answer {
+  question: string;
+  model: string | null;
+  answer: 'present' | 'absent' | 'uncertain' | 'not_evaluated';
+  score: number | null;
+  uncertainty: number | null;
+}
+
+export interface ModelRun {
+  id: string;
+  version: string;
+  weights_sha256: string;
+  numeric_mode: string;
+  duration_ms: number;
+}
+
+export interface Refusal {
+  code: string;
+  text: string;
+}
+
+/** `findings.json`, as far as the page reads it. */
+export interface Report {
+  disclaimer: string;
+  series: { uid: string; origin: string; chosen: boolean; reason: string }[];
+  models: ModelRun[];
+  answers: Answer[];
+  findings: Finding[];
+  refusals: Refusal[];
+  warnings: Refusal[];
+  /** Milliseconds a stage. */
+  timings: Record<string, number>;
+}
+
+export interface Analysis {
+  id: string;
+  revision: number;
+  superseded: boolean;
+  created_at: string;
+  duration_ms: number | null;
+  waited_ms: number | null;
+  report: Report;
+  seg: ObjectReference | null;
+  pm: ObjectReference | null;
+  sr: ObjectReference | null;
+}
+
+export interface Revision {
+  id: string;
+  revision: number;
+  created_at: string;
+  superseded: boolean;
+}
+
+export interface StudyDetail extends Study {
+  series: Series[];
+  analysis: Analysis | null;
+  revisions: Revision[];
+}
+
+export interface Version {
+  version: string;
+  models: { id: string; version: string; weights_sha256: string }[];
+  numeric_mode: string | null;
+  disclaimer: string;
+}
+
+/** An event of `/api/events`. */
+export interface StudyEvent {
+  study_instance_uid: string;
+  state: State;
+  progress: Progress | null;
+}

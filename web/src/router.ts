@@ -1,0 +1,30 @@
+/** Two addresses: `/` and `/study/{uid}`. */
+
+import { createSignal } from 'solid-js';
+
+const [path, setPath] = createSignal(location.pathname);
+addEventListener('popstate', () => setPath(location.pathname));
+
+/** The study that the address names; null on the worklist. */
+export function studyUid(): string | null {
+  const match = /^\/study\/([0-9.]+)\/?$/.exec(path());
+  return match?.[1] ?? null;
+}
+
+export function studyPath(uid: string): string {
+  return `/study/${uid}`;
+}
+
+/** Goes to another page without loading this one anew. */
+export function go(to: string): void {
+  history.pushState(null, '', to);
+  setPath(location.pathname);
+  scrollTo(0, 0);
+}
+
+/** For links: a plain click stays in the page; any other is the browser's. */
+export function follow(event: MouseEvent & { currentTarget: HTMLAnchorElement }): void {
+  if (event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  go(event.currentTarget.pathname);
+}

@@ -1,0 +1,252 @@
+/**
+ * Every English sentence and word that a reader sees, in one place.
+ *
+ * Two rules: a result that is not calibrated is a "score", never a probability; a study is "flagged" or "not flagged", never "cleared".
+ */
+
+const plural = (n: number, one: string, many: string) => `${n} ${n === 1 ? one : many}`;
+
+export const messages = {
+  title: 'ictus',
+  disclaimer: 'For research, not for clinical use. Trained on synthetic phantoms only.',
+  skip: 'Skip to the content',
+  unknown: 'not known',
+
+  errors: {
+    unreachable: 'The server cannot be reached. The page tries again when the connection is back.',
+    key: 'The server wants an API key.',
+    notJson: 'The server answered with something that is not JSON.',
+    notMultipart: 'The server answered with something that is not multipart/related.',
+    status: (status: number) => `The server answered with status ${status}.`,
+    request: (id: string) => `(Request ${id}.)`,
+    unknown: 'Something failed without saying why.',
+    retry: 'Try again',
+  },
+
+  key: {
+    title: 'API key',
+    explain:
+      'This server answers only to those who have a key. It stays in this tab and is forgotten when the tab is closed.',
+    label: 'Key',
+    enter: 'Continue',
+  },
+
+  connection: {
+    live: 'Live',
+    lost: 'Connection lost, trying again',
+  },
+
+  state: {
+    arriving: 'Arriving',
+    analysing: 'Analysing',
+    flagged: 'Flagged',
+    not_flagged: 'Not flagged',
+    uncertain: 'Uncertain',
+    failed: 'Failed',
+  },
+
+  worklist: {
+    title: 'Worklist',
+    filter: 'Filter',
+    filterHint: 'Name, ID, accession or description',
+    state: 'State',
+    anyState: 'Any state',
+    columns: {
+      state: 'State',
+      patient: 'Patient',
+      study: 'Study',
+      arrived: 'Arrived',
+      findings: 'Findings',
+      volume: 'Volume',
+      score: 'Score',
+      uncertainty: 'Uncertainty',
+    },
+    count: (shown: number, total: number) =>
+      shown === total
+        ? plural(total, 'study', 'studies')
+        : `${shown} of ${plural(total, 'study', 'studies')}`,
+    empty: 'No study has arrived yet. Send one with STOW-RS to /dicom-web/studies.',
+    noMatch: 'No study matches the filter.',
+    more: 'Show more',
+    loading: 'Loading the worklist …',
+    slices: (done: number, total: number) => `${done} of ${total}`,
+    images: (n: number) => plural(n, 'image', 'images'),
+    open: (patient: string) => `Open the study of ${patient}`,
+    unnamed: 'No name',
+    attention: (flagged: number) => (flagged === 0 ? '' : `${plural(flagged, 'study', 'studies')} flagged`),
+  },
+
+  time: {
+    now: 'now',
+    minutes: (n: number) => `${n} min`,
+    hours: (h: number, m: number) => `${h} h ${m} min`,
+    days: (n: number) => plural(n, 'day', 'days'),
+    seconds: (s: string) => `${s} s`,
+  },
+
+  study: {
+    back: 'Worklist',
+    loading: 'Loading the study …',
+    loadingImages: 'Loading the slices …',
+    noSeries: 'This study holds no CT series that can be shown.',
+    leftOut: (n: number) =>
+      `${plural(n, 'image', 'images')} of this series cannot be put in this stack (other orientation or no position) and ${n === 1 ? 'is' : 'are'} not shown.`,
+    revised: (revision: number) => `A new result has arrived: revision ${revision}.`,
+    superseded: 'A newer result is on its way: this one is superseded.',
+    noAnalysis: {
+      arriving: 'Images are still arriving. The analysis starts when the series is complete.',
+      analysing: 'The analysis is running.',
+      failed: 'The analysis failed.',
+      other: 'There is no analysis yet.',
+    },
+    born: (date: string) => `born ${date}`,
+    accession: (n: string) => `Accession ${n}`,
+    revision: (n: number) => `Revision ${n}`,
+  },
+
+  viewer: {
+    label: 'Slices. Arrow keys or wheel: move; 1 to 4: window; M: mask; U: uncertainty.',
+    toolbar: 'View',
+    windows: { brain: 'Brain', stroke: 'Stroke', subdural: 'Subdural', bone: 'Bone' },
+    window: (width: number, level: number) => `W ${width}  L ${level}`,
+    mask: 'Mask',
+    uncertainty: 'Uncertainty',
+    opacity: 'Opacity',
+    fit: 'Fit',
+    nextFinding: 'Next finding',
+    slice: (n: number, total: number) => `Slice ${n} / ${total}`,
+    place: (mm: string) => `${mm} mm`,
+    thickness: (mm: string) => `Thickness ${mm} mm`,
+    hu: (value: number) => `${value} HU`,
+    unreadable: (n: number) => `Slice ${n} could not be loaded.`,
+    strip: 'Slices, head on top: findings and doubt',
+    stripValue: (n: number, total: number, finding: string, doubt: string | null) =>
+      `Slice ${n} of ${total}: findings ${finding} cm²${doubt === null ? '' : `, doubt ${doubt} cm²`}`,
+    stripFinding: 'Findings',
+    stripDoubt: 'Doubt',
+    legend: 'Uncertainty',
+    legendLow: '0 · the networks agree',
+    legendHigh: '1 · they cannot decide',
+    legendNote: 'Entropy of the ensemble. Below 0.05 nothing is drawn.',
+    noMap: 'No uncertainty map',
+    noMask: 'No mask',
+  },
+
+  placement: {
+    refused: (name: string, why: string) => `${name} is not drawn: ${why}`,
+    elsewhere: (name: string, frames: number, all: boolean) =>
+      all
+        ? `${name} belongs to another series and is not drawn here.`
+        : `${name}: ${plural(frames, 'frame', 'frames')} of it belong${frames === 1 ? 's' : ''} to images that are not shown here.`,
+    notDicom: 'the object cannot be read as DICOM.',
+    transferSyntax:
+      'the server sent another transfer syntax than those asked for (Explicit VR Little Endian, RLE Lossless).',
+    frameCount: (count: number, found: number) => `it says ${count} frames and describes ${found}.`,
+    sources: (frame: number, found: number) =>
+      `frame ${frame} references ${found} source images; exactly one was expected.`,
+    differs: (frame: number, what: string) =>
+      `frame ${frame} has another ${what} than the image that it references.`,
+    size: 'number of rows or columns',
+    orientation: 'orientation',
+    position: 'position',
+    spacing: 'pixel spacing',
+    frameOfReference: 'frame of reference',
+    twice: (frame: number) => `frame ${frame} repeats an image that already has one.`,
+    segment: (frame: number) => `frame ${frame} names no segment.`,
+    mapping: (frame: number) => `frame ${frame} has no linear real-world value mapping.`,
+    compressed: (frame: number) => `frame ${frame} cannot be decompressed.`,
+    notBinary: 'it is not a binary segmentation with one bit a pixel.',
+    notMap: 'it is not a parametric map of 16-bit or float pixels.',
+    short: 'its pixel data are shorter than its frames.',
+  },
+
+  panel: {
+    label: 'Results',
+    answers: 'Answers',
+    answer: {
+      present: 'Flagged',
+      absent: 'Not flagged',
+      uncertain: 'Uncertain',
+      not_evaluated: 'Not evaluated',
+    },
+    findings: 'Findings',
+    none: 'Nothing was marked.',
+    noneNote: 'This does not rule anything out.',
+    notEvaluated: 'Nothing was evaluated.',
+    volume: 'Volume',
+    side: 'Side',
+    score: 'Score',
+    uncertainty: 'Uncertainty',
+    keySlice: (n: number) => String(n),
+    keySliceLabel: 'Key slice',
+    noSlice: 'not in this series',
+    notCalibrated: 'not calibrated',
+    scoreNote: 'Scores run from 0 to 1 and are not calibrated.',
+    sides: {
+      left: 'left',
+      right: 'right',
+      midline: 'midline',
+      bilateral: 'both sides',
+      unknown: 'not known',
+    },
+    warnings: 'Warnings and refusals',
+    refusal: 'Refused',
+    warning: 'Warning',
+    overlay: 'Not drawn',
+    series: 'Series',
+    chosen: 'analysed',
+    notChosen: 'not analysed',
+    shown: 'shown',
+    show: 'Show',
+    models: 'Models',
+    weights: 'Weights',
+    version: 'Version',
+    mode: 'Numeric mode',
+    timings: 'Time',
+    waited: 'waited',
+    total: 'analysis',
+    inference: 'inference',
+    stages: {
+      assemble: 'assemble',
+      preprocess: 'preprocess',
+      infer: 'infer',
+      uncertainty: 'uncertainty',
+      postprocess: 'postprocess',
+      encode: 'encode',
+    } as Record<string, string>,
+    made: (when: string) => `Made ${when}`,
+    jump: (id: string, slice: number) => `${id}: go to slice ${slice}`,
+  },
+
+  kinds: {
+    haemorrhage: 'Haemorrhage',
+    infarct: 'Infarct',
+    occlusion: 'Occlusion',
+  } as Record<string, string>,
+
+  help: {
+    open: 'Keys',
+    title: 'Keys',
+    close: 'Close',
+    worklist: [
+      ['J or ↓', 'next study'],
+      ['K or ↑', 'previous study'],
+      ['Enter', 'open the study'],
+      ['/', 'filter'],
+      ['?', 'this list'],
+    ],
+    study: [
+      ['↑ ↓ or wheel', 'move towards the head, the feet'],
+      ['Page ↑ ↓', 'move by five slices'],
+      ['Home, End', 'uppermost, lowest slice'],
+      ['1 2 3 4', 'window: brain, stroke, subdural, bone'],
+      ['M', 'mask on or off'],
+      ['U', 'uncertainty on or off'],
+      ['N', 'next finding'],
+      ['0', 'fit the image'],
+      ['Drag', 'window; with Ctrl or the right button zoom; with Shift or the middle button pan'],
+      ['Esc', 'back to the worklist'],
+      ['?', 'this list'],
+    ],
+  },
+} as const;

@@ -1,0 +1,211 @@
+/** `/study/{uid}`: the original slices of the chosen series, with what the analysis said about them. */
+
+import { batch, createEffect, createMemo, createSignal, on, onCleanup, Show } from 'solid-js';
+import { getStudy, sentence } from '../api/client.ts';
+import { keyVersion, keyWanted } from '../api/key.ts';
+import type { StudyDetail } from '../api/model.ts';
+import { seriesMetadata } from '../dicomweb/client.ts';
+import { stack } from '../dicomweb/geometry.ts';
+import { onLive } from '../live.ts';
+import { follow, go } from '../router.ts';
+import { Badge } from '../ui/Badge.tsx';
+import { dicomDate, dicomTime, personName } from '../ui/format.ts';
+import { Help } from '../ui/Help.tsx';
+import { onKeys } from '../ui/keyboard.ts';
+import { messages } from '../ui/messages.ts';
+import { Trouble } from '../ui/Trouble.tsx';
+import { loadOverlays, NO_OVERLAYS } from './overlays.ts';
+import { Panel } from './Panel.tsx';
+import { createSession } from './session.ts';
+import { Viewer } from './Viewer.tsx';
+import { viewerKey } from './viewer_keys.ts';
+
+const GATHER_MS = 250;
+
+export default function StudyPage(props: { uid: string }) {
+  const [study, setStudy] = createSignal<StudyDetail | null>(null);
+  const [trouble, setTrouble] = createSignal<string | null>(null);
+  const [imageTrouble, setImageTrouble] = createSignal<string | null>(null);
+  const [leftOut, setLeftOut] = createSignal(0);
+  const [picked, setPicked] = createSignal<string | null>(null);
+  const [announced, setAnnounced] = createSignal('');
+  const [help, setHelp] = createSignal(false);
+  const session = createSession(study);
+  let gathering: ReturnType<typeof setTimeout> | undefined;
+
+  // Cornerstone is fetched while the study is, not after it.
+  void import('./stack.ts').catch(() => undefined);
+
+  let loads = 0;
+  const load = async () => {
+    const mine = ++loads;
+    try {
+      const next = await getStudy(props.uid);
+      // An answer that was overtaken by a later request is old.
+      if (mine !== loads) return;
+      const before = study()?.analysis;
+      setStudy(next);
+      setTrouble(null);
+      if (before && next.analysis && before.id !== next.analysis.id) {
+        setAnnounced(messages.study.revised(next.analysis.revision));
+      }
+    } catch (error) {
+      setTrouble(keyWanted() ? null : sentence(error));
+    }
+  };
+  createEffect(() => {
+    keyVersion();
+    void load();
+  });
+  onLive((event) => {
+    if (event !== 'reload' && event.study_instance_uid !== props.uid) return;
+    if (event !== 'reload' && event.state === study()?.state && event.progress) {
+      const { progress } = event;
+      setStudy((now) => now && { ...now, progress });
+      return;
+    }
+    clearTimeout(gathering);
+    gathering = setTimeout(load, GATHER_MS);
+  });
+  onCleanup(() => clearTimeout(gathering));
+
+  const name = () => personName(study()?.patient_name ?? null);
+  createEffect(() => {
+    document.title = `${study() ? name() : messages.study.loading} · ${messages.title}`;
+  });
+
+  /** The series to show: the reader's pick, else the analysed one, else the largest CT. */
+  const series = createMemo(() => {
+    const all = study()?.series ?? [];
+    const images = all.filter((s) => s.modality === 'CT' && s.origin === 'received');
+    const largest = images.reduce<(typeof images)[number] | null>(
+      (most, s) => (s.instance_count > (most?.instance_count ?? 0) ? s : most),
+      null,
+    );
+    return picked() ?? (images.find((s) => s.chosen) ?? largest)?.series_instance_uid ?? null;
+  });
+  /** Grows when images are added, so that late slices are shown. */
+  const imageCount = createMemo(
+    () => study()?.series.find((s) => s.series_instance_uid === series())?.instance_count ?? 0,
+  );
+
+  createEffect(
+    on([series, imageCount, keyVersion], ([uid]) => {
+      if (uid === null) return;
+      let current = true;
+      onCleanup(() => {
+        current = false;
+      });
+      seriesMetadata(props.uid, uid).then(
+        (metadata) => {
+          if (!current) return;
+          const { slices, leftOut: others } = stack(metadata);
+          batch(() => {
+            setLeftOut(others);
+            setImageTrouble(slices.length === 0 ? messages.study.noSeries : null);
+            session.use(uid, slices);
+          });
+        },
+        (error) => current && setImageTrouble(keyWanted() ? null : sentence(error)),
+      );
+    }),
+  );
+
+  const analysisId = createMemo(() => study()?.analysis?.id ?? null);
+  createEffect(
+    on([analysisId, session.slices], ([, slices]) => {
+      const analysis = study()?.analysis;
+      session.setOverlays(NO_OVERLAYS);
+      if (!analysis || slices.length === 0) return;
+      let current = true;
+      onCleanup(() => {
+        current = false;
+      });
+      void loadOverlays(props.uid, analysis, slices, (overlays) => {
+        if (current) session.setOverlays(overlays);
+      });
+    }),
+  );
+
+  onKeys((key) => {
+    if (key === 'Escape') go('/');
+    else if (key === '?') setHelp(true);
+    else return viewerKey(session, key);
+    return true;
+  });
+
+  return (
+    <div class="study">
+      <div class="patient-bar">
+        <a class="back" href="/" onClick={follow}>
+          <span aria-hidden="true">‹ </span>
+          {messages.study.back}
+        </a>
+        <Show when={study()} keyed>
+          {(known) => (
+            <>
+              <h1>{name()}</h1>
+              <p class="num">
+                {[
+                  known.patient_id,
+                  known.patient_birth_date && messages.study.born(dicomDate(known.patient_birth_date)),
+                  known.patient_sex,
+                ]
+                  .filter(Boolean)
+                  .join(' · ')}
+              </p>
+              <p class="num">
+                {[
+                  known.study_description,
+                  `${dicomDate(known.study_date)} ${dicomTime(known.study_time)}`.trim(),
+                  known.accession_number && messages.study.accession(known.accession_number),
+                ]
+                  .filter(Boolean)
+                  .join(' · ')}
+              </p>
+              <Badge state={known.state} progress={known.progress} />
+            </>
+          )}
+        </Show>
+        <button type="button" class="keys-button" aria-keyshortcuts="?" onClick={() => setHelp(true)}>
+          {messages.help.open} <kbd>?</kbd>
+        </button>
+      </div>
+      <p class="announce" role="status">
+        {announced()}
+      </p>
+      <Show when={trouble()} keyed>
+        {(text) => <Trouble text={text} retry={load} />}
+      </Show>
+      <Show when={study()} fallback={<p class="wait">{trouble() === null ? messages.study.loading : ''}</p>}>
+        {(known) => (
+          <div class="desk">
+            <section class="stage" aria-label={messages.viewer.toolbar}>
+              <Show
+                when={session.slices().length > 0}
+                fallback={
+                  <p class="wait">
+                    {imageTrouble() ??
+                      (series() === null ? messages.study.noSeries : messages.study.loadingImages)}
+                  </p>
+                }
+              >
+                <Viewer study={props.uid} name={name()} session={session} />
+              </Show>
+            </section>
+            <Panel
+              study={known()}
+              session={session}
+              leftOut={leftOut()}
+              imageTrouble={session.slices().length > 0 ? imageTrouble() : null}
+              onPick={setPicked}
+            />
+          </div>
+        )}
+      </Show>
+      <Show when={help()}>
+        <Help keys={messages.help.study} onClose={() => setHelp(false)} />
+      </Show>
+    </div>
+  );
+}

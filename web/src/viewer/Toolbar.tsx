@@ -1,0 +1,76 @@
+/** Windows, overlays, opacity: each with its key. */
+
+import { For } from 'solid-js';
+import { messages } from '../ui/messages.ts';
+import type { Session } from './session.ts';
+import { PRESETS } from './windows.ts';
+
+export function Toolbar(props: { session: Session; onFit: () => void }) {
+  const isNow = (width: number, level: number) => {
+    const { width: w, level: l } = props.session.window();
+    return w === width && l === level;
+  };
+  return (
+    <div class="toolbar" role="toolbar" aria-label={messages.viewer.toolbar}>
+      <div class="buttons">
+        <For each={PRESETS}>
+          {(preset) => (
+            <button
+              type="button"
+              aria-pressed={isNow(preset.width, preset.level)}
+              aria-keyshortcuts={preset.key}
+              title={messages.viewer.window(preset.width, preset.level)}
+              onClick={() => props.session.setWindow(preset)}
+            >
+              {messages.viewer.windows[preset.name]} <kbd>{preset.key}</kbd>
+            </button>
+          )}
+        </For>
+      </div>
+      <div class="buttons">
+        <button
+          type="button"
+          data-toggle="mask"
+          aria-pressed={props.session.mask()}
+          aria-keyshortcuts="M"
+          onClick={() => props.session.setMask((on) => !on)}
+        >
+          {messages.viewer.mask} <kbd>M</kbd>
+        </button>
+        <button
+          type="button"
+          data-toggle="uncertainty"
+          aria-pressed={props.session.uncertainty()}
+          aria-keyshortcuts="U"
+          onClick={() => props.session.setUncertainty((on) => !on)}
+        >
+          {messages.viewer.uncertainty} <kbd>U</kbd>
+        </button>
+      </div>
+      <label class="opacity">
+        {messages.viewer.opacity}
+        <input
+          type="range"
+          min="0"
+          max="1"
+          step="0.05"
+          value={props.session.opacity()}
+          onInput={(event) => props.session.setOpacity(event.currentTarget.valueAsNumber)}
+        />
+      </label>
+      <div class="buttons end">
+        <button
+          type="button"
+          aria-keyshortcuts="N"
+          disabled={props.session.findings().length === 0}
+          onClick={() => props.session.nextFinding()}
+        >
+          {messages.viewer.nextFinding} <kbd>N</kbd>
+        </button>
+        <button type="button" aria-keyshortcuts="0" onClick={() => props.onFit()}>
+          {messages.viewer.fit} <kbd>0</kbd>
+        </button>
+      </div>
+    </div>
+  );
+}

@@ -1,0 +1,194 @@
+/** The stack on the screen: image, overlays, labels, toolbar, strip. */
+
+import { createEffect, createSignal, on, onCleanup, onMount, Show, untrack } from 'solid-js';
+import { sentence } from '../api/client.ts';
+import { letters, type Slice } from '../dicomweb/geometry.ts';
+import { onKeys } from '../ui/keyboard.ts';
+import { messages } from '../ui/messages.ts';
+import { Trouble } from '../ui/Trouble.tsx';
+import { Legend } from './Legend.tsx';
+import { Painter, type Shown } from './painter.ts';
+import { Strip } from './Strip.tsx';
+import type { Session } from './session.ts';
+import type { StackView } from './stack.ts';
+import { Toolbar } from './Toolbar.tsx';
+
+/** Wheel distance that makes a step: one notch of a mouse, a short stroke on a touchpad. */
+const WHEEL_STEP = 50;
+
+export function Viewer(props: { study: string; name: string; session: Session }) {
+  const session = untrack(() => props.session);
+  const [view, setView] = createSignal<StackView | null>(null);
+  const [trouble, setTrouble] = createSignal<string | null>(null);
+  const [hu, setHu] = createSignal<number | null>(null);
+  let element: HTMLDivElement | undefined;
+  let maskCanvas: HTMLCanvasElement | undefined;
+  let mapCanvas: HTMLCanvasElement | undefined;
+  let painter: Painter | undefined;
+
+  const paint = () => {
+    const shown = view()?.shown() ?? null;
+    painter?.paint(shown, {
+      mask: session.mask(),
+      uncertainty: session.uncertainty(),
+      opacity: session.opacity(),
+      colour: session.segmentColour,
+      chosen: session.chosenFinding()?.segment ?? null,
+    });
+    const index = shown === null ? -1 : session.slices().indexOf(shown.slice);
+    session.setShown(index < 0 ? null : index);
+  };
+
+  onMount(() => {
+    if (!element || !maskCanvas || !mapCanvas) return;
+    const host = element;
+    let closed = false;
+    painter = new Painter(maskCanvas, mapCanvas, session.overlays());
+    const observer = new ResizeObserver(() => {
+      view()?.resize();
+      paint();
+    });
+    void import('./stack.ts')
+      .then((module) =>
+        module.StackView.open(host, {
+          drawn: paint,
+          windowed: session.setWindow,
+          failed: (index) => setTrouble(messages.viewer.unreadable(index + 1)),
+        }),
+      )
+      .then(
+        (opened) => {
+          if (closed) return opened.close();
+          setView(opened);
+          observer.observe(host);
+        },
+        (error) => setTrouble(sentence(error)),
+      );
+    onCleanup(() => {
+      closed = true;
+      observer.disconnect();
+      view()?.close();
+    });
+  });
+
+  createEffect(
+    on([view, session.slices], ([opened, slices]) => {
+      const series = session.series();
+      if (opened === null || series === null || slices.length === 0) return;
+      setTrouble(null);
+      opened.show(props.study, series, slices, session.asked(), session.window()).catch((error) => {
+        setTrouble(sentence(error));
+      });
+    }),
+  );
+  createEffect(on([view, session.asked], ([opened, index]) => void opened?.go(index), { defer: true }));
+  createEffect(on(session.window, (window) => view()?.window(window), { defer: true }));
+  createEffect(
+    on(session.overlays, (overlays) => {
+      painter?.use(overlays);
+      paint();
+    }),
+  );
+  createEffect(
+    on([session.mask, session.uncertainty, session.opacity, session.chosenFinding], paint, { defer: true }),
+  );
+  onKeys((key) => {
+    if (key !== '0') return false;
+    view()?.fit();
+    return true;
+  });
+
+  let wheel = 0;
+  const scroll = (event: WheelEvent) => {
+    event.preventDefault();
+    if (event.ctrlKey) {
+      view()?.zoom(event.deltaY < 0 ? 1.1 : 1 / 1.1);
+      return;
+    }
+    const lines = event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? 1 : WHEEL_STEP;
+    wheel += event.deltaY * lines;
+    const steps = Math.trunc(wheel / WHEEL_STEP);
+    if (steps !== 0) session.move(-Math.sign(steps));
+    wheel = steps === 0 ? wheel : 0;
+  };
+  onMount(() => element?.addEventListener('wheel', scroll, { passive: false }));
+
+  const point = (event: PointerEvent) => {
+    const opened = view();
+    const shown = opened?.shown();
+    if (!opened || !shown) return;
+    const at = pixelAt(shown, event.offsetX, event.offsetY);
+    const value = at && opened.valueAt(...at);
+    setHu(typeof value === 'number' ? Math.round(value) : null);
+  };
+
+  const slice = (): Slice | undefined => session.slices()[session.shown() ?? -1];
+  const side = (direction: 1 | -1, axis: 0 | 3) =>
+    letters((slice()?.imageOrientationPatient.slice(axis, axis + 3) ?? []).map((v) => v * direction));
+
+  return (
+    <>
+      <Toolbar session={session} onFit={() => view()?.fit()} />
+      <div class="screen">
+        <Strip session={session} />
+        <div
+          class="viewport"
+          role="application"
+          aria-label={messages.viewer.label}
+          // biome-ignore lint/a11y/noNoninteractiveTabindex: an application takes the focus, so that its keys are announced.
+          tabIndex={0}
+          data-shown={session.shown() ?? ''}
+          data-uid={slice()?.sopInstanceUid ?? ''}
+          data-window={`${Math.round(session.window().width)}/${Math.round(session.window().level)}`}
+        >
+          <div class="picture" ref={element} onPointerMove={point} onPointerLeave={() => setHu(null)} />
+          <div aria-hidden="true">
+            <canvas class="over" data-layer="uncertainty" ref={mapCanvas} />
+            <canvas class="over" data-layer="mask" ref={maskCanvas} />
+          </div>
+          <div class="labels" aria-hidden="true">
+            <p class="tl">
+              <strong>{props.name}</strong>
+            </p>
+            <p class="tr num">
+              {messages.viewer.slice((session.shown() ?? session.asked()) + 1, session.slices().length)}
+              <br />
+              {messages.viewer.place((slice()?.alongMm ?? 0).toFixed(1))}
+              <Show when={slice()?.sliceThicknessMm ?? null} keyed>
+                {(mm) => (
+                  <>
+                    <br />
+                    {messages.viewer.thickness(String(mm))}
+                  </>
+                )}
+              </Show>
+            </p>
+            <p class="br num">
+              {messages.viewer.window(Math.round(session.window().width), Math.round(session.window().level))}
+              <br />
+              <Show when={hu() !== null} fallback={'\u00a0'}>
+                {messages.viewer.hu(hu() ?? 0)}
+              </Show>
+            </p>
+            <span class="side left">{side(-1, 0)}</span>
+            <span class="side right">{side(1, 0)}</span>
+            <span class="side top">{side(-1, 3)}</span>
+            <span class="side bottom">{side(1, 3)}</span>
+          </div>
+          <Legend session={session} />
+          <Show when={trouble()} keyed>
+            {(text) => <Trouble text={text} />}
+          </Show>
+        </div>
+      </div>
+    </>
+  );
+}
+
+/** The image pixel under a point of the viewport. */
+function pixelAt({ affine: [a, b, c, d, e, f] }: Shown, x: number, y: number): [number, number] | null {
+  const determinant = a * d - b * c;
+  if (determinant === 0) return null;
+  const [dx, dy] = [x - e, y - f];
+  return [Math.floor((d * dx - c * dy) / determinant), Math.floor((a * dy - b * dx) / determinant)];
+}

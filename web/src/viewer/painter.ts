@@ -1,0 +1,187 @@
+/**
+ * Paints mask and uncertainty over the image that is on the screen.
+ *
+ * The place comes from the displayed image itself: its pixel edges, sent through the camera; so pan, zoom and window size cannot part the two.
+ */
+
+import type { Slice } from '../dicomweb/geometry.ts';
+import { outline, type Segment } from './outline.ts';
+import type { Overlays } from './overlays.ts';
+import { css, type Rgb, uncertaintyAlpha, uncertaintyColour } from './palette.ts';
+
+/** Affine from image pixel edges (x right along a row, y down a column, 0 at the outer corner) to CSS pixels. */
+export type Affine = [a: number, b: number, c: number, d: number, e: number, f: number];
+
+export interface Shown {
+  slice: Slice;
+  affine: Affine;
+}
+
+export interface Look {
+  mask: boolean;
+  uncertainty: boolean;
+  /** 0 to 1, of the mask's fill and of the map. */
+  opacity: number;
+  /** By segment number. */
+  colour(segment: number): Rgb;
+  /** The segment that was chosen in the list, drawn thicker; null for none. */
+  chosen: number | null;
+}
+
+interface Drawing {
+  fill: OffscreenCanvas;
+  outlines: { segment: number; lines: Segment[] }[];
+}
+
+/** Colours of the map, looked up instead of computed for each pixel. */
+const STEPS = 256;
+const TABLE = Array.from({ length: STEPS }, (_, i) => {
+  const value = i / (STEPS - 1);
+  return { colour: uncertaintyColour(value), alpha: uncertaintyAlpha(value) };
+});
+
+/** How opaque the fill of a mask is at most: what lies below must stay visible. */
+const FILL = 0.6;
+
+/** How many slices' drawings are kept. */
+const KEPT = 24;
+
+export class Painter {
+  readonly #mask: HTMLCanvasElement;
+  readonly #uncertainty: HTMLCanvasElement;
+  #overlays: Overlays;
+  #masks = new Map<string, Drawing>();
+  #maps = new Map<string, OffscreenCanvas>();
+
+  constructor(mask: HTMLCanvasElement, uncertainty: HTMLCanvasElement, overlays: Overlays) {
+    this.#mask = mask;
+    this.#uncertainty = uncertainty;
+    this.#overlays = overlays;
+  }
+
+  /** Takes other overlays; those of before are never painted again. */
+  use(overlays: Overlays): void {
+    this.#overlays = overlays;
+    this.#masks.clear();
+    this.#maps.clear();
+  }
+
+  /** Paints for the image shown; clears when there is none. */
+  paint(shown: Shown | null, look: Look): void {
+    const mask = fresh(this.#mask);
+    const map = fresh(this.#uncertainty);
+    if (shown === null) return;
+    if (look.uncertainty) this.#paintMap(map, shown, look);
+    if (look.mask) this.#paintMask(mask, shown, look);
+  }
+
+  #paintMap(context: CanvasRenderingContext2D, { slice, affine }: Shown, look: Look): void {
+    const uid = slice.sopInstanceUid;
+    const map = this.#overlays.maps.get(uid);
+    if (map === undefined) return;
+    const picture = kept(this.#maps, uid, () =>
+      rasterise(map.rows, map.columns, (data) => {
+        const values = map.values();
+        for (let i = 0; i < values.length; i++) {
+          const step = Math.round(Math.min(Math.max(values[i] ?? 0, 0), 1) * (STEPS - 1));
+          const entry = TABLE[step];
+          if (entry !== undefined && entry.alpha > 0) put(data, i, entry.colour, entry.alpha);
+        }
+      }),
+    );
+    place(context, affine);
+    context.globalAlpha = look.opacity;
+    context.drawImage(picture, 0, 0);
+  }
+
+  #paintMask(context: CanvasRenderingContext2D, { slice, affine }: Shown, look: Look): void {
+    const uid = slice.sopInstanceUid;
+    const masks = this.#overlays.masks.get(uid);
+    if (masks === undefined) return;
+    const drawing = kept(this.#masks, uid, () => {
+      const [first] = masks;
+      const unpacked = masks.map((mask) => ({ ...mask, bits: mask.unpack() }));
+      return {
+        fill: rasterise(first?.rows ?? 1, first?.columns ?? 1, (data) => {
+          for (const { bits, segment } of unpacked) {
+            for (let i = 0; i < bits.length; i++) if (bits[i]) put(data, i, look.colour(segment), 1);
+          }
+        }),
+        outlines: unpacked.map(({ bits, rows, columns, segment }) => ({
+          segment,
+          lines: outline(bits, rows, columns),
+        })),
+      };
+    });
+    place(context, affine);
+    // Over the map only the outline is drawn: a fill would hide the doubt inside a finding.
+    if (!look.uncertainty) {
+      context.globalAlpha = look.opacity * FILL;
+      context.drawImage(drawing.fill, 0, 0);
+      context.globalAlpha = 1;
+    }
+    const pixel = Math.hypot(affine[0], affine[1]);
+    for (const { segment, lines } of drawing.outlines) {
+      const width = segment === look.chosen ? 3 : 1.75;
+      context.beginPath();
+      for (const [x0, y0, x1, y1] of lines) {
+        context.moveTo(x0, y0);
+        context.lineTo(x1, y1);
+      }
+      context.lineCap = 'square';
+      // A dark edge under the line keeps it visible on bone and on the map.
+      context.strokeStyle = 'rgb(0 0 0 / 0.65)';
+      context.lineWidth = (width + 1.75) / pixel;
+      context.stroke();
+      context.strokeStyle = css(look.colour(segment));
+      context.lineWidth = width / pixel;
+      context.stroke();
+    }
+  }
+}
+
+/** Fits the canvas to its box and clears it. */
+function fresh(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
+  const width = Math.round(canvas.clientWidth * devicePixelRatio);
+  const height = Math.round(canvas.clientHeight * devicePixelRatio);
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  const context = canvas.getContext('2d');
+  if (context === null) throw new Error('This browser has no 2-D canvas.');
+  context.resetTransform();
+  context.clearRect(0, 0, width, height);
+  return context;
+}
+
+function place(context: CanvasRenderingContext2D, affine: Affine): void {
+  context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+  context.transform(...affine);
+  context.imageSmoothingEnabled = false;
+}
+
+function rasterise(rows: number, columns: number, draw: (data: Uint8ClampedArray) => void): OffscreenCanvas {
+  const canvas = new OffscreenCanvas(columns, rows);
+  const context = canvas.getContext('2d');
+  if (context === null) throw new Error('This browser has no 2-D canvas.');
+  const image = context.createImageData(columns, rows);
+  draw(image.data);
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+
+function put(data: Uint8ClampedArray, pixel: number, colour: Rgb, alpha: number): void {
+  const at = pixel * 4;
+  data[at] = colour[0];
+  data[at + 1] = colour[1];
+  data[at + 2] = colour[2];
+  data[at + 3] = Math.round(alpha * 255);
+}
+
+function kept<T>(cache: Map<string, T>, key: string, make: () => T): T {
+  const found = cache.get(key);
+  if (found !== undefined) return found;
+  const [oldest] = cache.keys();
+  if (cache.size >= KEPT && oldest !== undefined) cache.delete(oldest);
+  const made = make();
+  cache.set(key, made);
+  return made;
+}

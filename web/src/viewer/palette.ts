@@ -1,0 +1,67 @@
+/**
+ * Colours that people with any kind of colour vision can tell apart, on grey pictures.
+ *
+ * Findings: Okabe & Ito's set, from "Color Universal Design" (2008), without those that are dark on grey.
+ * Uncertainty: viridis (S. van der Walt, N. Smith, matplotlib, CC0), eleven stops, linear in between: lightness grows with the value.
+ */
+
+export type Rgb = readonly [number, number, number];
+
+/** Orange, sky blue, reddish purple, bluish green: findings in their order. */
+const FINDING_COLOURS: readonly Rgb[] = [
+  [255, 149, 38],
+  [86, 196, 255],
+  [240, 140, 200],
+  [40, 200, 150],
+];
+
+const VIRIDIS: readonly Rgb[] = [
+  [68, 1, 84],
+  [72, 36, 117],
+  [65, 68, 135],
+  [53, 95, 141],
+  [42, 120, 142],
+  [33, 145, 140],
+  [34, 168, 132],
+  [68, 191, 112],
+  [122, 209, 81],
+  [189, 223, 38],
+  [253, 231, 37],
+];
+
+/** Below this uncertainty nothing is drawn, so that the brain stays visible where the members agree. */
+export const DRAWN_FROM = 0.05;
+/** From this uncertainty on the colour is as opaque as the slider says. */
+const OPAQUE_FROM = 0.3;
+
+/** The colour of a kind of finding: one a kind, in the order in which the kinds are first met. */
+export function findingColour(index: number): Rgb {
+  return FINDING_COLOURS[index % FINDING_COLOURS.length] ?? [255, 149, 38];
+}
+
+/** The colour of an uncertainty from 0 to 1. */
+export function uncertaintyColour(value: number): Rgb {
+  const at = Math.min(Math.max(value, 0), 1) * (VIRIDIS.length - 1);
+  const low = VIRIDIS[Math.floor(at)] ?? [0, 0, 0];
+  const high = VIRIDIS[Math.ceil(at)] ?? low;
+  const mix = (i: 0 | 1 | 2) => Math.round(low[i] + (high[i] - low[i]) * (at % 1));
+  return [mix(0), mix(1), mix(2)];
+}
+
+/** How opaque an uncertainty is drawn, 0 to 1. */
+export function uncertaintyAlpha(value: number): number {
+  return Math.min(Math.max((value - DRAWN_FROM) / (OPAQUE_FROM - DRAWN_FROM), 0), 1);
+}
+
+export function css([r, g, b]: Rgb, alpha = 1): string {
+  return `rgb(${r} ${g} ${b} / ${alpha})`;
+}
+
+/** The colour bar as a CSS gradient. */
+export function uncertaintyGradient(direction: string): string {
+  const stops = VIRIDIS.map((_, i) => {
+    const value = i / (VIRIDIS.length - 1);
+    return `${css(uncertaintyColour(value), uncertaintyAlpha(value))} ${value * 100}%`;
+  });
+  return `linear-gradient(${direction}, ${stops.join(', ')})`;
+}

@@ -1,0 +1,241 @@
+/**
+ * Original slices in a Cornerstone stack viewport.
+ *
+ * Never a volume: on tilted or unevenly spaced series Cornerstone would use one spacing and no shear (cornerstone3D#227, #998).
+ * This module is the only one that loads Cornerstone; the worklist does without.
+ */
+
+import {
+  cache,
+  Enums,
+  imageLoader,
+  imageLoadPoolManager,
+  init as initCore,
+  RenderingEngine,
+  type StackViewport,
+  utilities,
+} from '@cornerstonejs/core';
+import { init as initLoader, wadors } from '@cornerstonejs/dicom-image-loader';
+import { authorization } from '../api/key.ts';
+import { framePath } from '../dicomweb/client.ts';
+import type { Slice } from '../dicomweb/geometry.ts';
+import type { Affine, Shown } from './painter.ts';
+import type { Window } from './windows.ts';
+
+const ENGINE = 'ictus';
+const VIEWPORT = 'stack';
+/** How many slices are fetched at once ahead of the reader. */
+const PREFETCH_AT_ONCE = 3;
+/** Zoom of one wheel step with Ctrl, and of ten pixels of dragging. */
+const ZOOM_STEP = 1.1;
+
+let ready: Promise<void> | undefined;
+
+function start(): Promise<void> {
+  ready ??= (async () => {
+    await initCore();
+    initLoader({ maxWebWorkers: 1, beforeSend: async () => authorization() });
+  })();
+  return ready;
+}
+
+export interface StackListener {
+  /** An image was drawn: overlays must follow. */
+  drawn(): void;
+  /** The window was changed by dragging. */
+  windowed(window: Window): void;
+  /** An image could not be loaded. */
+  failed(index: number): void;
+}
+
+export class StackView {
+  readonly #element: HTMLDivElement;
+  readonly #engine: RenderingEngine;
+  readonly #listener: StackListener;
+  #slices: readonly Slice[] = [];
+  #imageIds: string[] = [];
+  #prefetching = 0;
+
+  private constructor(element: HTMLDivElement, listener: StackListener) {
+    this.#element = element;
+    this.#listener = listener;
+    this.#engine = new RenderingEngine(ENGINE);
+    this.#engine.enableElement({
+      viewportId: VIEWPORT,
+      type: Enums.ViewportType.STACK,
+      element,
+      defaultOptions: { background: [0, 0, 0] },
+    });
+    element.addEventListener(Enums.Events.IMAGE_RENDERED, () => listener.drawn());
+    element.addEventListener('pointerdown', (event) => this.#drag(event));
+    element.addEventListener('contextmenu', (event) => event.preventDefault());
+  }
+
+  static async open(element: HTMLDivElement, listener: StackListener): Promise<StackView> {
+    await start();
+    return new StackView(element, listener);
+  }
+
+  get #viewport(): StackViewport {
+    return this.#engine.getViewport(VIEWPORT) as StackViewport;
+  }
+
+  /** Shows slices of a series, `first` at once and the others as they come, nearest first. */
+  async show(
+    study: string,
+    series: string,
+    slices: readonly Slice[],
+    first: number,
+    window: Window,
+  ): Promise<void> {
+    this.#slices = slices;
+    this.#imageIds = slices.map((slice) => {
+      const id = `wadors:${location.origin}${framePath(study, series, slice.sopInstanceUid)}`;
+      wadors.metaDataManager.add(id, slice.metadata as Parameters<typeof wadors.metaDataManager.add>[1]);
+      return id;
+    });
+    try {
+      await this.#viewport.setStack(this.#imageIds, first);
+    } catch (error) {
+      this.#listener.failed(first);
+      throw error;
+    }
+    this.window(window);
+    void this.#prefetch(first);
+  }
+
+  async #prefetch(from: number): Promise<void> {
+    const run = ++this.#prefetching;
+    const order = this.#imageIds
+      .map((id, index) => ({ id, index, far: Math.abs(index - from) }))
+      .sort((a, b) => a.far - b.far);
+    const next = async (): Promise<void> => {
+      for (let one = order.shift(); one !== undefined && run === this.#prefetching; one = order.shift()) {
+        const { id, index } = one;
+        await imageLoader
+          .loadAndCacheImage(id, { requestType: Enums.RequestType.Prefetch, priority: 0 })
+          .catch(() => this.#listener.failed(index));
+      }
+    };
+    await Promise.all(Array.from({ length: PREFETCH_AT_ONCE }, next));
+  }
+
+  /** Shows another slice; what is on the screen changes when it has been loaded. */
+  async go(index: number): Promise<void> {
+    try {
+      await this.#viewport.setImageIdIndex(index);
+    } catch {
+      this.#listener.failed(index);
+    }
+  }
+
+  /** What is on the screen now, not what was asked for. */
+  shown(): Shown | null {
+    const imageId = this.#viewport.getCornerstoneImage()?.imageId;
+    const slice = this.#slices[imageId === undefined ? -1 : this.#imageIds.indexOf(imageId)];
+    const image = this.#viewport.getImageData()?.imageData;
+    if (slice === undefined || image === undefined) return null;
+    // vtk puts pixel centres on whole numbers, so the outer edges are at −½ and n − ½.
+    const canvas = (column: number, row: number) => {
+      const world = image.indexToWorld?.([column - 0.5, row - 0.5, 0]) ?? [
+        Number.NaN,
+        Number.NaN,
+        Number.NaN,
+      ];
+      return this.#viewport.worldToCanvas(world as [number, number, number]);
+    };
+    const [x0, y0] = canvas(0, 0);
+    const [x1, y1] = canvas(slice.columns, 0);
+    const [x2, y2] = canvas(0, slice.rows);
+    const { columns, rows } = slice;
+    if (![x0, y0, x1, y1, x2, y2].every(Number.isFinite)) return null;
+    const affine: Affine = [
+      (x1 - x0) / columns,
+      (y1 - y0) / columns,
+      (x2 - x0) / rows,
+      (y2 - y0) / rows,
+      x0,
+      y0,
+    ];
+    return { slice, affine };
+  }
+
+  /** HU at a pixel of the image shown; null outside or unknown. */
+  valueAt(column: number, row: number): number | null {
+    const image = this.#viewport.getCornerstoneImage();
+    if (!image || column < 0 || row < 0 || column >= image.columns || row >= image.rows) return null;
+    const stored = image.voxelManager?.getAtIndex(row * image.columns + column);
+    if (typeof stored !== 'number') return null;
+    return image.preScale?.scaled ? stored : stored * image.slope + image.intercept;
+  }
+
+  window({ width, level }: Window): void {
+    this.#viewport.setProperties({ voiRange: utilities.windowLevel.toLowHighRange(width, level) });
+    this.#viewport.render();
+  }
+
+  #window(): Window | null {
+    const range = this.#viewport.getProperties().voiRange;
+    if (!range) return null;
+    const { windowWidth, windowCenter } = utilities.windowLevel.toWindowLevel(range.lower, range.upper);
+    return { width: windowWidth, level: windowCenter };
+  }
+
+  zoom(factor: number): void {
+    this.#viewport.setZoom(Math.min(Math.max(this.#viewport.getZoom() * factor, 0.2), 20));
+    this.#viewport.render();
+  }
+
+  /** Whole image, centred. */
+  fit(): void {
+    this.#viewport.resetCamera();
+    this.#viewport.render();
+  }
+
+  resize(): void {
+    this.#engine.resize(true, false);
+  }
+
+  /** Left button: window; right button or Ctrl: zoom; middle button or Shift: pan. */
+  #drag(down: PointerEvent): void {
+    const act =
+      down.button === 1 || down.shiftKey ? 'pan' : down.button === 2 || down.ctrlKey ? 'zoom' : 'window';
+    let { clientX, clientY } = down;
+    const move = (event: PointerEvent) => {
+      const [dx, dy] = [event.clientX - clientX, event.clientY - clientY];
+      ({ clientX, clientY } = event);
+      if (act === 'pan') {
+        const [x, y] = this.#viewport.getPan();
+        this.#viewport.setPan([x + dx, y + dy]);
+        this.#viewport.render();
+      } else if (act === 'zoom') this.zoom(ZOOM_STEP ** (-dy / 10));
+      else this.#dragWindow(dx, dy);
+    };
+    const up = () => {
+      this.#element.removeEventListener('pointermove', move);
+      this.#element.removeEventListener('pointerup', up);
+      this.#element.removeEventListener('pointercancel', up);
+    };
+    this.#element.setPointerCapture(down.pointerId);
+    this.#element.addEventListener('pointermove', move);
+    this.#element.addEventListener('pointerup', up);
+    this.#element.addEventListener('pointercancel', up);
+  }
+
+  #dragWindow(dx: number, dy: number): void {
+    const now = this.#window();
+    if (now === null) return;
+    // A wide window moves faster, so that bone and brain both take one stroke of the hand.
+    const speed = Math.max(now.width / 300, 0.25);
+    const next = { width: Math.max(now.width + dx * speed, 1), level: now.level - dy * speed };
+    this.window(next);
+    this.#listener.windowed(next);
+  }
+
+  close(): void {
+    this.#prefetching++;
+    imageLoadPoolManager.clearRequestStack(Enums.RequestType.Prefetch);
+    this.#engine.destroy();
+    cache.purgeCache();
+  }
+}
