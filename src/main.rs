@@ -1,26 +1,52 @@
-//! The command line: parse, wire, run.
+//! The command line: parse, run, answer with an exit code.
 
 mod cli;
 
-use clap::{Parser, Subcommand};
-use std::process::ExitCode;
+use clap::Parser;
+use std::{io::Write as _, process::ExitCode};
 
-/// Head CT beside a PACS: masks with honest uncertainty, as standard DICOM. Not for clinical use.
-#[derive(Parser)]
-#[command(name = "ictus", version, about, propagate_version = true)]
+/// Head CT beside a PACS: masks with honest uncertainty, as standard DICOM. For research, not for clinical use.
+#[derive(Debug, Parser)]
+#[command(name = "ictus", version)]
 struct Cli {
+    /// What is logged: a level, or `target=level` pairs.
+    #[arg(long, global = true, env = "ICTUS_LOG", default_value = ictus::telemetry::DEFAULT_FILTER)]
+    log: String,
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Subcommand)]
+#[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Train the haemorrhage model on synthetic phantoms; stopped runs go on where they were.
+    Serve(cli::serve::Args),
+    Worker(cli::worker::Args),
+    Analyze(cli::analyze::Args),
     Train(cli::train::Args),
+    Evaluate(cli::evaluate::Args),
+    Model(cli::models::Args),
+    Key(cli::key::Args),
+    Migrate(cli::migrate::Args),
+    Doctor(cli::doctor::Args),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
-        Command::Train(args) => cli::train::run(&args),
-    }
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = ictus::telemetry::init(&cli.log, ictus::telemetry::Format::Text)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| match &cli.command {
+            Command::Serve(args) => cli::serve::run(args),
+            Command::Worker(args) => cli::worker::run(args),
+            Command::Analyze(args) => cli::analyze::run(args),
+            Command::Train(args) => cli::train::run(args),
+            Command::Evaluate(args) => cli::evaluate::run(args),
+            Command::Model(args) => cli::models::run(args),
+            Command::Key(args) => cli::key::run(args),
+            Command::Migrate(args) => cli::migrate::run(args),
+            Command::Doctor(args) => cli::doctor::run(args),
+        });
+    done.unwrap_or_else(|error| {
+        // Nothing is left to be done when this cannot be said either.
+        let _said = writeln!(std::io::stderr(), "ictus: {error:#}");
+        ExitCode::FAILURE
+    })
 }

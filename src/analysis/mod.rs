@@ -1,6 +1,7 @@
-//! One analysis: DICOM instances or a NIfTI volume → findings and DICOM results.
+//! One analysis: the instances of a study, or a NIfTI volume → findings and DICOM results.
 //!
 //! Six stages in a row, plain data in, plain data out; only this file knows their order.
+//! `ictus analyze`, the worker and the evaluation all come through here.
 
 pub mod assemble;
 pub mod encode;
@@ -8,3 +9,326 @@ pub mod infer;
 pub mod postprocess;
 pub mod preprocess;
 pub mod uncertainty;
+
+use crate::{
+    dicom::instance::Instance,
+    domain::{
+        failure::FailureClass,
+        finding::{Answer, AnswerValue, DISCLAIMER, ModelRun, Refusal, Report, SCHEMA, SeriesChoice},
+        network::Control,
+        prediction::Prediction,
+        trace::SpatialTrace,
+        uid::Uid,
+        volume::Volume,
+    },
+};
+use assemble::{AssembleError, Assembled};
+use dicom_object::DefaultDicomObject;
+use encode::{EncodeInput, MapFormat, Predecessor, Stamp};
+use infer::{Engine, InferError, bundle::Model};
+use std::{collections::BTreeMap, time::Instant};
+use time::OffsetDateTime;
+
+/// What is asked of an analysis beside its images.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Only these models, whatever their triggers say of contrast and thickness; empty: every model whose trigger matches.
+    pub models: Vec<String>,
+    /// Identity of the analysis: the same key gives the same UIDs.
+    pub analysis_key: [u8; 32],
+    /// Every date in the results.
+    pub created_at: OffsetDateTime,
+    /// How the map of uncertainty is stored.
+    pub map_format: MapFormat,
+    /// The report of an earlier revision.
+    pub predecessor: Option<Predecessor>,
+}
+
+/// What comes of a study.
+#[derive(Debug)]
+pub struct Analysis {
+    /// Findings, answers, refusals.
+    pub report: Report,
+    /// SEG (when there is a finding), Parametric Map and report of each model that ran.
+    pub objects: Vec<DefaultDicomObject>,
+    /// What each model that ran made of the volume.
+    pub looks: Vec<Look>,
+}
+
+/// One model's look at one volume.
+#[derive(Debug)]
+pub struct Look {
+    /// The volume, in HU.
+    pub volume: Volume<f32>,
+    /// The way to the network's grid.
+    pub trace: SpatialTrace,
+    /// Where the brain is.
+    pub brain: Volume<bool>,
+    /// Voxel-wise answers.
+    pub prediction: Prediction,
+    /// Findings, their voxels and the answer.
+    pub found: postprocess::Found,
+}
+
+/// Why an analysis ended without a report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnalysisError {
+    /// The network or its device.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// A stage refused the volume.
+    #[error(transparent)]
+    Preprocess(#[from] preprocess::PreprocessError),
+    /// The members do not fit.
+    #[error(transparent)]
+    Uncertainty(#[from] uncertainty::UncertaintyError),
+    /// The findings cannot be listed.
+    #[error(transparent)]
+    Postprocess(#[from] postprocess::PostprocessError),
+    /// The results cannot be written.
+    #[error(transparent)]
+    Encode(#[from] encode::EncodeError),
+}
+
+impl AnalysisError {
+    /// How it is treated.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Infer(e) => e.class(),
+            Self::Preprocess(e) => e.class(),
+            Self::Uncertainty(e) => e.class(),
+            Self::Postprocess(e) => e.class(),
+            Self::Encode(e) => e.class(),
+        }
+    }
+
+    /// A stable reason code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Infer(InferError::Cancelled) => "cancelled",
+            Self::Infer(_) => "inference_failed",
+            Self::Preprocess(_) => "no_head",
+            Self::Uncertainty(_) => "inference_failed",
+            Self::Postprocess(_) => "too_many_regions",
+            Self::Encode(_) => "cannot_encode",
+        }
+    }
+}
+
+/// Analyses everything received of one study.
+///
+/// A model that refuses the study leaves a refusal and the answer `not_evaluated`; the others still run.
+///
+/// # Errors
+/// When it was cancelled, or when we or the surroundings are at fault; an input at fault is a refusal in the report.
+pub fn run(
+    instances: &[Instance],
+    engine: &Engine,
+    request: &Request,
+    control: &dyn Control,
+) -> Result<Analysis, AnalysisError> {
+    let mut report = empty_report(
+        instances
+            .iter()
+            .find_map(|i| i.attributes.study_instance_uid.clone()),
+    );
+    let (mut objects, mut looks) = (Vec::new(), Vec::new());
+    for model in asked(engine, request)? {
+        let started = Instant::now();
+        let mut trigger = model.plan.trigger.clone();
+        if request.models.contains(&model.plan.id) {
+            trigger.contrast = crate::domain::plan::Contrast::Any;
+            trigger.thickness_mm = [0.0, f64::INFINITY];
+        }
+        let assembled = match assemble::assemble(instances, &trigger) {
+            Ok(assembled) => assembled,
+            Err(AssembleError::Refused { series, refusals }) => {
+                refuse(&mut report, model, series, refusals);
+                continue;
+            }
+            Err(other) => {
+                let refusal = Refusal {
+                    code: "unreadable".into(),
+                    text: other.to_string(),
+                };
+                refuse(&mut report, model, Vec::new(), vec![refusal]);
+                continue;
+            }
+        };
+        clock(&mut report.timings, "assemble", started);
+        match one(instances, assembled, engine, model, request, control, &mut report) {
+            Ok((look, made)) => {
+                objects.extend(made);
+                looks.push(look);
+            }
+            Err(error) if error.class() == FailureClass::Input && error.code() != "cancelled" => {
+                let refusal = Refusal {
+                    code: error.code().into(),
+                    text: error.to_string(),
+                };
+                refuse(&mut report, model, Vec::new(), vec![refusal]);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Analysis {
+        report,
+        objects,
+        looks,
+    })
+}
+
+/// The models that are asked: those named, or all.
+fn asked<'a>(engine: &'a Engine, request: &Request) -> Result<Vec<&'a Model>, AnalysisError> {
+    if request.models.is_empty() {
+        return Ok(engine.models().map(AsRef::as_ref).collect());
+    }
+    request
+        .models
+        .iter()
+        .map(|id| Ok(engine.model(id)?.as_ref()))
+        .collect()
+}
+
+/// Stages 2 to 6 of one model on one volume.
+fn one(
+    instances: &[Instance],
+    assembled: Assembled,
+    engine: &Engine,
+    model: &Model,
+    request: &Request,
+    control: &dyn Control,
+    report: &mut Report,
+) -> Result<(Look, Vec<DefaultDicomObject>), AnalysisError> {
+    let source: Vec<&Instance> = assembled.instances.iter().map(|i| &instances[*i]).collect();
+    let series = assembled.series.iter().find(|s| s.chosen).map(|s| s.uid.clone());
+    let series = series.unwrap_or_else(|| Uid::derive(&[b"volume without a series"]));
+    let look = look(assembled.volume, engine, model, &series, control, report)?;
+    merge_series(&mut report.series, assembled.series);
+    report.warnings.extend(assembled.warnings);
+    let started = Instant::now();
+    // Each model's results speak of that model only.
+    let own = Report {
+        models: report
+            .models
+            .iter()
+            .filter(|m| m.id == model.plan.id)
+            .cloned()
+            .collect(),
+        answers: vec![look.found.answer.clone()],
+        findings: look.found.findings.clone(),
+        ..report.clone()
+    };
+    let objects = encode::encode(&EncodeInput {
+        source: &source,
+        prediction: &look.prediction,
+        segments: &look.found.segments,
+        brain: &look.brain,
+        report: &own,
+        plan: &model.plan,
+        stamp: &Stamp {
+            analysis_key: request.analysis_key,
+            created_at: request.created_at,
+        },
+        map_format: request.map_format,
+        predecessor: request.predecessor.as_ref(),
+    })?;
+    clock(&mut report.timings, "encode", started);
+    Ok((look, objects))
+}
+
+/// Stages 2 to 5: what a model makes of a volume in HU, with or without DICOM around it.
+///
+/// # Errors
+/// What a stage says.
+pub fn look(
+    volume: Volume<f32>,
+    engine: &Engine,
+    model: &Model,
+    series: &Uid,
+    control: &dyn Control,
+    report: &mut Report,
+) -> Result<Look, AnalysisError> {
+    let started = Instant::now();
+    let (input, trace) = preprocess::preprocess(&volume, &model.plan)?;
+    let brain = preprocess::brain::brain_mask(&volume, &trace);
+    clock(&mut report.timings, "preprocess", started);
+    let started = Instant::now();
+    let members = infer::infer(engine, model, &input, control)?;
+    let duration_ms = clock(&mut report.timings, "infer", started);
+    let started = Instant::now();
+    let prediction = uncertainty::combine(&members, &trace, &model.plan)?;
+    clock(&mut report.timings, "uncertainty", started);
+    let started = Instant::now();
+    let found = postprocess::find(&prediction, &brain, series, &model.plan)?;
+    clock(&mut report.timings, "postprocess", started);
+    report.models.push(ModelRun {
+        id: model.plan.id.clone(),
+        version: model.plan.version.clone(),
+        weights_sha256: model.weights_sha256.clone(),
+        numeric_mode: engine.numeric_mode().to_owned(),
+        duration_ms,
+    });
+    report.answers.push(found.answer.clone());
+    report.findings.extend(found.findings.clone());
+    Ok(Look {
+        volume,
+        trace,
+        brain,
+        prediction,
+        found,
+    })
+}
+
+/// A report that says nothing yet.
+#[must_use]
+pub fn empty_report(study_instance_uid: Option<Uid>) -> Report {
+    Report {
+        schema: SCHEMA,
+        disclaimer: DISCLAIMER.into(),
+        study_instance_uid,
+        series: Vec::new(),
+        models: Vec::new(),
+        answers: Vec::new(),
+        findings: Vec::new(),
+        refusals: Vec::new(),
+        warnings: Vec::new(),
+        timings: BTreeMap::new(),
+    }
+}
+
+/// Records that a model was not run, and why.
+fn refuse(report: &mut Report, model: &Model, series: Vec<SeriesChoice>, refusals: Vec<Refusal>) {
+    merge_series(&mut report.series, series);
+    report.refusals.extend(refusals);
+    report.answers.push(Answer {
+        question: model.plan.question.clone(),
+        model: Some(model.plan.id.clone()),
+        answer: AnswerValue::NotEvaluated,
+        score: None,
+        probability: None,
+        uncertainty: None,
+        lane: None,
+    });
+}
+
+/// One entry a series: chosen by any model wins over not chosen.
+fn merge_series(all: &mut Vec<SeriesChoice>, more: Vec<SeriesChoice>) {
+    for choice in more {
+        match all.iter_mut().find(|c| c.uid == choice.uid) {
+            Some(known) if choice.chosen => *known = choice,
+            Some(_) => {}
+            None => all.push(choice),
+        }
+    }
+}
+
+/// Adds the time since `started` to a stage and returns it, in milliseconds.
+fn clock(timings: &mut BTreeMap<String, u64>, stage: &str, started: Instant) -> u64 {
+    let spent = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    *timings.entry(stage.into()).or_default() += spent;
+    spent
+}

@@ -1,15 +1,31 @@
 //! One file a command; each turns arguments into calls of the library and results into text.
 
+pub(crate) mod analyser;
+pub(crate) mod analyze;
+pub(crate) mod database;
+pub(crate) mod doctor;
+pub(crate) mod evaluate;
+pub(crate) mod key;
+mod key_slices;
+pub(crate) mod migrate;
+pub(crate) mod models;
+pub(crate) mod serve;
 pub(crate) mod train;
+pub(crate) mod worker;
 
-use ictus::analysis::infer::DeviceChoice;
+use std::{io::Write as _, process::ExitCode};
 
-/// Parses `--device`.
-pub(crate) fn device(text: &str) -> Result<DeviceChoice, String> {
-    match text {
-        "auto" => Ok(DeviceChoice::Auto),
-        "cpu" => Ok(DeviceChoice::Cpu),
-        "cuda" => Ok(DeviceChoice::Cuda),
-        other => Err(format!("{other:?} is not auto, cpu or cuda")),
-    }
+/// Exit code for something that this build does not have.
+const NOT_IN_THIS_BUILD: u8 = 2;
+
+/// Prints a line for a person or a pipe.
+pub(crate) fn say(line: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{line}")
+}
+
+/// Answers a flag or command that is not built yet.
+pub(crate) fn not_in_this_build(what: &str) -> ExitCode {
+    // Nothing is left to be done when this cannot be said.
+    let _said = writeln!(std::io::stderr(), "ictus: {what} is not in this build");
+    ExitCode::from(NOT_IN_THIS_BUILD)
 }

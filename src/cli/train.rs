@@ -1,7 +1,8 @@
 //! `ictus train`: phantoms → a model's folder.
 
 use ictus::{
-    analysis::infer::DeviceChoice,
+    analysis::infer::engine,
+    domain::device::DeviceChoice,
     train::{
         recipe,
         training::{Config, train},
@@ -32,12 +33,12 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2e-3)]
     learning_rate: f64,
     /// auto, cpu or cuda.
-    #[arg(long, default_value = "auto", value_parser = super::device)]
+    #[arg(long, default_value = "auto")]
     device: DeviceChoice,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let device = args.device.open()?;
+    let device = engine::open(args.device)?;
     let config = Config {
         plan: recipe::haemorrhage_2d(args.members),
         out: args.out.clone(),

@@ -8,6 +8,7 @@ pub mod instance;
 pub mod json;
 mod pixels;
 mod scan;
+pub mod transcode;
 
 use crate::domain::{failure::FailureClass, phi::Redacted, uid::Uid};
 

@@ -1,11 +1,14 @@
 //! The words of ictus: plain data that every other module may use and that uses none of them.
 
 pub mod code;
+pub mod device;
 pub mod failure;
 pub mod finding;
 pub mod geometry;
+pub mod network;
 pub mod phi;
 pub mod plan;
 pub mod prediction;
+pub mod trace;
 pub mod uid;
 pub mod volume;

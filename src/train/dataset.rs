@@ -115,14 +115,14 @@ fn origin(hu: &[f32], tile: [usize; 2], rng: &mut ChaCha8Rng) -> (i64, i64) {
 }
 
 /// Small changes of gain, offset and sharpness beyond those of the phantom's scanner.
-fn intensity(hu: &mut Vec<f32>, rng: &mut ChaCha8Rng) {
+fn intensity(hu: &mut [f32], rng: &mut ChaCha8Rng) {
     let (gain, offset): (f32, f32) = (rng.random_range(0.94..1.06), rng.random_range(-3.0..3.0));
     for value in hu.iter_mut() {
         *value = (*value - 30.0) * gain + 30.0 + offset;
     }
     if rng.random_bool(0.25) {
         // A smoother kernel: each pixel with its four neighbours.
-        let sharp = hu.clone();
+        let sharp = hu.to_vec();
         let share: f32 = rng.random_range(0.05..0.18);
         for r in 1..MATRIX - 1 {
             for c in 1..MATRIX - 1 {

@@ -8,7 +8,10 @@
 
 use crate::{
     dicom::instance::Instance,
-    domain::{failure::FailureClass, finding::Report, phi::Redacted, plan::Plan, prediction::Prediction, uid::Uid, volume::Volume},
+    domain::{
+        failure::FailureClass, finding::Report, phi::Redacted, plan::Plan, prediction::Prediction, uid::Uid,
+        volume::Volume,
+    },
 };
 use dicom_object::DefaultDicomObject;
 use time::OffsetDateTime;

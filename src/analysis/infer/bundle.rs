@@ -166,7 +166,7 @@ impl Bundle {
                 .and_then(|d| d.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>())
                 .map_err(|e| InferError::network(&e))?;
             worst = worst.max(f64::from(difference));
-            if !(f64::from(difference) <= tolerance) {
+            if difference.is_nan() || f64::from(difference) > tolerance {
                 return Err(wrong(format!(
                     "member {i} differs from its golden patch by {difference}, at most {tolerance} is allowed; it does not serve"
                 )));

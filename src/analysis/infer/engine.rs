@@ -4,6 +4,7 @@ use super::{
     InferError,
     bundle::{Bundle, Model},
 };
+use crate::domain::device::DeviceChoice;
 use candle_core::{Device, Tensor};
 use std::{
     collections::BTreeMap,
@@ -17,32 +18,19 @@ use std::{
 /// Tiles that may wait for the device; the next caller waits.
 const QUEUE: usize = 4;
 
-/// Which device to use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// CUDA when there is one, else the CPU.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// CUDA, or an error.
-    Cuda,
-}
-
-impl DeviceChoice {
-    /// Opens the device.
-    ///
-    /// # Errors
-    /// When CUDA was demanded and is not there.
-    pub fn open(self) -> Result<Device, InferError> {
-        match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Auto => Ok(cuda().unwrap_or(Device::Cpu)),
-            Self::Cuda => cuda().map_err(|why| {
-                InferError::Device(format!(
-                    "--device cuda was asked for, but {why}; use --device cpu or auto"
-                ))
-            }),
-        }
+/// Opens a device.
+///
+/// # Errors
+/// When CUDA was demanded and is not there.
+pub fn open(choice: DeviceChoice) -> Result<Device, InferError> {
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Auto => Ok(cuda().unwrap_or(Device::Cpu)),
+        DeviceChoice::Cuda => cuda().map_err(|why| {
+            InferError::Device(format!(
+                "--device cuda was asked for, but {why}; use --device cpu or auto"
+            ))
+        }),
     }
 }
 
@@ -82,7 +70,7 @@ impl Engine {
     /// # Errors
     /// When a model is not what its folder says, or does not reproduce its golden patch.
     pub fn start(bundles: &[Bundle], device: DeviceChoice) -> Result<Self, InferError> {
-        let device = device.open()?;
+        let device = open(device)?;
         let mut models = BTreeMap::new();
         for bundle in bundles {
             let model = bundle.load(&device)?;

@@ -6,41 +6,12 @@ pub mod bundle;
 pub mod engine;
 pub mod sliding_window;
 
-use crate::domain::{failure::FailureClass, phi::Redacted};
-pub use engine::{DeviceChoice, Engine};
-
-/// What a long computation is told and asked between tiles.
-pub trait Control: Sync {
-    /// Whether to stop at the next tile.
-    fn cancelled(&self) -> bool;
-    /// How many of how many tiles are done.
-    fn progress(&self, done: usize, total: usize);
-}
-
-/// Runs to the end and tells nobody.
-#[derive(Debug, Clone, Copy)]
-pub struct Unattended;
-
-impl Control for Unattended {
-    fn cancelled(&self) -> bool {
-        false
-    }
-    fn progress(&self, _done: usize, _total: usize) {}
-}
-
-/// The logits of every member.
-///
-/// # Shape
-/// `slices[slice][member]` holds `classes × rows × columns` values of the network's grid.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Members {
-    /// Classes, background included.
-    pub classes: usize,
-    /// Rows and columns of the network's grid.
-    pub shape: [usize; 2],
-    /// Logits by slice and member.
-    pub slices: Vec<Vec<Vec<f32>>>,
-}
+use crate::domain::{
+    failure::FailureClass,
+    network::{Control, Members, NetworkInput},
+    phi::Redacted,
+};
+pub use engine::Engine;
 
 /// Why there are no logits.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +74,7 @@ impl InferError {
 pub fn infer(
     engine: &Engine,
     model: &bundle::Model,
-    input: &super::preprocess::NetworkInput,
+    input: &NetworkInput,
     control: &dyn Control,
 ) -> Result<Members, InferError> {
     let plan = &model.plan;
@@ -122,11 +93,10 @@ pub fn infer(
         [patch_rows, patch_columns],
         plan.configuration.tile_step_size,
     );
-    let outside = input_of_air(plan);
     let total = input.slices.len() * plan.members;
     let mut slices = Vec::with_capacity(input.slices.len());
     for (s, image) in input.slices.iter().enumerate() {
-        let tiles = window.cut(image, outside);
+        let tiles = window.cut(image, input.outside);
         let mut members = Vec::with_capacity(plan.members);
         for member in 0..plan.members {
             if control.cancelled() {
@@ -143,13 +113,4 @@ pub fn infer(
         shape: input.shape,
         slices,
     })
-}
-
-/// What air looks like after normalisation: the value that tiles are padded with.
-fn input_of_air(plan: &crate::domain::plan::Plan) -> f32 {
-    let mut air = [super::preprocess::AIR_HU];
-    if let [scheme] = plan.configuration.normalization_schemes.as_slice() {
-        super::preprocess::normalize(&mut air, scheme);
-    }
-    air[0]
 }

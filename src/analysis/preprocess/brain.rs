@@ -4,8 +4,8 @@
 //! Slice by slice on the network's grid: what cannot be reached from outside without crossing bone, opened to cut thin bridges; of the whole stack the largest connected part stays.
 //! Where the skull is open (skull base, craniectomy) the slice may have no brain: the mask is a help, not a segmentation.
 
-use super::{AIR_HU, trace::SpatialTrace};
-use crate::domain::volume::Volume;
+use super::AIR_HU;
+use crate::domain::{trace::SpatialTrace, volume::Volume};
 use rayon::prelude::*;
 
 /// Bone from here on, HU, on a grid of about 1 mm.

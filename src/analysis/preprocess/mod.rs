@@ -4,14 +4,16 @@
 //! Only this stage changes geometry; whatever it does is in the trace.
 
 pub mod brain;
-pub mod trace;
 
 use crate::domain::{
     failure::FailureClass,
+    network::NetworkInput,
     plan::{Normalization, Plan},
+    trace::{AxisMap, SpatialTrace},
     volume::{Geometry, Volume},
 };
-use trace::{AxisMap, SpatialTrace};
+
+use rayon::prelude::*;
 
 /// Tissue from here on belongs to the head rather than to air; between fat (−100 HU) and air.
 const HEAD_HU: f32 = -300.0;
@@ -21,15 +23,6 @@ const MARGIN_MM: f64 = 6.0;
 const HEAD_SHARE: f64 = 0.05;
 /// What stands outside the field of view, HU.
 pub const AIR_HU: f32 = -1024.0;
-
-/// What the network is given.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NetworkInput {
-    /// Rows and columns of each slice.
-    pub shape: [usize; 2],
-    /// One normalised image for each entry of [`SpatialTrace::slices`].
-    pub slices: Vec<Vec<f32>>,
-}
 
 /// Why a volume cannot be brought onto the network's grid.
 #[derive(Debug, thiserror::Error)]
@@ -74,13 +67,16 @@ pub fn preprocess(ct: &Volume<f32>, plan: &Plan) -> Result<(NetworkInput, Spatia
     };
     let trace = place(ct, [row_spacing, column_spacing])?;
     let mut slices = trace.apply_all(&ct.data, AIR_HU);
-    for slice in &mut slices {
-        normalize(slice, normalization);
-    }
+    slices
+        .par_iter_mut()
+        .for_each(|slice| normalize(slice, normalization));
+    let mut air = [AIR_HU];
+    normalize(&mut air, normalization);
     Ok((
         NetworkInput {
             shape: trace.shape(),
             slices,
+            outside: air[0],
         },
         trace,
     ))

@@ -9,11 +9,12 @@
 
 pub mod case;
 
-use super::{infer::Members, preprocess::trace::SpatialTrace};
 use crate::domain::{
     failure::FailureClass,
+    network::Members,
     plan::{Ensemble, Plan},
     prediction::Prediction,
+    trace::SpatialTrace,
     volume::Volume,
 };
 use rayon::prelude::*;
@@ -128,10 +129,6 @@ pub fn combine(members: &Members, trace: &SpatialTrace, plan: &Plan) -> Result<P
     Ok(prediction)
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "labels are counted in u8, statistics kept in f32"
-)]
 fn combine_slice(logits: &[Vec<f32>], classes: usize, trace: &SpatialTrace, plan: &Plan) -> Slice {
     let [rows, columns] = trace.shape();
     let pixels = rows * columns;

@@ -283,10 +283,10 @@ unsafe fn pixels<L: Lanes, const P: usize, const V: usize, const S: usize>(
                     let end = tap.add(channels);
                     while value != end {
                         let factors: [L; V] = std::array::from_fn(|v| L::load(w.add(v * BLOCK)));
-                        for p in 0..P {
+                        for (p, pixel) in sum.iter_mut().enumerate() {
                             let x = L::splat(value.add(p * S * BLOCK));
-                            for v in 0..V {
-                                sum[p][v] = sum[p][v].add_product(x, factors[v]);
+                            for (sum, factor) in pixel.iter_mut().zip(factors) {
+                                *sum = sum.add_product(x, factor);
                             }
                         }
                         value = value.add(1);
@@ -300,9 +300,9 @@ unsafe fn pixels<L: Lanes, const P: usize, const V: usize, const S: usize>(
             left -= channels;
             block = block.add(task.block_stride);
         }
-        for p in 0..P {
-            for v in 0..V {
-                sum[p][v].store(out[v].add(p * BLOCK));
+        for (p, pixel) in sum.into_iter().enumerate() {
+            for (value, out) in pixel.into_iter().zip(out) {
+                value.store(out.add(p * BLOCK));
             }
         }
     }
@@ -326,8 +326,8 @@ unsafe fn gradient<L: Lanes, const C: usize>(task: &GradTask, sum: &mut [f32]) {
                 let end = grad.add(task.width * BLOCK);
                 while grad != end {
                     let g = L::load(grad);
-                    for c in 0..C {
-                        acc[c] = acc[c].add_product(L::splat(x.add(c)), g);
+                    for (c, sum) in acc.iter_mut().enumerate() {
+                        *sum = sum.add_product(L::splat(x.add(c)), g);
                     }
                     // The last step may leave the scratch: it is not read there.
                     x = x.wrapping_add(task.stride * BLOCK);

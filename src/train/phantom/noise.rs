@@ -119,7 +119,7 @@ impl Field {
             part[axis] = at - cell as f32;
             let shift = BITS * axis as u32;
             low[axis] = (cell as usize & (CELLS - 1)) << shift;
-            high[axis] = (cell as usize + 1 & (CELLS - 1)) << shift;
+            high[axis] = ((cell as usize + 1) & (CELLS - 1)) << shift;
         }
         let row = |zy: usize| {
             let (a, b) = (self.lattice[zy | low[0]], self.lattice[zy | high[0]]);

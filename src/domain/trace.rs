@@ -2,9 +2,9 @@
 //!
 //! A 2-D plan leaves the slices where they are, so tilt and uneven steps need no resampling at all;
 //! within the plane the way is one map per axis: which source axis, which direction, which scale, which offset.
-//! The same [`SpatialTrace`] takes images there (averaging where the grid is coarser) and logits back (linear).
+//! `analysis::preprocess` lays the trace; the same [`SpatialTrace`] takes images there (averaging where the grid is coarser) and logits back (linear).
 
-use crate::domain::volume::Geometry;
+use super::volume::Geometry;
 use rayon::prelude::*;
 
 /// Where the samples of one network axis lie on a source axis: `source = start + step × index`, in voxels.

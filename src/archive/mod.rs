@@ -1,0 +1,321 @@
+//! Part 10 files, written once: a stream of bytes → `staging/{uuid}` while hashing → `sha256/ab/cd/{digest}`.
+//!
+//! Nothing under `sha256/` is ever changed or overwritten: the name says what the bytes are, and is made only if it is not there (`CopyMode::Create`).
+//! A file and its directory entries are on the disk before [`Archive::keep`] returns (`with_fsync`, which is off by default).
+//! Removing is for the sweeper of `receive` alone.
+//! It knows neither DICOM nor the database.
+
+use crate::domain::{
+    failure::FailureClass,
+    phi::{Redacted, redact},
+};
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart, local::LocalFileSystem, path::Path as Name,
+};
+use sha2::{Digest, Sha256};
+use std::{fmt::Write, path::Path, sync::Arc, time::SystemTime};
+use uuid::Uuid;
+
+/// Where kept files live.
+const KEPT: &str = "sha256";
+/// Where files wait until they are acknowledged or refused.
+const STAGING: &str = "staging";
+/// Bytes gathered before they are written to the disk.
+const CHUNK: usize = 1 << 20;
+
+/// A failed read or write.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArchiveError {
+    /// The file that the index names is not there.
+    #[error(
+        "the archive has no object {0}; it was removed by something else than ictus: restore it from a backup"
+    )]
+    Missing(String),
+    /// The bytes are not those that were written.
+    #[error(
+        "object {key} of the archive has digest {found}: its bytes have changed; restore it from a backup"
+    )]
+    Corrupt {
+        /// Name of the object.
+        key: String,
+        /// Digest of the bytes that are there.
+        found: String,
+    },
+    /// More bytes than one object may have.
+    #[error("an object of more than {limit} bytes was sent; raise the limit or send it in parts")]
+    TooLarge {
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// The sender's stream broke.
+    #[error("the stream of bytes ended before the object did")]
+    Sender(#[source] Redacted),
+    /// The disk or the store failed.
+    #[error("the archive cannot be used; check that its folder is there, writable and not full")]
+    Store(#[source] Redacted),
+}
+
+impl ArchiveError {
+    /// What the caller does about it.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Missing(_) | Self::Corrupt { .. } => FailureClass::Internal,
+            Self::TooLarge { .. } | Self::Sender(_) => FailureClass::Input,
+            Self::Store(_) => FailureClass::Transient,
+        }
+    }
+}
+
+impl From<object_store::Error> for ArchiveError {
+    fn from(error: object_store::Error) -> Self {
+        Self::Store(redact(&error))
+    }
+}
+
+/// The store of files; clones share it.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    store: Arc<dyn ObjectStore>,
+}
+
+/// A file that is on the disk but not kept yet; dropped, it goes away.
+#[derive(Debug)]
+pub struct StagedObject {
+    name: Name,
+    key: String,
+    size_bytes: u64,
+    store: Arc<dyn ObjectStore>,
+}
+
+impl StagedObject {
+    /// The name under which [`Archive::keep`] keeps it.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Its length.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+}
+
+impl Drop for StagedObject {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed at the next start.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (store, name) = (self.store.clone(), self.name.clone());
+            runtime.spawn(async move { drop(store.delete(&name).await) });
+        }
+    }
+}
+
+/// A kept file as the sweeper sees it.
+#[derive(Debug, Clone)]
+pub struct KeptObject {
+    /// Its name.
+    pub key: String,
+    /// When it was written.
+    pub written_at: SystemTime,
+}
+
+impl Archive {
+    /// The archive in a folder, which is made if it is not there.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or used.
+    pub fn open(folder: &Path) -> Result<Self, ArchiveError> {
+        std::fs::create_dir_all(folder).map_err(|error| ArchiveError::Store(redact(&error)))?;
+        let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
+        Ok(Self {
+            store: Arc::new(store),
+        })
+    }
+
+    /// Writes a stream to the staging area while hashing it; durable when it returns.
+    ///
+    /// # Errors
+    /// When the stream breaks, is longer than `limit` bytes, or cannot be written; nothing stays behind.
+    pub async fn stage<S, E>(&self, mut bytes: S, limit: u64) -> Result<StagedObject, ArchiveError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: std::error::Error + 'static,
+    {
+        let name = Name::from_iter([STAGING, &Uuid::new_v4().to_string()]);
+        let upload = self.store.put_multipart(&name).await?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, CHUNK);
+        let (mut hash, mut size_bytes) = (Sha256::new(), 0u64);
+        while let Some(chunk) = bytes.next().await {
+            let refused = match chunk {
+                Ok(chunk) => {
+                    size_bytes += chunk.len() as u64;
+                    if size_bytes <= limit {
+                        hash.update(&chunk);
+                        upload.wait_for_capacity(1).await?;
+                        upload.put(chunk);
+                        continue;
+                    }
+                    ArchiveError::TooLarge { limit }
+                }
+                Err(error) => ArchiveError::Sender(redact(&error)),
+            };
+            upload.abort().await?;
+            return Err(refused);
+        }
+        upload.finish().await?;
+        Ok(StagedObject {
+            name,
+            key: key_of(&hash.finalize()),
+            size_bytes,
+            store: self.store.clone(),
+        })
+    }
+
+    /// Writes bytes that are at hand to the staging area.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub async fn stage_bytes(&self, bytes: Vec<u8>) -> Result<StagedObject, ArchiveError> {
+        let name = Name::from_iter([STAGING, &Uuid::new_v4().to_string()]);
+        let (key, size_bytes) = (key_of(&Sha256::digest(&bytes)), bytes.len() as u64);
+        self.store.put(&name, PutPayload::from(bytes)).await?;
+        Ok(StagedObject {
+            name,
+            key,
+            size_bytes,
+            store: self.store.clone(),
+        })
+    }
+
+    /// Reads a staged file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn read_staged(&self, staged: &StagedObject) -> Result<Bytes, ArchiveError> {
+        Ok(self.store.get(&staged.name).await?.bytes().await?)
+    }
+
+    /// Keeps a staged file under its digest, if it is not kept already; durable when it returns.
+    ///
+    /// The staged name stays until the [`StagedObject`] is dropped, so that it can be kept again
+    /// if the sweeper took an old unreferenced twin away in between.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn keep(&self, staged: &StagedObject) -> Result<(), ArchiveError> {
+        match self
+            .store
+            .copy_if_not_exists(&staged.name, &name_of(&staged.key)?)
+            .await
+        {
+            Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads a kept file and makes sure that its bytes are those that were written.
+    ///
+    /// # Errors
+    /// When it is not there, has changed, or cannot be read.
+    pub async fn read(&self, key: &str) -> Result<Bytes, ArchiveError> {
+        let bytes = self.get(key).await?.bytes().await?;
+        let found = key_of(&Sha256::digest(&bytes));
+        if found != key {
+            return Err(ArchiveError::Corrupt {
+                key: key.to_owned(),
+                found,
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a kept file piece by piece, without the check of [`Archive::read`].
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read, now or within the stream.
+    pub async fn stream(
+        &self,
+        key: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, ArchiveError>>, ArchiveError> {
+        Ok(self
+            .get(key)
+            .await?
+            .into_stream()
+            .map_err(ArchiveError::from)
+            .boxed())
+    }
+
+    /// Every kept file, for the sweeper.
+    #[must_use]
+    pub fn kept(&self) -> BoxStream<'static, Result<KeptObject, ArchiveError>> {
+        let store = self.store.clone();
+        store
+            .list(Some(&Name::from(KEPT)))
+            .map_ok(|object| KeptObject {
+                key: object.location.to_string(),
+                written_at: SystemTime::from(object.last_modified),
+            })
+            .map_err(ArchiveError::from)
+            .boxed()
+    }
+
+    /// Removes a kept file that nothing refers to; the caller has made sure of that, and audits it.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub async fn remove(&self, key: &str) -> Result<(), ArchiveError> {
+        Ok(self.store.delete(&name_of(key)?).await?)
+    }
+
+    /// Removes what a crash left in the staging area; for the start, before anything is staged. Says how many.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn sweep_staging(&self) -> Result<usize, ArchiveError> {
+        let names: Vec<Name> = self
+            .store
+            .list(Some(&Name::from(STAGING)))
+            .map_ok(|object| object.location)
+            .try_collect()
+            .await?;
+        for name in &names {
+            self.store.delete(name).await?;
+        }
+        Ok(names.len())
+    }
+
+    async fn get(&self, key: &str) -> Result<object_store::GetResult, ArchiveError> {
+        match self.store.get(&name_of(key)?).await {
+            Err(object_store::Error::NotFound { .. }) => Err(ArchiveError::Missing(key.to_owned())),
+            other => Ok(other?),
+        }
+    }
+}
+
+/// `sha256/ab/cd/{64 digits}`: two levels keep folders small.
+fn key_of(digest: &[u8]) -> String {
+    let hex = digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    format!("{KEPT}/{}/{}/{hex}", &hex[..2], &hex[2..4])
+}
+
+/// Only names that [`key_of`] makes are looked up, whatever the index says.
+fn name_of(key: &str) -> Result<Name, ArchiveError> {
+    let digits = key.rsplit('/').next().unwrap_or_default();
+    let ours = digits.len() == 64
+        && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && key == format!("{KEPT}/{}/{}/{digits}", &digits[..2], &digits[2..4]);
+    if ours {
+        Ok(Name::from(key))
+    } else {
+        Err(ArchiveError::Missing(key.to_owned()))
+    }
+}

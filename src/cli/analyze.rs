@@ -1,0 +1,271 @@
+//! `ictus analyze`: a folder of DICOM files, or one NIfTI volume → results in a folder, without a server.
+
+use anyhow::{Context, bail};
+use ictus::{
+    analysis::{self, Analysis, Look, Request, encode::MapFormat, infer::Engine},
+    dicom::instance::Instance,
+    domain::{
+        device::DeviceChoice,
+        finding::{AnswerValue, Refusal, Report},
+        network::Control,
+        uid::Uid,
+    },
+    nifti,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use time::OffsetDateTime;
+
+/// Exit code when nothing could be analysed; findings.json says why.
+const NOTHING_ANALYSED: u8 = 3;
+
+/// Analyse a folder of DICOM files or one NIfTI volume. For research, not for clinical use.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A folder with the DICOM files of one study, or one .nii or .nii.gz volume in HU (then --model is needed).
+    input: PathBuf,
+    /// Where the results go: SEG, Parametric Map, SR, findings.json and key slices.
+    #[arg(long)]
+    out: PathBuf,
+    /// Run this model whatever its trigger says of contrast and thickness; may be repeated.
+    #[arg(long = "model", value_name = "ID")]
+    models: Vec<String>,
+    /// Folder of further models; the shipped ones are in the binary.
+    #[arg(long, env = "ICTUS_MODELS", value_name = "DIR")]
+    models_dir: Option<PathBuf>,
+    /// Write 32-bit float maps instead of 16-bit ones.
+    #[arg(long)]
+    float_maps: bool,
+    /// auto, cpu or cuda.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+}
+
+/// A progress bar as the reins of an analysis.
+struct Bar(ProgressBar);
+
+impl Control for Bar {
+    fn cancelled(&self) -> bool {
+        false
+    }
+    fn progress(&self, done: usize, total: usize) {
+        self.0.set_length(total as u64);
+        self.0.set_position(done as u64);
+    }
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let engine = Engine::start(&super::models::bundles(args.models_dir.as_deref())?, args.device)?;
+    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let bar = Bar(ProgressBar::new(0));
+    bar.0.set_style(ProgressStyle::with_template(
+        "{bar:40} {pos}/{len} tiles {elapsed}",
+    )?);
+    let (mut report, looks) = if args.input.is_dir() {
+        dicom(args, &engine, &bar)?
+    } else {
+        volume(args, &engine, &bar)?
+    };
+    bar.0.finish_and_clear();
+    for look in &looks {
+        super::key_slices::write(look, &args.out)?;
+    }
+    report
+        .timings
+        .insert("total".into(), report.timings.values().sum());
+    fs::write(
+        args.out.join("findings.json"),
+        serde_json::to_vec_pretty(&report)?,
+    )?;
+    super::say(&summary(&report))?;
+    let nothing = report
+        .answers
+        .iter()
+        .all(|a| a.answer == AnswerValue::NotEvaluated);
+    Ok(if nothing {
+        ExitCode::from(NOTHING_ANALYSED)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn dicom(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec<Look>)> {
+    let mut files = Vec::new();
+    collect(&args.input, &mut files)?;
+    let read: Vec<Result<Instance, String>> = files
+        .par_iter()
+        .map(|path| {
+            let bytes = fs::read(path).map_err(|e| format!("{e}"))?;
+            Instance::from_bytes(&bytes).map_err(|e| e.to_string())
+        })
+        .collect();
+    let (mut instances, mut unread) = (Vec::new(), Vec::new());
+    for (path, result) in files.iter().zip(read) {
+        match result {
+            Ok(instance) => instances.push(instance),
+            Err(why) => {
+                let name = path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                unread.push(Refusal {
+                    code: "unreadable".into(),
+                    text: format!("file {name}: {why}"),
+                });
+            }
+        }
+    }
+    if instances.is_empty() {
+        let mut report = analysis::empty_report(None);
+        let text = format!(
+            "none of the {} files in the folder is a DICOM instance that can be read",
+            files.len()
+        );
+        report.refusals.push(Refusal {
+            code: "no_instances".into(),
+            text,
+        });
+        report.refusals.extend(unread);
+        return Ok((report, Vec::new()));
+    }
+    let request = Request {
+        models: args.models.clone(),
+        analysis_key: key(&instances, engine),
+        created_at: OffsetDateTime::now_utc(),
+        map_format: if args.float_maps {
+            MapFormat::Float32
+        } else {
+            MapFormat::Unsigned16
+        },
+        predecessor: None,
+    };
+    let Analysis {
+        mut report,
+        objects,
+        looks,
+    } = analysis::run(&instances, engine, &request, bar)?;
+    report.warnings.extend(unread);
+    for object in &objects {
+        let modality = object
+            .element_by_name("Modality")?
+            .to_str()?
+            .trim()
+            .to_lowercase();
+        let name = match modality.as_str() {
+            "seg" => "seg",
+            "sr" => "sr",
+            _ => "pm",
+        };
+        let uid = object
+            .meta()
+            .media_storage_sop_instance_uid()
+            .trim_end_matches('\0')
+            .to_owned();
+        let short = &uid[uid.len().saturating_sub(8)..];
+        object.write_to_file(args.out.join(format!("{name}-{short}.dcm")))?;
+    }
+    Ok((report, looks))
+}
+
+/// SHA-256 over the sorted instances and the models: the same input gives the same UIDs.
+fn key(instances: &[Instance], engine: &Engine) -> [u8; 32] {
+    let mut digests: Vec<[u8; 32]> = instances.par_iter().map(Instance::digest).collect();
+    digests.sort_unstable();
+    let mut hash = Sha256::new();
+    for digest in &digests {
+        hash.update(digest);
+    }
+    for model in engine.models() {
+        hash.update(model.digest);
+    }
+    hash.update(engine.numeric_mode());
+    hash.finalize().into()
+}
+
+fn volume(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec<Look>)> {
+    let [id] = args.models.as_slice() else {
+        bail!(
+            "a NIfTI volume says nothing of modality or contrast: name one model with --model (see `ictus model list`)"
+        );
+    };
+    let model = engine.model(id)?;
+    let bytes = fs::read(&args.input).with_context(|| format!("cannot read {}", args.input.display()))?;
+    let volume = analysis::assemble::from_nifti(&bytes)?;
+    let mut report = analysis::empty_report(None);
+    let series = Uid::derive(&[&Sha256::digest(&bytes)]);
+    let look = analysis::look(volume, engine, model, &series, bar, &mut report)?;
+    let write = |name: &str, bytes: Vec<u8>| fs::write(args.out.join(name), bytes);
+    // On the grid of the file that came in, so that both lie on each other in every viewer.
+    let source = nifti::read(&bytes)?;
+    write(
+        "labels.nii.gz",
+        nifti::write_like(&source, &look.prediction.labels)?,
+    )?;
+    write(
+        "probabilities.nii.gz",
+        nifti::write_like(&source, &look.prediction.score)?,
+    )?;
+    write(
+        "entropy.nii.gz",
+        nifti::write_like(&source, &look.prediction.entropy)?,
+    )?;
+    Ok((report, vec![look]))
+}
+
+/// All files below a folder, sorted.
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    let read = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut entries = read.map(|e| Ok(e?.path())).collect::<anyhow::Result<Vec<_>>>()?;
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// What a person reads in the terminal.
+pub(crate) fn summary(report: &Report) -> String {
+    let mut lines = Vec::new();
+    for answer in &report.answers {
+        let word = match answer.answer {
+            AnswerValue::Present => "flagged",
+            AnswerValue::Absent => "not flagged",
+            AnswerValue::Uncertain => "uncertain",
+            AnswerValue::NotEvaluated => "not evaluated",
+        };
+        let number = |v: Option<f64>| v.map_or("–".into(), |v| format!("{v:.2}"));
+        lines.push(format!(
+            "{}: {word} (score {}, not calibrated; disagreement of members {})",
+            answer.question,
+            number(answer.score),
+            number(answer.uncertainty)
+        ));
+    }
+    for f in &report.findings {
+        let side = format!("{:?}", f.side).to_lowercase();
+        let [x, y, z] = f.center_mm;
+        lines.push(format!(
+            "  {}: {:.1} mL, side {side}, centre {x:.0} {y:.0} {z:.0} mm LPS, score {:.2}, uncertainty {:.2}",
+            f.id, f.volume_ml, f.score, f.uncertainty
+        ));
+    }
+    for r in &report.refusals {
+        lines.push(format!("  refused ({}): {}", r.code, r.text));
+    }
+    for w in &report.warnings {
+        lines.push(format!("  warning ({}): {}", w.code, w.text));
+    }
+    lines.push(report.disclaimer.clone());
+    lines.join("\n")
+}

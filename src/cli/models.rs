@@ -1,0 +1,123 @@
+//! The models that a command has: those shipped in the binary, and those of a folder.
+
+use anyhow::Context;
+use ictus::{
+    analysis::infer::{bundle::Bundle, engine},
+    domain::device::DeviceChoice,
+};
+use rust_embed::RustEmbed;
+use std::{fs, path::Path, process::ExitCode};
+
+/// `models/` as it was when the binary was built.
+#[derive(RustEmbed)]
+#[folder = "models"]
+struct Shipped;
+
+/// All models: the shipped ones, and those of `folder`, which win over shipped ones of the same id.
+pub(crate) fn bundles(folder: Option<&Path>) -> anyhow::Result<Vec<Bundle>> {
+    let mut all = Vec::new();
+    for name in Shipped::iter().filter(|n| n.ends_with("/plan.json")) {
+        let file = |part: &str| {
+            let path = name.replace("plan.json", part);
+            Shipped::get(&path)
+                .map(|f| f.data.into_owned())
+                .with_context(|| format!("the binary lacks models/{path}"))
+        };
+        all.push(Bundle::parse(
+            &file("plan.json")?,
+            file("weights.safetensors")?,
+            file("golden.safetensors")?,
+        )?);
+    }
+    if let Some(folder) = folder {
+        let read = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        for entry in read {
+            let path = entry?.path();
+            if path.join("plan.json").is_file() {
+                let bundle = Bundle::read(&path)?;
+                all.retain(|known: &Bundle| known.plan.id != bundle.plan.id);
+                all.push(bundle);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Models: list them, or hold them to their golden patches.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List the models.
+    List(Folder),
+    /// Reproduce golden patches on this machine.
+    Check {
+        /// Only this model.
+        id: Option<String>,
+        #[command(flatten)]
+        folder: Folder,
+    },
+    /// Import a trained model of another program.
+    Import {
+        /// Its folder.
+        path: std::path::PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Folder {
+    /// Folder of further models.
+    #[arg(long, env = "ICTUS_MODELS", value_name = "DIR")]
+    models_dir: Option<std::path::PathBuf>,
+    /// auto, cpu or cuda.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Command::List(folder) => {
+            for bundle in bundles(folder.models_dir.as_deref())? {
+                let Bundle { plan, .. } = &bundle;
+                let line = format!(
+                    "{} {}: {}, {} members, weights {}",
+                    plan.id,
+                    plan.version,
+                    plan.question,
+                    plan.members,
+                    bundle.weights_sha256()
+                );
+                super::say(&line)?;
+            }
+        }
+        Command::Check { id, folder } => {
+            let device = engine::open(folder.device)?;
+            let mut checked = 0;
+            for bundle in bundles(folder.models_dir.as_deref())? {
+                if id.as_ref().is_none_or(|id| *id == bundle.plan.id) {
+                    let worst = bundle.check(&bundle.load(&device)?, &device)?;
+                    super::say(&format!(
+                        "{}: golden patch reproduced, largest difference {worst:.1e}",
+                        bundle.plan.id
+                    ))?;
+                    checked += 1;
+                }
+            }
+            anyhow::ensure!(
+                checked > 0,
+                "no such model; `ictus model list` names those that are there"
+            );
+        }
+        Command::Import { path } => {
+            return Ok(super::not_in_this_build(&format!(
+                "model import of {}",
+                path.display()
+            )));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

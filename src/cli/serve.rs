@@ -1,0 +1,252 @@
+//! `ictus serve`: the server, its worker, and the private database when there is no other.
+//!
+//! Order of the start: flags, keys, port, database, schema, archive, worker, then requests; each failure ends it with a
+//! sentence before anything is served.
+//! Order of the end: no new requests, requests under way finish, the worker stops, the database stops last.
+
+use super::{
+    analyser::{self, Analysers},
+    database::{Database, DatabaseArgs, Role},
+};
+use anyhow::Context as _;
+use ictus::{
+    archive::Archive,
+    config::DEFAULT_QUIET,
+    db::{Db, events::Events, queue::Timing},
+    domain::device::DeviceChoice,
+    http::{
+        App, Limits,
+        auth::{Access, AuthError},
+        metrics::Metrics,
+    },
+    receive::Receiver,
+    worker::Worker,
+};
+use std::{
+    future::Future,
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::watch;
+
+/// How long requests under way get when the server is told to stop: a whole study over a slow line.
+const REQUESTS_END_WITHIN: Duration = Duration::from_secs(120);
+/// How long the worker gets to let go of its job; another worker takes it up again later.
+const WORKER_ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// How often files that nothing refers to are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// Exit code for flags that cannot be honoured.
+const USAGE: u8 = 2;
+
+/// Run the server: DICOMweb, API and page.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Address to listen on; beyond loopback only with --key-file.
+    #[arg(
+        long,
+        env = "ICTUS_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS:PORT"
+    )]
+    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+    /// Where the networks run: auto, cpu or cuda.
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// Folder of further models; the shipped ones are in the binary.
+    #[arg(long, env = "ICTUS_MODELS", value_name = "DIR")]
+    pub(crate) models_dir: Option<PathBuf>,
+    /// Serve only; other processes (`ictus worker`) analyse.
+    #[arg(long)]
+    pub(crate) no_worker: bool,
+    /// Seconds without a new instance after which a series is taken to be complete.
+    #[arg(long, env = "ICTUS_QUIET", default_value_t = DEFAULT_QUIET.as_secs(), value_name = "SECONDS")]
+    pub(crate) quiet: u64,
+    /// File of API keys, one `name:role:sha256` a line; see `ictus key create`.
+    #[arg(long, env = "ICTUS_KEY_FILE", value_name = "PATH")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// DICOM listener: not in this build.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) dimse: Option<String>,
+    /// Application entity title: not in this build.
+    #[arg(long, value_name = "TITLE")]
+    pub(crate) aet: Option<String>,
+}
+
+/// Runs the command until a signal ends it.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.dimse.is_some() || args.aet.is_some() {
+        writeln!(
+            std::io::stderr(),
+            "--dimse and --aet: not in this build; send over DICOMweb instead"
+        )?;
+        return Ok(ExitCode::from(USAGE));
+    }
+    let access = match Access::new(args.key_file.as_deref(), args.listen.ip()) {
+        Err(error @ AuthError::NotLoopback(_)) => {
+            writeln!(std::io::stderr(), "{error}")?;
+            return Ok(ExitCode::from(USAGE));
+        }
+        other => other?,
+    };
+    let listener = std::net::TcpListener::bind(args.listen)
+        .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
+    listener.set_nonblocking(true)?;
+    let analysers = if args.no_worker {
+        Analysers::none()
+    } else {
+        analyser::load(args.device, args.models_dir.as_deref())?
+    };
+    // From the main thread, before the runtime: the private server ends with the thread that started it.
+    let database = args.database.open(Role::Owner)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let settings = Settings {
+        data: args.database.data.clone(),
+        quiet: Duration::from_secs(args.quiet),
+        access,
+        analysers,
+    };
+    runtime.block_on(serve(settings, listener, &database, stop_signal()))?;
+    // Whatever still runs on the threads of the runtime must not outlive the database.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a server is made of, once its flags are read.
+pub(crate) struct Settings {
+    /// Folder of the archive.
+    pub(crate) data: PathBuf,
+    /// When a series is complete.
+    pub(crate) quiet: Duration,
+    /// Who may use it.
+    pub(crate) access: Access,
+    /// What it analyses with.
+    pub(crate) analysers: Analysers,
+}
+
+/// Serves until `stop`; also what `demo` runs.
+pub(crate) async fn serve(
+    settings: Settings,
+    listener: std::net::TcpListener,
+    database: &Database,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let db = database.connect().await?;
+    db.migrate().await?;
+    let archive = open_archive(&settings.data)?;
+    let receiver = Receiver::new(db.clone(), archive.clone(), settings.quiet);
+    receiver.sweep_staging().await?;
+    let events = db.listen().await?;
+    let (stopping, stopped) = watch::channel(false);
+
+    let worker = settings.analysers.worker.map(|analyser| {
+        let worker = Worker::new(db.clone(), archive.clone(), events.clone(), analyser);
+        tokio::spawn(worker.run(Timing::default(), has_stopped(stopped.clone())))
+    });
+    let sweeper = tokio::spawn(sweep(receiver.clone()));
+    let app = App {
+        db: db.clone(),
+        archive,
+        receiver,
+        events,
+        metrics: Arc::new(Metrics::default()),
+        version: Arc::new(settings.analysers.version),
+        limits: Limits::default(),
+        stopping: stopped.clone(),
+    };
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    announce(listener.local_addr()?)?;
+    let router = ictus::http::router(app, settings.access);
+    let server = axum::serve(listener, router).with_graceful_shutdown(has_stopped(stopped));
+    let serving = tokio::spawn(server.into_future());
+
+    stop.await;
+    tracing::info!("stopping: requests under way are finished");
+    // Nobody listens any more when this fails.
+    let _told = stopping.send(true);
+    match tokio::time::timeout(REQUESTS_END_WITHIN, serving).await {
+        Ok(ended) => ended??,
+        Err(_) => tracing::warn!("some requests did not end in time and are cut off"),
+    }
+    sweeper.abort();
+    if let Some(worker) = worker {
+        match tokio::time::timeout(WORKER_ENDS_WITHIN, worker).await {
+            Ok(ended) => ended??,
+            Err(_) => tracing::warn!("an analysis is cut off; it runs again when a worker is there"),
+        }
+    }
+    db.close().await;
+    Ok(())
+}
+
+/// The archive below a data folder.
+pub(crate) fn open_archive(data: &Path) -> anyhow::Result<Archive> {
+    Ok(Archive::open(&data.join("archive"))?)
+}
+
+/// Says where the page is; scripts wait for this line.
+fn announce(address: SocketAddr) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "ictus listens on http://{address}")?;
+    Ok(())
+}
+
+/// Ends when the server is told to stop.
+pub(crate) async fn has_stopped(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop, too.
+    let _stop = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Removes files that nothing refers to, from time to time.
+async fn sweep(receiver: Receiver) {
+    let mut interval = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        interval.tick().await;
+        if let Err(error) = receiver.sweep_unreferenced().await {
+            tracing::warn!(%error, "looking for unreferenced files failed; it is tried again in an hour");
+        }
+    }
+}
+
+/// Ends with SIGTERM or Ctrl-C; a second one ends the process at once.
+pub(crate) async fn stop_signal() {
+    signal().await;
+    tokio::spawn(async {
+        signal().await;
+        std::process::exit(1);
+    });
+}
+
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be listened for; end the process with SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Runs a worker until `stop`, without a server.
+pub(crate) async fn work(
+    db: Db,
+    archive: Archive,
+    events: Events,
+    analysers: Analysers,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let analyser = analysers
+        .worker
+        .context("this build has no model to analyse with")?;
+    Ok(Worker::new(db, archive, events, analyser)
+        .run(Timing::default(), stop)
+        .await?)
+}

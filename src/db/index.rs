@@ -1,0 +1,438 @@
+//! Writing the index of the archive: one checked instance → its study, series and instance rows.
+//!
+//! [`NewInstance::of`] reads everything off an instance that is stored or made.
+//! Columns that are searched are taken out of the DICOM JSON here, so that what QIDO matches is what it shows.
+//! A study's attributes are those of the first instance that has them; later ones only fill gaps.
+//! What conflicts is decided by `receive`; this module only says what is there.
+
+use super::{Tx, error::DbError};
+use crate::{
+    dicom::{instance::Instance, json},
+    domain::uid::Uid,
+};
+use serde_json::Value;
+use sqlx::FromRow;
+
+/// Lock that keeps the sweeper and the acknowledging transactions apart.
+const SWEEP_LOCK: i64 = 7_261_990_003;
+
+/// CT Image Storage, Enhanced CT Image Storage and Legacy Converted Enhanced CT Image Storage (PS3.6 annex A).
+const CT_STORAGE: [&str; 3] = [
+    "1.2.840.10008.5.1.4.1.1.2",
+    "1.2.840.10008.5.1.4.1.1.2.1",
+    "1.2.840.10008.5.1.4.1.1.2.2",
+];
+
+/// Where an instance comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// From outside.
+    Received,
+    /// Made by an analysis.
+    Result,
+    /// Resampled by us for display.
+    Derived,
+    /// A person's correction.
+    Reader,
+}
+
+impl Origin {
+    /// As the database words it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::Result => "result",
+            Self::Derived => "derived",
+            Self::Reader => "reader",
+        }
+    }
+}
+
+/// An instance to be indexed; its file is in the archive already.
+#[derive(Debug, Clone)]
+pub struct NewInstance {
+    /// StudyInstanceUID.
+    pub study_instance_uid: Uid,
+    /// SeriesInstanceUID.
+    pub series_instance_uid: Uid,
+    /// SOPInstanceUID.
+    pub sop_instance_uid: Uid,
+    /// SOPClassUID.
+    pub sop_class_uid: Uid,
+    /// Transfer syntax of the file.
+    pub transfer_syntax_uid: String,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Whether an analysis may start from it.
+    pub original_ct: bool,
+    /// SHA-256 of the dataset without group 0002.
+    pub digest: [u8; 32],
+    /// Name of the file in the archive.
+    pub archive_key: String,
+    /// Bytes of the file.
+    pub size_bytes: u64,
+    /// DICOM JSON without bulk data.
+    pub metadata: Value,
+}
+
+impl NewInstance {
+    /// The row of an instance whose file is in the archive; `None` when one of its four identifiers is missing.
+    ///
+    /// BulkDataURI in the metadata is the path of the attribute; who serves it makes it absolute.
+    #[must_use]
+    pub fn of(instance: &Instance, origin: Origin, archive_key: &str, size_bytes: u64) -> Option<Self> {
+        let a = &instance.attributes;
+        let sop_class_uid = a.sop_class_uid.clone()?;
+        let mut metadata = Value::Object(json::to_json(&instance.object, &str::to_owned));
+        drop_nul(&mut metadata);
+        Some(Self {
+            study_instance_uid: a.study_instance_uid.clone()?,
+            series_instance_uid: a.series_instance_uid.clone()?,
+            sop_instance_uid: a.sop_instance_uid.clone()?,
+            original_ct: CT_STORAGE.contains(&sop_class_uid.as_str())
+                && a.image_type.first().is_none_or(|kind| kind != "DERIVED"),
+            sop_class_uid,
+            transfer_syntax_uid: instance
+                .object
+                .meta()
+                .transfer_syntax()
+                .trim_end_matches(['\0', ' '])
+                .to_owned(),
+            origin,
+            digest: instance.digest(),
+            archive_key: archive_key.to_owned(),
+            size_bytes,
+            metadata,
+        })
+    }
+
+    /// PatientID and IssuerOfPatientID: who this is.
+    #[must_use]
+    pub fn patient(&self) -> (Option<String>, Option<String>) {
+        (text(&self.metadata, "00100020"), text(&self.metadata, "00100021"))
+    }
+
+    /// FrameOfReferenceUID.
+    #[must_use]
+    pub fn frame_of_reference_uid(&self) -> Option<String> {
+        text(&self.metadata, "00200052")
+    }
+}
+
+/// What the index already holds under a SOPInstanceUID.
+#[derive(Debug, Clone, FromRow)]
+pub struct ExistingInstance {
+    /// Row of the instance.
+    pub id: i64,
+    /// Row of its series.
+    pub series_id: i64,
+    /// SOPInstanceUID.
+    pub sop_instance_uid: String,
+    /// Digest of its dataset.
+    pub digest: Vec<u8>,
+    /// Its file.
+    pub archive_key: String,
+    /// Whether it is the current one; otherwise it is pending.
+    pub current: bool,
+    /// StudyInstanceUID under which it is filed.
+    pub study_instance_uid: String,
+    /// SeriesInstanceUID under which it is filed.
+    pub series_instance_uid: String,
+}
+
+/// The identity that a series has.
+#[derive(Debug, Clone, FromRow)]
+pub struct SeriesRow {
+    /// Row.
+    pub id: i64,
+    /// PatientID of its first instance.
+    pub patient_id: Option<String>,
+    /// IssuerOfPatientID of its first instance.
+    pub issuer_of_patient_id: Option<String>,
+    /// FrameOfReferenceUID of its first instance that has one.
+    pub frame_of_reference_uid: Option<String>,
+    /// Why it is quarantined.
+    pub conflict: Option<String>,
+    /// Whether the same UID is there under another study.
+    pub elsewhere: bool,
+}
+
+/// Keeps other requests for the same studies waiting until this transaction ends, and the sweeper too.
+///
+/// # Errors
+/// When a statement fails.
+pub async fn lock_studies(tx: &mut Tx, studies: &[&Uid]) -> Result<(), DbError> {
+    sqlx::query("SELECT pg_advisory_xact_lock_shared($1)")
+        .bind(SWEEP_LOCK)
+        .execute(&mut **tx)
+        .await?;
+    let mut sorted: Vec<&str> = studies.iter().map(|uid| uid.as_str()).collect();
+    // One order for everybody, so that two requests cannot wait for each other.
+    sorted.sort_unstable();
+    sorted.dedup();
+    for study in sorted {
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+            .bind(study)
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Keeps acknowledging transactions waiting until this one ends: for the sweeper.
+///
+/// # Errors
+/// When a statement fails.
+pub async fn lock_sweep(tx: &mut Tx) -> Result<(), DbError> {
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(SWEEP_LOCK)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Which of these files the index does not refer to.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn unreferenced(tx: &mut Tx, keys: &[String]) -> Result<Vec<String>, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT key FROM unnest($1::text[]) AS key \
+         WHERE NOT EXISTS (SELECT FROM instance WHERE archive_key = key)",
+    )
+    .bind(keys)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
+/// Everything that is stored under these SOPInstanceUIDs.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn existing(tx: &mut Tx, sop_instance_uids: &[&Uid]) -> Result<Vec<ExistingInstance>, DbError> {
+    let uids: Vec<&str> = sop_instance_uids.iter().map(|uid| uid.as_str()).collect();
+    Ok(sqlx::query_as(
+        "SELECT instance.id, series_id, sop_instance_uid, digest, archive_key, instance.state = 'current' AS current, \
+         study_instance_uid, series_instance_uid \
+         FROM instance JOIN series ON series.id = series_id JOIN study ON study.id = study_id \
+         WHERE sop_instance_uid = ANY ($1)",
+    )
+    .bind(uids)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
+/// Makes or completes the row of the study; `now_received` moves the time from which waiting counts.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn put_study(tx: &mut Tx, instance: &NewInstance, now_received: bool) -> Result<i64, DbError> {
+    let tag = |tag| text(&instance.metadata, tag);
+    Ok(sqlx::query_scalar(PUT_STUDY)
+        .bind(instance.study_instance_uid.as_str())
+        .bind(person_name(&instance.metadata, "00100010"))
+        .bind(tag("00100020"))
+        .bind(tag("00100021"))
+        .bind(tag("00100030"))
+        .bind(tag("00100040"))
+        .bind(tag("00200010"))
+        .bind(tag("00080020"))
+        .bind(tag("00080030"))
+        .bind(tag("00080050"))
+        .bind(person_name(&instance.metadata, "00080090"))
+        .bind(tag("00081030"))
+        .bind(now_received)
+        .fetch_one(&mut **tx)
+        .await?)
+}
+
+/// Makes the row of the series if it is not there, and says what identity it has.
+///
+/// # Errors
+/// When a statement fails.
+pub async fn put_series(tx: &mut Tx, study_id: i64, instance: &NewInstance) -> Result<SeriesRow, DbError> {
+    let tag = |tag| text(&instance.metadata, tag);
+    Ok(sqlx::query_as(PUT_SERIES)
+        .bind(study_id)
+        .bind(instance.series_instance_uid.as_str())
+        .bind(instance.origin.as_str())
+        .bind(tag("00080060"))
+        .bind(integer(&instance.metadata, "00200011"))
+        .bind(tag("0008103E"))
+        .bind(tag("00180015"))
+        .bind(tag("00100020"))
+        .bind(tag("00100021"))
+        .bind(tag("00200052"))
+        .bind(tag("00400244"))
+        .bind(tag("00400245"))
+        .fetch_one(&mut **tx)
+        .await?)
+}
+
+/// Adds the row of an instance under a series; `current` or, beside another one, pending. Returns its row.
+///
+/// # Errors
+/// When the statement fails; `Contention` when another request stored the same UID meanwhile.
+pub async fn put_instance(
+    tx: &mut Tx,
+    series_id: i64,
+    instance: &NewInstance,
+    current: bool,
+) -> Result<i64, DbError> {
+    Ok(sqlx::query_scalar(PUT_INSTANCE)
+        .bind(series_id)
+        .bind(instance.sop_instance_uid.as_str())
+        .bind(instance.sop_class_uid.as_str())
+        .bind(&instance.transfer_syntax_uid)
+        .bind(integer(&instance.metadata, "00200013"))
+        .bind(integer(&instance.metadata, "00280010"))
+        .bind(integer(&instance.metadata, "00280011"))
+        .bind(integer(&instance.metadata, "00280008"))
+        .bind(integer(&instance.metadata, "00280100"))
+        .bind(instance.original_ct)
+        .bind(instance.digest.as_slice())
+        .bind(&instance.archive_key)
+        .bind(i64::try_from(instance.size_bytes).unwrap_or(i64::MAX))
+        .bind(&instance.metadata)
+        .bind(if current { "current" } else { "pending" })
+        .fetch_one(&mut **tx)
+        .await?)
+}
+
+/// Quarantines a series in every study that has it.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn quarantine(tx: &mut Tx, series: &Uid, reason: &str) -> Result<(), DbError> {
+    sqlx::query("UPDATE series SET conflict = coalesce(conflict, $2) WHERE series_instance_uid = $1")
+        .bind(series.as_str())
+        .bind(reason)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// How many current instances a series has.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn series_size(tx: &mut Tx, series_id: i64) -> Result<i64, DbError> {
+    Ok(
+        sqlx::query_scalar("SELECT count(*) FROM instance WHERE series_id = $1 AND state = 'current'")
+            .bind(series_id)
+            .fetch_one(&mut **tx)
+            .await?,
+    )
+}
+
+/// Postgres takes no NUL in text or JSON, and a dataset may hold some.
+fn drop_nul(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains('\0') => text.retain(|c| c != '\0'),
+        Value::Array(values) => values.iter_mut().for_each(drop_nul),
+        Value::Object(members) => members.iter_mut().for_each(|(_, member)| drop_nul(member)),
+        _ => {}
+    }
+}
+
+/// The first value of an attribute as text; empty is absent.
+fn text(metadata: &Value, tag: &str) -> Option<String> {
+    let text = match metadata.get(tag)?.get("Value")?.get(0)? {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    (!text.is_empty()).then_some(text)
+}
+
+fn person_name(metadata: &Value, tag: &str) -> Option<String> {
+    let name = metadata.get(tag)?.get("Value")?.get(0)?;
+    let group = ["Alphabetic", "Ideographic", "Phonetic"]
+        .iter()
+        .find_map(|group| name.get(group)?.as_str())?;
+    (!group.trim().is_empty()).then(|| group.trim().to_owned())
+}
+
+/// DICOM JSON may hold a number as text.
+fn integer(metadata: &Value, tag: &str) -> Option<i32> {
+    match metadata.get(tag)?.get("Value")?.get(0)? {
+        Value::Number(number) => number.as_i64().and_then(|number| i32::try_from(number).ok()),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+const PUT_STUDY: &str = "
+INSERT INTO study (study_instance_uid, patient_name, patient_id, issuer_of_patient_id, patient_birth_date,
+                   patient_sex, study_id, study_date, study_time, accession_number, referring_physician_name,
+                   study_description)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+ON CONFLICT (study_instance_uid) DO UPDATE SET
+    patient_name = coalesce(study.patient_name, excluded.patient_name),
+    patient_id = coalesce(study.patient_id, excluded.patient_id),
+    issuer_of_patient_id = coalesce(study.issuer_of_patient_id, excluded.issuer_of_patient_id),
+    patient_birth_date = coalesce(study.patient_birth_date, excluded.patient_birth_date),
+    patient_sex = coalesce(study.patient_sex, excluded.patient_sex),
+    study_id = coalesce(study.study_id, excluded.study_id),
+    study_date = coalesce(study.study_date, excluded.study_date),
+    study_time = coalesce(study.study_time, excluded.study_time),
+    accession_number = coalesce(study.accession_number, excluded.accession_number),
+    referring_physician_name = coalesce(study.referring_physician_name, excluded.referring_physician_name),
+    study_description = coalesce(study.study_description, excluded.study_description),
+    received_at = CASE WHEN $13 THEN clock_timestamp() ELSE study.received_at END,
+    updated_at = clock_timestamp()
+RETURNING id
+";
+
+const PUT_SERIES: &str = "
+INSERT INTO series (study_id, series_instance_uid, origin, modality, series_number, series_description,
+                    body_part_examined, patient_id, issuer_of_patient_id, frame_of_reference_uid,
+                    performed_procedure_step_start_date, performed_procedure_step_start_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+ON CONFLICT (study_id, series_instance_uid) DO UPDATE SET
+    series_number = coalesce(series.series_number, excluded.series_number),
+    series_description = coalesce(series.series_description, excluded.series_description),
+    frame_of_reference_uid = coalesce(series.frame_of_reference_uid, excluded.frame_of_reference_uid)
+RETURNING id, patient_id, issuer_of_patient_id, frame_of_reference_uid, conflict,
+    EXISTS (SELECT FROM series other
+            WHERE other.series_instance_uid = $2 AND other.study_id <> $1) AS elsewhere
+";
+
+const PUT_INSTANCE: &str = "
+INSERT INTO instance (series_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, instance_number,
+                      rows, columns, number_of_frames, bits_allocated, original_ct, digest, archive_key,
+                      size_bytes, metadata, state)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+RETURNING id
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn takes_nul_out_of_every_text() {
+        let mut value = json!({ "00081030": { "Value": ["a\0b", { "Alphabetic": "\0" }] } });
+        drop_nul(&mut value);
+        assert_eq!(
+            value,
+            json!({ "00081030": { "Value": ["ab", { "Alphabetic": "" }] } })
+        );
+    }
+
+    #[test]
+    fn reads_columns_out_of_dicom_json() {
+        let metadata = json!({
+            "00100010": { "vr": "PN", "Value": [{ "Alphabetic": "Phantom^One " }] },
+            "00200011": { "vr": "IS", "Value": ["3"] },
+            "00280010": { "vr": "US", "Value": [512] },
+            "00080050": { "vr": "SH" },
+        });
+        assert_eq!(person_name(&metadata, "00100010").as_deref(), Some("Phantom^One"));
+        assert_eq!(integer(&metadata, "00200011"), Some(3));
+        assert_eq!(integer(&metadata, "00280010"), Some(512));
+        assert_eq!(text(&metadata, "00080050"), None);
+    }
+}

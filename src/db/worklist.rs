@@ -1,0 +1,348 @@
+//! Studies as people see them: the worklist, one study with its series and analyses.
+//!
+//! The state of a study is made by the view `worklist` and nowhere else.
+
+use super::{Db, error::DbError};
+use crate::domain::uid::Uid;
+use serde::Serialize;
+use sqlx::{FromRow, Row, postgres::PgRow};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// A page of the worklist.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Worklist {
+    /// Studies of this page, flagged first.
+    pub studies: Vec<Study>,
+    /// Studies in all.
+    pub total: i64,
+}
+
+/// How far the analysis under way is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Progress {
+    /// Steps done.
+    pub done: i32,
+    /// Steps in all; 0 until the worker knows.
+    pub total: i32,
+}
+
+/// One study of the worklist.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Study {
+    /// StudyInstanceUID.
+    pub study_instance_uid: String,
+    /// PatientName.
+    pub patient_name: Option<String>,
+    /// PatientID.
+    pub patient_id: Option<String>,
+    /// PatientBirthDate, YYYYMMDD.
+    pub patient_birth_date: Option<String>,
+    /// PatientSex.
+    pub patient_sex: Option<String>,
+    /// AccessionNumber.
+    pub accession_number: Option<String>,
+    /// StudyDate, YYYYMMDD.
+    pub study_date: Option<String>,
+    /// StudyTime, HHMMSS.
+    pub study_time: Option<String>,
+    /// StudyDescription.
+    pub study_description: Option<String>,
+    /// When its first instance was stored.
+    #[serde(with = "time::serde::rfc3339")]
+    pub arrived_at: OffsetDateTime,
+    /// When anything about it changed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+    /// `arriving`, `analysing`, `flagged`, `not_flagged`, `uncertain` or `failed`.
+    pub state: String,
+    /// The analysis under way, if any.
+    pub progress: Option<Progress>,
+    /// Case score of the current analysis, not calibrated.
+    pub score: Option<f64>,
+    /// Uncertainty of the current analysis about the case.
+    pub uncertainty: Option<f64>,
+    /// Number of findings.
+    pub findings: Option<i32>,
+    /// Volume of all findings.
+    pub volume_ml: Option<f64>,
+    /// Why there is no newer answer, in a sentence that starts with a reason code.
+    pub reason: Option<String>,
+    /// Revision of the latest analysis.
+    pub revision: Option<i32>,
+    /// Received series.
+    pub series_count: i32,
+    /// Received instances.
+    pub instance_count: i32,
+}
+
+impl FromRow<'_, PgRow> for Study {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let done: Option<i32> = row.try_get("progress_done")?;
+        let total: Option<i32> = row.try_get("progress_total")?;
+        Ok(Self {
+            study_instance_uid: row.try_get("study_instance_uid")?,
+            patient_name: row.try_get("patient_name")?,
+            patient_id: row.try_get("patient_id")?,
+            patient_birth_date: row.try_get("patient_birth_date")?,
+            patient_sex: row.try_get("patient_sex")?,
+            accession_number: row.try_get("accession_number")?,
+            study_date: row.try_get("study_date")?,
+            study_time: row.try_get("study_time")?,
+            study_description: row.try_get("study_description")?,
+            arrived_at: row.try_get("arrived_at")?,
+            updated_at: row.try_get("updated_at")?,
+            state: row.try_get("state")?,
+            progress: done.zip(total).map(|(done, total)| Progress { done, total }),
+            score: row.try_get("score")?,
+            uncertainty: row.try_get("uncertainty")?,
+            findings: row.try_get("findings")?,
+            volume_ml: row.try_get("volume_ml")?,
+            reason: row.try_get("reason")?,
+            revision: row.try_get("revision")?,
+            series_count: row.try_get("series_count")?,
+            instance_count: row.try_get("instance_count")?,
+        })
+    }
+}
+
+/// One study with everything that its page shows.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct StudyDetail {
+    /// What the worklist shows of it.
+    #[serde(flatten)]
+    pub study: Study,
+    /// Its series, results included, oldest first.
+    pub series: Vec<StudySeries>,
+    /// The current analysis; null until one is complete.
+    pub analysis: Option<StudyAnalysis>,
+    /// Every complete analysis, newest first.
+    pub revisions: Vec<Revision>,
+}
+
+/// A series of a study.
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+pub struct StudySeries {
+    /// SeriesInstanceUID.
+    pub series_instance_uid: String,
+    /// Modality.
+    pub modality: Option<String>,
+    /// SeriesNumber.
+    pub series_number: Option<i32>,
+    /// SeriesDescription.
+    pub series_description: Option<String>,
+    /// Current instances.
+    pub instance_count: i32,
+    /// `received`, `result`, `derived` or `reader`.
+    pub origin: String,
+    /// Whether the current analysis used it; null before there is one.
+    pub chosen: Option<bool>,
+    /// Why, or why not; for a quarantined series why it is.
+    pub reason: Option<String>,
+}
+
+/// A complete analysis.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct StudyAnalysis {
+    /// Its name.
+    pub id: Uuid,
+    /// 1 for the first of the study.
+    pub revision: i32,
+    /// Whether a later one replaced it.
+    pub superseded: bool,
+    /// The date in its results.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// From start to commit.
+    pub duration_ms: Option<i64>,
+    /// From the last stored instance to the start.
+    pub waited_ms: i64,
+    /// `findings.json`.
+    pub report: serde_json::Value,
+    /// The segmentation, if anything was found.
+    pub seg: Option<ResultObject>,
+    /// The uncertainty map.
+    pub pm: Option<ResultObject>,
+    /// The report.
+    pub sr: Option<ResultObject>,
+}
+
+/// Where a result object is found over DICOMweb.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ResultObject {
+    /// SeriesInstanceUID.
+    pub series_instance_uid: String,
+    /// SOPInstanceUID.
+    pub sop_instance_uid: String,
+}
+
+/// One line of a study's history.
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+pub struct Revision {
+    /// Name of the analysis.
+    pub id: Uuid,
+    /// 1 for the first of the study.
+    pub revision: i32,
+    /// The date in its results.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Whether a later one replaced it.
+    pub superseded: bool,
+}
+
+impl Db {
+    /// The worklist: flagged, uncertain, then what failed or is under way, then not flagged; newest first in each.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worklist(&self, limit: i64, offset: i64) -> Result<Worklist, DbError> {
+        let studies = sqlx::query_as(
+            "SELECT * FROM worklist ORDER BY CASE state WHEN 'flagged' THEN 0 WHEN 'uncertain' THEN 1 \
+             WHEN 'not_flagged' THEN 3 ELSE 2 END, arrived_at DESC, study_id DESC LIMIT $1 OFFSET $2",
+        )
+        .bind(limit.max(0))
+        .bind(offset.max(0))
+        .fetch_all(&self.app)
+        .await?;
+        let total = sqlx::query_scalar("SELECT count(*) FROM study")
+            .fetch_one(&self.app)
+            .await?;
+        Ok(Worklist { studies, total })
+    }
+
+    /// How many studies are in each state of the worklist.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn count_studies(&self) -> Result<Vec<(String, i64)>, DbError> {
+        Ok(
+            sqlx::query_as("SELECT state, count(*) FROM worklist GROUP BY state ORDER BY state")
+                .fetch_all(&self.app)
+                .await?,
+        )
+    }
+
+    /// One study for the worklist.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn study(&self, study: &Uid) -> Result<Option<Study>, DbError> {
+        Ok(
+            sqlx::query_as("SELECT * FROM worklist WHERE study_instance_uid = $1")
+                .bind(study.as_str())
+                .fetch_optional(&self.app)
+                .await?,
+        )
+    }
+
+    /// One study for its page.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn study_detail(&self, study: &Uid) -> Result<Option<StudyDetail>, DbError> {
+        let Some(head) = self.study(study).await? else {
+            return Ok(None);
+        };
+        let series = sqlx::query_as(SERIES)
+            .bind(study.as_str())
+            .fetch_all(&self.app)
+            .await?;
+        let revisions: Vec<Revision> = sqlx::query_as(REVISIONS)
+            .bind(study.as_str())
+            .fetch_all(&self.app)
+            .await?;
+        let analysis = match revisions.first() {
+            Some(current) => self.study_analysis(current.id).await?,
+            None => None,
+        };
+        Ok(Some(StudyDetail {
+            study: head,
+            series,
+            analysis,
+            revisions,
+        }))
+    }
+
+    /// One complete analysis, superseded or not.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn study_analysis(&self, analysis: Uuid) -> Result<Option<StudyAnalysis>, DbError> {
+        let Some(row) = sqlx::query(ANALYSIS)
+            .bind(analysis)
+            .fetch_optional(&self.app)
+            .await?
+        else {
+            return Ok(None);
+        };
+        let objects: Vec<(String, String, String)> = sqlx::query_as(OBJECTS)
+            .bind(analysis)
+            .fetch_all(&self.app)
+            .await?;
+        let object = |role: &str| {
+            objects
+                .iter()
+                .find(|object| object.0 == role)
+                .map(|(_, series, sop)| ResultObject {
+                    series_instance_uid: series.clone(),
+                    sop_instance_uid: sop.clone(),
+                })
+        };
+        Ok(Some(StudyAnalysis {
+            id: analysis,
+            revision: row.try_get("revision")?,
+            superseded: row.try_get("superseded")?,
+            created_at: row.try_get("created_at")?,
+            duration_ms: row.try_get("duration_ms")?,
+            waited_ms: row.try_get("waited_ms")?,
+            report: row.try_get("report")?,
+            seg: object("seg"),
+            pm: object("pm"),
+            sr: object("sr"),
+        }))
+    }
+}
+
+/// `chosen` and `reason` come from the report of the current analysis.
+const SERIES: &str = "
+SELECT series.series_instance_uid, series.modality, series.series_number, series.series_description, series.origin,
+       count(instance.id)::integer AS instance_count,
+       (choice.value ->> 'chosen')::boolean AS chosen,
+       coalesce('identity_conflict: ' || series.conflict, choice.value ->> 'reason') AS reason
+FROM series
+JOIN study ON study.id = series.study_id
+LEFT JOIN instance ON instance.series_id = series.id AND instance.state = 'current'
+LEFT JOIN LATERAL (
+    SELECT report FROM analysis WHERE analysis.study_id = study.id AND analysis.state = 'complete'
+    ORDER BY analysis.created_at DESC, analysis.revision DESC LIMIT 1
+) answer ON true
+LEFT JOIN LATERAL (
+    SELECT value FROM jsonb_array_elements(answer.report -> 'series')
+    WHERE value ->> 'uid' = series.series_instance_uid LIMIT 1
+) choice ON true
+WHERE study.study_instance_uid = $1
+GROUP BY series.id, choice.value
+ORDER BY series.id
+";
+
+const REVISIONS: &str = "
+SELECT analysis.id, revision, created_at, superseded_at IS NOT NULL AS superseded
+FROM analysis JOIN study ON study.id = analysis.study_id
+WHERE study_instance_uid = $1 AND state = 'complete'
+ORDER BY created_at DESC, revision DESC
+";
+
+const ANALYSIS: &str = "
+SELECT revision, superseded_at IS NOT NULL AS superseded, created_at, duration_ms, waited_ms, report
+FROM analysis WHERE id = $1 AND state = 'complete'
+";
+
+const OBJECTS: &str = "
+SELECT role, series_instance_uid, sop_instance_uid
+FROM analysis_instance
+JOIN instance ON instance.id = instance_id
+JOIN series ON series.id = instance.series_id
+WHERE analysis_id = $1 AND role <> 'source'
+ORDER BY instance.id
+";

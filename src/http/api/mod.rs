@@ -1,0 +1,7 @@
+//! The application's own API at `/api`: what the page shows and what it asks for.
+
+pub mod events;
+pub mod series;
+pub mod study;
+pub mod version;
+pub mod worklist;

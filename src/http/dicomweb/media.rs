@@ -1,0 +1,286 @@
+//! Header text → media types; what a client accepts and what we have → what is sent.
+//!
+//! Parameter names are case-insensitive and values may be quoted or not: `transfer-syntax=*`, `transfer-syntax="*"`
+//! and `Transfer-Syntax=*` are the same (RFC 9110 section 5.6.6; PS3.18 section 8.7).
+//! It does not look into datasets and does not know how a syntax is decoded.
+
+use axum::http::{HeaderMap, header};
+
+/// Explicit VR Little Endian: what is sent when nobody asks otherwise (PS3.18 section 8.7.3.4).
+pub const EXPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1";
+
+/// One media type with its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaType {
+    /// `type/subtype` in lower case.
+    pub essence: String,
+    /// Names in lower case, values without their quotes.
+    pub parameters: Vec<(String, String)>,
+}
+
+impl MediaType {
+    /// Reads one media type; `None` when there is no `type/subtype`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut pieces = split_unquoted(text, ';').into_iter();
+        let essence = pieces.next()?.trim().to_ascii_lowercase();
+        let (kind, subtype) = essence.split_once('/')?;
+        if kind.is_empty() || subtype.is_empty() || essence.contains(char::is_whitespace) {
+            return None;
+        }
+        let parameters = pieces
+            .filter_map(|piece| {
+                let (name, value) = piece.split_once('=')?;
+                Some((name.trim().to_ascii_lowercase(), unquote(value.trim())))
+            })
+            .collect();
+        Some(Self { essence, parameters })
+    }
+
+    /// A parameter by its lower-case name.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    fn quality(&self) -> f32 {
+        self.parameter("q").and_then(|q| q.parse().ok()).unwrap_or(1.0)
+    }
+}
+
+/// What a request accepts, best first; empty means anything.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accept(Vec<MediaType>);
+
+impl Accept {
+    /// From the `accept` query parameter, which outranks the header (PS3.18 section 8.3.3.1), or from the headers.
+    #[must_use]
+    pub fn new(headers: &HeaderMap, query: Option<&str>) -> Self {
+        let mut types: Vec<MediaType> = match query {
+            Some(text) => list(text),
+            None => headers
+                .get_all(header::ACCEPT)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .flat_map(list)
+                .collect(),
+        };
+        types.retain(|media| media.quality() > 0.0);
+        types.sort_by(|a, b| b.quality().total_cmp(&a.quality()));
+        Self(types)
+    }
+
+    /// Whether DICOM JSON may be sent: `application/dicom+json` or `application/json`.
+    #[must_use]
+    pub fn json(&self) -> Option<&'static str> {
+        if self.0.is_empty() {
+            return Some("application/dicom+json");
+        }
+        self.0.iter().find_map(|media| match media.essence.as_str() {
+            "application/dicom+json" | "*/*" | "application/*" => Some("application/dicom+json"),
+            "application/json" => Some("application/json"),
+            _ => None,
+        })
+    }
+
+    /// How objects of one media type may be sent, best first: in one part or several, and in which transfer syntax.
+    ///
+    /// A single-part type counts only where `single` says that there is one object (PS3.18 section 10.4.4).
+    #[must_use]
+    pub fn offers(&self, wanted: &str, single: bool) -> Vec<Offer> {
+        let default = Offer {
+            multipart: true,
+            syntax: Syntax::default(),
+        };
+        if self.0.is_empty() {
+            return vec![default];
+        }
+        let family = format!("{}/*", wanted.split('/').next().unwrap_or_default());
+        self.0
+            .iter()
+            .filter_map(|media| {
+                let syntax = || {
+                    media
+                        .parameter("transfer-syntax")
+                        .map_or_else(Syntax::default, Syntax::named)
+                };
+                let essence = media.essence.as_str();
+                let root = media.parameter("type").map(str::to_ascii_lowercase);
+                match essence {
+                    "*/*" | "multipart/*" => Some(Offer {
+                        multipart: true,
+                        syntax: syntax(),
+                    }),
+                    "multipart/related" => {
+                        let fits = root.is_none_or(|root| root == wanted || root == family || root == "*/*");
+                        fits.then(|| Offer {
+                            multipart: true,
+                            syntax: syntax(),
+                        })
+                    }
+                    _ if single && (essence == wanted || essence == family) => Some(Offer {
+                        multipart: false,
+                        syntax: syntax(),
+                    }),
+                    _ => None,
+                }
+            })
+            .collect()
+    }
+}
+
+/// One way to send objects that the client takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// As `multipart/related`, or as a body of its own.
+    pub multipart: bool,
+    /// The transfer syntax.
+    pub syntax: Syntax,
+}
+
+/// A transfer syntax that a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Syntax {
+    /// `*`: as stored.
+    Any,
+    /// Exactly this UID.
+    Exactly(String),
+}
+
+impl Default for Syntax {
+    fn default() -> Self {
+        Self::Exactly(EXPLICIT_VR_LITTLE_ENDIAN.to_owned())
+    }
+}
+
+impl Syntax {
+    fn named(text: &str) -> Self {
+        if text == "*" {
+            Self::Any
+        } else {
+            Self::Exactly(text.to_owned())
+        }
+    }
+
+    /// Whether an object stored in `stored` can be sent as asked without a change.
+    #[must_use]
+    pub fn takes_as_stored(&self, stored: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exactly(uid) => uid == stored,
+        }
+    }
+}
+
+fn list(text: &str) -> Vec<MediaType> {
+    split_unquoted(text, ',')
+        .into_iter()
+        .filter_map(MediaType::parse)
+        .collect()
+}
+
+/// Splits at a character outside quotes.
+fn split_unquoted(text: &str, at: char) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let (mut start, mut quoted, mut escaped) = (0, false, false);
+    for (index, c) in text.char_indices() {
+        if escaped {
+            escaped = false;
+        } else if quoted && c == '\\' {
+            escaped = true;
+        } else if c == '"' {
+            quoted = !quoted;
+        } else if c == at && !quoted {
+            pieces.push(&text[start..index]);
+            start = index + c.len_utf8();
+        }
+    }
+    pieces.push(&text[start..]);
+    pieces
+}
+
+/// Takes the quotes and their backslashes off a parameter value.
+fn unquote(text: &str) -> String {
+    let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return text.to_owned();
+    };
+    let mut out = String::with_capacity(inner.len());
+    let mut escaped = false;
+    for c in inner.chars() {
+        if c == '\\' && !escaped {
+            escaped = true;
+        } else {
+            out.push(c);
+            escaped = false;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accept(text: &str) -> Accept {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, text.parse().unwrap());
+        Accept::new(&headers, None)
+    }
+
+    #[test]
+    fn reads_quoted_and_unquoted_parameters_alike() {
+        let plain = MediaType::parse("multipart/related; type=application/dicom; boundary=abc").unwrap();
+        let quoted =
+            MediaType::parse("Multipart/Related;Type=\"application/dicom\" ; BOUNDARY=\"abc\"").unwrap();
+        assert_eq!(plain, quoted);
+        let odd = MediaType::parse("multipart/related; boundary=\"a;b,\\\"c\"").unwrap();
+        assert_eq!(odd.parameter("boundary"), Some("a;b,\"c"));
+        assert_eq!(MediaType::parse("multipart"), None);
+        assert_eq!(MediaType::parse("a b/c"), None);
+    }
+
+    #[test]
+    fn prefers_by_quality_and_drops_what_is_refused() {
+        let accept =
+            accept("application/dicom+xml;q=0.9, application/json;q=0.5, application/dicom+json;q=0");
+        assert_eq!(accept.json(), Some("application/json"));
+        assert_eq!(
+            super::Accept::new(&HeaderMap::new(), Some("text/html")).json(),
+            None
+        );
+    }
+
+    #[test]
+    fn understands_the_star_that_viewers_quote() {
+        for text in [
+            "multipart/related; type=\"application/octet-stream\"; transfer-syntax=\"*\"",
+            "multipart/related; type=application/octet-stream; transfer-syntax=*",
+        ] {
+            let offers = accept(text).offers("application/octet-stream", true);
+            assert_eq!(
+                offers,
+                [Offer {
+                    multipart: true,
+                    syntax: Syntax::Any
+                }]
+            );
+        }
+    }
+
+    #[test]
+    fn takes_a_single_part_only_for_a_single_object() {
+        let accept = accept(
+            "application/dicom; transfer-syntax=*, multipart/related; type=\"application/dicom\";q=0.1",
+        );
+        assert!(!accept.offers("application/dicom", true)[0].multipart);
+        assert_eq!(accept.offers("application/dicom", false).len(), 1);
+        assert_eq!(
+            accept.offers("application/dicom", false)[0].syntax,
+            Syntax::default()
+        );
+        assert!(accept.offers("application/octet-stream", true).is_empty());
+    }
+}

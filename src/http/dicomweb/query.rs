@@ -1,0 +1,303 @@
+//! The query of a QIDO-RS request → what to match, what to return and what to warn of.
+//!
+//! Attributes are named by keyword or tag, case as written; an empty value and `*` match everything.
+//! An attribute that cannot be matched is refused, not ignored: an ignored filter would show other patients.
+//! A parameter that is no attribute is ignored with a warning.
+//!
+//! Source: PS3.18 sections 8.3.4 and 10.6.1; PS3.4 section C.2.2.2.
+
+use super::attribute;
+use crate::{
+    db::qido::{Filter, Range},
+    domain::uid::Uid,
+    http::error::HttpError,
+};
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+
+/// The most results of one answer; a client pages through the rest with `offset`.
+pub const MAX_RESULTS: i64 = 5000;
+
+/// The text of PS3.18 section 8.3.4.2 for a server that does not match fuzzily.
+const NOT_FUZZY: &str =
+    "The fuzzymatching parameter is not supported. Only literal matching has been performed.";
+
+/// Our viewer's parameter: show the series that were resampled for display, too.
+const INCLUDE_DERIVED: &str = "includederived";
+
+/// A parsed query.
+#[derive(Debug, Clone, Default)]
+pub struct Search {
+    /// What to match, without the UIDs of the path.
+    pub filter: Filter,
+    /// Whether every attribute of the level is returned.
+    pub include_all: bool,
+    /// Further attributes to return.
+    pub include: Vec<Tag>,
+    /// The limit that the client gave.
+    pub limit: Option<i64>,
+    /// Texts for the Warning header.
+    pub warnings: Vec<String>,
+    /// The `accept` parameter.
+    pub accept: Option<String>,
+}
+
+impl Search {
+    /// Reads the parameters of a query.
+    ///
+    /// # Errors
+    /// Says which parameter cannot be used and what it should be.
+    pub fn parse(pairs: &[(String, String)]) -> Result<Self, HttpError> {
+        let mut search = Self::default();
+        for (name, value) in pairs {
+            match name.to_ascii_lowercase().as_str() {
+                "limit" => search.limit = Some(count(name, value)?),
+                "offset" => search.filter.offset = count(name, value)?,
+                "fuzzymatching" => {
+                    if flag(name, value)? {
+                        search.warnings.push(NOT_FUZZY.to_owned());
+                    }
+                }
+                "includefield" => search.include_fields(value)?,
+                "accept" => search.accept = Some(value.clone()),
+                INCLUDE_DERIVED => search.filter.include_derived = flag(name, value)?,
+                _ => match attribute::tag_of(name) {
+                    Some(tag) if name.contains('.') => return Err(unmatchable(tag)),
+                    Some(tag) => search.match_attribute(tag, value)?,
+                    None => {
+                        let text = "A parameter of the query is neither an attribute nor known here; it was ignored.";
+                        search.warnings.push(text.to_owned());
+                    }
+                },
+            }
+        }
+        search.warnings.dedup();
+        Ok(search)
+    }
+
+    /// How many rows to ask for: one more than are sent, to know whether there are more.
+    #[must_use]
+    pub fn rows(&self) -> i64 {
+        self.limit.unwrap_or(MAX_RESULTS).min(MAX_RESULTS) + 1
+    }
+
+    fn include_fields(&mut self, value: &str) -> Result<(), HttpError> {
+        for field in value.split(',').map(str::trim).filter(|field| !field.is_empty()) {
+            if field.eq_ignore_ascii_case("all") {
+                self.include_all = true;
+            } else if let Some(tag) = attribute::tag_of(field) {
+                self.include.push(tag);
+            } else {
+                let text = "includefield takes attribute keywords, tags of 8 hexadecimal digits, or `all`";
+                return Err(HttpError::BadRequest(text.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn match_attribute(&mut self, tag: Tag, value: &str) -> Result<(), HttpError> {
+        let filter = &mut self.filter;
+        let value = value.trim();
+        if value.is_empty() || value == "*" {
+            return Ok(());
+        }
+        let text = || Some(value.to_owned());
+        match tag {
+            tags::STUDY_INSTANCE_UID => filter.study_instance_uid = Some(uids(tag, value)?),
+            tags::SERIES_INSTANCE_UID => filter.series_instance_uid = Some(uids(tag, value)?),
+            tags::SOP_INSTANCE_UID => filter.sop_instance_uid = Some(uids(tag, value)?),
+            tags::SOP_CLASS_UID => filter.sop_class_uid = Some(uids(tag, value)?),
+            tags::PATIENT_NAME => filter.patient_name = text(),
+            tags::PATIENT_ID => filter.patient_id = text(),
+            tags::ACCESSION_NUMBER => filter.accession_number = text(),
+            tags::STUDY_ID => filter.study_id = text(),
+            tags::STUDY_DESCRIPTION => filter.study_description = text(),
+            tags::REFERRING_PHYSICIAN_NAME => filter.referring_physician_name = text(),
+            tags::MODALITIES_IN_STUDY => filter.modalities_in_study = text(),
+            tags::STUDY_DATE => filter.study_date = range(tag, value, 8)?,
+            tags::STUDY_TIME => filter.study_time = range(tag, value, 13)?,
+            tags::MODALITY => filter.modality = text(),
+            tags::SERIES_NUMBER => filter.series_number = Some(integer(tag, value)?),
+            tags::SERIES_DESCRIPTION => filter.series_description = text(),
+            tags::INSTANCE_NUMBER => filter.instance_number = Some(integer(tag, value)?),
+            tags::PERFORMED_PROCEDURE_STEP_START_DATE => {
+                filter.performed_procedure_step_start_date = range(tag, value, 8)?;
+            }
+            _ => return Err(unmatchable(tag)),
+        }
+        Ok(())
+    }
+}
+
+fn unmatchable(tag: Tag) -> HttpError {
+    HttpError::BadRequest(format!(
+        "attribute {} cannot be matched here; these can: StudyInstanceUID, StudyDate, StudyTime, StudyID, \
+         StudyDescription, AccessionNumber, ReferringPhysicianName, PatientName, PatientID, ModalitiesInStudy, \
+         SeriesInstanceUID, SeriesNumber, SeriesDescription, Modality, PerformedProcedureStepStartDate, \
+         SOPInstanceUID, SOPClassUID, InstanceNumber",
+        attribute::key(tag)
+    ))
+}
+
+fn count(name: &str, value: &str) -> Result<i64, HttpError> {
+    value
+        .parse()
+        .ok()
+        .filter(|&number| number >= 0)
+        .ok_or_else(|| HttpError::BadRequest(format!("{name} must be a whole number from 0")))
+}
+
+fn flag(name: &str, value: &str) -> Result<bool, HttpError> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" | "" => Ok(false),
+        _ => Err(HttpError::BadRequest(format!("{name} must be `true` or `false`"))),
+    }
+}
+
+fn integer(tag: Tag, value: &str) -> Result<i32, HttpError> {
+    let fault = || {
+        HttpError::BadRequest(format!(
+            "attribute {} is matched by a whole number",
+            attribute::key(tag)
+        ))
+    };
+    value.parse().map_err(|_| fault())
+}
+
+/// One UID or a list of them, joined by commas (PS3.18) or backslashes (PS3.4).
+fn uids(tag: Tag, value: &str) -> Result<Vec<Uid>, HttpError> {
+    value
+        .split([',', '\\'])
+        .map(|uid| {
+            let fault = |why| HttpError::BadRequest(format!("attribute {}: {why}", attribute::key(tag)));
+            Uid::parse(uid.trim()).map_err(fault)
+        })
+        .collect()
+}
+
+/// A date or time, or a range of them with a hyphen.
+fn range(tag: Tag, value: &str, longest: usize) -> Result<Range, HttpError> {
+    let (from, to) = value.split_once('-').unwrap_or((value, value));
+    let end = |text: &str| {
+        // Old clients write 2024.01.31 and 12:30:00; a dot stands for a fraction only behind a full time.
+        let text: String = text.trim().chars().filter(|&c| c != ':').collect();
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let fits = text.len() <= longest
+            && match text.split_once('.') {
+                Some((whole, fraction)) => {
+                    longest > 8 && whole.len() == 6 && digits(whole) && digits(fraction)
+                }
+                None => digits(&text) && (longest != 8 || matches!(text.len(), 0 | 4 | 6 | 8)),
+            };
+        let wanted = if longest == 8 { "YYYYMMDD" } else { "HHMMSS" };
+        let fault = || {
+            format!(
+                "attribute {} is matched by {wanted} or a range of it: FROM-TO",
+                attribute::key(tag)
+            )
+        };
+        if fits {
+            Ok(Some(text).filter(|text| !text.is_empty()))
+        } else {
+            Err(HttpError::BadRequest(fault()))
+        }
+    };
+    Ok(Range {
+        from: end(from)?,
+        to: end(to)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &[(&str, &str)]) -> Result<Search, HttpError> {
+        let pairs: Vec<_> = query
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        Search::parse(&pairs)
+    }
+
+    #[test]
+    fn understands_what_a_viewer_sends() {
+        let search = parse(&[
+            ("limit", "101"),
+            ("offset", "0"),
+            ("fuzzymatching", "false"),
+            ("includefield", "00081030,00080060,00080090,00100030"),
+            ("StudyInstanceUID", "1.2,1.3"),
+            ("00100020", "A*"),
+        ])
+        .unwrap();
+        assert_eq!(search.rows(), 102);
+        assert_eq!(search.include.len(), 4);
+        assert_eq!(search.filter.study_instance_uid.unwrap().len(), 2);
+        assert_eq!(search.filter.patient_id.as_deref(), Some("A*"));
+        assert!(search.warnings.is_empty());
+    }
+
+    #[test]
+    fn reads_dates_times_and_ranges() {
+        let range = |value| parse(&[("StudyDate", value)]).map(|search| search.filter.study_date);
+        let both = range("20240101-20241231").unwrap();
+        assert_eq!(
+            (both.from.as_deref(), both.to.as_deref()),
+            (Some("20240101"), Some("20241231"))
+        );
+        let open = range("-20241231").unwrap();
+        assert_eq!(
+            (open.from.as_deref(), open.to.as_deref()),
+            (None, Some("20241231"))
+        );
+        let one = range("20240131").unwrap();
+        assert_eq!(
+            (one.from.as_deref(), one.to.as_deref()),
+            (Some("20240131"), Some("20240131"))
+        );
+        for bad in ["2024-01-31", "yesterday", "202401311", "2024013"] {
+            assert!(range(bad).is_err(), "{bad}");
+        }
+        assert!(parse(&[("StudyTime", "12:30-133000.5")]).is_ok());
+    }
+
+    #[test]
+    fn warns_of_fuzzy_matching_and_unknown_parameters() {
+        let search = parse(&[("fuzzymatching", "true"), ("PatientName", "doe"), ("_", "1")]).unwrap();
+        assert_eq!(search.warnings.len(), 2);
+        assert_eq!(search.warnings[0], NOT_FUZZY);
+    }
+
+    #[test]
+    fn refuses_filters_that_it_would_have_to_ignore() {
+        for query in [
+            ("PatientBirthDate", "19700101"),
+            ("RequestAttributesSequence.ScheduledProcedureStepID", "1"),
+            ("StudyInstanceUID", "../1"),
+            ("limit", "-1"),
+            ("offset", "x"),
+            ("SeriesNumber", "one"),
+            ("includefield", "no such thing"),
+            ("fuzzymatching", "maybe"),
+        ] {
+            assert!(parse(&[query]).is_err(), "{query:?}");
+        }
+        assert!(
+            parse(&[("PatientBirthDate", "19700101")])
+                .unwrap_err()
+                .to_string()
+                .contains("00100030")
+        );
+    }
+
+    #[test]
+    fn matches_everything_with_an_empty_value() {
+        let search = parse(&[("PatientName", ""), ("PatientID", "*")]).unwrap();
+        assert_eq!(
+            (search.filter.patient_name, search.filter.patient_id),
+            (None, None)
+        );
+    }
+}

@@ -1,0 +1,68 @@
+//! EDGE: HTTP in → services, state and audit → DICOMweb, the application's API and the page out.
+//!
+//! Every route but health and the page's own files wants a principal ([`auth`]), every read is in the audit trail
+//! before its first byte leaves, and every failure is a problem document ([`error`]).
+//! It holds no rules about studies and writes nothing itself: [`crate::receive`] stores, [`crate::db`] reads.
+//!
+//! Source: PS3.18; RFC 9110; RFC 9457.
+
+pub mod api;
+mod assets;
+pub mod auth;
+mod body;
+pub mod dicomweb;
+pub mod error;
+pub mod health;
+pub mod metrics;
+pub mod openapi;
+mod router;
+
+pub use router::{document, router};
+
+use crate::{
+    archive::Archive,
+    config,
+    db::{Db, events::Events},
+    receive::Receiver,
+};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// How much a client may send at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of one STOW request.
+    pub request_bytes: u64,
+    /// Bytes of one instance in it.
+    pub part_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_bytes: config::DEFAULT_MAX_REQUEST_BYTES,
+            part_bytes: config::DEFAULT_MAX_INSTANCE_BYTES,
+        }
+    }
+}
+
+/// What the handlers work with; clones share everything.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Index, worklist and audit trail.
+    pub db: Db,
+    /// Files.
+    pub archive: Archive,
+    /// Stores what comes in.
+    pub receiver: Receiver,
+    /// What changes, live.
+    pub events: Events,
+    /// Counters.
+    pub metrics: Arc<metrics::Metrics>,
+    /// Build and models.
+    pub version: Arc<api::version::Version>,
+    /// How much a client may send.
+    pub limits: Limits,
+    /// Turns true when the server stops: streams without an end then end.
+    pub stopping: watch::Receiver<bool>,
+}

@@ -1,0 +1,167 @@
+//! Routes and what surrounds them: one list, from which the OpenAPI document is made, too.
+//!
+//! From the outside in: request id, security headers, counting, problem documents, panics, access, compression.
+//! Everything that answers 4xx or 5xx therefore has an id, headers and a body, wherever it arose.
+//!
+//! Source: Content Security Policy Level 3; Fetch (CORP); RFC 9111 section 5.2.2.5.
+
+use super::{
+    App, api, assets,
+    auth::{self, Access},
+    dicomweb::{qido, stow, wado},
+    error, health, metrics, openapi,
+};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::{HeaderName, HeaderValue, header},
+    middleware::{self, Next},
+    response::Response,
+    routing::get,
+};
+use std::sync::Arc;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    compression::{CompressionLayer, Predicate, predicate::SizeAbove},
+    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Smaller answers are not worth compressing: they fit in one packet.
+const COMPRESS_FROM_BYTES: u64 = 1024;
+
+/// What the page may load, and from where.
+///
+/// Cornerstone3D compiles its codecs from WebAssembly and starts workers from blobs; its tools set inline styles.
+/// Nothing comes from another host, and no frame may hold the page.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; \
+     worker-src 'self' blob:; connect-src 'self' blob: data:; img-src 'self' data: blob:; font-src 'self' data:; \
+     style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// Every route and its place in the OpenAPI document.
+fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(openapi::Document::openapi())
+        .routes(routes!(stow::store, qido::studies))
+        .routes(routes!(stow::store_in_study, wado::study))
+        .routes(routes!(qido::series_of_all))
+        .routes(routes!(qido::instances_of_all))
+        .routes(routes!(qido::series_of_study))
+        .routes(routes!(qido::instances_of_study))
+        .routes(routes!(qido::instances_of_series))
+        .routes(routes!(wado::study_metadata))
+        .routes(routes!(wado::series))
+        .routes(routes!(wado::series_metadata))
+        .routes(routes!(wado::instance))
+        .routes(routes!(wado::instance_metadata))
+        .routes(routes!(wado::frames))
+        .routes(routes!(api::worklist::list))
+        .routes(routes!(api::study::get))
+        .routes(routes!(api::study::audit))
+        .routes(routes!(api::series::complete))
+        .routes(routes!(api::events::stream))
+        .routes(routes!(api::version::get))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .split_for_parts()
+}
+
+/// The path of bulk data spans several segments, which OpenAPI cannot say; the document has it with one.
+const BULK_DATA: &str = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/bulkdata/{*path}";
+
+/// The OpenAPI document.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    let (_, mut document) = routes();
+    document.merge(BulkData::openapi());
+    document
+}
+
+#[derive(OpenApi)]
+#[openapi(paths(wado::bulk_data))]
+struct BulkData;
+
+/// The whole server: routes, the page, and what surrounds them.
+pub fn router(app: App, access: Access) -> Router {
+    let metrics = app.metrics.clone();
+    let (router, _) = routes();
+    router
+        .route(BULK_DATA, get(wado::bulk_data))
+        .with_state(app)
+        .merge(Router::from(openapi::routes(document())))
+        .fallback(assets::serve)
+        // STOW has its own limits, on the stream.
+        .layer(DefaultBodyLimit::disable())
+        .layer(
+            CompressionLayer::new()
+                .gzip(true)
+                .compress_when(SizeAbove::new(COMPRESS_FROM_BYTES).and(is_text)),
+        )
+        .layer(middleware::from_fn_with_state(Arc::new(access), auth::guard))
+        .layer(CatchPanicLayer::new())
+        .layer(middleware::from_fn(error::render))
+        .layer(middleware::from_fn_with_state(metrics, metrics::observe))
+        .layer(middleware::from_fn(secure))
+        .layer(PropagateRequestIdLayer::new(error::REQUEST_ID))
+        .layer(SetRequestIdLayer::new(error::REQUEST_ID, MakeRequestUuid))
+        .layer(middleware::from_fn(drop_foreign_request_id))
+}
+
+/// Pixels do not get smaller in the time they take, and events must not wait in a buffer.
+fn is_text(
+    _status: axum::http::StatusCode,
+    _version: axum::http::Version,
+    headers: &axum::http::HeaderMap,
+    _extensions: &axum::http::Extensions,
+) -> bool {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    let text = [
+        "application/json",
+        "application/dicom+json",
+        "text/",
+        "application/javascript",
+        "application/wasm",
+    ];
+    text.iter().any(|prefix| kind.starts_with(prefix)) && !kind.starts_with("text/event-stream")
+}
+
+/// The id is ours: a client's own could name another request in the log, or hold anything.
+async fn drop_foreign_request_id(mut request: Request, next: Next) -> Response {
+    request.headers_mut().remove(error::REQUEST_ID);
+    next.run(request).await
+}
+
+/// Headers that every answer has.
+async fn secure(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
+        (
+            HeaderName::from_static("permissions-policy"),
+            "camera=(), geolocation=(), microphone=()",
+        ),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    // What is said about patients stays in no cache; the page's own files say otherwise themselves.
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}

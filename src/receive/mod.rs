@@ -1,0 +1,166 @@
+//! One request's instances in: bytes → staged → checked → archived → indexed → queued → acknowledged.
+//!
+//! What is acknowledged is on the disk and committed, and survives `kill -9` the next instant.
+//! Everything of a request is committed at once: index rows, the job, the audit row.
+//! A part that fails does not take the others with it: [`StoreOutcome`] says which and why.
+//! Nothing is ever overwritten: see [`store`] for what happens to a second dataset with the same UID.
+//! It does not parse multipart bodies and knows no HTTP status.
+//!
+//! Source: PS3.18 section 10.5 and table I.2-2 (failure reasons); PS3.4 section B.2.3.
+
+mod check;
+pub mod outcome;
+mod plausible;
+mod store;
+mod sweep;
+
+pub use outcome::{FailedInstance, StoreOutcome, StoredInstance, Warning};
+
+use crate::{
+    archive::{Archive, ArchiveError, StagedObject},
+    db::{
+        Db,
+        audit::{self, Act},
+        error::DbError,
+    },
+    domain::{failure::FailureClass, uid::Uid},
+};
+use bytes::Bytes;
+use futures::Stream;
+use serde_json::json;
+use std::time::Duration;
+
+/// Largest Part 10 file that is taken: a multi-frame CT of 2000 slices of 512² needs 1 GiB.
+pub const MAX_OBJECT_BYTES: u64 = 1 << 30;
+
+/// Why a request could not be stored at all.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReceiveError {
+    /// The archive failed.
+    #[error("the instances could not be archived")]
+    Archive(#[from] ArchiveError),
+    /// The database failed.
+    #[error("the instances could not be indexed")]
+    Db(#[from] DbError),
+    /// A task of ours ended early.
+    #[error("checking an instance was interrupted; send it again")]
+    Interrupted,
+}
+
+impl ReceiveError {
+    /// What the caller does about it.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Archive(error) => error.class(),
+            Self::Db(error) => error.class(),
+            Self::Interrupted => FailureClass::Transient,
+        }
+    }
+}
+
+/// One part of a request, on the disk but not acknowledged; dropped, it goes away.
+#[derive(Debug)]
+pub struct Staged(StagedObject);
+
+/// The service that stores what comes in; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Receiver {
+    db: Db,
+    archive: Archive,
+    quiet: Duration,
+}
+
+impl Receiver {
+    /// `quiet`: how long after its last instance a study is taken to be complete, when nobody says so.
+    #[must_use]
+    pub fn new(db: Db, archive: Archive, quiet: Duration) -> Self {
+        Self { db, archive, quiet }
+    }
+
+    /// Writes one part to the disk while it arrives.
+    ///
+    /// # Errors
+    /// When the stream breaks, is too long, or the disk fails; the other parts of the request are untouched.
+    pub async fn stage<S, E>(&self, part: S) -> Result<Staged, ReceiveError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: std::error::Error + 'static,
+    {
+        Ok(Staged(self.archive.stage(part, MAX_OBJECT_BYTES).await?))
+    }
+
+    /// Checks, archives, indexes and queues the parts of one request; what it returns is committed.
+    ///
+    /// `study`: the study that the request names; other studies are refused.
+    /// `principal`: who sent it, for the audit trail.
+    ///
+    /// # Errors
+    /// When the archive or the database fails: then nothing of the request is acknowledged.
+    pub async fn store(
+        &self,
+        batch: Vec<Staged>,
+        study: Option<&Uid>,
+        principal: &str,
+    ) -> Result<StoreOutcome, ReceiveError> {
+        store::store(self, batch, study, principal).await
+    }
+
+    /// Takes a series to be complete: its study is analysed now. False when no such series is known.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn complete(&self, series: &Uid, principal: &str) -> Result<bool, ReceiveError> {
+        let mut tx = self.db.begin().await?;
+        let studies = crate::db::queue::complete_series(&mut tx, series).await?;
+        if studies.is_empty() {
+            return Ok(false);
+        }
+        let act = Act {
+            principal,
+            act: "complete",
+            studies,
+            detail: json!({ "series_instance_uid": series }),
+        };
+        audit::append(&mut tx, &act).await?;
+        crate::db::commit(tx).await?;
+        Ok(true)
+    }
+
+    /// Asks the analysis of a study that is under way to stop. False when none is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn cancel(&self, study: &Uid, principal: &str) -> Result<bool, ReceiveError> {
+        let mut tx = self.db.begin().await?;
+        let Some(analysis) = crate::db::analysis::request_cancel(&mut tx, study).await? else {
+            return Ok(false);
+        };
+        let act = Act {
+            principal,
+            act: "cancel",
+            studies: vec![study.to_string()],
+            detail: json!({ "analysis": analysis }),
+        };
+        audit::append(&mut tx, &act).await?;
+        crate::db::commit(tx).await?;
+        Ok(true)
+    }
+
+    /// Removes what a crash left in the staging area; for the start, before the first request.
+    ///
+    /// # Errors
+    /// When the archive fails.
+    pub async fn sweep_staging(&self) -> Result<usize, ReceiveError> {
+        Ok(self.archive.sweep_staging().await?)
+    }
+
+    /// Removes archived files older than a day that nothing refers to, and audits it. Says how many.
+    ///
+    /// # Errors
+    /// When the archive or the database fails.
+    pub async fn sweep_unreferenced(&self) -> Result<usize, ReceiveError> {
+        sweep::unreferenced(self, sweep::MIN_AGE).await
+    }
+}

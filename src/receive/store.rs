@@ -1,0 +1,433 @@
+//! The parts of one request: check → archive → one transaction → acknowledged.
+//!
+//! What happens to a dataset, by what is stored under its SOPInstanceUID already:
+//!
+//! | stored already | becomes |
+//! |---|---|
+//! | nothing | current |
+//! | the same dataset | acknowledged, nothing changes |
+//! | other attributes, same pixels | a pending revision beside the current one, with a warning |
+//! | other pixels | refused, 0111H |
+//!
+//! A series with two patients, two frames of reference or two studies is stored and quarantined.
+
+use super::{
+    ReceiveError, Receiver, Staged,
+    check::{Checked, check, same_pixels},
+    outcome::{FailedInstance, StoreOutcome, StoredInstance, Warning, reason},
+    plausible::covers_a_head,
+};
+use crate::{
+    archive::{Archive, ArchiveError, StagedObject},
+    db::{
+        self, Tx,
+        audit::{self, Act},
+        error::DbError,
+        events,
+        index::{self, ExistingInstance, Origin, SeriesRow},
+        queue,
+    },
+    domain::uid::Uid,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Parts that are read and checked at once; each may be as large as [`super::MAX_OBJECT_BYTES`].
+const CHECKED_AT_ONCE: usize = 2;
+/// Files that are synced to the disk at once.
+const KEPT_AT_ONCE: usize = 8;
+/// A request that loses a race for a UID looks again; the second time it sees the winner.
+const TRIES: usize = 3;
+
+/// One part after its check.
+enum Part {
+    Good {
+        staged: Arc<StagedObject>,
+        checked: Box<Checked>,
+    },
+    Bad(FailedInstance),
+}
+
+pub(super) async fn store(
+    receiver: &Receiver,
+    batch: Vec<Staged>,
+    study: Option<&Uid>,
+    principal: &str,
+) -> Result<StoreOutcome, ReceiveError> {
+    let parts = check_all(receiver.archive.clone(), batch, study.cloned()).await?;
+    keep_all(receiver.archive.clone(), &parts).await?;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match commit(receiver, &parts, study, principal).await {
+            Err(ReceiveError::Db(DbError::Contention(_))) if tries < TRIES => {}
+            done => return done,
+        }
+    }
+}
+
+async fn check_all(
+    archive: Archive,
+    batch: Vec<Staged>,
+    study: Option<Uid>,
+) -> Result<Vec<Part>, ReceiveError> {
+    let one = move |Staged(staged): Staged| check_part(archive.clone(), staged, study.clone());
+    stream::iter(batch)
+        .map(one)
+        .buffered(CHECKED_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+async fn check_part(
+    archive: Archive,
+    staged: StagedObject,
+    study: Option<Uid>,
+) -> Result<Part, ReceiveError> {
+    let bytes = archive.read_staged(&staged).await?;
+    let (key, size) = (staged.key().to_owned(), staged.size_bytes());
+    let checked = tokio::task::spawn_blocking(move || check(&bytes, study.as_ref(), &key, size))
+        .await
+        .map_err(|_| ReceiveError::Interrupted)?;
+    Ok(match checked {
+        Ok(checked) => Part::Good {
+            staged: Arc::new(staged),
+            checked: Box::new(checked),
+        },
+        Err(failed) => Part::Bad(failed),
+    })
+}
+
+/// Puts every good part under its digest, on the disk for good.
+async fn keep_all(archive: Archive, parts: &[Part]) -> Result<(), ArchiveError> {
+    let good: Vec<Arc<StagedObject>> = parts
+        .iter()
+        .filter_map(|part| match part {
+            Part::Good { staged, .. } => Some(staged.clone()),
+            Part::Bad(_) => None,
+        })
+        .collect();
+    let one = move |staged: Arc<StagedObject>| {
+        let archive = archive.clone();
+        async move { archive.keep(&staged).await }
+    };
+    stream::iter(good)
+        .map(one)
+        .buffer_unordered(KEPT_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// The transaction: everything of the request or nothing.
+async fn commit(
+    receiver: &Receiver,
+    parts: &[Part],
+    study: Option<&Uid>,
+    principal: &str,
+) -> Result<StoreOutcome, ReceiveError> {
+    let good: Vec<&Checked> = parts
+        .iter()
+        .filter_map(|part| match part {
+            Part::Good { checked, .. } => Some(&**checked),
+            Part::Bad(_) => None,
+        })
+        .collect();
+    let mut tx = receiver.db.begin().await?;
+    let studies: Vec<&Uid> = good
+        .iter()
+        .map(|checked| &checked.new.study_instance_uid)
+        .collect();
+    index::lock_studies(&mut tx, &studies).await?;
+    // Again, under the sweep lock: an old unreferenced twin may have been swept since the first time.
+    keep_all(receiver.archive.clone(), parts).await?;
+    let uids: Vec<&Uid> = good.iter().map(|checked| &checked.new.sop_instance_uid).collect();
+    let mut filing = Filing::new(index::existing(&mut tx, &uids).await?);
+    let mut outcome = StoreOutcome::default();
+    for part in parts {
+        let filed = match part {
+            Part::Good { staged, checked } => filing.file(receiver, &mut tx, staged, checked).await?,
+            Part::Bad(failed) => Err(failed.clone()),
+        };
+        match filed {
+            Ok(stored) => outcome.stored.push(stored),
+            Err(failed) => outcome.failed.push(failed),
+        }
+    }
+    filing.queue(receiver, &mut tx).await?;
+    for study_id in filing.studies.values() {
+        events::notify_study(&mut tx, *study_id).await?;
+    }
+    for act in filing.acts(&outcome, study, principal) {
+        audit::append(&mut tx, &act).await?;
+    }
+    db::commit(tx).await?;
+    Ok(outcome)
+}
+
+/// What one transaction has filed so far.
+struct Filing<'a> {
+    existing: HashMap<String, Vec<ExistingInstance>>,
+    studies: HashMap<Uid, i64>,
+    series: HashMap<(i64, Uid), SeriesRow>,
+    /// New original CT slices, by study and series: what there is to analyse.
+    fresh: HashMap<(i64, i64), Vec<&'a Checked>>,
+    quarantined: BTreeMap<Uid, &'static str>,
+    /// For the audit trail: StudyInstanceUID, SeriesInstanceUID → what became of which instance.
+    log: BTreeMap<(Uid, Uid), Vec<Value>>,
+}
+
+impl<'a> Filing<'a> {
+    fn new(existing: Vec<ExistingInstance>) -> Self {
+        let mut by_uid: HashMap<String, Vec<ExistingInstance>> = HashMap::new();
+        for row in existing {
+            by_uid.entry(row.sop_instance_uid.clone()).or_default().push(row);
+        }
+        Self {
+            existing: by_uid,
+            studies: HashMap::new(),
+            series: HashMap::new(),
+            fresh: HashMap::new(),
+            quarantined: BTreeMap::new(),
+            log: BTreeMap::new(),
+        }
+    }
+
+    async fn file(
+        &mut self,
+        receiver: &Receiver,
+        tx: &mut Tx,
+        staged: &StagedObject,
+        checked: &'a Checked,
+    ) -> Result<Result<StoredInstance, FailedInstance>, ReceiveError> {
+        let new = &checked.new;
+        let known = self
+            .existing
+            .get(new.sop_instance_uid.as_str())
+            .map_or(&[][..], Vec::as_slice);
+        if known.iter().any(|row| row.digest == new.digest) {
+            return Ok(Ok(self.stored(checked, "duplicate", None)));
+        }
+        if let Some(current) = known.iter().find(|row| row.current).cloned() {
+            return self.file_beside(receiver, tx, staged, checked, &current).await;
+        }
+        let study_id = self.study(tx, checked).await?;
+        let (series_id, conflict) = self.series(tx, study_id, checked).await?;
+        let id = index::put_instance(tx, series_id, new, true).await?;
+        self.remember(checked, id, series_id, true);
+        if new.original_ct && new.origin == Origin::Received {
+            self.fresh.entry((study_id, series_id)).or_default().push(checked);
+        }
+        let warning = conflict.map(|conflict| Warning {
+            reason: reason::QUARANTINED,
+            text: format!("stored, but its series is quarantined: {conflict}"),
+        });
+        Ok(Ok(self.stored(checked, "new", warning)))
+    }
+
+    /// A second dataset with the UID of a stored one.
+    async fn file_beside(
+        &mut self,
+        receiver: &Receiver,
+        tx: &mut Tx,
+        staged: &StagedObject,
+        checked: &'a Checked,
+        current: &ExistingInstance,
+    ) -> Result<Result<StoredInstance, FailedInstance>, ReceiveError> {
+        let (stored, sent) = (
+            receiver.archive.read(&current.archive_key).await?,
+            receiver.archive.read_staged(staged).await?,
+        );
+        let digest = checked.pixel_digest;
+        let same = tokio::task::spawn_blocking(move || same_pixels(&stored, &sent, digest))
+            .await
+            .map_err(|_| ReceiveError::Interrupted)?;
+        let new = &checked.new;
+        if !matches!(same, Ok(true)) {
+            return Ok(Err(FailedInstance {
+                sop_class_uid: Some(new.sop_class_uid.clone()),
+                sop_instance_uid: Some(new.sop_instance_uid.clone()),
+                failure_reason: reason::DUPLICATE_SOP_INSTANCE,
+                text: "this SOP Instance UID is stored with other pixels; give the new instance a new UID"
+                    .to_owned(),
+            }));
+        }
+        let id = index::put_instance(tx, current.series_id, new, false).await?;
+        self.remember(checked, id, current.series_id, false);
+        let warning = Warning {
+            reason: reason::COERCION,
+            text: "stored beside an instance with the same UID and pixels and other attributes; \
+                   that one stays in use until someone decides"
+                .to_owned(),
+        };
+        Ok(Ok(self.stored(checked, "pending", Some(warning))))
+    }
+
+    async fn study(&mut self, tx: &mut Tx, checked: &Checked) -> Result<i64, DbError> {
+        let uid = &checked.new.study_instance_uid;
+        if let Some(id) = self.studies.get(uid) {
+            return Ok(*id);
+        }
+        let id = index::put_study(tx, &checked.new, checked.new.origin == Origin::Received).await?;
+        self.studies.insert(uid.clone(), id);
+        Ok(id)
+    }
+
+    /// The row of the series, and why it is quarantined if it is.
+    async fn series(
+        &mut self,
+        tx: &mut Tx,
+        study_id: i64,
+        checked: &Checked,
+    ) -> Result<(i64, Option<String>), DbError> {
+        let new = &checked.new;
+        let key = (study_id, new.series_instance_uid.clone());
+        if !self.series.contains_key(&key) {
+            let row = index::put_series(tx, study_id, new).await?;
+            self.series.insert(key.clone(), row);
+        }
+        let Some(row) = self.series.get_mut(&key) else {
+            return Err(DbError::Stored("series"));
+        };
+        if let Some(found) = conflict(row, checked).filter(|_| row.conflict.is_none()) {
+            row.conflict = Some(found.to_owned());
+            index::quarantine(tx, &new.series_instance_uid, found).await?;
+            self.quarantined.insert(new.series_instance_uid.clone(), found);
+        }
+        Ok((row.id, row.conflict.clone()))
+    }
+
+    /// Later parts of the same request see what earlier ones stored.
+    fn remember(&mut self, checked: &Checked, id: i64, series_id: i64, current: bool) {
+        let new = &checked.new;
+        self.existing
+            .entry(new.sop_instance_uid.to_string())
+            .or_default()
+            .push(ExistingInstance {
+                id,
+                series_id,
+                sop_instance_uid: new.sop_instance_uid.to_string(),
+                digest: new.digest.to_vec(),
+                archive_key: new.archive_key.clone(),
+                current,
+                study_instance_uid: new.study_instance_uid.to_string(),
+                series_instance_uid: new.series_instance_uid.to_string(),
+            });
+    }
+
+    fn stored(&mut self, checked: &Checked, became: &str, warning: Option<Warning>) -> StoredInstance {
+        let new = &checked.new;
+        let key = (new.study_instance_uid.clone(), new.series_instance_uid.clone());
+        self.log.entry(key).or_default().push(json!({
+            "sop_instance_uid": new.sop_instance_uid,
+            "sha256": audit::hex(&new.digest),
+            "became": became,
+        }));
+        StoredInstance {
+            sop_class_uid: new.sop_class_uid.clone(),
+            sop_instance_uid: new.sop_instance_uid.clone(),
+            series_instance_uid: new.series_instance_uid.clone(),
+            study_instance_uid: new.study_instance_uid.clone(),
+            warning,
+        }
+    }
+
+    /// Studies with new CT are analysed: at once when a whole head came in this request, else after the quiet time.
+    async fn queue(&self, receiver: &Receiver, tx: &mut Tx) -> Result<(), DbError> {
+        let mut delays: BTreeMap<i64, Duration> = BTreeMap::new();
+        for ((study_id, series_id), slices) in &self.fresh {
+            let delay = delays.entry(*study_id).or_insert(receiver.quiet);
+            let attributes: Vec<_> = slices.iter().map(|checked| &checked.attributes).collect();
+            let came_at_once =
+                index::series_size(tx, *series_id).await? == i64::try_from(slices.len()).unwrap_or(-1);
+            if came_at_once && covers_a_head(&attributes) {
+                *delay = Duration::ZERO;
+            }
+        }
+        for (study_id, delay) in delays {
+            queue::enqueue(tx, study_id, delay).await?;
+        }
+        Ok(())
+    }
+
+    /// One row for what was stored, one for what was refused, one a quarantined series.
+    fn acts<'p>(&self, outcome: &StoreOutcome, study: Option<&Uid>, principal: &'p str) -> Vec<Act<'p>> {
+        let mut acts = Vec::new();
+        let mut studies: Vec<String> = self.log.keys().map(|(study, _)| study.to_string()).collect();
+        studies.dedup();
+        if !outcome.stored.is_empty() {
+            let series: Vec<Value> = self
+                .log
+                .iter()
+                .map(|((study, series), instances)| {
+                    json!({ "study_instance_uid": study, "series_instance_uid": series, "instances": instances })
+                })
+                .collect();
+            let detail = json!({ "series": series });
+            acts.push(Act {
+                principal,
+                act: "store",
+                studies: studies.clone(),
+                detail,
+            });
+        }
+        if !outcome.failed.is_empty() {
+            let failed: Vec<Value> = outcome
+                .failed
+                .iter()
+                .map(|failed| {
+                    json!({
+                        "sop_instance_uid": failed.sop_instance_uid,
+                        "failure_reason": format!("{:04X}", failed.failure_reason),
+                        "text": failed.text,
+                    })
+                })
+                .collect();
+            if let Some(study) = study.map(Uid::to_string).filter(|study| !studies.contains(study)) {
+                studies.push(study);
+            }
+            acts.push(Act {
+                principal,
+                act: "refuse",
+                studies,
+                detail: json!({ "failed": failed }),
+            });
+        }
+        for (series, why) in &self.quarantined {
+            let studies = self
+                .log
+                .keys()
+                .filter(|key| key.1 == *series)
+                .map(|key| key.0.to_string())
+                .collect();
+            let detail = json!({ "series_instance_uid": series, "code": "identity_conflict", "text": why });
+            acts.push(Act {
+                principal,
+                act: "quarantine",
+                studies,
+                detail,
+            });
+        }
+        acts
+    }
+}
+
+/// What is wrong between an instance and the series that it says it is of; without patient data.
+fn conflict(series: &SeriesRow, checked: &Checked) -> Option<&'static str> {
+    if checked.new.origin != Origin::Received {
+        return None;
+    }
+    let patient = (series.patient_id.clone(), series.issuer_of_patient_id.clone());
+    let frame = checked.new.frame_of_reference_uid();
+    if patient != checked.new.patient() {
+        return Some("its instances name two patients");
+    }
+    if frame.is_some() && series.frame_of_reference_uid.is_some() && frame != series.frame_of_reference_uid {
+        return Some("its instances have two frames of reference");
+    }
+    series.elsewhere.then_some("its UID is in use in two studies")
+}

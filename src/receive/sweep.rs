@@ -1,0 +1,57 @@
+//! Removes archived files that nothing refers to: what a request left that was never acknowledged.
+//!
+//! A transaction that acknowledges holds the other side of the sweep lock and makes sure of its files under it, so a file cannot go between being kept and being indexed.
+
+use super::{ReceiveError, Receiver};
+use crate::db::{
+    self,
+    audit::{self, Act},
+    index,
+};
+use futures::TryStreamExt;
+use serde_json::json;
+use std::time::{Duration, SystemTime};
+
+/// Younger files may belong to a request under way.
+pub(super) const MIN_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Files looked at in one transaction: short enough that nobody who stores waits for long.
+const CHUNK: usize = 200;
+
+/// Removes what is unreferenced and at least `min_age` old. Says how many.
+pub(super) async fn unreferenced(receiver: &Receiver, min_age: Duration) -> Result<usize, ReceiveError> {
+    let now = SystemTime::now();
+    let old: Vec<String> = receiver
+        .archive
+        .kept()
+        .try_filter(|kept| {
+            let is_old = now
+                .duration_since(kept.written_at)
+                .is_ok_and(|age| age >= min_age);
+            std::future::ready(is_old)
+        })
+        .map_ok(|kept| kept.key)
+        .try_collect()
+        .await?;
+    let mut removed = 0;
+    for keys in old.chunks(CHUNK) {
+        let mut tx = receiver.db.begin().await?;
+        index::lock_sweep(&mut tx).await?;
+        let unreferenced = index::unreferenced(&mut tx, keys).await?;
+        if unreferenced.is_empty() {
+            continue;
+        }
+        for key in &unreferenced {
+            receiver.archive.remove(key).await?;
+        }
+        removed += unreferenced.len();
+        let act = Act {
+            principal: "ictus",
+            act: "remove",
+            studies: Vec::new(),
+            detail: json!({ "policy": "unreferenced for a day", "objects": unreferenced }),
+        };
+        audit::append(&mut tx, &act).await?;
+        db::commit(tx).await?;
+    }
+    Ok(removed)
+}

@@ -1,0 +1,339 @@
+//! A claimed job → the study's instances → the analysis → its results, committed once.
+//!
+//! The answer is per study: thin, thick and bone reconstructions, resends and late slices revise one case.
+//! The identity of an analysis (study, sorted instance digests, models, calibration) makes "once" true:
+//! jobs may run more often, but a complete analysis is found and left alone, and results go in with the row that says complete.
+//! A failure is final when the input is at fault, retried when the surroundings are, and tried once more when we are.
+//! It does not know what an analysis does: an [`Analyser`] is handed to it.
+
+pub mod analyser;
+mod progress;
+mod results;
+
+pub use analyser::{Analyser, Failure, Output, Request};
+
+use crate::{
+    archive::{Archive, ArchiveError},
+    db::{
+        self, Db,
+        analysis::{self, Begun, Identity, Running, Source, Sources},
+        audit::{self, Act},
+        error::DbError,
+        events::Events,
+        queue::{Ticket, Timing},
+    },
+    dicom::instance::Instance,
+    domain::{
+        failure::FailureClass,
+        phi::{Redacted, redact},
+        uid::Uid,
+    },
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use progress::Watch;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::{future::Future, sync::Arc};
+
+/// Files read from the archive at once.
+const READ_AT_ONCE: usize = 4;
+/// Runs that may end with a fault of ours before it is final.
+const INTERNAL_FAILURES: i32 = 2;
+/// Who acts in the audit trail.
+const PRINCIPAL: &str = "ictus";
+
+/// Why a job did not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The database failed.
+    #[error("the analysis cannot be recorded")]
+    Db(#[from] DbError),
+    /// The archive failed.
+    #[error("the instances or results of the analysis cannot be read or written")]
+    Archive(#[from] ArchiveError),
+    /// The analysis failed; its reason is in words already.
+    #[error("the analysis failed: {0}")]
+    Analysis(#[from] Failure),
+    /// A result cannot be indexed.
+    #[error("a result is not a DICOM object that can be indexed; this is a fault of ictus")]
+    Result(#[source] Redacted),
+    /// The analysis panicked.
+    #[error("the analysis panicked; this is a fault of ictus")]
+    Panicked,
+    /// The payload of the job is not a UID.
+    #[error("the job names no study; it was not made by ictus")]
+    Payload,
+}
+
+impl WorkerError {
+    /// What is done about it.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Db(error) => error.class(),
+            Self::Archive(error) => error.class(),
+            Self::Analysis(failure) => failure.class,
+            Self::Result(_) | Self::Panicked | Self::Payload => FailureClass::Internal,
+        }
+    }
+}
+
+/// The service that runs jobs; clones share everything.
+#[derive(Clone)]
+pub struct Worker {
+    db: Db,
+    archive: Archive,
+    events: Events,
+    analyser: Arc<dyn Analyser>,
+}
+
+impl Worker {
+    /// A worker that has not claimed anything yet.
+    #[must_use]
+    pub fn new(db: Db, archive: Archive, events: Events, analyser: Arc<dyn Analyser>) -> Self {
+        Self {
+            db,
+            archive,
+            events,
+            analyser,
+        }
+    }
+
+    /// Runs jobs, one at a time, until `shutdown`.
+    ///
+    /// One at a time: an analysis uses every core or the whole device.
+    ///
+    /// # Errors
+    /// When the queue cannot be used for good.
+    pub async fn run(
+        self,
+        timing: Timing,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), WorkerError> {
+        let (runs, hears) = (self.clone(), self.clone());
+        let run = Arc::new(move |ticket| {
+            let worker = runs.clone();
+            Box::pin(async move { worker.job(ticket).await }) as futures::future::BoxFuture<'static, _>
+        });
+        let died = Arc::new(move |ticket: Ticket| {
+            let worker = hears.clone();
+            Box::pin(async move {
+                if let Err(error) = worker.died(&ticket).await {
+                    tracing::error!(%error, "the end of a job whose worker died could not be recorded");
+                }
+            }) as futures::future::BoxFuture<'static, ()>
+        });
+        Ok(self.db.run_jobs(timing, 1, run, died, shutdown).await?)
+    }
+
+    /// Runs one job to its end; an error means "again, later".
+    async fn job(&self, ticket: Ticket) -> Result<(), String> {
+        self.try_job(&ticket).await.map_err(|error| {
+            tracing::warn!(%error, study = ticket.study_instance_uid, attempt = ticket.attempt, "a job will run again");
+            error.to_string()
+        })
+    }
+
+    async fn try_job(&self, ticket: &Ticket) -> Result<(), WorkerError> {
+        let study = Uid::parse(&ticket.study_instance_uid).map_err(|_| WorkerError::Payload)?;
+        let mut tx = self.db.begin().await?;
+        let Some(sources) = analysis::sources(&mut tx, &study).await? else {
+            return Ok(());
+        };
+        let identity = self.identity(&study, &sources);
+        let Begun::Run(running) = analysis::begin(&mut tx, &sources, &identity).await? else {
+            return Ok(());
+        };
+        db::commit(tx).await?;
+        let run = Run {
+            worker: self,
+            study: &study,
+            running: &running,
+            identity: identity.identity,
+        };
+        match run.to_end(&sources).await {
+            Ok(()) => Ok(()),
+            Err(error) => run.failed(ticket, error).await,
+        }
+    }
+
+    /// SHA-256 over what an analysis is of and with; every part with its length, so that no two lists collide.
+    fn identity(&self, study: &Uid, sources: &Sources) -> Identity {
+        let (model_digest, calibration_digest) =
+            (self.analyser.model_digest(), self.analyser.calibration_digest());
+        let mut digests: Vec<&[u8]> = usable(sources).map(|source| source.digest.as_slice()).collect();
+        digests.sort_unstable();
+        let head: [&[u8]; 4] = [
+            b"ictus-analysis-1",
+            study.as_str().as_bytes(),
+            &model_digest,
+            &calibration_digest,
+        ];
+        let mut hash = Sha256::new();
+        for part in head.into_iter().chain(digests) {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Identity {
+            identity: hash.finalize().into(),
+            model_digest,
+            calibration_digest,
+        }
+    }
+
+    /// Nobody will run the job again: what it left under way has failed.
+    async fn died(&self, ticket: &Ticket) -> Result<(), WorkerError> {
+        let study = Uid::parse(&ticket.study_instance_uid).map_err(|_| WorkerError::Payload)?;
+        let mut tx = self.db.begin().await?;
+        let left = analysis::running_of_study(&mut tx, &study).await?;
+        db::commit(tx).await?;
+        for running in left {
+            let run = Run {
+                worker: self,
+                study: &study,
+                running: &running,
+                identity: [0; 32],
+            };
+            let text = format!(
+                "the worker ended {} times while it ran this analysis",
+                ticket.attempt
+            );
+            run.end_failed("worker_died", &text).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What may be analysed: quarantined series are not.
+fn usable(sources: &Sources) -> impl Iterator<Item = &Source> {
+    sources
+        .instances
+        .iter()
+        .filter(|source| source.conflict.is_none())
+}
+
+/// Reads and verifies files, a few at once, in order.
+async fn read_all(archive: Archive, keys: Vec<String>) -> Result<Vec<Bytes>, ArchiveError> {
+    let read = move |key: String| {
+        let archive = archive.clone();
+        async move { archive.read(&key).await }
+    };
+    stream::iter(keys)
+        .map(read)
+        .buffered(READ_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// One run of one analysis.
+struct Run<'a> {
+    worker: &'a Worker,
+    study: &'a Uid,
+    running: &'a Running,
+    identity: [u8; 32],
+}
+
+impl Run<'_> {
+    async fn to_end(&self, sources: &Sources) -> Result<(), WorkerError> {
+        if self.running.cancel_requested {
+            return self.cancelled().await;
+        }
+        if let Some(conflict) = sources
+            .instances
+            .iter()
+            .find_map(|source| source.conflict.as_deref())
+            && usable(sources).next().is_none()
+        {
+            return Err(Failure::input(
+                "identity_conflict",
+                &format!("every series is quarantined: {conflict}"),
+            )
+            .into());
+        }
+        let keys: Vec<String> = usable(sources).map(|source| source.archive_key.clone()).collect();
+        let files = read_all(self.worker.archive.clone(), keys).await?;
+        let watch = Watch::new(self.running.cancel_requested);
+        let (analyser, control) = (self.worker.analyser.clone(), watch.control());
+        let request = Request {
+            analysis_key: self.identity,
+            created_at: self.running.created_at,
+        };
+        let analysed = tokio::task::spawn_blocking(move || {
+            let instances = files
+                .iter()
+                .map(|file| Instance::from_bytes(file))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| Failure::input("unreadable", &redact(&error).to_string()))?;
+            drop(files);
+            analyser.analyse(&instances, &request, &*control)
+        });
+        let analysed = watch
+            .until(self, analysed)
+            .await
+            .map_err(|_| WorkerError::Panicked)?;
+        match analysed {
+            Ok(output) => results::store(self, output).await,
+            Err(_) if watch.stopped_by_request() => self.cancelled().await,
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Decides whether a failed run is the end.
+    async fn failed(&self, ticket: &Ticket, error: WorkerError) -> Result<(), WorkerError> {
+        let study = self.study.as_str();
+        match (error.class(), &error) {
+            (FailureClass::Input, WorkerError::Analysis(failure)) => {
+                self.end_failed(&failure.code, &failure.text).await
+            }
+            (FailureClass::Input, _) => self.end_failed("unreadable", &error.to_string()).await,
+            (FailureClass::Transient, _) if ticket.is_last() => {
+                tracing::error!(%error, study, "an analysis is given up");
+                self.end_failed("transient", &error.to_string()).await
+            }
+            (FailureClass::Transient, _) => Err(error),
+            (FailureClass::Internal, _) => {
+                tracing::error!(%error, study, "an analysis failed by a fault of ictus");
+                if self.running.internal_failures + 1 >= INTERNAL_FAILURES || ticket.is_last() {
+                    return self.end_failed("internal", &error.to_string()).await;
+                }
+                let mut tx = self.worker.db.begin().await?;
+                analysis::note_internal_failure(&mut tx, self.running).await?;
+                db::commit(tx).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn end_failed(&self, code: &str, text: &str) -> Result<(), WorkerError> {
+        let mut tx = self.worker.db.begin().await?;
+        if !analysis::lock_running(&mut tx, self.running).await? {
+            return Ok(());
+        }
+        analysis::fail(&mut tx, self.running, code, text).await?;
+        let detail = json!({ "analysis": self.running.id, "code": code, "text": text });
+        audit::append(&mut tx, &self.act("fail", detail)).await?;
+        Ok(db::commit(tx).await?)
+    }
+
+    async fn cancelled(&self) -> Result<(), WorkerError> {
+        let mut tx = self.worker.db.begin().await?;
+        if !analysis::lock_running(&mut tx, self.running).await? {
+            return Ok(());
+        }
+        analysis::cancel(&mut tx, self.running).await?;
+        let detail = json!({ "analysis": self.running.id });
+        audit::append(&mut tx, &self.act("cancelled", detail)).await?;
+        Ok(db::commit(tx).await?)
+    }
+
+    fn act(&self, act: &'static str, detail: serde_json::Value) -> Act<'static> {
+        Act {
+            principal: PRINCIPAL,
+            act,
+            studies: vec![self.study.to_string()],
+            detail,
+        }
+    }
+}

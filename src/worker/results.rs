@@ -1,0 +1,116 @@
+//! The output of an analysis → archive, index, findings, alert and audit row, in one transaction.
+
+use super::{Output, Run, WorkerError};
+use crate::{
+    archive::StagedObject,
+    db::{
+        self, Tx, analysis, audit,
+        error::DbError,
+        index::{self, NewInstance, Origin},
+    },
+    dicom::instance::Instance,
+    domain::phi::{redact, redact_text},
+};
+use dicom_object::DefaultDicomObject;
+use serde_json::json;
+
+/// An object with its bytes on the disk.
+struct Written {
+    staged: StagedObject,
+    new: NewInstance,
+}
+
+/// Stores what an analysis found; does nothing when another run of the same analysis was faster.
+pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerError> {
+    let Output { report, objects } = output;
+    let mut written = Vec::with_capacity(objects.len());
+    for object in objects {
+        written.push(write(run, object).await?);
+    }
+    let mut tx = run.worker.db.begin().await?;
+    let studies: Vec<_> = written
+        .iter()
+        .map(|written| &written.new.study_instance_uid)
+        .collect();
+    index::lock_studies(&mut tx, &studies).await?;
+    if !analysis::lock_running(&mut tx, run.running).await? {
+        return Ok(());
+    }
+    let (mut results, mut log) = (Vec::new(), Vec::new());
+    for Written { staged, new } in &written {
+        run.worker.archive.keep(staged).await?;
+        results.push((file(&mut tx, new).await?, role(new)));
+        log.push(json!({
+            "role": role(new),
+            "sop_instance_uid": new.sop_instance_uid,
+            "sha256": audit::hex(&new.digest),
+        }));
+    }
+    let completed = analysis::complete(&mut tx, run.running, &report, &results).await?;
+    let models: Vec<_> = report
+        .models
+        .iter()
+        .map(|model| {
+            json!({
+                "id": model.id,
+                "version": model.version,
+                "weights_sha256": model.weights_sha256,
+                "numeric_mode": model.numeric_mode,
+            })
+        })
+        .collect();
+    let detail = json!({
+        "analysis": run.running.id,
+        "identity": audit::hex(&run.identity),
+        "models": models,
+        "answer": completed.answer,
+        "findings": report.findings.len(),
+        "alert": completed.alert,
+        "superseded": completed.superseded,
+        "results": log,
+    });
+    audit::append(&mut tx, &run.act("analyse", detail)).await?;
+    Ok(db::commit(tx).await?)
+}
+
+async fn write(run: &Run<'_>, object: DefaultDicomObject) -> Result<Written, WorkerError> {
+    let (bytes, instance) = tokio::task::spawn_blocking(move || -> Result<_, WorkerError> {
+        let mut bytes = Vec::new();
+        object
+            .write_all(&mut bytes)
+            .map_err(|error| WorkerError::Result(redact(&error)))?;
+        let instance = Instance::from_object(object).map_err(|error| WorkerError::Result(redact(&error)))?;
+        Ok((bytes, instance))
+    })
+    .await
+    .map_err(|_| WorkerError::Panicked)??;
+    let staged = run.worker.archive.stage_bytes(bytes).await?;
+    let new =
+        NewInstance::of(&instance, Origin::Result, staged.key(), staged.size_bytes()).ok_or_else(|| {
+            WorkerError::Result(redact(&std::io::Error::other(redact_text(
+                "an identifier is missing",
+            ))))
+        })?;
+    Ok(Written { staged, new })
+}
+
+/// A result may be there already: sent back to us before, or kept by an archive that outlived its database.
+async fn file(tx: &mut Tx, new: &NewInstance) -> Result<i64, DbError> {
+    let existing = index::existing(tx, &[&new.sop_instance_uid]).await?;
+    if let Some(same) = existing.iter().find(|row| row.digest == new.digest) {
+        return Ok(same.id);
+    }
+    let study_id = index::put_study(tx, new, false).await?;
+    let series = index::put_series(tx, study_id, new).await?;
+    index::put_instance(tx, series.id, new, !existing.iter().any(|row| row.current)).await
+}
+
+/// What a result is to its analysis, by SOP class (PS3.6 annex A).
+fn role(new: &NewInstance) -> &'static str {
+    match new.sop_class_uid.as_str() {
+        "1.2.840.10008.5.1.4.1.1.66.4" => "seg",
+        "1.2.840.10008.5.1.4.1.1.30" => "pm",
+        class if class.starts_with("1.2.840.10008.5.1.4.1.1.88.") => "sr",
+        _ => "other",
+    }
+}
