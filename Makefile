@@ -52,7 +52,7 @@ test-rust: setup web/dist/index.html ## Run all Rust tests on a Postgres cluster
 
 .PHONY: test-e2e
 test-e2e: setup build ## Drive the built binary through a real browser
-	cd web && ICTUS_BINARY="$(CURDIR)/$(BINARY)" npm run --silent e2e
+	.venv/bin/python .ci/e2e
 
 .PHONY: bench
 bench: ## Run the benchmarks

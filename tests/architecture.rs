@@ -29,9 +29,10 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("telemetry", &["domain"]),
     // Tools.
     ("dicom", &["domain"]),
+    ("nifti", &["domain"]),
     ("nn", &["domain"]),
     // Stages: blind to each other and to all state.
-    ("analysis::assemble", &["domain", "dicom"]),
+    ("analysis::assemble", &["domain", "dicom", "nifti"]),
     ("analysis::preprocess", &["domain"]),
     ("analysis::infer", &["domain", "nn"]),
     ("analysis::uncertainty", &["domain"]),
@@ -66,6 +67,7 @@ const GRAPH: &[(&str, &[&str])] = &[
         &[
             "domain",
             "dicom",
+            "nifti",
             "nn",
             "analysis",
             "analysis::preprocess",
@@ -116,10 +118,11 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("multer", &["http"]),
     ("utoipa_axum", &["http"]),
     ("utoipa_swagger_ui", &["http"]),
-    ("rust_embed", &["http"]),
+    ("rust_embed", &["http", "cli"]),
     ("sqlx", &["db"]),
     ("graphile_worker", &["db"]),
     ("object_store", &["archive"]),
+    ("nifti", &["nifti"]),
     (
         "candle_core",
         &["nn", "analysis::infer", "analysis::uncertainty", "train"],
@@ -457,6 +460,10 @@ mod planted_faults {
         ] {
             caught(file, text, word);
         }
+        passes(
+            "analysis/assemble/mod.rs",
+            "mod nifti; pub use nifti::from_nifti;",
+        );
         passes("db/private.rs", "use sqlx::postgres::PgConnectOptions;");
         passes(
             "cli/serve.rs",

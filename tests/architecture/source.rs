@@ -355,6 +355,12 @@ impl<'a> Walk<'a> {
         at
     }
 
+    /// Whether the file has a module of this name.
+    fn declares(&self, name: &str) -> bool {
+        let words = |pair: &[Token]| pair[0].word() == Some("mod") && pair[1].word() == Some(name);
+        self.tokens.windows(2).any(words)
+    }
+
     /// From the path as written in `module` to the place it names.
     fn follow(&self, module: &[String], path: &[String], hops: usize) -> Place {
         let Some((first, rest)) = path.split_first() else {
@@ -372,6 +378,8 @@ impl<'a> Walk<'a> {
                     rest = after;
                 }
             }
+            // A module of this file comes before a crate of the same name.
+            name if self.declares(name) => return Place::Inside([&base, path].concat()),
             name => {
                 // An imported name stands for its path; a few hops are enough for any honest chain of aliases.
                 return match self.imported.get(name) {
