@@ -34,8 +34,10 @@ const EDGE_MM: f64 = 5.0;
 const VAULT_TISSUE_SHARE: f64 = 0.8;
 /// The lowest part of the vault does not count: orbital roofs and petrous edges, blurred by thick slices, look like vessels.
 const ABOVE_BASE_MM: f64 = 15.0;
-/// From this volume on, bright voxels are contrast agent; calcified plexus and falx stay below, ml.
+/// From this volume on, bright voxels are contrast agent, ml.
 const LEAST_VESSELS_ML: f64 = 3.0;
+/// A slice with this much of it counts as one with vessels, mm²; they run through most slices, calcified plexus and falx through few.
+const LEAST_VESSELS_MM2: f64 = 10.0;
 
 /// What the pixels of one slice say.
 #[derive(Debug, Clone, Copy, Default)]
@@ -83,15 +85,28 @@ pub(super) fn check(volume: &Volume<f32>, trigger: &Trigger, has_agent: bool) ->
     }
 }
 
-/// Volume of what looks like enhanced vessels in the vault, away from the skull base.
+/// Volume of what looks like enhanced vessels in the vault, away from the skull base; 0 unless they run through most of its slices.
 fn vessels_ml(volume: &Volume<f32>, evidence: &[Evidence]) -> f64 {
-    let up = volume.geometry.normal()[2].signum();
-    let heights: Vec<f64> = volume.geometry.positions_mm().iter().map(|mm| mm * up).collect();
+    let geometry = &volume.geometry;
+    let up = geometry.normal()[2].signum();
+    let heights: Vec<f64> = geometry.positions_mm().iter().map(|mm| mm * up).collect();
     let vault = || (0..evidence.len()).filter(|&slice| evidence[slice].is_vault);
     let base = vault().map(|slice| heights[slice]).fold(f64::INFINITY, f64::min);
-    vault()
+    let counted: Vec<usize> = vault()
         .filter(|&slice| heights[slice] >= base + ABOVE_BASE_MM)
-        .map(|slice| evidence[slice].vessels as f64 * volume.geometry.voxel_volume_ml(slice))
+        .collect();
+    let pixel_mm2 = geometry.pixel_spacing_mm[0] * geometry.pixel_spacing_mm[1];
+    let bright = |slice: &usize| evidence[*slice].vessels as f64;
+    let with_vessels = counted
+        .iter()
+        .filter(|slice| bright(slice) * pixel_mm2 >= LEAST_VESSELS_MM2)
+        .count();
+    if with_vessels * 2 < counted.len() {
+        return 0.0;
+    }
+    counted
+        .iter()
+        .map(|slice| bright(slice) * geometry.voxel_volume_ml(*slice))
         .sum()
 }
 
@@ -274,5 +289,9 @@ mod tests {
             ["uncertain_phase"]
         );
         assert!(codes(&enhanced, Contrast::Any, false).is_empty());
+        let mut calcified = head(80.0, 35.0, 35.0);
+        let plane = calcified.geometry.slice_len();
+        calcified.data[5 * plane..7 * plane].copy_from_slice(&enhanced.data[5 * plane..7 * plane]);
+        assert!(codes(&calcified, Contrast::Without, false).is_empty());
     }
 }
