@@ -1,7 +1,7 @@
 //! The source series and the stamp → what every result says of patient, study, order, equipment and itself.
 //!
 //! Patient, General Study, Frame of Reference and order attributes are the source's own; what is type 2 and absent is written empty.
-//! Two different values within the series are a refusal, since either could be the wrong patient.
+//! Two different values within the series are a refusal, since either could be the wrong patient; so is text that could not be decoded.
 //! The institution and the scanner are facts about the acquisition, not about ictus: they stand in Contributing Equipment Sequence, and the equipment module names ictus.
 //!
 //! Source: PS3.3 sections C.7.1.1, C.7.2.1, C.7.2.2, C.7.3.1, C.7.4.1, C.7.5.1, C.12.1.
@@ -35,7 +35,7 @@ struct Shared(Tag, VR, &'static str, Presence);
 enum Presence {
     /// Type 2: written empty.
     Empty,
-    /// Type 3, or conditional: left out.
+    /// Type 3, or conditional: absent too, though what is there and empty stays there.
     Absent,
 }
 use Presence::{Absent, Empty};
@@ -587,10 +587,15 @@ fn is_blank(element: &InMemElement) -> bool {
     }
 }
 
-/// Whether two elements say the same, whatever their padding.
+/// Whether two elements say the same, whatever their padding and the lengths of their items.
 fn same(a: &InMemElement, b: &InMemElement) -> bool {
     match (a.items(), b.items()) {
-        (Some(_), Some(_)) => a == b,
+        (Some(a), Some(b)) => {
+            a.len() == b.len()
+                && a.iter()
+                    .zip(b)
+                    .all(|(a, b)| a.tags().eq(b.tags()) && a.iter().zip(b.iter()).all(|(a, b)| same(a, b)))
+        }
         (None, None) => match (a.to_str(), b.to_str()) {
             (Ok(a), Ok(b)) => a.trim_matches(['\0', ' ']) == b.trim_matches(['\0', ' ']),
             _ => a == b,
@@ -599,7 +604,7 @@ fn same(a: &InMemElement, b: &InMemElement) -> bool {
     }
 }
 
-/// Copies each attribute that any instance has.
+/// Copies each attribute that any instance has; one that is there without a value stays so.
 fn copy_shared(source: &[&Instance], attributes: &[Shared], to: &mut Dataset) -> Result<(), EncodeError> {
     for Shared(tag, vr, keyword, presence) in attributes {
         let mut held: Option<InMemElement> = None;
@@ -607,6 +612,9 @@ fn copy_shared(source: &[&Instance], attributes: &[Shared], to: &mut Dataset) ->
             let Some(element) = element_of(instance, *tag) else {
                 continue;
             };
+            if is_undecoded(&element) {
+                return Err(EncodeError::Undecodable { keyword, tag: *tag });
+            }
             match &held {
                 Some(first) if !same(first, &element) => {
                     return Err(EncodeError::Conflict { keyword, tag: *tag });
@@ -615,17 +623,28 @@ fn copy_shared(source: &[&Instance], attributes: &[Shared], to: &mut Dataset) ->
                 None => held = Some(element),
             }
         }
+        let is_there = source.iter().any(|instance| instance.object.get(*tag).is_some());
         match held {
             // The VR of the dictionary: an Implicit VR source may have guessed.
             Some(element) => {
                 let (_, value) = element.into_parts();
                 to.put(DataElement::new(*tag, *vr, value));
             }
-            None if *presence == Empty => to.empty(*tag, *vr),
+            None if *presence == Empty || is_there => to.empty(*tag, *vr),
             None => {}
         }
     }
     Ok(())
+}
+
+/// Whether a text holds bytes that its character set does not know: `dicom` lets them stand as U+F700 + byte.
+fn is_undecoded(element: &InMemElement) -> bool {
+    match element.items() {
+        Some(items) => items.iter().any(|item| item.iter().any(is_undecoded)),
+        None => element
+            .to_str()
+            .is_ok_and(|text| text.contains(|c| ('\u{F700}'..='\u{F7FF}').contains(&c))),
+    }
 }
 
 fn uid_of(instance: &Instance, index: usize, tag: Tag, keyword: &'static str) -> Result<Uid, EncodeError> {

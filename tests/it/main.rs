@@ -1,0 +1,3 @@
+//! Integration tests: real components, one binary.
+
+mod encode;
