@@ -126,17 +126,16 @@ def judge_seg(folder, meant, segments, even):
         if code != 0 or not files:
             object_to("dcmqi", f"segimage2itkimage: {code}: {said[-300:]}")
             return
-        if len(files) != 1:
-            object_to("dcmqi", f"{len(files)} files for segments that do not overlap")
-        image = nibabel.load(files[0])
-        labels = numpy.asarray(image.dataobj)
+        images = [nibabel.load(f) for f in files]
         for finding in meant["findings"]:
-            voxels = numpy.argwhere(labels == finding["segment"])
+            # One file a segment, which holds the segment's number.
+            held = [(i.affine, numpy.argwhere(numpy.asarray(i.dataobj) == finding["segment"])) for i in images]
+            affine, voxels = max(held, key=lambda pair: len(pair[1]))
             wanted = int((segments == finding["segment"]).sum())
             if len(voxels) != wanted:
                 object_to("dcmqi", f"{finding['id']} has {len(voxels)} voxels, meant were {wanted}")
                 continue
-            center = lps(image.affine, voxels.mean(axis=0))
+            center = lps(affine, voxels.mean(axis=0))
             if numpy.abs(center - finding["center_mm"]).max() > 0.01:
                 object_to("dcmqi", f"{finding['id']} is at {center}, meant was {finding['center_mm']}")
 

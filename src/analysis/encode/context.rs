@@ -556,7 +556,7 @@ fn private_scheme() -> Dataset {
     item
 }
 
-/// The anatomic region of everything here, with the side where it is known.
+/// The anatomic region of everything that no closer site is known of.
 pub(super) fn brain_region() -> Dataset {
     code_item(&crate::domain::code::BRAIN)
 }
