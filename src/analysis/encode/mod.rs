@@ -22,6 +22,7 @@ mod frames;
 mod pm;
 mod rle;
 mod seg;
+mod shared;
 mod sr;
 
 /// Changes whenever the same input would encode to other bytes; part of every UID made here.
