@@ -22,8 +22,8 @@ use dicom_dictionary_std::tags;
 use dicom_object::{DefaultDicomObject, FileMetaTableBuilder};
 use time::{OffsetDateTime, UtcOffset, macros::format_description};
 
-/// Names ictus as the writer in the file meta information: `2.25.` + a UUID, made once.
-const IMPLEMENTATION_CLASS_UID: &str = "2.25.248214867713268049211376940511382470529";
+/// Names ictus as the writer in the file meta information: `2.25.` + a random UUID, drawn once.
+const IMPLEMENTATION_CLASS_UID: &str = "2.25.245348425874022778137149802021144412979";
 
 /// A kind of result, and how its series is told from the others.
 pub(super) struct Kind {
