@@ -59,12 +59,43 @@ def main(folder, even):
         if line.startswith("Error"):
             object_to("dcentvfy", line)
 
+    for path in results:
+        if path.name != "sr.dcm":
+            judge_placement(path, source)
     if (folder / "seg.dcm").exists():
         judge_seg(folder, meant, segments, even)
     elif meant["findings"]:
         object_to("judge", "findings, but no SEG")
     judge_pm(folder, meant, entropy, even)
     judge_sr(folder, meant)
+
+
+def judge_placement(path, source):
+    """Each frame lies where the instance lies that it names, with its orientation and spacing."""
+    image = pydicom.dcmread(path)
+    by_uid = {d.SOPInstanceUID: d for d in (pydicom.dcmread(p, stop_before_pixels=True) for p in source)}
+    shared = image.SharedFunctionalGroupsSequence[0]
+    for number, frame in enumerate(image.PerFrameFunctionalGroupsSequence, 1):
+        reference = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        named = by_uid[reference.ReferencedSOPInstanceUID]
+        measures = (frame if "PixelMeasuresSequence" in frame else shared).PixelMeasuresSequence[0]
+        said = {
+            "ImagePositionPatient": frame.PlanePositionSequence[0].ImagePositionPatient,
+            "ImageOrientationPatient": shared.PlaneOrientationSequence[0].ImageOrientationPatient,
+            "PixelSpacing": measures.PixelSpacing,
+            "SliceThickness": [measures.SliceThickness],
+        }
+        for keyword, values in said.items():
+            wanted = numpy.atleast_1d(numpy.array(named[keyword].value, float))
+            if numpy.abs(numpy.array(values, float) - wanted).max() > 2e-6:
+                object_to("pydicom", f"{path.name}: frame {number}: {keyword} is {values}, the source's is {wanted}")
+        if reference.SpatialLocationsPreserved != "YES":
+            object_to("pydicom", f"{path.name}: frame {number} does not preserve locations")
+
+
+def lps(affine, index):
+    """Where ITK's NIfTI says that a voxel is, in LPS."""
+    return (affine @ numpy.append(index, 1.0))[:3] * [-1, -1, 1]
 
 
 def judge_seg(folder, meant, segments, even):
@@ -95,9 +126,18 @@ def judge_seg(folder, meant, segments, even):
         if code != 0 or not files:
             object_to("dcmqi", f"segimage2itkimage: {code}: {said[-300:]}")
             return
-        voxels = sum(int((numpy.asarray(nibabel.load(f).dataobj) > 0).sum()) for f in files)
-        if voxels != int((segments > 0).sum()):
-            object_to("dcmqi", f"{voxels} voxels in {len(files)} files, meant were {int((segments > 0).sum())}")
+        images = [nibabel.load(f) for f in files]
+        for finding in meant["findings"]:
+            # One file a segment, which holds the segment's number.
+            held = [(i.affine, numpy.argwhere(numpy.asarray(i.dataobj) == finding["segment"])) for i in images]
+            affine, voxels = max(held, key=lambda pair: len(pair[1]))
+            wanted = int((segments == finding["segment"]).sum())
+            if len(voxels) != wanted:
+                object_to("dcmqi", f"{finding['id']} has {len(voxels)} voxels, meant were {wanted}")
+                continue
+            center = lps(affine, voxels.mean(axis=0))
+            if numpy.abs(center - finding["center_mm"]).max() > 0.01:
+                object_to("dcmqi", f"{finding['id']} is at {center}, meant was {finding['center_mm']}")
 
 
 def judge_pm(folder, meant, entropy, even):
@@ -134,8 +174,15 @@ def judge_pm(folder, meant, entropy, even):
         files = sorted(Path(out).glob("*.nii*"))
         if code != 0 or not files:
             object_to("dcmqi", f"paramap2itkimage: {code}: {said[-300:]}")
-        elif abs(float(numpy.asarray(nibabel.load(files[0]).dataobj).max()) - 1) > 1e-6:
-            object_to("dcmqi", "the highest value of the float map is not 1")
+        else:
+            image = nibabel.load(files[0])
+            values = numpy.asarray(image.dataobj).transpose(2, 1, 0)
+            first = min(shown)
+            if values.shape[0] != len(shown) or not numpy.array_equal(values, entropy[first : max(shown) + 1]):
+                object_to("dcmqi", "the float map is not the entropy that was meant")
+            source = pydicom.dcmread(folder / f"ct{first:03}.dcm").ImagePositionPatient
+            if numpy.abs(lps(image.affine, [0, 0, 0]) - numpy.array(source, float)).max() > 0.01:
+                object_to("dcmqi", f"the float map begins at {lps(image.affine, [0, 0, 0])}, meant was {source}")
 
 
 def judge_sr(folder, meant):
@@ -147,7 +194,7 @@ def judge_sr(folder, meant):
     volume = highdicom.sr.CodedConcept("118565006", "SCT", "Volume")
     for group, finding in zip(groups, meant["findings"]):
         measured = group.get_measurements(volume)
-        if len(measured) != 1 or abs(measured[0].value - finding["volume_ml"]) > 1e-6:
+        if len(measured) != 1 or abs(measured[0].value - finding["volume_ml"]) > 0.0005:
             object_to("highdicom", f"{finding['id']}: volumes {[m.value for m in measured]}")
         if group.tracking_identifier != finding["id"]:
             object_to("highdicom", f"{finding['id']} is tracked as {group.tracking_identifier}")

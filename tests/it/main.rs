@@ -6,6 +6,7 @@ mod assemble;
 mod audit;
 mod coverage;
 mod dicom;
+mod encode;
 mod private_postgres;
 mod qido;
 mod queue;

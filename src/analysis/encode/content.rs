@@ -4,7 +4,7 @@
 //!
 //! Source: PS3.3 section C.17.3.
 
-use super::element::{Dataset, Fill, decimal_string};
+use super::element::{Dataset, Fill};
 use crate::domain::{code::Code, uid::Uid};
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
@@ -55,10 +55,10 @@ pub(super) fn uid_reference(relation: Relation, name: &Code, value: &Uid) -> Dat
     item
 }
 
-/// A number with its unit.
-pub(super) fn number(name: &Code, value: f64, unit: &Code) -> Dataset {
+/// A number with its unit, shown to `digits` after the point; the exact one stands beside it for programs.
+pub(super) fn number(name: &Code, value: f64, digits: usize, unit: &Code) -> Dataset {
     let mut measured = Dataset::new_empty();
-    measured.text(tags::NUMERIC_VALUE, VR::DS, decimal_string(value));
+    measured.text(tags::NUMERIC_VALUE, VR::DS, format!("{value:.digits$}"));
     measured.fd(tags::FLOATING_POINT_VALUE, value);
     measured.code(tags::MEASUREMENT_UNITS_CODE_SEQUENCE, unit);
     let mut item = item(Contains, "NUM", name);

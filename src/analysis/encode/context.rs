@@ -1,7 +1,7 @@
 //! The source series and the stamp → what every result says of patient, study, order, equipment and itself.
 //!
 //! Patient, General Study, Frame of Reference and order attributes are the source's own; what is type 2 and absent is written empty.
-//! Two different values within the series are a refusal, since either could be the wrong patient.
+//! Two different values within the series are a refusal, since either could be the wrong patient; so is text that could not be decoded.
 //! The institution and the scanner are facts about the acquisition, not about ictus: they stand in Contributing Equipment Sequence, and the equipment module names ictus.
 //!
 //! Source: PS3.3 sections C.7.1.1, C.7.2.1, C.7.2.2, C.7.3.1, C.7.4.1, C.7.5.1, C.12.1.
@@ -9,171 +9,21 @@
 use super::{
     ENCODER_VERSION, EncodeError, EncodeInput, NOT_FOR_CLINICAL_USE, concept,
     element::{Dataset, Fill, code_item, unbound},
+    shared::{ACQUISITION, OPTIONAL, Presence, TYPE_2, copy, element_of, one_uid, text_of, uid_of},
 };
-use crate::{
-    dicom::instance::Instance,
-    domain::{
-        finding::{Answer, Finding},
-        phi::redact,
-        uid::Uid,
-        volume::Geometry,
-    },
+use crate::domain::{
+    finding::{Answer, Finding},
+    phi::redact,
+    uid::Uid,
+    volume::Geometry,
 };
-use dicom_core::{DataElement, Tag, VR};
+use dicom_core::VR;
 use dicom_dictionary_std::tags;
-use dicom_object::{DefaultDicomObject, FileMetaTableBuilder, mem::InMemElement};
+use dicom_object::{DefaultDicomObject, FileMetaTableBuilder};
 use time::{OffsetDateTime, UtcOffset, macros::format_description};
 
-/// Names ictus as the writer in the file meta information: `2.25.` + a UUID, made once.
-const IMPLEMENTATION_CLASS_UID: &str = "2.25.248214867713268049211376940511382470529";
-
-/// An attribute that results share with their source.
-struct Shared(Tag, VR, &'static str, Presence);
-
-/// Whether an attribute is written when the source lacks it.
-#[derive(PartialEq, Eq)]
-enum Presence {
-    /// Type 2: written empty.
-    Empty,
-    /// Type 3, or conditional: left out.
-    Absent,
-}
-use Presence::{Absent, Empty};
-
-/// Patient, Patient Study, General Study, clinical trial and de-identification.
-const PATIENT_AND_STUDY: &[Shared] = &[
-    Shared(tags::PATIENT_NAME, VR::PN, "PatientName", Empty),
-    Shared(tags::PATIENT_ID, VR::LO, "PatientID", Empty),
-    Shared(tags::ISSUER_OF_PATIENT_ID, VR::LO, "IssuerOfPatientID", Absent),
-    Shared(
-        tags::ISSUER_OF_PATIENT_ID_QUALIFIERS_SEQUENCE,
-        VR::SQ,
-        "IssuerOfPatientIDQualifiersSequence",
-        Absent,
-    ),
-    Shared(tags::PATIENT_BIRTH_DATE, VR::DA, "PatientBirthDate", Empty),
-    Shared(tags::PATIENT_SEX, VR::CS, "PatientSex", Empty),
-    Shared(
-        tags::OTHER_PATIENT_I_DS_SEQUENCE,
-        VR::SQ,
-        "OtherPatientIDsSequence",
-        Absent,
-    ),
-    Shared(
-        tags::PATIENT_IDENTITY_REMOVED,
-        VR::CS,
-        "PatientIdentityRemoved",
-        Absent,
-    ),
-    Shared(
-        tags::DEIDENTIFICATION_METHOD,
-        VR::LO,
-        "DeidentificationMethod",
-        Absent,
-    ),
-    Shared(
-        tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE,
-        VR::SQ,
-        "DeidentificationMethodCodeSequence",
-        Absent,
-    ),
-    Shared(
-        tags::LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED,
-        VR::CS,
-        "LongitudinalTemporalInformationModified",
-        Absent,
-    ),
-    Shared(tags::PATIENT_AGE, VR::AS, "PatientAge", Absent),
-    Shared(tags::PATIENT_SIZE, VR::DS, "PatientSize", Absent),
-    Shared(tags::PATIENT_WEIGHT, VR::DS, "PatientWeight", Absent),
-    Shared(tags::STUDY_DATE, VR::DA, "StudyDate", Empty),
-    Shared(tags::STUDY_TIME, VR::TM, "StudyTime", Empty),
-    Shared(
-        tags::REFERRING_PHYSICIAN_NAME,
-        VR::PN,
-        "ReferringPhysicianName",
-        Empty,
-    ),
-    Shared(tags::STUDY_ID, VR::SH, "StudyID", Empty),
-    Shared(tags::ACCESSION_NUMBER, VR::SH, "AccessionNumber", Empty),
-    Shared(
-        tags::ISSUER_OF_ACCESSION_NUMBER_SEQUENCE,
-        VR::SQ,
-        "IssuerOfAccessionNumberSequence",
-        Absent,
-    ),
-    Shared(tags::STUDY_DESCRIPTION, VR::LO, "StudyDescription", Absent),
-    Shared(
-        tags::PROCEDURE_CODE_SEQUENCE,
-        VR::SQ,
-        "ProcedureCodeSequence",
-        Absent,
-    ),
-    Shared(tags::ADMISSION_ID, VR::LO, "AdmissionID", Absent),
-    Shared(
-        tags::CLINICAL_TRIAL_SPONSOR_NAME,
-        VR::LO,
-        "ClinicalTrialSponsorName",
-        Absent,
-    ),
-    Shared(
-        tags::CLINICAL_TRIAL_PROTOCOL_ID,
-        VR::LO,
-        "ClinicalTrialProtocolID",
-        Absent,
-    ),
-    Shared(
-        tags::CLINICAL_TRIAL_PROTOCOL_NAME,
-        VR::LO,
-        "ClinicalTrialProtocolName",
-        Absent,
-    ),
-    Shared(
-        tags::CLINICAL_TRIAL_SITE_ID,
-        VR::LO,
-        "ClinicalTrialSiteID",
-        Absent,
-    ),
-    Shared(
-        tags::CLINICAL_TRIAL_SITE_NAME,
-        VR::LO,
-        "ClinicalTrialSiteName",
-        Absent,
-    ),
-    Shared(
-        tags::CLINICAL_TRIAL_SUBJECT_ID,
-        VR::LO,
-        "ClinicalTrialSubjectID",
-        Absent,
-    ),
-    Shared(
-        tags::CLINICAL_TRIAL_TIME_POINT_ID,
-        VR::LO,
-        "ClinicalTrialTimePointID",
-        Absent,
-    ),
-    Shared(
-        tags::TIMEZONE_OFFSET_FROM_UTC,
-        VR::SH,
-        "TimezoneOffsetFromUTC",
-        Absent,
-    ),
-];
-
-/// What the scanner says of itself, for Contributing Equipment Sequence.
-const ACQUISITION: &[Shared] = &[
-    Shared(tags::MANUFACTURER, VR::LO, "Manufacturer", Absent),
-    Shared(tags::INSTITUTION_NAME, VR::LO, "InstitutionName", Absent),
-    Shared(tags::STATION_NAME, VR::SH, "StationName", Absent),
-    Shared(
-        tags::MANUFACTURER_MODEL_NAME,
-        VR::LO,
-        "ManufacturerModelName",
-        Absent,
-    ),
-    Shared(tags::DEVICE_SERIAL_NUMBER, VR::LO, "DeviceSerialNumber", Absent),
-    Shared(tags::SOFTWARE_VERSIONS, VR::LO, "SoftwareVersions", Absent),
-];
+/// Names ictus as the writer in the file meta information: `2.25.` + a random UUID, drawn once.
+const IMPLEMENTATION_CLASS_UID: &str = "2.25.245348425874022778137149802021144412979";
 
 /// A kind of result, and how its series is told from the others.
 pub(super) struct Kind {
@@ -230,17 +80,18 @@ impl<'a> Context<'a> {
             .first()
             .ok_or_else(|| mismatch("source instances", 0, "one a plane"))?;
         let mut shared = Dataset::new_empty();
-        copy_shared(input.source, PATIENT_AND_STUDY, &mut shared)?;
-        let study = one_uid(input.source, tags::STUDY_INSTANCE_UID, "StudyInstanceUID")?;
-        let series = one_uid(input.source, tags::SERIES_INSTANCE_UID, "SeriesInstanceUID")?;
+        copy(input.source, TYPE_2, Presence::Empty, &mut shared)?;
+        copy(input.source, OPTIONAL, Presence::AsSource, &mut shared)?;
+        let study = one_uid(input.source, tags::STUDY_INSTANCE_UID)?;
+        let series = one_uid(input.source, tags::SERIES_INSTANCE_UID)?;
         let references = input
             .source
             .iter()
             .enumerate()
             .map(|(index, instance)| {
                 Ok(SourceReference {
-                    sop_class_uid: uid_of(instance, index, tags::SOP_CLASS_UID, "SOPClassUID")?,
-                    sop_instance_uid: uid_of(instance, index, tags::SOP_INSTANCE_UID, "SOPInstanceUID")?,
+                    sop_class_uid: uid_of(instance, index, tags::SOP_CLASS_UID)?,
+                    sop_instance_uid: uid_of(instance, index, tags::SOP_INSTANCE_UID)?,
                 })
             })
             .collect::<Result<_, EncodeError>>()?;
@@ -394,39 +245,31 @@ impl<'a> Context<'a> {
 
     /// Frame of Reference and the order that the images were made for, for results that are images.
     pub(super) fn put_frame_of_reference(&self, dataset: &mut Dataset) -> Result<(), EncodeError> {
-        let uid = one_uid(
-            self.input.source,
-            tags::FRAME_OF_REFERENCE_UID,
-            "FrameOfReferenceUID",
-        )?;
+        let uid = one_uid(self.input.source, tags::FRAME_OF_REFERENCE_UID)?;
         dataset.uid(tags::FRAME_OF_REFERENCE_UID, uid.as_str());
-        let rest = [
-            Shared(
-                tags::POSITION_REFERENCE_INDICATOR,
-                VR::LO,
-                "PositionReferenceIndicator",
-                Empty,
-            ),
-            Shared(
-                tags::REQUEST_ATTRIBUTES_SEQUENCE,
-                VR::SQ,
-                "RequestAttributesSequence",
-                Absent,
-            ),
-        ];
-        copy_shared(self.input.source, &rest, dataset)
+        copy(
+            self.input.source,
+            &[tags::POSITION_REFERENCE_INDICATOR],
+            Presence::Empty,
+            dataset,
+        )?;
+        copy(
+            self.input.source,
+            &[tags::REQUEST_ATTRIBUTES_SEQUENCE],
+            Presence::AsSource,
+            dataset,
+        )
     }
 
     /// The requests that the source was made for, as a report refers to them.
     pub(super) fn referenced_requests(&self) -> Result<Vec<Dataset>, EncodeError> {
         let mut source = Dataset::new_empty();
-        let attributes = Shared(
-            tags::REQUEST_ATTRIBUTES_SEQUENCE,
-            VR::SQ,
-            "RequestAttributesSequence",
-            Absent,
-        );
-        copy_shared(self.input.source, &[attributes], &mut source)?;
+        copy(
+            self.input.source,
+            &[tags::REQUEST_ATTRIBUTES_SEQUENCE],
+            Presence::AsSource,
+            &mut source,
+        )?;
         let Some(items) = source
             .get(tags::REQUEST_ATTRIBUTES_SEQUENCE)
             .and_then(|e| e.items())
@@ -499,9 +342,9 @@ impl<'a> Context<'a> {
     fn contributing_equipment(&self) -> Result<Vec<Dataset>, EncodeError> {
         let mut items = Vec::new();
         let mut acquisition = Dataset::new_empty();
-        for attribute in ACQUISITION {
+        for tag in ACQUISITION {
             // A series may hold several software versions and be sound: the first speaks.
-            if let Some(element) = self.input.source.iter().find_map(|i| element_of(i, attribute.0)) {
+            if let Some(element) = self.input.source.iter().find_map(|i| element_of(i, *tag)) {
                 acquisition.put(element);
             }
         }
@@ -556,102 +399,9 @@ fn private_scheme() -> Dataset {
     item
 }
 
-/// The anatomic region of everything here, with the side where it is known.
+/// The anatomic region of everything that no closer site is known of.
 pub(super) fn brain_region() -> Dataset {
     code_item(&crate::domain::code::BRAIN)
-}
-
-/// Whether an element is there and has a value; text arrives decoded.
-///
-/// The one place where a source's text is taken over, and so the one place that follows how it is decoded.
-fn element_of(instance: &Instance, tag: Tag) -> Option<InMemElement> {
-    instance
-        .object
-        .get(tag)
-        .filter(|element| !is_blank(element))
-        .map(unbound)
-}
-
-/// A text attribute, without padding.
-fn text_of(instance: &Instance, tag: Tag) -> Option<String> {
-    let element = element_of(instance, tag)?;
-    Some(element.to_str().ok()?.trim_matches(['\0', ' ']).to_owned())
-}
-
-fn is_blank(element: &InMemElement) -> bool {
-    match element.items() {
-        Some(items) => items.is_empty(),
-        None => element
-            .to_str()
-            .is_ok_and(|text| text.trim_matches(['\0', ' ']).is_empty()),
-    }
-}
-
-/// Whether two elements say the same, whatever their padding.
-fn same(a: &InMemElement, b: &InMemElement) -> bool {
-    match (a.items(), b.items()) {
-        (Some(_), Some(_)) => a == b,
-        (None, None) => match (a.to_str(), b.to_str()) {
-            (Ok(a), Ok(b)) => a.trim_matches(['\0', ' ']) == b.trim_matches(['\0', ' ']),
-            _ => a == b,
-        },
-        _ => false,
-    }
-}
-
-/// Copies each attribute that any instance has.
-fn copy_shared(source: &[&Instance], attributes: &[Shared], to: &mut Dataset) -> Result<(), EncodeError> {
-    for Shared(tag, vr, keyword, presence) in attributes {
-        let mut held: Option<InMemElement> = None;
-        for instance in source {
-            let Some(element) = element_of(instance, *tag) else {
-                continue;
-            };
-            match &held {
-                Some(first) if !same(first, &element) => {
-                    return Err(EncodeError::Conflict { keyword, tag: *tag });
-                }
-                Some(_) => {}
-                None => held = Some(element),
-            }
-        }
-        match held {
-            // The VR of the dictionary: an Implicit VR source may have guessed.
-            Some(element) => {
-                let (_, value) = element.into_parts();
-                to.put(DataElement::new(*tag, *vr, value));
-            }
-            None if *presence == Empty => to.empty(*tag, *vr),
-            None => {}
-        }
-    }
-    Ok(())
-}
-
-fn uid_of(instance: &Instance, index: usize, tag: Tag, keyword: &'static str) -> Result<Uid, EncodeError> {
-    text_of(instance, tag)
-        .and_then(|text| Uid::parse(&text).ok())
-        .ok_or(EncodeError::Missing {
-            instance: index + 1,
-            keyword,
-            tag,
-        })
-}
-
-/// A UID that every instance must share.
-fn one_uid(source: &[&Instance], tag: Tag, keyword: &'static str) -> Result<Uid, EncodeError> {
-    let mut one = None;
-    for (index, instance) in source.iter().enumerate() {
-        let uid = uid_of(instance, index, tag, keyword)?;
-        if one.get_or_insert_with(|| uid.clone()) != &uid {
-            return Err(EncodeError::Conflict { keyword, tag });
-        }
-    }
-    one.ok_or(EncodeError::Missing {
-        instance: 1,
-        keyword,
-        tag,
-    })
 }
 
 /// `+0130` or `-0500` (PS3.3 section C.12.1.1.8).

@@ -24,6 +24,7 @@ mod frames;
 mod pm;
 mod rle;
 mod seg;
+mod shared;
 mod sr;
 
 /// Changes whenever the same input would encode to other bytes; part of every UID made here.
@@ -99,6 +100,16 @@ pub enum EncodeError {
         /// Its tag.
         tag: dicom_core::Tag,
     },
+    /// A text that results must repeat could not be decoded (reason code `charset`).
+    #[error(
+        "{keyword} {tag} holds bytes outside its declared character set; results must repeat it: correct SpecificCharacterSet and send the series again"
+    )]
+    Undecodable {
+        /// The attribute's keyword.
+        keyword: &'static str,
+        /// Its tag.
+        tag: dicom_core::Tag,
+    },
     /// A source instance lacks what a reference to it needs.
     #[error(
         "source instance {instance} has no usable {keyword} {tag}, which the results must refer to: send the series with it"
@@ -131,7 +142,7 @@ impl EncodeError {
     #[must_use]
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::Conflict { .. } | Self::Missing { .. } => FailureClass::Input,
+            Self::Conflict { .. } | Self::Undecodable { .. } | Self::Missing { .. } => FailureClass::Input,
             Self::Mismatch { .. } | Self::Meta(_) => FailureClass::Internal,
         }
     }
@@ -140,7 +151,7 @@ impl EncodeError {
 /// Makes the results: a SEG if there is a finding, the entropy map, and the report that ties them together, in this order.
 ///
 /// # Errors
-/// Refuses a series whose instances disagree about patient, study or order, or lack an identifier; and input that does not fit together.
+/// Refuses a series whose instances disagree about patient, study or order, lack an identifier, or hold text that could not be decoded; and input that does not fit together.
 pub fn encode(input: &EncodeInput<'_>) -> Result<Vec<DefaultDicomObject>, EncodeError> {
     let context = context::Context::new(input)?;
     let mut objects = Vec::with_capacity(3);

@@ -70,7 +70,7 @@ pub(super) fn encode(context: &Context<'_>) -> Result<DefaultDicomObject, Encode
         VR::LO,
         format!("Predictive entropy, {NOT_FOR_CLINICAL_USE}"),
     );
-    dataset.text(tags::CONTENT_CREATOR_NAME, VR::PN, "ictus");
+    dataset.text(tags::CONTENT_CREATOR_NAME, VR::PN, "ictus^");
     let frames = (1u32..)
         .zip(slices.clone())
         .map(|(place, slice)| frame_groups(context, slice, &[place], &concept::ENTROPY_DERIVATION))

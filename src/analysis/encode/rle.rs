@@ -32,7 +32,7 @@ pub(super) fn encode_frame(values: &[u16], columns: usize) -> Vec<u8> {
             plane.push(0);
         }
     }
-    // A plane of a frame of at most 65535 × 65535 values stays below 4 GiB only if it compresses; a CT's always does.
+    // Offsets have 32 bits: a plane would have to pass 4 GiB to saturate them, a CT's has at most a few MiB.
     let low_at = HEADER.saturating_add(u32::try_from(high.len()).unwrap_or(u32::MAX));
     let mut frame: Vec<u8> = [2, HEADER, low_at]
         .into_iter()

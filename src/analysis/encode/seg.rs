@@ -162,7 +162,7 @@ pub(super) fn put_content(dataset: &mut Dataset, question: &str, fallback: &str)
         },
     );
     dataset.text(tags::CONTENT_DESCRIPTION, VR::LO, NOT_FOR_CLINICAL_USE);
-    dataset.text(tags::CONTENT_CREATOR_NAME, VR::PN, "ictus");
+    dataset.text(tags::CONTENT_CREATOR_NAME, VR::PN, "ictus^");
 }
 
 fn segment(context: &Context<'_>, finding: &Finding) -> Dataset {

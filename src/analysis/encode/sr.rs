@@ -8,7 +8,7 @@
 //! Source: PS3.16 TID 1500, 1001, 1204, 1411, 1501, 4019; PS3.3 sections A.35.13 and C.17.2.
 
 use super::{
-    EncodeError, NOT_FOR_CLINICAL_USE, concept,
+    EncodeError, MapFormat, NOT_FOR_CLINICAL_USE, concept,
     content::{
         Contains, HasConceptModifier, HasObservationContext, code, container, image, number, put_root, text,
         uid_reference, under,
@@ -40,7 +40,15 @@ pub(super) fn encode(
     context: &Context<'_>,
     results: &[DefaultDicomObject],
 ) -> Result<DefaultDicomObject, EncodeError> {
-    let mut dataset = context.dataset(&KIND)?;
+    // A report refers to the map, so that one over another map is another report.
+    let kind = match context.input.map_format {
+        MapFormat::Unsigned16 => KIND,
+        MapFormat::Float32 => Kind {
+            name: "sr.float",
+            ..KIND
+        },
+    };
+    let mut dataset = context.dataset(&kind)?;
     dataset.empty(tags::REFERENCED_PERFORMED_PROCEDURE_STEP_SEQUENCE, VR::SQ);
     dataset.empty(tags::PERFORMED_PROCEDURE_CODE_SEQUENCE, VR::SQ);
     dataset.text(tags::COMPLETION_FLAG, VR::CS, "COMPLETE");
@@ -64,7 +72,7 @@ pub(super) fn encode(
         );
     }
     put_root(&mut dataset, &concept::REPORT, "1500", report(context, results)?);
-    context.object(dataset, &KIND)
+    context.object(dataset, &kind)
 }
 
 fn report(context: &Context<'_>, results: &[DefaultDicomObject]) -> Result<Vec<Dataset>, EncodeError> {
@@ -124,21 +132,27 @@ fn finding_group(context: &Context<'_>, finding: &Finding) -> Dataset {
         ),
     ];
     group.extend(algorithm(context));
-    group.push(number(&concept::VOLUME, finding.volume_ml, &concept::MILLILITRE));
+    group.push(millilitres(&concept::VOLUME, finding.volume_ml));
     if let Some([lower, upper]) = finding.volume_interval_ml {
-        group.push(number(&concept::VOLUME_LOWER, lower, &concept::MILLILITRE));
-        group.push(number(&concept::VOLUME_UPPER, upper, &concept::MILLILITRE));
+        group.push(millilitres(&concept::VOLUME_LOWER, lower));
+        group.push(millilitres(&concept::VOLUME_UPPER, upper));
     }
-    group.push(number(&concept::MEAN_SCORE, finding.score, &concept::NO_UNITS));
-    group.push(number(
-        &concept::MEAN_ENTROPY,
-        finding.uncertainty,
-        &concept::NO_UNITS,
-    ));
+    group.push(share(&concept::MEAN_SCORE, finding.score));
+    group.push(share(&concept::MEAN_ENTROPY, finding.uncertainty));
     if let Some(probability) = finding.probability {
-        group.push(number(&concept::PROBABILITY, probability, &concept::NO_UNITS));
+        group.push(share(&concept::PROBABILITY, probability));
     }
     container(&concept::MEASUREMENT_GROUP, Some("1411"), group)
+}
+
+/// A volume, to the microlitre.
+fn millilitres(name: &Code, value: f64) -> Dataset {
+    number(name, value, 3, &concept::MILLILITRE)
+}
+
+/// A number from 0 to 1.
+fn share(name: &Code, value: f64) -> Dataset {
+    number(name, value, 4, &concept::NO_UNITS)
 }
 
 /// TID 1501: the plan's answer for the study as a whole, with the map that shows where it is unsure.
@@ -163,12 +177,12 @@ fn case_group(context: &Context<'_>, results: &[DefaultDicomObject]) -> Result<D
             (&concept::CASE_DISAGREEMENT, answer.uncertainty),
             (&concept::PROBABILITY, answer.probability),
         ] {
-            group.extend(value.map(|value| number(name, value, &concept::NO_UNITS)));
+            group.extend(value.map(|value| share(name, value)));
         }
     }
     let total_ml: f64 = context.findings.iter().map(|finding| finding.volume_ml).sum();
     if !context.findings.is_empty() {
-        group.push(number(&concept::VOLUME, total_ml, &concept::MILLILITRE));
+        group.push(millilitres(&concept::VOLUME, total_ml));
     }
     group.push(code(
         Contains,
