@@ -61,7 +61,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // From the main thread, before the runtime: the private server ends with the thread that started it.
     let database = args.database.open(Role::Owner)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let settings = Settings { data: args.database.data.clone(), quiet: Duration::from_secs(2), access, analysers };
+    let settings = Settings {
+        data: args.database.data.clone(),
+        quiet: Duration::from_secs(2),
+        access,
+        analysers,
+    };
     let done = runtime.block_on(async {
         let (finish, finished) = oneshot::channel::<()>();
         let stop = async move {
@@ -103,36 +108,57 @@ async fn show(address: SocketAddr, seed: u64) -> anyhow::Result<()> {
     let sent = Instant::now();
     let answer = client
         .post(format!("{base}/dicom-web/studies"))
-        .header("Content-Type", format!("multipart/related; type=\"application/dicom\"; boundary={BOUNDARY}"))
+        .header(
+            "Content-Type",
+            format!("multipart/related; type=\"application/dicom\"; boundary={BOUNDARY}"),
+        )
         .header("Accept", "application/dicom+json")
         .body(body)
         .send()
         .await?;
     let status = answer.status();
     if !status.is_success() {
-        bail!("the server answered {status} to the study: {}", answer.text().await?);
+        bail!(
+            "the server answered {status} to the study: {}",
+            answer.text().await?
+        );
     }
     let bar = ProgressBar::new(0);
-    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} tiles {elapsed} {msg}")?);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:40} {pos}/{len} tiles {elapsed} {msg}",
+    )?);
     let analysis = loop {
         if sent.elapsed() > PATIENCE {
-            bail!("no answer after {} s; the server's log says why", PATIENCE.as_secs());
+            bail!(
+                "no answer after {} s; the server's log says why",
+                PATIENCE.as_secs()
+            );
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let state: Value = client.get(format!("{base}/api/studies/{study}")).send().await?.error_for_status()?.json().await?;
+        let state: Value = client
+            .get(format!("{base}/api/studies/{study}"))
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?;
         let number = |key: &str| state["progress"][key].as_u64().unwrap_or(0);
         bar.set_length(number("total"));
         bar.set_position(number("done"));
         bar.set_message(state["state"].as_str().unwrap_or_default().to_owned());
         if state["state"] == "failed" {
-            bail!("the analysis failed: {}", state["reason"].as_str().unwrap_or("without a reason"));
+            bail!(
+                "the analysis failed: {}",
+                state["reason"].as_str().unwrap_or("without a reason")
+            );
         }
         if !state["analysis"].is_null() {
             break state["analysis"].clone();
         }
     };
     bar.finish_and_clear();
-    let report: Report = serde_json::from_value(analysis["report"].clone()).context("the report is not understood")?;
+    let report: Report =
+        serde_json::from_value(analysis["report"].clone()).context("the report is not understood")?;
     super::say(&format!(
         "A synthetic study was stored and analysed: {:.1} s from its last byte to the findings.",
         sent.elapsed().as_secs_f64()
@@ -153,7 +179,9 @@ fn synthetic_study(seed: u64) -> anyhow::Result<(String, Vec<u8>)> {
     for entry in fs::read_dir(&folder)? {
         let bytes = fs::read(entry?.path())?;
         if study.is_none() {
-            study = ictus::dicom::instance::Instance::from_bytes(&bytes)?.attributes.study_instance_uid;
+            study = ictus::dicom::instance::Instance::from_bytes(&bytes)?
+                .attributes
+                .study_instance_uid;
         }
         body.extend_from_slice(format!("--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n").as_bytes());
         body.extend_from_slice(&bytes);

@@ -53,7 +53,7 @@ pub(crate) enum RangeName {
 ///
 /// # Errors
 /// Says which file could not be written.
-pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let kind = match args.kind {
         KindName::Normal => Kind::Normal,
         KindName::Haemorrhage => Kind::Haemorrhage,
