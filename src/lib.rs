@@ -1,4 +1,48 @@
-//! ictus: head CT in, masks with honest uncertainty out.
+//! ictus: head CT in, masks with honest uncertainty out, beside a hospital's PACS.
+//!
+//! This page is the architecture.
+//! `tests/architecture.rs` keeps the module graph below as a table and reads the sources: a new edge is an edit there.
+//!
+//! # The flow
+//!
+//! ```text
+//!   http::dicomweb (STOW-RS)
+//!            │
+//!         receive ──► archive (Part 10 files) + db (index, job, audit row), one commit
+//!            │ job claimed
+//!         worker ──► analysis::run
+//!                      assemble ► preprocess ► infer ► uncertainty ► postprocess ► encode
+//!            │
+//!   archive + db (analysis, findings, alert, audit row), one commit
+//!            │
+//!   http::api, http::dicomweb (QIDO-RS, WADO-RS) ──► web/ and everybody else
+//! ```
+//!
+//! An analysis is six plain functions; [`analysis::run`] calls them in order.
+//! `ictus analyze` calls it without a server, [`train::evaluation`] without DICOM.
+//!
+//! # Who may use whom
+//!
+//! Edges ([`http`]) → services ([`receive`], [`worker`], [`audit`], [`train`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`nifti`], [`nn`]) → words ([`domain`]).
+//! Services never use each other: they meet in the database.
+//! Only `http` knows axum, only `db` knows SQL and the queue, only `nn`, `analysis::infer` and `train` know candle.
+//!
+//! # What must hold
+//!
+//! 1. A stage is a function of its arguments: no clock, no chance, no files, no database. A stage never uses another.
+//! 2. Only `assemble` turns stored values into HU; only `preprocess` changes geometry, and each change is in the [`domain::trace::SpatialTrace`] that leads back.
+//! 3. What is not understood is refused with a reason code; a mask in the wrong place is worse than no mask.
+//! 4. What is acknowledged is on disk and committed. Nothing in the archive is ever changed.
+//! 5. An act and its audit row commit together.
+//! 6. A model that does not reproduce its golden patch does not serve.
+//! 7. Patient data never reaches a log line, an error message or a metric.
+//!
+//! # Two walkthroughs
+//!
+//! *A slice arrives.* `http::dicomweb::stow` reads a part and streams it to [`receive`], which hashes it into a staging file, checks it, moves it to its digest's name in [`archive`], and writes index row, job and audit row in one transaction; then the sender is answered.
+//!
+//! *A mask is placed.* [`analysis::assemble`] orders the slices along their normal and keeps each one's own origin, so tilt and uneven steps need no resampling.
+//! [`analysis::preprocess`] lays one map a plane axis to the network's 1 mm grid; [`analysis::infer`] runs the members on it; [`analysis::uncertainty`] brings each member's logits back through the same map before it accumulates them; [`analysis::postprocess`] measures on the source grid; [`analysis::encode`] writes frames that name their source instance.
 
 pub mod analysis;
 pub mod archive;
