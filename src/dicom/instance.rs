@@ -9,8 +9,9 @@
 use super::{
     DicomError,
     attribute::Attributes,
-    charset, pixels,
+    pixels,
     scan::{Encoding, Scan, scan, scan_meta},
+    text,
 };
 use crate::domain::{phi::redact, uid::Uid};
 use dicom_core::{DataElement, PrimitiveValue, Tag, value::Value};
@@ -196,7 +197,7 @@ fn read(part10: &[u8], header_only: bool) -> Result<Instance, DicomError> {
     let mut undecodable = Vec::new();
     let dataset = guarded("reading the dataset", || {
         let raw = read_dataset(&encoded, &found, plain, big_endian, header_only)?;
-        Ok(charset::to_unicode(raw, CHARSET_IN_TRANSIT, &mut undecodable))
+        Ok(text::to_unicode(raw, CHARSET_IN_TRANSIT, &mut undecodable))
     })?;
     let object = dataset.with_exact_meta(meta);
     let mut attributes = Attributes::parse(&object);

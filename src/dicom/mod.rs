@@ -1,6 +1,6 @@
 //! dicom-rs behind our words: bytes ↔ [`instance::Instance`] and its [`attribute::Attributes`].
 //!
-//! What dicom-rs would do badly with bytes from outside is kept from it: [`scan`] checks every length and the depth of nesting before it allocates or recurses, [`charset`] decodes text that it reads by the first character set only, and a panic in a decoder becomes an error.
+//! What dicom-rs would do badly with bytes from outside is kept from it: `scan` checks every length and the depth of nesting before it allocates or recurses, [`charset`] and `text` decode text that it would read by the first character set only, and a panic in a decoder becomes an error.
 
 pub mod attribute;
 pub mod charset;
@@ -8,6 +8,7 @@ pub mod instance;
 pub mod json;
 mod pixels;
 mod scan;
+mod text;
 pub mod transcode;
 
 use crate::domain::{failure::FailureClass, phi::Redacted, uid::Uid};

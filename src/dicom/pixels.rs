@@ -184,6 +184,14 @@ fn compressed(uid: &str, fragment: &[u8], layout: Layout) -> Result<Vec<i32>, Di
     let Codec::EncapsulatedPixelData(Some(reader), _) = syntax.codec() else {
         return Err(unknown());
     };
+    if let Some((rows, columns)) = declared_size(fragment)
+        && (rows, columns) != (u32::from(layout.rows), u32::from(layout.columns))
+    {
+        return Err(refused(format!(
+            "the compressed image is {columns} × {rows}; expected {} × {} as the header says",
+            layout.columns, layout.rows
+        )));
+    }
     let frame = Frame {
         uid,
         fragment,

@@ -269,6 +269,26 @@ fn the_json_of_an_instance_has_no_pixels_and_no_group_0002() {
     assert!(json.len() < 4000 && !json.contains("\"0002"), "{json}");
 }
 
+#[test]
+fn a_compressed_image_of_another_size_than_the_header_is_refused_before_it_is_decoded() {
+    let mut stream = vec![0xFF, 0x4F, 0xFF, 0x51, 0, 41, 0, 0];
+    for number in [0xFFFF_FFF0_u32, 0xFFFF_FFF0, 0, 0] {
+        stream.extend(number.to_be_bytes());
+    }
+    let mut dataset = slice();
+    let fragments = dicom_core::value::PixelFragmentSequence::new(Vec::new(), vec![stream]);
+    dataset.put(DataElement::new(tags::PIXEL_DATA, VR::OB, fragments));
+    let said = Instance::from_bytes(&part10(dataset, uids::JPEG2000_LOSSLESS))
+        .unwrap()
+        .pixels()
+        .unwrap_err();
+    assert!(
+        said.to_string()
+            .contains("4294967280 × 4294967280; expected 64 × 64"),
+        "{said}"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -8,6 +8,8 @@
 
 mod content;
 mod hu;
+mod identity;
+mod kernel;
 mod nifti;
 mod select;
 mod stack;

@@ -7,7 +7,9 @@
 //! Source: design.md ("Which series", "Identity", "Origin"); PS3.3 section C.8.2.1.1.1 (Image Type).
 
 use super::{
-    hu, refusal,
+    hu, identity,
+    kernel::{Kernel, kernel},
+    refusal,
     stack::{self, Frame, Stack},
 };
 use crate::{
@@ -30,14 +32,6 @@ const OUR_MANUFACTURER: &str = "ictus";
 const COVERAGE_GRAIN_MM: f64 = 20.0;
 
 type Slices<'a> = Vec<(usize, &'a Attributes)>;
-
-/// How sharp a reconstruction kernel is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kernel {
-    Soft,
-    Unknown,
-    Bone,
-}
 
 /// One stack that could be analysed, by its header.
 #[derive(Debug, Clone)]
@@ -193,7 +187,7 @@ pub(super) fn select(instances: &[Instance], trigger: &Trigger) -> Selection {
         .enumerate()
         .map(|(i, instance)| (i, &instance.attributes))
         .collect();
-    if let Err(conflict) = check_study(&all) {
+    if let Err(conflict) = identity::check_study(&all) {
         selection
             .reasons
             .iter_mut()
@@ -247,58 +241,6 @@ fn is_ours(a: &Attributes) -> bool {
     a.manufacturer.as_deref() == Some(OUR_MANUFACTURER)
 }
 
-/// Checks that the input is one study of one patient.
-fn check_study(all: &Slices) -> Result<(), Refusal> {
-    let conflict = |text: String| Err(refusal("identity_conflict", text));
-    let studies = distinct(all.iter().map(|(_, a)| &a.study_instance_uid));
-    if studies > 1 {
-        return conflict(format!(
-            "The instances name {studies} studies; analyse one study at a time."
-        ));
-    }
-    let patients = distinct(all.iter().filter_map(|(_, a)| a.patient_id.as_ref()));
-    let issuers = distinct(all.iter().filter_map(|(_, a)| a.issuer_of_patient_id.as_ref()));
-    if patients > 1 || issuers > 1 {
-        return conflict(format!(
-            "The study names {patients} patient identifiers of {issuers} issuers; expected one patient."
-        ));
-    }
-    Ok(())
-}
-
-/// Checks that a series is of one patient, in one frame of reference, and that its text can be copied.
-fn check_series(slices: &Slices) -> Result<(), Refusal> {
-    if distinct(
-        slices
-            .iter()
-            .map(|(_, a)| (&a.patient_id, &a.issuer_of_patient_id)),
-    ) > 1
-    {
-        return Err(refusal(
-            "identity_conflict",
-            "Some slices of the series name a patient that others do not; expected one patient.",
-        ));
-    }
-    let frames = distinct(slices.iter().map(|(_, a)| &a.frame_of_reference_uid));
-    if frames > 1 {
-        return Err(refusal(
-            "identity_conflict",
-            format!("The series has {frames} frames of reference; expected one."),
-        ));
-    }
-    if slices.iter().any(|(_, a)| a.has_undecodable_identity()) {
-        return Err(refusal(
-            "charset",
-            "Text that identifies the patient or the study is not in the declared SpecificCharacterSet. Correct the declaration and send the series again.",
-        ));
-    }
-    Ok(())
-}
-
-fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> usize {
-    values.collect::<std::collections::BTreeSet<_>>().len()
-}
-
 fn judge(selection: &mut Selection, series: usize, slices: &Slices, trigger: &Trigger) {
     let mut images = Vec::new();
     let mut aside: BTreeMap<&'static str, usize> = BTreeMap::new();
@@ -314,7 +256,7 @@ fn judge(selection: &mut Selection, series: usize, slices: &Slices, trigger: &Tr
     if images.is_empty() {
         return;
     }
-    if let Err(why) = check_series(&images).and_then(|()| hu::check_header(&images)) {
+    if let Err(why) = identity::check_series(&images).and_then(|()| hu::check_header(&images)) {
         selection.reasons[series].push(said(&why));
         selection.note(why);
         return;
@@ -536,58 +478,5 @@ fn fits(candidate: &Candidate, trigger: &Trigger) -> Result<(), Vec<Refusal>> {
         Ok(())
     } else {
         Err(refusals)
-    }
-}
-
-/// Reads how sharp a kernel is from its name, as the vendors name them.
-///
-/// GE: words; Siemens: a letter or two and a number that grows with sharpness; Philips: letters; Canon: FC and a number.
-fn kernel(name: Option<&str>) -> Kernel {
-    let Some(name) = name.map(|name| name.trim().to_ascii_uppercase()) else {
-        return Kernel::Unknown;
-    };
-    let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
-    if has(&["BONE", "EDGE", "LUNG", "DETAIL", "SHARP", "ULTRA"]) {
-        return Kernel::Bone;
-    }
-    if has(&["SOFT", "STAN", "STD", "STND", "BRAIN", "SMOOTH"]) {
-        return Kernel::Soft;
-    }
-    let number: Option<u32> = name
-        .trim_start_matches(|c: char| c.is_ascii_alphabetic())
-        .split(|c: char| !c.is_ascii_digit())
-        .next()
-        .and_then(|digits| digits.parse().ok());
-    let letters: String = name.chars().take_while(char::is_ascii_alphabetic).collect();
-    match (letters.as_str(), number) {
-        ("FC", Some(30..=39 | 50..=59 | 80..=89)) => Kernel::Bone,
-        ("FC", Some(_)) => Kernel::Soft,
-        ("H" | "J" | "B" | "I" | "U" | "T" | "HR" | "HC" | "HV" | "BR" | "BF" | "BV" | "QR", Some(n)) => {
-            if n >= 55 { Kernel::Bone } else { Kernel::Soft }
-        }
-        ("UA" | "UB" | "UC" | "A" | "B" | "C" | "SA" | "SB", None) => Kernel::Soft,
-        ("D" | "E" | "L" | "YA" | "YB" | "YC" | "YD", None) => Kernel::Bone,
-        _ => Kernel::Unknown,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernels_are_read_as_the_vendors_name_them() {
-        for soft in [
-            "STD+", "SOFT", "STANDARD", "H31s", "J40s", "Hr38f", "B30f", "UB", "FC21", "FC26",
-        ] {
-            assert_eq!(kernel(Some(soft)), Kernel::Soft, "{soft}");
-        }
-        for bone in [
-            "BONE", "BONEPLUS", "EDGE", "H60s", "Hr64h", "B70f", "D", "YB", "FC30", "FC81",
-        ] {
-            assert_eq!(kernel(Some(bone)), Kernel::Bone, "{bone}");
-        }
-        assert_eq!(kernel(Some("XRF")), Kernel::Unknown);
-        assert_eq!(kernel(None), Kernel::Unknown);
     }
 }
