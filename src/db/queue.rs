@@ -135,7 +135,7 @@ pub async fn enqueue(tx: &mut Tx, study_id: i64, delay: Duration) -> Result<(), 
 /// When a statement fails.
 pub async fn complete_series(tx: &mut Tx, series: &Uid) -> Result<Vec<String>, DbError> {
     let studies: Vec<(i64, String, bool)> = sqlx::query_as(
-        "SELECT study.id, study_instance_uid, queued_at IS NOT NULL FROM study JOIN series ON study_id = study.id \
+        "SELECT study.id, study_instance_uid, queued_at IS NOT NULL FROM study JOIN series ON series.study_id = study.id \
          WHERE series_instance_uid = $1 ORDER BY study.id",
     )
     .bind(series.as_str())
@@ -230,10 +230,10 @@ SELECT graphile_worker.add_job(
     payload := json_build_object('study_instance_uid', study_instance_uid),
     queue_name := 'study:' || study_instance_uid,
     run_at := clock_timestamp() + make_interval(secs => $2),
-    max_attempts := $3,
+    max_attempts := $3::integer,
     job_key := 'study:' || study_instance_uid,
-    priority := CASE WHEN EXISTS (SELECT FROM analysis WHERE study_id = study.id AND state = 'complete')
-                THEN $5 ELSE $4 END,
+    priority := CASE WHEN EXISTS (SELECT FROM analysis WHERE analysis.study_id = study.id AND state = 'complete')
+                THEN $5::integer ELSE $4::integer END,
     job_key_mode := 'replace')
 FROM study WHERE id = $1
 ";
