@@ -26,6 +26,7 @@ use assemble::{AssembleError, Assembled};
 use dicom_object::DefaultDicomObject;
 use encode::{EncodeInput, MapFormat, Predecessor, Stamp};
 use infer::{Engine, InferError, bundle::Model};
+use preprocess::brain::Intracranial;
 use std::{collections::BTreeMap, time::Instant};
 use time::OffsetDateTime;
 
@@ -254,7 +255,7 @@ pub fn look(
 ) -> Result<Look, AnalysisError> {
     let started = Instant::now();
     let (input, trace) = preprocess::preprocess(&volume, &model.plan)?;
-    let brain = preprocess::brain::brain_mask(&volume, &trace);
+    let Intracranial { brain, cavity } = preprocess::brain::intracranial(&volume, &trace);
     clock(&mut report.timings, "preprocess", started);
     let started = Instant::now();
     let members = infer::infer(engine, model, &input, control)?;
@@ -263,7 +264,7 @@ pub fn look(
     let prediction = uncertainty::combine(&members, &trace, &model.plan)?;
     clock(&mut report.timings, "uncertainty", started);
     let started = Instant::now();
-    let found = postprocess::find(&prediction, &brain, series, &model.plan)?;
+    let found = postprocess::find(&prediction, &brain, &cavity, series, &model.plan)?;
     clock(&mut report.timings, "postprocess", started);
     report.models.push(ModelRun {
         id: model.plan.id.clone(),

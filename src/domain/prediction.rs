@@ -17,6 +17,4 @@ pub struct Prediction {
     pub variance: Volume<f32>,
     /// Disagreement of the members about the case, 0 to 1: 1 − mean pairwise Dice of their masks.
     pub disagreement: f64,
-    /// Mean score of the strongest voxels that together make the label's smallest finding: the case score, 0 to 1.
-    pub case_score: f64,
 }

@@ -215,7 +215,7 @@ fn judge(seed: u64, geometry: String, rendered: &Rendered, look: &Look, ranking:
         found_ml,
         dice: (truth_ml > 0.0).then(|| 2.0 * both / (truth_ml + found_ml)),
         answer: look.found.answer.answer,
-        score: look.prediction.case_score,
+        score: look.found.answer.score.unwrap_or(f64::NAN),
         disagreement: look.prediction.disagreement,
         lesions: [counted.len(), hit],
         false_alarms,

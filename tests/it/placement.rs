@@ -25,8 +25,11 @@ fn bleeding(kind: GeometryKind, seed: u64) -> Rendered {
     (0..20)
         .map(|attempt| {
             let seed = seed + 100 * attempt;
-            Head::new(seed, Kind::Haemorrhage, Range::Evaluation)
-                .render(&phantom::geometry(kind, seed, Range::Evaluation))
+            Head::new(seed, Kind::Haemorrhage, Range::Evaluation).render(&phantom::geometry(
+                kind,
+                seed,
+                Range::Evaluation,
+            ))
         })
         .find(|r| r.lesions.iter().any(|l| l.volume_ml >= 1.0))
         .unwrap()
@@ -44,14 +47,20 @@ fn the_truth_survives_the_way_through_the_plans_grid_on_every_stack() {
         let (mut both, mut sum) = (0usize, 0usize);
         for (slice, image) in trace.slices.iter().zip(&there) {
             let back = trace.invert(image, 0.0);
-            for (b, t) in back.iter().zip(&rendered.truth.data[slice * len..(slice + 1) * len]) {
+            for (b, t) in back
+                .iter()
+                .zip(&rendered.truth.data[slice * len..(slice + 1) * len])
+            {
                 both += usize::from(*b >= 0.5 && *t != 0);
                 sum += usize::from(*b >= 0.5) + usize::from(*t != 0);
             }
         }
         let dice = 2.0 * both as f64 / sum as f64;
         let [rows, columns] = trace.shape();
-        println!("{kind:?}: grid {} x {rows} x {columns} at 1.0 mm, Dice {dice:.4}", trace.slices.len());
+        println!(
+            "{kind:?}: grid {} x {rows} x {columns} at 1.0 mm, Dice {dice:.4}",
+            trace.slices.len()
+        );
         assert!(dice >= 0.95, "{kind:?} {dice}");
     }
 }
@@ -62,12 +71,23 @@ fn findings_name_the_side_and_the_centre_of_the_truth_on_every_stack() {
     for (kind, seed) in STACKS {
         let rendered = bleeding(kind, seed);
         let (_, trace) = preprocess::preprocess(&rendered.hu, &plan).unwrap();
-        let brain = preprocess::brain::brain_mask(&rendered.hu, &trace);
-        let found = postprocess::find(&sure(&rendered), &brain, &Uid::derive(&[b"series"]), &plan).unwrap();
+        let preprocess::brain::Intracranial { brain, cavity } =
+            preprocess::brain::intracranial(&rendered.hu, &trace);
+        let found = postprocess::find(
+            &sure(&rendered),
+            &brain,
+            &cavity,
+            &Uid::derive(&[b"series"]),
+            &plan,
+        )
+        .unwrap();
         let mut compared = 0;
         for lesion in rendered.lesions.iter().filter(|l| l.volume_ml >= 1.0) {
             // Lesions that touch are one finding: only those that stand alone can be told apart.
-            let Some(finding) = found.findings.iter().find(|f| (f.volume_ml - lesion.volume_ml).abs() < 0.02 * lesion.volume_ml)
+            let Some(finding) = found
+                .findings
+                .iter()
+                .find(|f| (f.volume_ml - lesion.volume_ml).abs() < 0.02 * lesion.volume_ml)
             else {
                 continue;
             };
@@ -78,22 +98,30 @@ fn findings_name_the_side_and_the_centre_of_the_truth_on_every_stack() {
                 assert_eq!(finding.side, lesion.side, "{kind:?} at {:?}", lesion.center_mm);
             }
         }
-        assert!(compared > 0 || found.findings.len() < rendered.lesions.len(), "{kind:?}: nothing could be compared");
+        assert!(
+            compared > 0 || found.findings.len() < rendered.lesions.len(),
+            "{kind:?}: nothing could be compared"
+        );
     }
 }
 
 /// A prediction that is the truth.
 fn sure(rendered: &Rendered) -> Prediction {
     let geometry = &rendered.truth.geometry;
-    let zeros = || Volume { geometry: geometry.clone(), data: vec![0.0f32; geometry.len()] };
+    let zeros = || Volume {
+        geometry: geometry.clone(),
+        data: vec![0.0f32; geometry.len()],
+    };
     let score = rendered.truth.data.iter().map(|t| f32::from(*t)).collect();
     Prediction {
         labels: rendered.truth.clone(),
-        score: Volume { geometry: geometry.clone(), data: score },
+        score: Volume {
+            geometry: geometry.clone(),
+            data: score,
+        },
         entropy: zeros(),
         mutual_information: zeros(),
         variance: zeros(),
         disagreement: 0.0,
-        case_score: 1.0,
     }
 }

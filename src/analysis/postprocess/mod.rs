@@ -3,6 +3,7 @@
 //! Connected regions of a label become findings when they are large and strong enough for the plan; each gets its own segment number.
 //! What it does not do: calibrate. Scores stay scores, and a study is flagged or not flagged, never cleared.
 
+pub mod case_score;
 pub mod components;
 pub mod midsagittal;
 
@@ -53,11 +54,14 @@ pub struct Found {
 
 /// Turns a prediction into findings and an answer.
 ///
+/// `brain` gives the midsagittal plane; regions that do not reach into `cavity` are no findings, and only `cavity` counts for the case.
+///
 /// # Errors
 /// [`PostprocessError::TooMany`].
 pub fn find(
     prediction: &Prediction,
     brain: &Volume<bool>,
+    cavity: &Volume<bool>,
     series: &Uid,
     plan: &Plan,
 ) -> Result<Found, PostprocessError> {
@@ -72,7 +76,9 @@ pub fn find(
                 .iter()
                 .map(|v| prediction.score.data[*v])
                 .fold(0.0, f32::max);
-            if component.volume_ml >= label.min_volume_ml && f64::from(peak) >= label.min_peak_score {
+            let inside = component.voxels.iter().any(|v| cavity.data[*v]);
+            if inside && component.volume_ml >= label.min_volume_ml && f64::from(peak) >= label.min_peak_score
+            {
                 regions.push((label, component));
             }
         }
@@ -99,7 +105,13 @@ pub fn find(
             plan,
         ));
     }
-    let answer = answer(prediction, &findings, plan);
+    let smallest = plan
+        .labels
+        .iter()
+        .map(|l| l.min_volume_ml)
+        .fold(f64::INFINITY, f64::min);
+    let score = case_score::strongest_mean(&prediction.score, cavity, smallest);
+    let answer = answer(score, prediction.disagreement, &findings, plan);
     Ok(Found {
         findings,
         segments,
@@ -174,11 +186,11 @@ fn finding(
 }
 
 /// The case's answer: flagged when the case score is high and something can be shown, not flagged when it is low and nothing was found, uncertain between.
-fn answer(prediction: &Prediction, findings: &[Finding], plan: &Plan) -> Answer {
+fn answer(case_score: f64, disagreement: f64, findings: &[Finding], plan: &Plan) -> Answer {
     let (low, high) = plan.labels.iter().fold((1.0f64, 1.0f64), |(low, high), l| {
         (low.min(l.flag_score[0]), high.min(l.flag_score[1]))
     });
-    let answer = match (findings.is_empty(), prediction.case_score) {
+    let answer = match (findings.is_empty(), case_score) {
         (false, score) if score >= high => AnswerValue::Present,
         (true, score) if score < low => AnswerValue::Absent,
         _ => AnswerValue::Uncertain,
@@ -187,9 +199,9 @@ fn answer(prediction: &Prediction, findings: &[Finding], plan: &Plan) -> Answer 
         question: plan.question.clone(),
         model: Some(plan.id.clone()),
         answer,
-        score: Some(prediction.case_score),
+        score: Some(case_score),
         probability: None,
-        uncertainty: Some(prediction.disagreement),
+        uncertainty: Some(disagreement),
         lane: None,
     }
 }

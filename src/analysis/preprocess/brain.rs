@@ -1,6 +1,6 @@
 //! Where the brain is: the soft tissue that the skull encloses.
 //!
-//! Used for the frames of the maps, the midsagittal plane and the mean uncertainty; never to hide a finding.
+//! Used for the frames of the maps, the midsagittal plane, and to leave out what lies outside the head's cavity (chewing muscles are as dense as blood).
 //! Slice by slice on the network's grid: what cannot be reached from outside without crossing bone, opened to cut thin bridges; of the whole stack the largest connected part stays.
 //! Where the skull is open (skull base, craniectomy) the slice may have no brain: the mask is a help, not a segmentation.
 
@@ -17,45 +17,69 @@ const CLOSE: usize = 2;
 /// Bridges thinner than twice this many voxels are cut.
 const OPEN: usize = 3;
 
-/// The brain mask of a volume on its own grid.
+/// The cavity reaches this many network voxels beyond the brain: blood along the inner table belongs to it.
+const CAVITY: usize = 4;
+/// With less brain than this the skull is open or not there, and nothing is left out, mL.
+const LEAST_BRAIN_ML: f64 = 400.0;
+
+/// What the skull encloses, on the source grid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Intracranial {
+    /// Brain, blood and fluid.
+    pub brain: Volume<bool>,
+    /// The brain and its surroundings up to the inner table; everything when too little brain was recognised.
+    pub cavity: Volume<bool>,
+}
+
+/// Where the brain is, and what lies outside the cavity for sure.
 #[must_use]
-pub fn brain_mask(ct: &Volume<f32>, trace: &SpatialTrace) -> Volume<bool> {
+pub fn intracranial(ct: &Volume<f32>, trace: &SpatialTrace) -> Intracranial {
     let shape = trace.shape();
     let images = trace.apply_all(&ct.data, AIR_HU);
     let cores: Vec<Vec<bool>> = images
         .par_iter()
         .map(|image| {
             let inside = enclosed(image, shape);
-            let soft: Vec<bool> = image
+            let other: Vec<bool> = image
                 .iter()
                 .zip(&inside)
-                .map(|(hu, inside)| *inside && (SOFT_HU[0]..SOFT_HU[1]).contains(hu))
+                .map(|(hu, inside)| !(*inside && (SOFT_HU[0]..SOFT_HU[1]).contains(hu)))
                 .collect();
-            dilate(&soft.iter().map(|s| !s).collect::<Vec<_>>(), shape, OPEN)
-                .iter()
-                .map(|s| !s)
-                .collect()
+            dilate(&other, shape, OPEN).iter().map(|o| !o).collect()
         })
         .collect();
     let kept = largest_part(&cores, shape);
+    let brain = place(&kept, OPEN, ct, trace);
+    let ml: f64 = (0..ct.geometry.slices())
+        .map(|s| brain.slice(s).iter().filter(|b| **b).count() as f64 * ct.geometry.voxel_volume_ml(s))
+        .sum();
+    let cavity = if ml >= LEAST_BRAIN_ML {
+        place(&kept, OPEN + CAVITY, ct, trace)
+    } else {
+        Volume {
+            geometry: ct.geometry.clone(),
+            data: vec![true; ct.geometry.len()],
+        }
+    };
+    Intracranial { brain, cavity }
+}
+
+/// Masks of network slices, grown by `reach` voxels, on the source grid.
+fn place(masks: &[Vec<bool>], reach: usize, ct: &Volume<f32>, trace: &SpatialTrace) -> Volume<bool> {
     let mut data = vec![false; ct.geometry.len()];
     let len = ct.geometry.slice_len();
-    let placed: Vec<(usize, Vec<bool>)> = kept
-        .into_par_iter()
-        .zip(&trace.slices)
-        .map(|(core, slice)| {
-            let grown: Vec<f32> = dilate(&core, shape, OPEN)
+    let placed: Vec<Vec<bool>> = masks
+        .par_iter()
+        .map(|mask| {
+            let grown: Vec<f32> = dilate(mask, trace.shape(), reach)
                 .iter()
                 .map(|b| f32::from(u8::from(*b)))
                 .collect();
-            (
-                *slice,
-                trace.invert(&grown, 0.0).iter().map(|v| *v >= 0.5).collect(),
-            )
+            trace.invert(&grown, 0.0).iter().map(|v| *v >= 0.5).collect()
         })
         .collect();
-    for (slice, mask) in placed {
-        data[slice * len..(slice + 1) * len].copy_from_slice(&mask);
+    for (mask, slice) in placed.iter().zip(&trace.slices) {
+        data[slice * len..(slice + 1) * len].copy_from_slice(mask);
     }
     Volume {
         geometry: ct.geometry.clone(),

@@ -95,7 +95,6 @@ pub fn combine(members: &Members, trace: &SpatialTrace, plan: &Plan) -> Result<P
         mutual_information: blank(0.0),
         variance: blank(0.0),
         disagreement: 0.0,
-        case_score: 0.0,
     };
     let pairs = plan.members * plan.members.saturating_sub(1) / 2;
     let mut overlap = vec![[0u64; 2]; pairs];
@@ -120,12 +119,6 @@ pub fn combine(members: &Members, trace: &SpatialTrace, plan: &Plan) -> Result<P
         }
     }
     prediction.disagreement = case::disagreement(&overlap);
-    let smallest = plan
-        .labels
-        .iter()
-        .map(|l| l.min_volume_ml)
-        .fold(f64::INFINITY, f64::min);
-    prediction.case_score = case::strongest_mean(&prediction.score, smallest);
     Ok(prediction)
 }
 
