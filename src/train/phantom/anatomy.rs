@@ -148,7 +148,7 @@ impl Anatomy {
             bleed: 0,
         };
         for (at, bleed) in (1u8..).zip(&self.bleeds) {
-            if let Some((hu, blood)) = bleed.sample(p, place, tissue, &self.brain) {
+            if let Some((hu, blood)) = bleed.sample(p, place, tissue) {
                 if blood {
                     sample.hu = hu;
                     sample.bleed = at;

@@ -209,13 +209,7 @@ impl Bleed {
 
     /// HU and whether it is blood, given what would be there without the bleed.
     #[inline]
-    pub(super) fn sample(
-        &self,
-        p: Point,
-        place: Place,
-        tissue: Tissue,
-        brain: &Brain,
-    ) -> Option<(f32, bool)> {
+    pub(super) fn sample(&self, p: Point, place: Place, tissue: Tissue) -> Option<(f32, bool)> {
         match self.form {
             Form::Intraparenchymal => self.in_brain(p, tissue),
             Form::Intraventricular => {
@@ -225,15 +219,11 @@ impl Bleed {
                 }
                 let level = self.level.unwrap_or(20.0) + 3.0 * self.noise.at(p, 0.12);
                 let low = p[1] > level && p[2] > -16.0;
-                let inside = tissue.space == Space::Ventricle && low;
-                inside
-                    .then(|| {
-                        (
-                            mix(tissue.hu, self.mottled(p), step(level, level + 3.0, p[1])),
-                            p[1] > level + 1.5,
-                        )
-                    })
-                    .filter(|_| brain.ventricle_scale(p[0] > 0.0) > 0.0)
+                // The upper edge is soft: half of its width counts.
+                (tissue.space == Space::Ventricle && low).then(|| {
+                    let share = step(level, level + 3.0, p[1]);
+                    (mix(tissue.hu, self.mottled(p), share), p[1] > level + 1.5)
+                })
             }
             Form::Subdural | Form::Epidural => {
                 if place.depth > self.thickness || place.above < 0.5 {

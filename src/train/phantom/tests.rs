@@ -59,7 +59,7 @@ fn the_same_seed_renders_the_same_voxels_on_any_number_of_threads() {
 
 #[test]
 fn a_normal_head_has_no_lesion_and_a_bleeding_one_has_one_in_the_stack() {
-    for seed in 0..12 {
+    for seed in 0..6 {
         let g = stack(GeometryKind::Even, seed, 96);
         let normal = Head::new(seed, Kind::Normal, Range::Training).render(&g);
         assert!(normal.lesions.is_empty() && normal.truth.data.iter().all(|&v| v == 0));
@@ -105,33 +105,33 @@ fn voxel_sums_agree_with_the_volume_and_the_centre_of_the_anatomy() {
             continue;
         }
         for kind in [GeometryKind::Even, GeometryKind::Tilted, GeometryKind::Uneven] {
-            let rendered = head.render(&stack(kind, seed, 192));
+            let rendered = head.render(&stack(kind, seed, 160));
             let lesion = &rendered.lesions[0];
             let off = crate::domain::geometry::norm(sub(lesion.center_mm, centre));
+            // Half a voxel decides: the error is that of thick slices, largest where they are 7 mm.
+            let allowed = if kind == GeometryKind::Uneven { 0.15 } else { 0.10 };
+            let error = (lesion.volume_ml / ml - 1.0).abs();
             assert!(
-                {
-                    eprintln!("{seed} {kind:?} {} {ml}", lesion.volume_ml);
-                    (lesion.volume_ml / ml - 1.0).abs() < 0.5
-                },
-                "{seed} {kind:?}: {} {ml}",
+                error < allowed,
+                "{seed} {kind:?}: {} mL, by integration {ml}",
                 lesion.volume_ml
             );
             assert!(off < 2.0, "{seed} {kind:?}: centre off by {off} mm");
         }
         compared += 1;
-        if compared == 6 {
+        if compared == 4 {
             break;
         }
     }
-    assert!(compared == 6, "only {compared} heads fit the test");
+    assert!(compared == 4, "only {compared} heads fit the test");
 }
 
 #[test]
 fn a_side_is_the_patients_own_and_both_sides_occur() {
     let mut seen = [0, 0];
-    for seed in 0..40 {
+    for seed in 0..24 {
         let head = bleeding(seed);
-        let rendered = head.render(&stack(GeometryKind::Even, seed, 96));
+        let rendered = head.render(&stack(GeometryKind::Even, seed, 64));
         for lesion in &rendered.lesions {
             // Far from the midline the sign of LPS x tells, however the head is turned.
             if lesion.side == Side::Left {
@@ -145,12 +145,12 @@ fn a_side_is_the_patients_own_and_both_sides_occur() {
             let g = &rendered.truth.geometry;
             let (_, column, _) = g.lps_to_voxel(0, lesion.center_mm);
             assert_eq!(
-                column > 47.5,
-                lesion.center_mm[0] > g.voxel_to_lps(0, 0.0, 47.5)[0]
+                column > 31.5,
+                lesion.center_mm[0] > g.voxel_to_lps(0, 0.0, 31.5)[0]
             );
         }
     }
-    assert!(seen[0] > 8 && seen[1] > 8, "{seen:?}");
+    assert!(seen[0] > 4 && seen[1] > 4, "{seen:?}");
 }
 
 #[test]
