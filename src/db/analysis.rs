@@ -210,7 +210,7 @@ pub async fn progress(tx: &mut Tx, running: &Running, done: i32, total: i32) -> 
 pub async fn request_cancel(tx: &mut Tx, study: &Uid) -> Result<Option<Uuid>, DbError> {
     let analysis: Option<Uuid> = sqlx::query_scalar(
         "UPDATE analysis SET cancel_requested = true FROM study \
-         WHERE study.id = study_id AND study_instance_uid = $1 AND state = 'running' RETURNING analysis.id",
+         WHERE study.id = analysis.study_id AND study_instance_uid = $1 AND state = 'running' RETURNING analysis.id",
     )
     .bind(study.as_str())
     .fetch_optional(&mut **tx)
@@ -431,8 +431,8 @@ pub async fn note_internal_failure(tx: &mut Tx, running: &Running) -> Result<(),
 /// When the statement fails.
 pub async fn running_of_study(tx: &mut Tx, study: &Uid) -> Result<Vec<Running>, DbError> {
     let rows = sqlx::query(
-        "SELECT analysis.id, study_id, analysis.created_at, internal_failures, cancel_requested \
-         FROM analysis JOIN study ON study.id = study_id \
+        "SELECT analysis.id, analysis.study_id, analysis.created_at, internal_failures, cancel_requested \
+         FROM analysis JOIN study ON study.id = analysis.study_id \
          WHERE study_instance_uid = $1 AND state = 'running' ORDER BY analysis.created_at",
     )
     .bind(study.as_str())

@@ -215,7 +215,7 @@ pub async fn existing(tx: &mut Tx, sop_instance_uids: &[&Uid]) -> Result<Vec<Exi
     Ok(sqlx::query_as(
         "SELECT instance.id, series_id, sop_instance_uid, digest, archive_key, instance.state = 'current' AS current, \
          study_instance_uid, series_instance_uid \
-         FROM instance JOIN series ON series.id = series_id JOIN study ON study.id = study_id \
+         FROM instance JOIN series ON series.id = series_id JOIN study ON study.id = series.study_id \
          WHERE sop_instance_uid = ANY ($1)",
     )
     .bind(uids)

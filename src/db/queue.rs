@@ -135,7 +135,7 @@ pub async fn enqueue(tx: &mut Tx, study_id: i64, delay: Duration) -> Result<(), 
 /// When a statement fails.
 pub async fn complete_series(tx: &mut Tx, series: &Uid) -> Result<Vec<String>, DbError> {
     let studies: Vec<(i64, String, bool)> = sqlx::query_as(
-        "SELECT study.id, study_instance_uid, queued_at IS NOT NULL FROM study JOIN series ON study_id = study.id \
+        "SELECT study.id, study_instance_uid, queued_at IS NOT NULL FROM study JOIN series ON series.study_id = study.id \
          WHERE series_instance_uid = $1 ORDER BY study.id",
     )
     .bind(series.as_str())
