@@ -20,7 +20,7 @@ COMMENT ON COLUMN audit.detail IS 'json, not jsonb: the text is hashed as it was
 COMMENT ON COLUMN audit.hash IS 'SHA-256 over prev_hash and the canonical bytes of the row (see db::audit).';
 
 CREATE TABLE audit_head (
-    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    sole boolean PRIMARY KEY DEFAULT true CHECK (sole),
     seq bigint NOT NULL,
     hash bytea NOT NULL CHECK (length(hash) = 32)
 );

@@ -1,4 +1,4 @@
-//! A Part 10 file in any transfer syntax → the same file in Explicit VR Little Endian; an object → its single frames.
+//! A Part 10 file in any transfer syntax → the same file in Explicit VR Little Endian; or its single frames and values.
 //!
 //! Every byte that need not change is kept: of a compressed file only the pixel data and group 0002 are replaced, so
 //! text in any character set survives.
@@ -76,16 +76,14 @@ impl TranscodeError {
     pub fn class(&self) -> FailureClass {
         FailureClass::Input
     }
-
-    /// A file that dicom-rs does not read.
-    #[must_use]
-    pub fn unreadable(error: &dicom_object::ReadError) -> Self {
-        decode(error)
-    }
 }
 
 fn decode(error: &(dyn std::error::Error + 'static)) -> TranscodeError {
     TranscodeError::Decode(redact(error))
+}
+
+fn open(part10: &[u8]) -> Result<DefaultDicomObject, TranscodeError> {
+    dicom_object::from_reader(Cursor::new(part10)).map_err(|error| decode(&error))
 }
 
 /// Whether objects stored in a transfer syntax can be given in Explicit VR Little Endian at all.
@@ -101,7 +99,7 @@ pub fn is_decodable(transfer_syntax: &str) -> bool {
 /// # Errors
 /// When it cannot be decoded, or could not be decoded without a change to what it says.
 pub fn to_explicit_vr_little_endian(part10: &[u8]) -> Result<Vec<u8>, TranscodeError> {
-    let mut object = dicom_object::from_reader(Cursor::new(part10)).map_err(|error| decode(&error))?;
+    let mut object = open(part10)?;
     let stored = trim(object.meta().transfer_syntax()).to_owned();
     if stored == uids::EXPLICIT_VR_LITTLE_ENDIAN {
         return Ok(part10.to_vec());
@@ -129,7 +127,7 @@ pub fn to_explicit_vr_little_endian(part10: &[u8]) -> Result<Vec<u8>, TranscodeE
     Ok(out)
 }
 
-/// Single frames of an object, decoded to native little-endian bytes; `wanted` counts from 1.
+/// Single frames of a file, decoded to native little-endian bytes; `wanted` counts from 1.
 ///
 /// # Shape
 /// Each is one frame as Explicit VR Little Endian would hold it; a frame of 1-bit samples starts at the lowest bit of
@@ -137,7 +135,8 @@ pub fn to_explicit_vr_little_endian(part10: &[u8]) -> Result<Vec<u8>, TranscodeE
 ///
 /// # Errors
 /// When a frame is not there or cannot be decoded.
-pub fn frames(object: &DefaultDicomObject, wanted: &[u32]) -> Result<Vec<Vec<u8>>, TranscodeError> {
+pub fn frames(part10: &[u8], wanted: &[u32]) -> Result<Vec<Vec<u8>>, TranscodeError> {
+    let object = &open(part10)?;
     let available = number_of_frames(object);
     if let Some(&missing) = wanted.iter().find(|&&frame| frame == 0 || frame > available) {
         return Err(TranscodeError::Frame {
@@ -191,15 +190,16 @@ pub fn frames(object: &DefaultDicomObject, wanted: &[u32]) -> Result<Vec<Vec<u8>
         .collect()
 }
 
-/// The bytes of one binary value; `path` leads through items of sequences to its tag. `None` when it is not there.
+/// The bytes of one binary value of a file; `path` leads through items of sequences to its tag. `None` when it is not there.
 ///
 /// # Errors
 /// When the value is no plain binary value: a sequence, or compressed pixels.
 pub fn value_at(
-    object: &DefaultDicomObject,
+    part10: &[u8],
     path: &[(Tag, Option<usize>)],
 ) -> Result<Option<Vec<u8>>, TranscodeError> {
-    let mut dataset: &dicom_object::InMemDicomObject = object;
+    let object = open(part10)?;
+    let mut dataset: &dicom_object::InMemDicomObject = &object;
     for &(tag, item) in path {
         let Some(element) = dataset.get(tag) else {
             return Ok(None);
@@ -565,10 +565,9 @@ mod tests {
             file[before..before + place.start],
             out[after..after + place.start]
         );
-        let object = dicom_object::from_reader(Cursor::new(&file)).unwrap();
-        assert_eq!(frames(&object, &[1]).unwrap(), [[1, 2, 3, 4, 5, 6]]);
+        assert_eq!(frames(&file, &[1]).unwrap(), [[1, 2, 3, 4, 5, 6]]);
         assert!(matches!(
-            frames(&object, &[2]),
+            frames(&file, &[2]),
             Err(TranscodeError::Frame {
                 wanted: 2,
                 available: 1

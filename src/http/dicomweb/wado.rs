@@ -33,7 +33,6 @@ use bytes::Bytes;
 use dicom_core::Tag;
 use futures::{Stream, StreamExt};
 use serde_json::Value;
-use std::io::Cursor;
 
 const DICOM: &str = "application/dicom";
 const OCTETS: &str = "application/octet-stream";
@@ -145,12 +144,7 @@ impl Asked {
         let wanted = frame_list(list)?;
         let multipart = self.octets(wanted.len() == 1)?;
         let bytes = self.only_file().await?;
-        let frames = decode(move || {
-            let object = dicom_object::from_reader(Cursor::new(&bytes[..]));
-            let object = object.map_err(|error| transcode::TranscodeError::unreadable(&error))?;
-            transcode::frames(&object, &wanted)
-        })
-        .await?;
+        let frames = decode(move || transcode::frames(&bytes, &wanted)).await?;
         Ok(octets_response(multipart, frames))
     }
 
@@ -159,12 +153,7 @@ impl Asked {
         let place = bulk_path(path)?;
         let multipart = self.octets(true)?;
         let bytes = self.only_file().await?;
-        let value = decode(move || {
-            let object = dicom_object::from_reader(Cursor::new(&bytes[..]));
-            let object = object.map_err(|error| transcode::TranscodeError::unreadable(&error))?;
-            transcode::value_at(&object, &place)
-        })
-        .await?;
+        let value = decode(move || transcode::value_at(&bytes, &place)).await?;
         let none = || HttpError::NotFound("the instance has no such bulk data".to_owned());
         Ok(octets_response(multipart, vec![value.ok_or_else(none)?]))
     }
