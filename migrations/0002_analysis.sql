@@ -75,7 +75,7 @@ COMMENT ON TABLE analysis_instance IS 'What an analysis looked at (source) and w
 
 -- The queue's tables belong to ictus_owner alone (they have row level security and no policy); this is the one way in.
 CREATE FUNCTION enqueue_analysis(
-    study bigint,
+    row_of_study bigint,
     delay_seconds double precision,
     most_attempts integer,
     first_priority integer,
@@ -88,7 +88,8 @@ AS $$
 DECLARE
     uid text;
 BEGIN
-    UPDATE public.study SET queued_at = clock_timestamp() WHERE id = study RETURNING study_instance_uid INTO STRICT uid;
+    UPDATE public.study SET queued_at = clock_timestamp() WHERE id = row_of_study
+    RETURNING study_instance_uid INTO STRICT uid;
     PERFORM graphile_worker.add_job(
         'analyse',
         payload := json_build_object('study_instance_uid', uid),
@@ -97,7 +98,7 @@ BEGIN
         max_attempts := most_attempts,
         job_key := 'study:' || uid,
         priority := CASE
-            WHEN EXISTS (SELECT FROM public.analysis WHERE study_id = study AND state = 'complete')
+            WHEN EXISTS (SELECT FROM public.analysis WHERE study_id = row_of_study AND state = 'complete')
             THEN revision_priority ELSE first_priority
         END,
         job_key_mode := 'replace');
