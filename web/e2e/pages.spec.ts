@@ -30,14 +30,15 @@ beforeAll(async () => {
   browser = await launch();
 });
 afterAll(() => browser?.close());
-beforeEach(async () => {
+async function openTab() {
   ({ context, page, foreign, errors } = await open(browser));
-});
-afterEach(async () => {
+}
+
+async function closeTab() {
   await context.close();
   expect(foreign, 'requests to other hosts').toEqual([]);
   expect(errors, 'errors of the page').toEqual([]);
-});
+}
 
 function one(state: 'flagged' | 'not_flagged') {
   const found = list.studies.find((s) => s.state === state && (state !== 'flagged' || (s.findings ?? 0) > 0));
@@ -50,9 +51,11 @@ const noted = () => page.locator('[role=note]', { hasText: messages.disclaimer }
 
 describe('the worklist', () => {
   beforeEach(async () => {
+    await openTab();
     await page.goto(server());
     await page.waitForSelector('tbody tr');
   });
+  afterEach(closeTab);
 
   it('shows every study with its state, in the order of the server', async () => {
     const uids = await page.locator('tbody tr').evaluateAll((rows) => rows.map((r) => r.dataset.study));
@@ -138,12 +141,12 @@ describe('a flagged study', () => {
     const chosen = detail.series.find((s) => s.chosen);
     const series = await metadata(detail.study_instance_uid, chosen?.series_instance_uid ?? '');
     ({ slices } = stack(series));
-  });
-  beforeEach(async () => {
+    // One tab for all of them: loading the viewer takes longer than all that is done with it.
+    await openTab();
     await openStudy(context, page, detail.study_instance_uid);
     await page.locator('.legend .swatch').first().waitFor();
   });
-
+  afterAll(closeTab);
   const findings = () => detail.analysis?.report.findings ?? [];
   const keySlice = () => findings()[0]?.key_slice ?? -1;
 
@@ -153,6 +156,24 @@ describe('a flagged study', () => {
     await expect.poll(() => drawn(page, 'mask')).not.toBeNull();
     expect(await noted().isVisible()).toBe(true);
     await picture(page, 'flagged');
+  });
+
+  /** Back to how the page opened. */
+  afterEach(async () => {
+    for (const [toggle, on] of [
+      ['mask', 'true'],
+      ['uncertainty', 'false'],
+    ]) {
+      const button = page.locator(`[data-toggle=${toggle}]`);
+      if ((await button.getAttribute('aria-pressed')) !== on) await button.click();
+    }
+    await page.getByLabel(messages.viewer.opacity).fill('0.6');
+    await page.emulateMedia({ colorScheme: 'dark' });
+    await page.locator('.viewport').focus();
+    await page.keyboard.press('0');
+    await page.keyboard.press('1');
+    await page.locator(`[data-finding="${findings()[0]?.id}"]`).click();
+    await shown(page, keySlice());
   });
 
   it('draws the mask inside the bounding boxes that the report states', async () => {
@@ -261,24 +282,12 @@ describe('a flagged study', () => {
     expect(await axe(page)).toEqual([]);
     await picture(page, 'flagged-light');
   });
-
-  it('draws no mask that lies elsewhere than its images, and says so', async () => {
-    const seg = detail.analysis?.seg?.sop_instance_uid ?? '';
-    const frame = slices[0]?.frameOfReferenceUid ?? '';
-    await context.route(`**/instances/${seg}`, async (route) => {
-      const response = await route.fetch();
-      const body = await response.body();
-      const at = body.indexOf(frame);
-      body.write(frame.endsWith('1') ? '2' : '1', at + frame.length - 1, 'latin1');
-      await route.fulfill({ response, body });
-    });
-    await openStudy(context, page, detail.study_instance_uid);
-    await page.getByText(messages.placement.frameOfReference).waitFor();
-    await expect.poll(() => drawn(page, 'mask')).toBeNull();
-  });
 });
 
 describe('a study that is open', () => {
+  beforeEach(openTab);
+  afterEach(closeTab);
+
   it('is loaded again when a new revision arrives, and says so', async () => {
     const detail = await study(one('flagged'));
     const { analysis } = detail;
@@ -299,9 +308,30 @@ describe('a study that is open', () => {
     opened();
     await page.getByText(messages.study.revised(analysis.revision + 1)).waitFor();
   });
+
+  it('draws no mask that lies elsewhere than its images, and says so', async () => {
+    const detail = await study(one('flagged'));
+    const seg = detail.analysis?.seg?.sop_instance_uid ?? '';
+    const chosen = detail.series.find((s) => s.chosen)?.series_instance_uid ?? '';
+    const [first] = stack(await metadata(detail.study_instance_uid, chosen)).slices;
+    const frame = first?.frameOfReferenceUid ?? '';
+    await context.route(`**/instances/${seg}`, async (route) => {
+      const response = await route.fetch();
+      const body = await response.body();
+      const at = body.indexOf(frame);
+      body.write(frame.endsWith('1') ? '2' : '1', at + frame.length - 1, 'latin1');
+      await route.fulfill({ response, body });
+    });
+    await openStudy(context, page, detail.study_instance_uid);
+    await page.getByText(messages.placement.frameOfReference).waitFor();
+    await expect.poll(() => drawn(page, 'mask')).toBeNull();
+  });
 });
 
 describe('a study that is not flagged', () => {
+  beforeEach(openTab);
+  afterEach(closeTab);
+
   it('shows its slices without a mask, and does not call it clear', async () => {
     const detail = await study(one('not_flagged'));
     await openStudy(context, page, detail.study_instance_uid);
@@ -324,6 +354,9 @@ describe('a study that is not flagged', () => {
 });
 
 describe('trouble', () => {
+  beforeEach(openTab);
+  afterEach(closeTab);
+
   it('is shown as the sentence that the server said', async () => {
     const problem = { title: 'Internal error', detail: 'Something broke', status: 500, request_id: 'r-9' };
     await context.route('**/api/worklist*', (route) =>
