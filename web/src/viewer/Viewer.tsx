@@ -135,7 +135,6 @@ export function Viewer(props: { study: string; name: string; session: Session })
           class="viewport"
           role="application"
           aria-label={messages.viewer.label}
-          // biome-ignore lint/a11y/noNoninteractiveTabindex: an application takes the focus, so that its keys are announced.
           tabIndex={0}
           data-shown={session.shown() ?? ''}
           data-uid={slice()?.sopInstanceUid ?? ''}
