@@ -194,10 +194,7 @@ pub fn frames(part10: &[u8], wanted: &[u32]) -> Result<Vec<Vec<u8>>, TranscodeEr
 ///
 /// # Errors
 /// When the value is no plain binary value: a sequence, or compressed pixels.
-pub fn value_at(
-    part10: &[u8],
-    path: &[(Tag, Option<usize>)],
-) -> Result<Option<Vec<u8>>, TranscodeError> {
+pub fn value_at(part10: &[u8], path: &[(Tag, Option<usize>)]) -> Result<Option<Vec<u8>>, TranscodeError> {
     let object = open(part10)?;
     let mut dataset: &dicom_object::InMemDicomObject = &object;
     for &(tag, item) in path {

@@ -174,7 +174,7 @@ impl PlainConvUNet {
         })
     }
 
-    /// Logits of a batch.
+    /// Logits of a batch, on the layout that is fastest on the tensor's device.
     ///
     /// # Shape
     /// `[N, C, H, W]` → `[N, classes, H, W]`; H and W are multiples of 2^(stages − 1).
@@ -182,6 +182,20 @@ impl PlainConvUNet {
     /// # Errors
     /// Says which shape was found and which is wanted.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.check(x)?;
+        self.run(layout::enter(x)?)
+    }
+
+    /// The same on candle's own operators: what [`Self::forward`] is held to.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_plain(&self, x: &Tensor) -> Result<Tensor> {
+        self.check(x)?;
+        self.run(x.clone())
+    }
+
+    fn check(&self, x: &Tensor) -> Result<()> {
         let (_, c, h, w) = x.dims4()?;
         if c != self.input_channels || h % self.divisor != 0 || w % self.divisor != 0 {
             let (want, step) = (self.input_channels, self.divisor);
@@ -190,7 +204,10 @@ impl PlainConvUNet {
             ))
             .bt());
         }
-        let mut x = layout::enter(x)?;
+        Ok(())
+    }
+
+    fn run(&self, mut x: Tensor) -> Result<Tensor> {
         let mut skips = Vec::with_capacity(self.encoder.len());
         for stage in &self.encoder {
             for unit in stage {
@@ -210,5 +227,40 @@ impl PlainConvUNet {
             }
         }
         layout::leave(&self.head.forward(&x)?, self.num_classes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn both_layouts_give_the_same_logits() {
+        let plan = Architecture {
+            input_channels: 1,
+            n_stages: 3,
+            features_per_stage: vec![16, 32, 48],
+            kernel_sizes: vec![vec![3, 3]; 3],
+            strides: vec![vec![1, 1], vec![2, 2], vec![2, 2]],
+            n_conv_per_stage: vec![2; 3],
+            n_conv_per_stage_decoder: vec![1, 2],
+            num_classes: 2,
+        };
+        let network = PlainConvUNet::new(&plan, &mut Parameters::trainable(3, &Device::Cpu)).unwrap();
+        let x = Tensor::randn(0f32, 1.0, (2, 1, 24, 36), &Device::Cpu).unwrap();
+        let difference = (network.forward(&x).unwrap() - network.forward_plain(&x).unwrap()).unwrap();
+        let worst = difference
+            .abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max(0)
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap();
+        assert!(worst < 1e-4, "{worst}");
+        let odd = Tensor::zeros((1, 1, 24, 37), candle_core::DType::F32, &Device::Cpu).unwrap();
+        assert!(network.forward(&odd).unwrap_err().to_string().contains("24×37"));
     }
 }
