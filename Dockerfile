@@ -1,6 +1,6 @@
 # ictus in a container, for CPUs:   docker build --tag ictus .
 # The same for an NVIDIA GPU:       docker build --tag ictus:cuda --target cuda .
-# It holds no Postgres: DATABASE_URL says where one is, see docker-compose.yml.
+# The shipped models and the page are in the binary. There is no Postgres in it: DATABASE_URL says where one is, see docker-compose.yml.
 
 FROM node:22-bookworm-slim AS web
 WORKDIR /ictus/web
@@ -37,8 +37,6 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 FROM nvidia/cuda:12.6.3-runtime-ubuntu24.04 AS cuda
 RUN install --directory --owner=10001 --group=10001 /data
 COPY --from=build-cuda /out/ictus /usr/local/bin/ictus
-COPY models /usr/share/ictus/models
-ENV ICTUS_MODELS=/usr/share/ictus/models
 USER 10001:10001
 WORKDIR /data
 VOLUME /data
@@ -52,8 +50,6 @@ CMD ["serve", "--listen", "0.0.0.0:8080", "--data", "/data", "--key-file", "/run
 FROM debian:bookworm-slim AS cpu
 RUN install --directory --owner=10001 --group=10001 /data
 COPY --from=build /out/ictus /usr/local/bin/ictus
-COPY models /usr/share/ictus/models
-ENV ICTUS_MODELS=/usr/share/ictus/models
 USER 10001:10001
 WORKDIR /data
 VOLUME /data

@@ -18,9 +18,9 @@ use std::{
 pub(crate) struct Args {
     #[command(flatten)]
     database: DatabaseArgs,
-    /// Folder of the models.
-    #[arg(long, env = "ICTUS_MODELS", default_value = "models", value_name = "DIR")]
-    models: PathBuf,
+    /// Folder of further models; the shipped ones are in the binary.
+    #[arg(long, env = "ICTUS_MODELS", value_name = "DIR")]
+    models_dir: Option<PathBuf>,
 }
 
 /// What came of one check.
@@ -68,7 +68,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         processor(),
         memory(),
         device(),
-        models(&args.models),
+        models(args.models_dir.as_deref()),
+        page(),
     ];
     write!(io::stdout(), "{}", table(&checks))?;
     let bad = checks.iter().any(|check| check.state == State::Bad);
@@ -187,49 +188,35 @@ fn device() -> Check {
     Check::new("device", State::Good, text)
 }
 
-/// Folders with a plan and weights; whether they reproduce their golden patch is for `ictus model check`.
-fn models(dir: &Path) -> Check {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let (mut whole, mut torn) = (Vec::new(), Vec::new());
-    for folder in entries
-        .map(|entry| entry.path())
-        .filter(|path| path.join("plan.json").is_file())
-    {
-        let name = folder
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let has = |file: &str| folder.join(file).is_file();
-        let list = if has("weights.safetensors") && has("golden.safetensors") {
-            &mut whole
-        } else {
-            &mut torn
-        };
-        list.push(name);
-    }
-    whole.sort();
-    torn.sort();
-    if !torn.is_empty() {
-        let text = format!(
-            "in {}, {} lacks weights or golden.safetensors",
-            dir.display(),
-            torn.join(", ")
-        );
-        return Check::new("models", State::Bad, text);
-    }
-    if whole.is_empty() {
-        return Check::new(
+/// Plans and weights that can be read; whether they reproduce their golden patch is for `ictus model check`.
+fn models(folder: Option<&Path>) -> Check {
+    match super::models::bundles(folder) {
+        Err(error) => Check::new("models", State::Bad, format!("{error:#}")),
+        Ok(bundles) if bundles.is_empty() => Check::new(
             "models",
             State::Fair,
-            format!("none in {}: nothing can be analysed", dir.display()),
-        );
+            "none: nothing can be analysed; --models-dir adds a folder of them",
+        ),
+        Ok(bundles) => {
+            let names = bundles
+                .iter()
+                .map(|bundle| format!("{} {}", bundle.plan.id, bundle.plan.version));
+            Check::new("models", State::Good, names.collect::<Vec<_>>().join(", "))
+        }
     }
-    Check::new(
-        "models",
-        State::Good,
-        format!("{} in {}", whole.join(", "), dir.display()),
-    )
+}
+
+/// What a browser gets.
+fn page() -> Check {
+    if ictus::http::has_page() {
+        Check::new("page", State::Good, "in this build")
+    } else {
+        Check::new(
+            "page",
+            State::Fair,
+            "not in this build: run `make web` and build again",
+        )
+    }
 }
 
 /// An error with its causes.
@@ -266,20 +253,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_without_weights_is_bad_and_none_at_all_is_only_less() {
+    fn a_folder_of_models_that_cannot_be_read_is_bad() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(models(dir.path()).state, State::Fair);
+        assert_eq!(models(Some(&dir.path().join("nowhere"))).state, State::Bad);
         fs::create_dir(dir.path().join("bleed")).unwrap();
         fs::write(dir.path().join("bleed/plan.json"), "{}").unwrap();
-        let torn = models(dir.path());
-        assert!(
-            torn.state == State::Bad && torn.text.contains("bleed"),
-            "{torn:?}"
-        );
-        for file in ["weights.safetensors", "golden.safetensors"] {
-            fs::write(dir.path().join("bleed").join(file), "").unwrap();
-        }
-        assert_eq!(models(dir.path()).state, State::Good);
+        assert_eq!(models(Some(dir.path())).state, State::Bad);
     }
 
     #[test]

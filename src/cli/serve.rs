@@ -162,8 +162,7 @@ pub(crate) async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     announce(listener.local_addr()?)?;
     let router = ictus::http::router(app, settings.access);
-    let server = axum::serve(listener, router).with_graceful_shutdown(has_stopped(stopped));
-    let serving = tokio::spawn(server.into_future());
+    let serving = tokio::spawn(ictus::http::run(listener, router, has_stopped(stopped)));
 
     stop.await;
     tracing::info!("stopping: requests under way are finished");

@@ -23,6 +23,12 @@ const INDEX: &str = "index.html";
 const NOT_BUILT: &str = "This build of ictus has no page. Run `make web`, build again, and reload. \
                          The API is described at /api/docs.\n";
 
+/// Whether this build holds the page.
+#[must_use]
+pub fn has_page() -> bool {
+    Page::get(INDEX).is_some()
+}
+
 /// Answers whatever no route takes.
 pub(super) async fn serve(method: Method, uri: Uri) -> Response {
     if !matches!(method, Method::GET | Method::HEAD) {

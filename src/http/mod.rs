@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod openapi;
 mod router;
 
+pub use assets::has_page;
 pub use router::{document, router};
 
 use crate::{
@@ -27,6 +28,18 @@ use crate::{
 };
 use std::sync::Arc;
 use tokio::sync::watch;
+
+/// Answers requests on `listener` until `stop`, then finishes those under way.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn run(
+    listener: tokio::net::TcpListener,
+    router: axum::Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
 
 /// How much a client may send at once.
 #[derive(Debug, Clone, Copy)]
