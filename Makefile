@@ -51,7 +51,8 @@ test-rust: setup web/dist/index.html ## Run all Rust tests on a Postgres cluster
 	.ci/with-postgres cargo test --locked
 
 .PHONY: test-e2e
-test-e2e: setup build ## Drive the built binary through a real browser
+test-e2e: setup web/dist/index.html ## Drive the built binary through a real browser
+	cargo test --locked --no-run
 	.venv/bin/python .ci/e2e
 
 .PHONY: bench
