@@ -27,6 +27,7 @@ enum Command {
     Evaluate(cli::evaluate::Args),
     Model(cli::models::Args),
     Key(cli::key::Args),
+    Audit(cli::audit::Args),
     Migrate(cli::migrate::Args),
     Doctor(cli::doctor::Args),
 }
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
             Command::Evaluate(args) => cli::evaluate::run(args),
             Command::Model(args) => cli::models::run(args),
             Command::Key(args) => cli::key::run(args),
+            Command::Audit(args) => cli::audit::run(args),
             Command::Migrate(args) => cli::migrate::run(args),
             Command::Doctor(args) => cli::doctor::run(args),
         });

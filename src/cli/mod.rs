@@ -2,6 +2,7 @@
 
 pub(crate) mod analyser;
 pub(crate) mod analyze;
+pub(crate) mod audit;
 pub(crate) mod database;
 pub(crate) mod demo;
 pub(crate) mod doctor;
