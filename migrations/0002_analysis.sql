@@ -73,5 +73,40 @@ CREATE TABLE analysis_instance (
 CREATE INDEX analysis_instance_instance ON analysis_instance (instance_id);
 COMMENT ON TABLE analysis_instance IS 'What an analysis looked at (source) and what it made.';
 
+-- The queue's tables belong to ictus_owner alone (they have row level security and no policy); this is the one way in.
+CREATE FUNCTION enqueue_analysis(
+    row_of_study bigint,
+    delay_seconds double precision,
+    most_attempts integer,
+    first_priority integer,
+    revision_priority integer
+) RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    uid text;
+BEGIN
+    UPDATE public.study SET queued_at = clock_timestamp() WHERE id = row_of_study
+    RETURNING study_instance_uid INTO STRICT uid;
+    PERFORM graphile_worker.add_job(
+        'analyse',
+        payload := json_build_object('study_instance_uid', uid),
+        queue_name := 'study:' || uid,
+        run_at := clock_timestamp() + make_interval(secs => delay_seconds),
+        max_attempts := most_attempts,
+        job_key := 'study:' || uid,
+        priority := CASE
+            WHEN EXISTS (SELECT FROM public.analysis WHERE study_id = row_of_study AND state = 'complete')
+            THEN revision_priority ELSE first_priority
+        END,
+        job_key_mode := 'replace');
+END
+$$;
+COMMENT ON FUNCTION enqueue_analysis IS 'Asks for an analysis of a study, replacing the one that waits; part of the caller''s transaction.';
+REVOKE ALL ON FUNCTION enqueue_analysis FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION enqueue_analysis TO ictus_app;
+
 GRANT SELECT, INSERT, UPDATE ON analysis TO ictus_app;
 GRANT SELECT, INSERT ON finding, analysis_instance TO ictus_app;

@@ -93,7 +93,7 @@ pub async fn sources(tx: &mut Tx, study: &Uid) -> Result<Option<Sources>, DbErro
     let instances = sqlx::query_as(
         "SELECT instance.id AS instance_id, series_instance_uid, digest, archive_key, conflict \
          FROM instance JOIN series ON series.id = series_id \
-         WHERE study_id = $1 AND origin = 'received' AND instance.state = 'current' ORDER BY instance.id",
+         WHERE series.study_id = $1 AND origin = 'received' AND instance.state = 'current' ORDER BY instance.id",
     )
     .bind(study_id)
     .fetch_all(&mut **tx)

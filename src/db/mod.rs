@@ -85,9 +85,7 @@ impl Db {
     async fn migrate_locked(&self, connection: &mut PgConnection) -> Result<(), DbError> {
         sqlx::raw_sql(GRANT_OWNER).execute(&mut *connection).await?;
         sqlx::migrate!("./migrations").run(&mut *connection).await?;
-        queue::migrate(&self.owner).await?;
-        sqlx::raw_sql(GRANT_QUEUE).execute(&mut *connection).await?;
-        Ok(())
+        queue::migrate(&self.owner).await
     }
 
     /// Whether a statement comes back: what `/health/ready` asks.
@@ -193,11 +191,4 @@ BEGIN
     END IF;
 END $$;
 SET ROLE ictus_owner;
-";
-
-/// What `ictus_app` needs to put a job into the queue inside its own transaction.
-const GRANT_QUEUE: &str = "
-GRANT USAGE ON SCHEMA graphile_worker TO ictus_app;
-GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA graphile_worker TO ictus_app;
-GRANT USAGE ON ALL SEQUENCES IN SCHEMA graphile_worker TO ictus_app;
 ";

@@ -1,7 +1,8 @@
 //! The queue: "this study has something new" → one job a study, claimed by whichever worker is free.
 //!
 //! A job is put in by the transaction that stores the instances, so neither is there without the other.
-//! Its key is the study: each further instance replaces it and moves its time, and a job that runs already is followed by a new one.
+//! The server's role may only call `enqueue_analysis` (migration 0002) and not touch the queue's tables.
+//! A job's key is the study: each further instance replaces it and moves its time, and a job that runs already is followed by a new one.
 //! Its queue is the study too, so that two workers never analyse one study at once.
 //!
 //! A job may run more than once: its worker can die between commit and acknowledgement.
@@ -114,16 +115,12 @@ impl TaskHandler for Analyse {
 /// # Errors
 /// When a statement fails.
 pub async fn enqueue(tx: &mut Tx, study_id: i64, delay: Duration) -> Result<(), DbError> {
-    sqlx::query(ENQUEUE)
+    sqlx::query("SELECT enqueue_analysis($1, $2, $3, $4, $5)")
         .bind(study_id)
         .bind(delay.as_secs_f64())
         .bind(MAX_ATTEMPTS)
         .bind(PRIORITY_FIRST)
         .bind(PRIORITY_REVISION)
-        .execute(&mut **tx)
-        .await?;
-    sqlx::query("UPDATE study SET queued_at = clock_timestamp() WHERE id = $1")
-        .bind(study_id)
         .execute(&mut **tx)
         .await?;
     Ok(())
@@ -223,17 +220,3 @@ impl Db {
             .map_err(|error| DbError::queue(&error))
     }
 }
-
-const ENQUEUE: &str = "
-SELECT graphile_worker.add_job(
-    'analyse',
-    payload := json_build_object('study_instance_uid', study_instance_uid),
-    queue_name := 'study:' || study_instance_uid,
-    run_at := clock_timestamp() + make_interval(secs => $2),
-    max_attempts := $3,
-    job_key := 'study:' || study_instance_uid,
-    priority := CASE WHEN EXISTS (SELECT FROM analysis WHERE study_id = study.id AND state = 'complete')
-                THEN $5 ELSE $4 END,
-    job_key_mode := 'replace')
-FROM study WHERE id = $1
-";
