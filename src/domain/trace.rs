@@ -209,6 +209,11 @@ mod tests {
             [rows, columns]
         };
         let axes = lens.map(|n| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a small positive number"
+            )]
             let len = (n as f64 / step).ceil() as usize;
             let last = (n - 1) as f64;
             if flipped {

@@ -566,10 +566,10 @@ async fn studies_series_and_instances_are_found_by_what_they_say() {
         patient_name: Some(name.to_owned()),
         ..Filter::default()
     };
-    assert_eq!(studies(name("phantom*")).await, [s.clone()]);
-    assert_eq!(studies(name("Phantom^On?")).await, [s.clone()]);
+    assert_eq!(studies(name("phantom*")).await, std::slice::from_ref(&s));
+    assert_eq!(studies(name("Phantom^On?")).await, std::slice::from_ref(&s));
     assert_eq!(studies(name("%")).await, Vec::<String>::new());
-    assert_eq!(studies(name("Other_%")).await, [t.clone()]);
+    assert_eq!(studies(name("Other_%")).await, std::slice::from_ref(&t));
     let dated = |from: Option<&str>, to: Option<&str>| Filter {
         study_date: Range {
             from: from.map(str::to_owned),

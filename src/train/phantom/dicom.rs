@@ -313,7 +313,7 @@ fn common(
         text(tags::CONTENT_TIME, VR::TM, &time),
         text(tags::ACCESSION_NUMBER, VR::SH, &format!("A{number}")),
         text(tags::MODALITY, VR::CS, "CT"),
-        text(tags::MANUFACTURER, VR::LO, "ictus"),
+        text(tags::MANUFACTURER, VR::LO, "ictus phantom"),
         text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "phantom"),
         text(tags::DEVICE_SERIAL_NUMBER, VR::LO, "0"),
         text(tags::SOFTWARE_VERSIONS, VR::LO, env!("CARGO_PKG_VERSION")),
