@@ -15,7 +15,13 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart, local::LocalFileSystem, path::Path as Name,
 };
 use sha2::{Digest, Sha256};
-use std::{fmt::Write, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    fmt::Write,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use uuid::Uuid;
 
 /// Where kept files live.
@@ -80,6 +86,7 @@ impl From<object_store::Error> for ArchiveError {
 #[derive(Debug, Clone)]
 pub struct Archive {
     store: Arc<dyn ObjectStore>,
+    staging: PathBuf,
 }
 
 /// A file that is on the disk but not kept yet; dropped, it goes away.
@@ -134,6 +141,7 @@ impl Archive {
         let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
         Ok(Self {
             store: Arc::new(store),
+            staging: folder.join(STAGING),
         })
     }
 
@@ -272,21 +280,18 @@ impl Archive {
         Ok(self.store.delete(&name_of(key)?).await?)
     }
 
-    /// Removes what a crash left in the staging area; for the start, before anything is staged. Says how many.
+    /// Removes what a crash left in the staging area at least `min_age` ago. Says how many.
+    ///
+    /// It looks at the folder itself: the store does not list files that were still being written.
     ///
     /// # Errors
-    /// When the store fails.
-    pub async fn sweep_staging(&self) -> Result<usize, ArchiveError> {
-        let names: Vec<Name> = self
-            .store
-            .list(Some(&Name::from(STAGING)))
-            .map_ok(|object| object.location)
-            .try_collect()
-            .await?;
-        for name in &names {
-            self.store.delete(name).await?;
-        }
-        Ok(names.len())
+    /// When the folder cannot be read or a file not removed.
+    pub async fn sweep_staging(&self, min_age: Duration) -> Result<usize, ArchiveError> {
+        let staging = self.staging.clone();
+        tokio::task::spawn_blocking(move || remove_old(&staging, min_age))
+            .await
+            .map_err(|error| ArchiveError::Store(redact(&error)))?
+            .map_err(|error| ArchiveError::Store(redact(&error)))
     }
 
     async fn get(&self, key: &str) -> Result<object_store::GetResult, ArchiveError> {
@@ -295,6 +300,28 @@ impl Archive {
             other => Ok(other?),
         }
     }
+}
+
+fn remove_old(folder: &Path, min_age: Duration) -> io::Result<usize> {
+    let entries = match std::fs::read_dir(folder) {
+        // Nothing was ever staged.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let (now, mut removed) = (SystemTime::now(), 0);
+    for entry in entries {
+        let entry = entry?;
+        // A file that goes away meanwhile has an owner who lives.
+        let age = entry.metadata().and_then(|file| file.modified()).ok();
+        if age
+            .and_then(|at| now.duration_since(at).ok())
+            .is_some_and(|age| age >= min_age)
+        {
+            std::fs::remove_file(entry.path())?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 /// `sha256/ab/cd/{64 digits}`: two levels keep folders small.

@@ -1,7 +1,11 @@
 //! The models of this build → what the worker analyses with, and what `/api/version` says of it.
 
 use ictus::{
-    analysis::{self, encode::MapFormat, infer::Engine},
+    analysis::{
+        self,
+        encode::{MapFormat, Predecessor},
+        infer::Engine,
+    },
     dicom::instance::Instance,
     domain::{device::DeviceChoice, network::Control},
     http::api::version::{ModelVersion, Version},
@@ -58,7 +62,10 @@ impl Analyser for Stages {
             analysis_key: request.analysis_key,
             created_at: request.created_at,
             map_format: MapFormat::default(),
-            predecessor: None,
+            predecessor: request.previous_report.as_ref().map(|report| Predecessor {
+                series_instance_uid: report.series_instance_uid.clone(),
+                sop_instance_uid: report.sop_instance_uid.clone(),
+            }),
         };
         let done = analysis::run(instances, &self.0, &request, control).map_err(|error| Failure {
             class: error.class(),

@@ -313,6 +313,18 @@ pub async fn complete(
     })
 }
 
+/// The report (SR) of the analysis that a run replaces when it completes: SeriesInstanceUID and SOPInstanceUID.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn previous_report(tx: &mut Tx, running: &Running) -> Result<Option<(String, String)>, DbError> {
+    Ok(sqlx::query_as(PREVIOUS_REPORT)
+        .bind(running.study_id)
+        .bind(running.id)
+        .fetch_optional(&mut **tx)
+        .await?)
+}
+
 /// Older complete analyses are superseded by this one, or this one by a newer that was faster.
 async fn supersede(tx: &mut Tx, running: &Running) -> Result<Vec<Uuid>, DbError> {
     sqlx::query(
@@ -517,6 +529,16 @@ UPDATE analysis SET state = 'complete', finished_at = clock_timestamp(), answer 
        volume_ml = $5, finding_count = $6, report = $7, stages_ms = $8, progress_done = progress_total,
        duration_ms = greatest(0, extract(epoch FROM clock_timestamp() - started_at) * 1000)::bigint
 WHERE id = $1
+";
+
+const PREVIOUS_REPORT: &str = "
+SELECT series_instance_uid, sop_instance_uid
+FROM (SELECT id FROM analysis WHERE study_id = $1 AND state = 'complete' AND id <> $2
+      ORDER BY created_at DESC, revision DESC LIMIT 1) previous
+JOIN analysis_instance ON analysis_id = previous.id AND role = 'sr'
+JOIN instance ON instance.id = instance_id
+JOIN series ON series.id = instance.series_id
+ORDER BY instance.id LIMIT 1
 ";
 
 /// What was told and answered before this analysis.

@@ -33,6 +33,9 @@ use std::time::Duration;
 /// Largest Part 10 file that is taken: a multi-frame CT of 2000 slices of 512² needs 1 GiB.
 pub const MAX_OBJECT_BYTES: u64 = 1 << 30;
 
+/// A staged file that is older was left by a crash: parts of a request are written and stored within minutes.
+const STAGED_FOR: Duration = Duration::from_secs(60 * 60);
+
 /// Why a request could not be stored at all.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -148,19 +151,21 @@ impl Receiver {
         Ok(true)
     }
 
-    /// Removes what a crash left in the staging area; for the start, before the first request.
+    /// Removes what a crash left in the staging area; other processes may be staging meanwhile. Says how many.
     ///
     /// # Errors
     /// When the archive fails.
     pub async fn sweep_staging(&self) -> Result<usize, ReceiveError> {
-        Ok(self.archive.sweep_staging().await?)
+        Ok(self.archive.sweep_staging(STAGED_FOR).await?)
     }
 
-    /// Removes archived files older than a day that nothing refers to, and audits it. Says how many.
+    /// Removes archived files older than a day that nothing refers to, and audits it; staged leftovers, too.
+    /// Says how many archived files.
     ///
     /// # Errors
     /// When the archive or the database fails.
     pub async fn sweep_unreferenced(&self) -> Result<usize, ReceiveError> {
+        self.sweep_staging().await?;
         sweep::unreferenced(self, sweep::MIN_AGE).await
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     dicom::instance::Instance,
-    domain::{failure::FailureClass, finding::Report, network::Control},
+    domain::{failure::FailureClass, finding::Report, network::Control, uid::Uid},
 };
 use dicom_object::DefaultDicomObject;
 use time::OffsetDateTime;
@@ -28,12 +28,23 @@ pub trait Analyser: Send + Sync + 'static {
 }
 
 /// What makes the results reproducible.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Request {
     /// Identity of the analysis.
     pub analysis_key: [u8; 32],
     /// Every date in the results.
     pub created_at: OffsetDateTime,
+    /// The report of the revision that this one will replace.
+    pub previous_report: Option<PreviousReport>,
+}
+
+/// Where the report of an earlier revision is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreviousReport {
+    /// Its series.
+    pub series_instance_uid: Uid,
+    /// Itself.
+    pub sop_instance_uid: Uid,
 }
 
 /// What an analysis hands back.

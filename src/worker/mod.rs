@@ -10,7 +10,7 @@ pub mod analyser;
 mod progress;
 mod results;
 
-pub use analyser::{Analyser, Failure, Output, Request};
+pub use analyser::{Analyser, Failure, Output, PreviousReport, Request};
 
 use crate::{
     archive::{Archive, ArchiveError},
@@ -146,12 +146,16 @@ impl Worker {
         let Begun::Run(running) = analysis::begin(&mut tx, &sources, &identity).await? else {
             return Ok(());
         };
+        let previous_report = analysis::previous_report(&mut tx, &running)
+            .await?
+            .and_then(report_of);
         db::commit(tx).await?;
         let run = Run {
             worker: self,
             study: &study,
             running: &running,
             identity: identity.identity,
+            previous_report,
         };
         match run.to_end(&sources).await {
             Ok(()) => Ok(()),
@@ -195,6 +199,7 @@ impl Worker {
                 study: &study,
                 running: &running,
                 identity: [0; 32],
+                previous_report: None,
             };
             let text = format!(
                 "the worker ended {} times while it ran this analysis",
@@ -204,6 +209,13 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+fn report_of((series, sop): (String, String)) -> Option<PreviousReport> {
+    Some(PreviousReport {
+        series_instance_uid: Uid::parse(&series).ok()?,
+        sop_instance_uid: Uid::parse(&sop).ok()?,
+    })
 }
 
 /// What may be analysed: quarantined series are not.
@@ -233,6 +245,7 @@ struct Run<'a> {
     study: &'a Uid,
     running: &'a Running,
     identity: [u8; 32],
+    previous_report: Option<PreviousReport>,
 }
 
 impl Run<'_> {
@@ -259,6 +272,7 @@ impl Run<'_> {
         let request = Request {
             analysis_key: self.identity,
             created_at: self.running.created_at,
+            previous_report: self.previous_report.clone(),
         };
         let analysed = tokio::task::spawn_blocking(move || {
             let instances = files

@@ -3,6 +3,7 @@
 use crate::support::{SENDER, Slice, World, uid};
 use dicom_core::{DataElement, VR};
 use dicom_dictionary_std::tags;
+use dicom_object::DefaultDicomObject;
 use ictus::{
     audit,
     db::{
@@ -39,9 +40,10 @@ const FAST: Timing = Timing {
 
 type Answering = dyn Fn(usize, &[Instance], &dyn Control) -> Result<Report, Failure> + Send + Sync;
 
-/// A stand-in for the stages: answers by its number of calls, and makes one SEG.
+/// A stand-in for the stages: answers by its number of calls, and makes a SEG and an SR.
 struct Fake {
     calls: AtomicUsize,
+    previous: Mutex<Vec<Option<String>>>,
     answer: Box<Answering>,
 }
 
@@ -51,6 +53,7 @@ impl Fake {
     ) -> Arc<Self> {
         Arc::new(Self {
             calls: AtomicUsize::new(0),
+            previous: Mutex::default(),
             answer: Box::new(answer),
         })
     }
@@ -77,24 +80,43 @@ impl Analyser for Fake {
     ) -> Result<Output, Failure> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
         let report = (self.answer)(call, instances, control)?;
-        let mut object = instances[0].object.clone();
-        let derived = |part: &str| Uid::derive(&[&request.analysis_key, part.as_bytes()]);
-        for (tag, uid) in [
-            (tags::SOP_CLASS_UID, "1.2.840.10008.5.1.4.1.1.66.4"),
-            (tags::SOP_INSTANCE_UID, derived("seg").as_str()),
-            (tags::SERIES_INSTANCE_UID, derived("series").as_str()),
-        ] {
-            object.put(DataElement::new(tag, VR::UI, uid));
-        }
-        object.meta_mut().media_storage_sop_class_uid = "1.2.840.10008.5.1.4.1.1.66.4".to_owned();
-        object.meta_mut().media_storage_sop_instance_uid = derived("seg").to_string();
-        object.meta_mut().update_information_group_length();
-        object.remove_element(tags::PIXEL_DATA);
+        let previous = request.previous_report.as_ref();
+        self.previous
+            .lock()
+            .unwrap()
+            .push(previous.map(|report| report.sop_instance_uid.to_string()));
+        let objects = [
+            ("seg", "1.2.840.10008.5.1.4.1.1.66.4"),
+            ("sr", "1.2.840.10008.5.1.4.1.1.88.34"),
+        ];
         Ok(Output {
             report,
-            objects: vec![object],
+            objects: objects
+                .map(|(part, class)| result(&instances[0], request, part, class))
+                .to_vec(),
         })
     }
+}
+
+/// Something to store: the header of a source under new UIDs.
+fn result(source: &Instance, request: &Request, part: &str, class: &str) -> DefaultDicomObject {
+    let derived = |part: &str| Uid::derive(&[&request.analysis_key, part.as_bytes()]);
+    let mut object = source.object.clone();
+    for (tag, uid) in [
+        (tags::SOP_CLASS_UID, class),
+        (tags::SOP_INSTANCE_UID, derived(part).as_str()),
+        (
+            tags::SERIES_INSTANCE_UID,
+            derived(&format!("series of {part}")).as_str(),
+        ),
+    ] {
+        object.put(DataElement::new(tag, VR::UI, uid));
+    }
+    object.remove_element(tags::PIXEL_DATA);
+    object.meta_mut().media_storage_sop_class_uid = class.to_owned();
+    object.meta_mut().media_storage_sop_instance_uid = derived(part).to_string();
+    object.meta_mut().update_information_group_length();
+    object
 }
 
 /// A report with one finding of this volume, or with none.
@@ -281,7 +303,7 @@ async fn a_whole_head_is_analysed_and_its_results_are_stored_once() {
             .iter()
             .map(|series| series.origin.as_str())
             .collect::<Vec<_>>(),
-        ["received", "result"]
+        ["received", "result", "result"]
     );
 
     // Told again, nothing is to be done.
@@ -308,9 +330,9 @@ async fn late_slices_revise_the_case_which_alerts_again_only_when_it_is_worse() 
     let world = World::new().await;
     let volumes = [Some(10.0), Some(11.0), Some(14.0), None, Some(2.0)];
     let fake = Fake::new(move |call, _, _| Ok(report(volumes[call - 1])));
-    let worker = Running::start(&world, fake).await;
+    let worker = Running::start(&world, fake.clone()).await;
     world.send(Slice::head("s", "a")).await;
-    until_revision(&world, "s", 1).await;
+    let mut reports = vec![until_revision(&world, "s", 1).await.analysis.unwrap().sr];
     for revision in 2..=5 {
         world
             .send(vec![
@@ -319,6 +341,7 @@ async fn late_slices_revise_the_case_which_alerts_again_only_when_it_is_worse() 
             .await;
         world.receiver.complete(&uid("late"), SENDER).await.unwrap();
         let detail = until_revision(&world, "s", revision).await;
+        reports.push(detail.analysis.unwrap().sr);
         assert_eq!(detail.revisions.len(), usize::try_from(revision).unwrap());
         assert!(
             !detail.revisions[0].superseded && detail.revisions[1..].iter().all(|older| older.superseded)
@@ -326,6 +349,13 @@ async fn late_slices_revise_the_case_which_alerts_again_only_when_it_is_worse() 
     }
     worker.stop().await;
     assert_eq!(alerts(&world).await, ["first", "grown", "reappeared"]);
+    // Each report can name the one that it replaces.
+    let previous = fake.previous.lock().unwrap().clone();
+    let replaced = reports
+        .into_iter()
+        .map(|report| Some(report.unwrap().sop_instance_uid));
+    assert_eq!(previous[0], None);
+    assert_eq!(previous[1..], replaced.take(4).collect::<Vec<_>>());
     assert_eq!(
         world
             .count("SELECT count(*) FROM analysis WHERE superseded_at IS NULL")

@@ -432,23 +432,34 @@ async fn two_senders_of_the_same_study_at_once_store_everything_once() {
     );
 }
 
+/// As if it had been written 25 hours ago.
+fn make_old(path: &Path) {
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(25 * 3600);
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(long_ago).unwrap();
+}
+
 #[tokio::test]
-async fn the_staging_area_is_empty_after_a_request_and_swept_after_a_crash() {
+async fn what_a_crash_left_staged_is_swept_and_what_is_being_staged_is_not() {
     let world = World::new().await;
-    let staged = world.stage(Slice::new("s", "a", 1).bytes()).await;
-    std::mem::forget(staged);
-    assert!(
-        files(world.folder.path())
-            .iter()
-            .any(|name| name.starts_with("staging/"))
-    );
+    let left = world.stage(Slice::new("s", "a", 1).bytes()).await;
+    std::mem::forget(left);
+    let staging = world.folder.path().join("staging");
+    // Half of an upload: the store writes it under a name that it does not list.
+    std::fs::write(staging.join("half#1"), b"half").unwrap();
+    for name in files(&staging) {
+        make_old(&staging.join(name));
+    }
+    let under_way = world.stage(Slice::new("s", "a", 2).bytes()).await;
     let again = Receiver::new(
         world.db.clone(),
         Archive::open(world.folder.path()).unwrap(),
         NEVER,
     );
-    assert_eq!(again.sweep_staging().await.unwrap(), 1);
-    assert_eq!(files(world.folder.path()).len(), 0);
+    assert_eq!(again.sweep_staging().await.unwrap(), 2);
+    assert_eq!(files(&staging).len(), 1);
+    let outcome = world.receiver.store(vec![under_way], None, SENDER).await.unwrap();
+    assert_eq!(outcome.stored.len(), 1);
 }
 
 #[tokio::test]
@@ -507,16 +518,11 @@ async fn only_old_files_that_nothing_refers_to_are_swept_and_the_trail_says_so()
         0,
         "it is not a day old"
     );
-    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(25 * 3600);
     for name in files(world.folder.path())
         .iter()
         .filter(|name| name.starts_with("sha256"))
     {
-        let file = std::fs::File::options()
-            .write(true)
-            .open(world.folder.path().join(name))
-            .unwrap();
-        file.set_modified(long_ago).unwrap();
+        make_old(&world.folder.path().join(name));
     }
     assert_eq!(world.receiver.sweep_unreferenced().await.unwrap(), 1);
     assert_eq!(kept(&world), 1);
