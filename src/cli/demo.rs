@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// Seed of the synthetic study.
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, default_value_t = 3)]
     seed: u64,
     /// End after printing instead of serving on.
     #[arg(long)]

@@ -148,7 +148,7 @@ pub(crate) async fn serve(
         let worker = Worker::new(db.clone(), archive.clone(), events.clone(), analyser);
         tokio::spawn(worker.run(Timing::default(), has_stopped(stopped.clone())))
     });
-    let sweeper = tokio::spawn(sweep(receiver.clone()));
+    let sweeper = tokio::spawn(sweep(db.clone(), receiver.clone()));
     let app = App {
         db: db.clone(),
         archive,
@@ -201,10 +201,13 @@ pub(crate) async fn has_stopped(mut stopped: watch::Receiver<bool>) {
 }
 
 /// Removes files that nothing refers to, from time to time.
-async fn sweep(receiver: Receiver) {
+async fn sweep(db: Db, receiver: Receiver) {
     let mut interval = tokio::time::interval(SWEEP_EVERY);
     loop {
         interval.tick().await;
+        if let Err(error) = db.sweep_queues().await {
+            tracing::warn!(%error, "clearing empty queues failed; it is tried again in an hour");
+        }
         if let Err(error) = receiver.sweep_unreferenced().await {
             tracing::warn!(%error, "looking for unreferenced files failed; it is tried again in an hour");
         }
