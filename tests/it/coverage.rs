@@ -21,7 +21,10 @@ fn routes(slice: &Slice) -> Vec<(Method, String, Value)> {
             .replace("{instance}", slice.sop.as_str())
             .replace("{frames}", "1")
             .replace("{path}", "7FE00010");
-        assert!(!filled.contains('{'), "{path} has a parameter that this test does not know");
+        assert!(
+            !filled.contains('{'),
+            "{path} has a parameter that this test does not know"
+        );
         for (method, operation) in operations.as_object().unwrap() {
             let method = method.to_uppercase().parse().unwrap();
             routes.push((method, filled.clone(), operation.clone()));
@@ -45,13 +48,18 @@ fn is_impersonal(path: &str) -> bool {
 async fn every_route_but_health_refuses_a_request_without_a_key() {
     let server = Server::with_keys().await;
     for (method, path, operation) in routes(&Slice::new("s", "a", 1)) {
-        let answer = server.send(request(method.clone(), &path, &[], Body::empty())).await;
+        let answer = server
+            .send(request(method.clone(), &path, &[], Body::empty()))
+            .await;
         if is_open(&path) {
             assert_eq!(answer.status, StatusCode::OK, "{method} {path}");
             continue;
         }
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path}");
-        assert!(operation["responses"].get("401").is_some(), "{method} {path} does not document its refusal");
+        assert!(
+            operation["responses"].get("401").is_some(),
+            "{method} {path} does not document its refusal"
+        );
     }
 }
 
@@ -59,9 +67,24 @@ async fn every_route_but_health_refuses_a_request_without_a_key() {
 async fn every_route_refuses_a_role_that_may_not_use_it() {
     let server = Server::with_keys().await;
     for (method, path, _) in routes(&Slice::new("s", "a", 1)) {
-        let role = if method == Method::GET { "Bearer sender" } else { "Bearer viewer" };
-        let answer = server.send(request(method.clone(), &path, &[("authorization", role)], Body::empty())).await;
-        let wanted = if is_open(&path) { StatusCode::OK } else { StatusCode::FORBIDDEN };
+        let role = if method == Method::GET {
+            "Bearer sender"
+        } else {
+            "Bearer viewer"
+        };
+        let answer = server
+            .send(request(
+                method.clone(),
+                &path,
+                &[("authorization", role)],
+                Body::empty(),
+            ))
+            .await;
+        let wanted = if is_open(&path) {
+            StatusCode::OK
+        } else {
+            StatusCode::FORBIDDEN
+        };
         assert_eq!(answer.status, wanted, "{method} {path}");
     }
 }
@@ -70,9 +93,11 @@ async fn every_route_refuses_a_role_that_may_not_use_it() {
 async fn every_route_documents_only_statuses_that_name_a_problem() {
     for (method, path, operation) in routes(&Slice::new("s", "a", 1)) {
         for (status, response) in operation["responses"].as_object().unwrap() {
-            let is_problem = response["content"]
-                .as_object()
-                .is_some_and(|content| content.values().any(|body| body["schema"]["$ref"] == "#/components/schemas/Problem"));
+            let is_problem = response["content"].as_object().is_some_and(|content| {
+                content
+                    .values()
+                    .any(|body| body["schema"]["$ref"] == "#/components/schemas/Problem")
+            });
             let failed = status.starts_with(['4', '5']) && status != "409";
             assert_eq!(failed, is_problem, "{method} {path} {status}");
         }
@@ -92,7 +117,10 @@ async fn every_read_of_a_study_is_in_the_trail() {
         let answer = server.get(&path, &[]).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text());
         let trail = server.world.db.audit_of_study(&uid("s")).await.unwrap();
-        let reads = trail.iter().filter(|row| row.act == "read" && row.principal == "local").count();
+        let reads = trail
+            .iter()
+            .filter(|row| row.act == "read" && row.principal == "local")
+            .count();
         assert_eq!(reads, 1, "{path}");
     }
 }

@@ -26,7 +26,12 @@ async fn server() -> Server {
 }
 
 fn values<'a>(found: &'a Value, key: &str) -> Vec<&'a Value> {
-    found.as_array().unwrap().iter().map(|dataset| &dataset[key]["Value"][0]).collect()
+    found
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|dataset| &dataset[key]["Value"][0])
+        .collect()
 }
 
 async fn search(server: &Server, path: &str) -> Value {
@@ -42,7 +47,11 @@ async fn returns_the_required_attributes_of_each_level() {
     let study = uid("s");
     let studies = search(&server, &format!("studies?StudyInstanceUID={study}")).await;
     insta::assert_json_snapshot!("qido_study", studies);
-    let series = search(&server, &format!("studies/{study}/series?SeriesInstanceUID={}", uid("a"))).await;
+    let series = search(
+        &server,
+        &format!("studies/{study}/series?SeriesInstanceUID={}", uid("a")),
+    )
+    .await;
     insta::assert_json_snapshot!("qido_series", series);
     let path = format!("studies/{study}/series/{}/instances?InstanceNumber=2", uid("a"));
     insta::assert_json_snapshot!("qido_instance", search(&server, &path).await);
@@ -60,10 +69,17 @@ async fn searches_below_a_study_and_over_all() {
         (format!("studies/{study}/instances"), 3),
         (format!("studies/{study}/series/{}/instances", uid("a")), 2),
     ] {
-        assert_eq!(search(&server, &path).await.as_array().unwrap().len(), count, "{path}");
+        assert_eq!(
+            search(&server, &path).await.as_array().unwrap().len(),
+            count,
+            "{path}"
+        );
     }
     let all = search(&server, "instances").await;
-    assert!(values(&all, "00100020").iter().all(|id| id.is_string()), "a relational answer names the patient");
+    assert!(
+        values(&all, "00100020").iter().all(|id| id.is_string()),
+        "a relational answer names the patient"
+    );
 }
 
 #[tokio::test]
@@ -122,20 +138,32 @@ async fn includes_fields_on_request_and_only_those_of_the_level() {
     let server = server().await;
     let plain = search(&server, &format!("studies/{}/series", uid("s"))).await;
     assert!(plain[0].get("00200052").is_none());
-    let more = search(&server, &format!("studies/{}/series?includefield=FrameOfReferenceUID", uid("s"))).await;
+    let more = search(
+        &server,
+        &format!("studies/{}/series?includefield=FrameOfReferenceUID", uid("s")),
+    )
+    .await;
     assert!(more[0]["00200052"]["Value"][0].is_string());
     let study = search(&server, "studies?includefield=all").await;
     assert!(study[0].get("00200052").is_none() && study[0].get("7FE00010").is_none());
     let instance = search(&server, "instances?includefield=all&limit=1").await;
-    assert!(instance[0]["7FE00010"]["BulkDataURI"].as_str().unwrap().starts_with("http://localhost/dicom-web/"));
+    assert!(
+        instance[0]["7FE00010"]["BulkDataURI"]
+            .as_str()
+            .unwrap()
+            .starts_with("http://localhost/dicom-web/")
+    );
 }
 
 #[tokio::test]
 async fn says_that_it_does_not_match_fuzzily() {
     let server = server().await;
-    let answer = server.get("/dicom-web/studies?fuzzymatching=true&PatientName=Phantom*", &[]).await;
+    let answer = server
+        .get("/dicom-web/studies?fuzzymatching=true&PatientName=Phantom*", &[])
+        .await;
     assert_eq!(answer.status, StatusCode::OK);
-    let text = "299 ictus: The fuzzymatching parameter is not supported. Only literal matching has been performed.";
+    let text =
+        "299 ictus: The fuzzymatching parameter is not supported. Only literal matching has been performed.";
     assert_eq!(answer.header("warning"), text);
     let answer = server.get("/dicom-web/studies?fuzzymatching=false", &[]).await;
     assert_eq!(answer.header("warning"), "");
@@ -145,7 +173,11 @@ async fn says_that_it_does_not_match_fuzzily() {
 async fn answers_what_a_viewer_asks_word_for_word() {
     let server = server().await;
     let fields = "includefield=00081030,00080060,00080090,00100030";
-    let found = search(&server, &format!("studies?limit=101&offset=0&fuzzymatching=false&{fields}")).await;
+    let found = search(
+        &server,
+        &format!("studies?limit=101&offset=0&fuzzymatching=false&{fields}"),
+    )
+    .await;
     assert_eq!(found.as_array().unwrap().len(), 2);
     let fields = "includefield=00080021,00080031,0008103E,00200011";
     let found = search(&server, &format!("studies/{}/series?{fields}", uid("s"))).await;
@@ -164,10 +196,17 @@ async fn refuses_queries_that_it_cannot_answer_truly() {
         "series?includefield=nonsense",
     ] {
         let answer = server.get(&format!("/dicom-web/{path}"), &[]).await;
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path}: {}", answer.text());
+        assert_eq!(
+            answer.status,
+            StatusCode::BAD_REQUEST,
+            "{path}: {}",
+            answer.text()
+        );
         assert_eq!(answer.header("content-type"), "application/problem+json");
     }
-    let answer = server.get("/dicom-web/studies", &[("accept", "application/dicom+xml")]).await;
+    let answer = server
+        .get("/dicom-web/studies", &[("accept", "application/dicom+xml")])
+        .await;
     assert_eq!(answer.status, StatusCode::NOT_ACCEPTABLE);
 }
 
@@ -176,8 +215,14 @@ async fn audits_every_study_that_a_search_shows() {
     let server = server().await;
     search(&server, "studies").await;
     search(&server, "studies").await;
-    let reads = server.world.count("SELECT count(*) FROM audit WHERE act = 'read'").await;
+    let reads = server
+        .world
+        .count("SELECT count(*) FROM audit WHERE act = 'read'")
+        .await;
     assert_eq!(reads, 1, "one row within ten minutes");
-    let shown = server.world.count("SELECT sum(cardinality(studies)) FROM audit WHERE act = 'read'").await;
+    let shown = server
+        .world
+        .count("SELECT sum(cardinality(studies)) FROM audit WHERE act = 'read'")
+        .await;
     assert_eq!(shown, 2);
 }

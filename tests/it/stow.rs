@@ -25,7 +25,14 @@ fn items<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
 }
 
 async fn post(server: &Server, kind: &str, body: Vec<u8>) -> Answer {
-    server.send(request(Method::POST, "/dicom-web/studies", &[("content-type", kind)], body.into())).await
+    server
+        .send(request(
+            Method::POST,
+            "/dicom-web/studies",
+            &[("content-type", kind)],
+            body.into(),
+        ))
+        .await
 }
 
 async fn instances(server: &Server) -> i64 {
@@ -35,7 +42,9 @@ async fn instances(server: &Server) -> i64 {
 #[tokio::test]
 async fn stores_a_series_and_says_where_it_is() {
     let server = Server::new().await;
-    let answer = server.stow(&[Slice::new("s", "a", 1).bytes(), Slice::new("s", "a", 2).bytes()]).await;
+    let answer = server
+        .stow(&[Slice::new("s", "a", 1).bytes(), Slice::new("s", "a", 2).bytes()])
+        .await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     assert_eq!(answer.header("content-type"), "application/dicom+json");
     insta::assert_json_snapshot!("stow_two_stored", answer.json());
@@ -46,7 +55,10 @@ async fn stores_a_series_and_says_where_it_is() {
 async fn takes_the_same_instance_twice_without_storing_it_twice() {
     let server = Server::new().await;
     for _ in 0..2 {
-        assert_eq!(server.stow(&[Slice::new("s", "a", 1).bytes()]).await.status, StatusCode::OK);
+        assert_eq!(
+            server.stow(&[Slice::new("s", "a", 1).bytes()]).await.status,
+            StatusCode::OK
+        );
     }
     assert_eq!(instances(&server).await, 1);
 }
@@ -74,7 +86,11 @@ async fn stores_the_good_parts_beside_a_part_that_is_not_dicom() {
     assert_eq!(items(&json, STORED).len(), 1);
     assert_eq!(items(&json, OTHER).len(), 1);
     assert!(items(&json, OTHER)[0][REASON]["Value"][0].is_u64());
-    assert!(answer.header("warning").starts_with("299 ictus: "), "{:?}", answer.headers);
+    assert!(
+        answer.header("warning").starts_with("299 ictus: "),
+        "{:?}",
+        answer.headers
+    );
     assert_eq!(instances(&server).await, 1);
 }
 
@@ -90,14 +106,22 @@ async fn answers_409_when_nothing_could_be_stored() {
 #[tokio::test]
 async fn refuses_another_study_than_the_one_of_the_path() {
     let server = Server::new().await;
-    let parts = [Slice::new("s", "a", 1).bytes(), Slice::new("other", "b", 1).bytes()];
+    let parts = [
+        Slice::new("s", "a", 1).bytes(),
+        Slice::new("other", "b", 1).bytes(),
+    ];
     let path = format!("/dicom-web/studies/{}", uid("s"));
     let body = multipart(&parts).into();
-    let answer = server.send(request(Method::POST, &path, &[("content-type", MULTIPART)], body)).await;
+    let answer = server
+        .send(request(Method::POST, &path, &[("content-type", MULTIPART)], body))
+        .await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text());
     let json = answer.json();
     assert_eq!(items(&json, FAILED)[0][REASON]["Value"], json!([43265]));
-    assert_eq!(items(&json, FAILED)[0]["00081155"]["Value"], json!([Slice::new("other", "b", 1).sop.as_str()]));
+    assert_eq!(
+        items(&json, FAILED)[0]["00081155"]["Value"],
+        json!([Slice::new("other", "b", 1).sop.as_str()])
+    );
 }
 
 #[tokio::test]
@@ -108,10 +132,19 @@ async fn keeps_what_came_complete_before_a_body_breaks_off() {
     let answer = post(&server, MULTIPART, body[..cut].to_vec()).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text());
     assert_eq!(items(&answer.json(), STORED).len(), 1);
-    assert!(answer.header("warning").contains("ended inside part 2"), "{}", answer.header("warning"));
+    assert!(
+        answer.header("warning").contains("ended inside part 2"),
+        "{}",
+        answer.header("warning")
+    );
     assert_eq!(instances(&server).await, 1);
 
-    let answer = post(&server, MULTIPART, multipart(&[Slice::new("s", "a", 3).bytes()])[..300].to_vec()).await;
+    let answer = post(
+        &server,
+        MULTIPART,
+        multipart(&[Slice::new("s", "a", 3).bytes()])[..300].to_vec(),
+    )
+    .await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     assert_eq!(answer.header("content-type"), "application/problem+json");
     assert_eq!(instances(&server).await, 1);
@@ -121,9 +154,19 @@ async fn keeps_what_came_complete_before_a_body_breaks_off() {
 async fn keeps_what_came_complete_before_the_connection_breaks() {
     let server = Server::new().await;
     let body = multipart(&[Slice::new("s", "a", 1).bytes(), Slice::new("s", "a", 2).bytes()]);
-    let pieces = [Ok(Bytes::from(body[..body.len() - 200].to_vec())), Err(std::io::Error::other("reset"))];
+    let pieces = [
+        Ok(Bytes::from(body[..body.len() - 200].to_vec())),
+        Err(std::io::Error::other("reset")),
+    ];
     let body = Body::from_stream(futures::stream::iter(pieces));
-    let answer = server.send(request(Method::POST, "/dicom-web/studies", &[("content-type", MULTIPART)], body)).await;
+    let answer = server
+        .send(request(
+            Method::POST,
+            "/dicom-web/studies",
+            &[("content-type", MULTIPART)],
+            body,
+        ))
+        .await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text());
     assert_eq!(instances(&server).await, 1);
 }
@@ -137,7 +180,11 @@ async fn answers_malformed_requests_with_words() {
     for (kind, body, status) in [
         ("application/dicom", slice(), 415),
         ("multipart/form-data; boundary=----test-boundary", slice(), 415),
-        ("multipart/related; type=\"application/dicom+json\"; boundary=----test-boundary", slice(), 415),
+        (
+            "multipart/related; type=\"application/dicom+json\"; boundary=----test-boundary",
+            slice(),
+            415,
+        ),
         ("multipart/related; type=\"application/dicom\"", slice(), 400),
         ("multipart/related; boundary=\"\"", slice(), 400),
         ("multipart/related; boundary=another", slice(), 400),
@@ -152,7 +199,10 @@ async fn answers_malformed_requests_with_words() {
         assert_eq!(answer.json()["status"], json!(status));
     }
     assert_eq!(instances(&server).await, 0);
-    let refused = server.world.count("SELECT count(*) FROM audit WHERE act = 'refuse'").await;
+    let refused = server
+        .world
+        .count("SELECT count(*) FROM audit WHERE act = 'refuse'")
+        .await;
     assert!(refused >= 9, "{refused} refusals are in the trail");
 }
 
@@ -161,7 +211,9 @@ async fn refuses_an_answer_in_a_type_that_it_does_not_write() {
     let server = Server::new().await;
     let headers = [("content-type", MULTIPART), ("accept", "application/dicom+xml")];
     let body = multipart(&[Slice::new("s", "a", 1).bytes()]);
-    let answer = server.send(request(Method::POST, "/dicom-web/studies", &headers, body.into())).await;
+    let answer = server
+        .send(request(Method::POST, "/dicom-web/studies", &headers, body.into()))
+        .await;
     assert_eq!(answer.status, StatusCode::NOT_ACCEPTABLE);
     assert_eq!(instances(&server).await, 0);
 }
@@ -170,7 +222,10 @@ async fn refuses_an_answer_in_a_type_that_it_does_not_write() {
 async fn says_which_limit_was_passed_and_stores_the_rest() {
     let access = Access::new(None, [127, 0, 0, 1].into()).unwrap();
     let small = Slice::new("s", "a", 1).bytes();
-    let limits = Limits { part_bytes: small.len() as u64 + 100, request_bytes: 1 << 20 };
+    let limits = Limits {
+        part_bytes: small.len() as u64 + 100,
+        request_bytes: 1 << 20,
+    };
     let server = Server::with(access, limits).await;
     let large = vec![0u8; small.len() + 200];
 
@@ -181,10 +236,22 @@ async fn says_which_limit_was_passed_and_stores_the_rest() {
 
     let answer = server.stow(&[large]).await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE, "{}", answer.text());
-    assert!(answer.json()["detail"].as_str().unwrap().contains("part 1 passes the limit"));
+    assert!(
+        answer.json()["detail"]
+            .as_str()
+            .unwrap()
+            .contains("part 1 passes the limit")
+    );
 
     let claim = [("content-type", MULTIPART), ("content-length", "4294967296")];
-    let answer = server.send(request(Method::POST, "/dicom-web/studies", &claim, multipart(&[small]).into())).await;
+    let answer = server
+        .send(request(
+            Method::POST,
+            "/dicom-web/studies",
+            &claim,
+            multipart(&[small]).into(),
+        ))
+        .await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE, "{}", answer.text());
 }
 
@@ -198,7 +265,14 @@ async fn reads_a_refused_body_to_its_end() {
             sender.send(Ok(Bytes::from(vec![0; 1000]))).await.unwrap();
         }
     });
-    let answer = server.send(request(Method::POST, "/dicom-web/studies", &[("content-type", "text/plain")], body)).await;
+    let answer = server
+        .send(request(
+            Method::POST,
+            "/dicom-web/studies",
+            &[("content-type", "text/plain")],
+            body,
+        ))
+        .await;
     assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     sending.await.unwrap();
 }
@@ -215,7 +289,10 @@ async fn refuses_bad_datasets_one_by_one_and_stores_the_rest() {
     let whole = Slice::new("s", "a", 8).bytes();
     // The length of Pixel Data claims 4 GiB that are not there.
     let mut claim = Slice::new("s", "a", 7).bytes();
-    let at = claim.windows(4).rposition(|tag| tag == [0xE0, 0x7F, 0x10, 0x00]).unwrap();
+    let at = claim
+        .windows(4)
+        .rposition(|tag| tag == [0xE0, 0x7F, 0x10, 0x00])
+        .unwrap();
     claim[at + 8..at + 12].copy_from_slice(&0xFFFF_FFF0_u32.to_le_bytes());
     let parts = [
         good.bytes(),
@@ -233,7 +310,11 @@ async fn refuses_bad_datasets_one_by_one_and_stores_the_rest() {
     assert_eq!(items(&json, STORED).len(), 1);
     let failures: Vec<&Value> = items(&json, FAILED).iter().chain(items(&json, OTHER)).collect();
     assert_eq!(failures.len(), 5, "{json:#}");
-    assert!(failures.iter().all(|item| item[REASON]["Value"][0].is_u64() && item["00000902"]["Value"][0].is_string()));
+    assert!(
+        failures
+            .iter()
+            .all(|item| item[REASON]["Value"][0].is_u64() && item["00000902"]["Value"][0].is_string())
+    );
     assert_eq!(instances(&server).await, 1);
 }
 

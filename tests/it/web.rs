@@ -45,7 +45,11 @@ pub(crate) struct Answer {
 impl Server {
     /// Without keys, as on loopback.
     pub(crate) async fn new() -> Self {
-        Self::with(Access::new(None, [127, 0, 0, 1].into()).unwrap(), Limits::default()).await
+        Self::with(
+            Access::new(None, [127, 0, 0, 1].into()).unwrap(),
+            Limits::default(),
+        )
+        .await
     }
 
     /// With a key of each role; the key is the role's name.
@@ -54,7 +58,11 @@ impl Server {
             .into_iter()
             .map(|role| key_line(&format!("the-{}", role.as_str()), role, role.as_str()).unwrap())
             .collect();
-        Self::with(Access::Keys(Keys::parse(&lines.join("\n")).unwrap()), Limits::default()).await
+        Self::with(
+            Access::Keys(Keys::parse(&lines.join("\n")).unwrap()),
+            Limits::default(),
+        )
+        .await
     }
 
     /// With limits of the test's own.
@@ -71,12 +79,19 @@ impl Server {
             limits,
             stopping,
         };
-        Self { world, stop, router: router(app, access) }
+        Self {
+            world,
+            stop,
+            router: router(app, access),
+        }
     }
 
     /// The answer to a request, its body unread.
     pub(crate) async fn respond(&self, mut request: Request<Body>) -> axum::response::Response {
-        request.headers_mut().entry(header::HOST).or_insert("localhost".parse().unwrap());
+        request
+            .headers_mut()
+            .entry(header::HOST)
+            .or_insert("localhost".parse().unwrap());
         self.router.clone().oneshot(request).await.unwrap()
     }
 
@@ -84,18 +99,29 @@ impl Server {
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let (head, body) = self.respond(request).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();
-        Answer { status: head.status, headers: head.headers, body }
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }
     }
 
     /// A GET with headers.
     pub(crate) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        self.send(request(Method::GET, path, headers, Body::empty())).await
+        self.send(request(Method::GET, path, headers, Body::empty()))
+            .await
     }
 
     /// A STOW of parts to `/dicom-web/studies`.
     pub(crate) async fn stow(&self, parts: &[Vec<u8>]) -> Answer {
         let body = multipart(parts);
-        self.send(request(Method::POST, "/dicom-web/studies", &[("content-type", MULTIPART)], body.into())).await
+        self.send(request(
+            Method::POST,
+            "/dicom-web/studies",
+            &[("content-type", MULTIPART)],
+            body.into(),
+        ))
+        .await
     }
 }
 
@@ -121,13 +147,21 @@ impl Answer {
         let boundary = kind.split("boundary=").nth(1).unwrap();
         let opening = format!("--{boundary}\r\n").into_bytes();
         let closing = format!("\r\n--{boundary}--\r\n").into_bytes();
-        let inner = self.body.strip_prefix(&opening[..]).unwrap().strip_suffix(&closing[..]).unwrap();
+        let inner = self
+            .body
+            .strip_prefix(&opening[..])
+            .unwrap()
+            .strip_suffix(&closing[..])
+            .unwrap();
         let between = format!("\r\n--{boundary}\r\n").into_bytes();
         split(inner, &between)
             .into_iter()
             .map(|part| {
                 let at = part.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-                (String::from_utf8(part[..at].to_vec()).unwrap(), part[at + 4..].to_vec())
+                (
+                    String::from_utf8(part[..at].to_vec()).unwrap(),
+                    part[at + 4..].to_vec(),
+                )
             })
             .collect()
     }
