@@ -3,7 +3,7 @@
 //! What is acknowledged is on the disk and committed, and survives `kill -9` the next instant.
 //! Everything of a request is committed at once: index rows, the job, the audit row.
 //! A part that fails does not take the others with it: [`StoreOutcome`] says which and why.
-//! Nothing is ever overwritten: see [`store`] for what happens to a second dataset with the same UID.
+//! Nothing is ever overwritten: see the `store` module for what happens to a second dataset with the same UID.
 //! It does not parse multipart bodies and knows no HTTP status.
 //!
 //! Source: PS3.18 section 10.5 and table I.2-2 (failure reasons); PS3.4 section B.2.3.

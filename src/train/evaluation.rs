@@ -40,7 +40,7 @@ pub struct Metrics {
     pub dice_mean: f64,
     /// Median Dice.
     pub dice_median: f64,
-    /// Lesions of at least [`SMALLEST_ML`] mL.
+    /// Lesions of at least 1 mL.
     pub lesions: usize,
     /// Share of them that was found.
     pub lesion_sensitivity: f64,
