@@ -43,6 +43,8 @@ export async function open(browser: Browser, colorScheme: 'dark' | 'light' = 'da
     reducedMotion: 'reduce',
   });
   if (KEY) await context.addInitScript((key) => sessionStorage.setItem('ictus-key', key), KEY);
+  // The machine may be compiling at the same time, and has no GPU.
+  context.setDefaultTimeout(120_000);
   const page = await context.newPage();
   const foreign: string[] = [];
   const errors: string[] = [];

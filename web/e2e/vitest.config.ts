@@ -6,8 +6,9 @@ export default defineConfig({
     environment: 'node',
     include: ['e2e/**/*.spec.ts'],
     fileParallelism: false,
-    testTimeout: 90_000,
-    hookTimeout: 90_000,
-    expect: { poll: { timeout: 20_000 } },
+    reporters: ['verbose'],
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
+    expect: { poll: { timeout: 60_000 } },
   },
 });

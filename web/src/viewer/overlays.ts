@@ -85,7 +85,8 @@ async function doubt(maps: Map<string, MapFrame>, slices: readonly Slice[]): Pro
     const map = maps.get(slice.sopInstanceUid);
     if (map === undefined) continue;
     let pixels = 0;
-    for (const value of map.values()) if (value >= DOUBT_FROM) pixels++;
+    const values = map.values();
+    for (let i = 0; i < values.length; i++) if ((values[i] ?? 0) >= DOUBT_FROM) pixels++;
     areas.set(slice.sopInstanceUid, pixels * pixelCm2(slice));
     if (performance.now() - begun < STILL_MS) continue;
     await new Promise((resolve) => setTimeout(resolve));
