@@ -2,7 +2,13 @@
 
 use ictus::{
     analysis::{postprocess, preprocess},
-    domain::{finding::Side, geometry, prediction::Prediction, uid::Uid, volume::Volume},
+    domain::{
+        finding::{Finding, Side},
+        geometry,
+        prediction::Prediction,
+        uid::Uid,
+        volume::Volume,
+    },
     train::{
         phantom::{self, GeometryKind, Head, Kind, Range, Rendered},
         recipe::haemorrhage_2d,
@@ -20,9 +26,12 @@ const STACKS: [(GeometryKind, u64); 7] = [
     (GeometryKind::Scanner, 17),
 ];
 
-/// A phantom that bleeds at least 1 mL.
-fn bleeding(kind: GeometryKind, seed: u64) -> Rendered {
-    (0..20)
+/// Blood in the sulci lies in films of a millimetre or two, which a 1 mm grid cannot hold as well as solid blood.
+const FILM: &str = "subarachnoid";
+
+/// A phantom with at least 1 mL of blood, with or without films in the sulci.
+fn bleeding(kind: GeometryKind, seed: u64, film: bool) -> Rendered {
+    (0..40)
         .map(|attempt| {
             let seed = seed + 100 * attempt;
             Head::new(seed, Kind::Haemorrhage, Range::Evaluation).render(&phantom::geometry(
@@ -31,45 +40,61 @@ fn bleeding(kind: GeometryKind, seed: u64) -> Rendered {
                 Range::Evaluation,
             ))
         })
-        .find(|r| r.lesions.iter().any(|l| l.volume_ml >= 1.0))
+        .find(|r| {
+            let large = r.lesions.iter().any(|l| l.volume_ml >= 1.0);
+            large && film == r.lesions.iter().any(|l| l.kind == FILM)
+        })
         .unwrap()
 }
 
-#[test]
-fn the_truth_survives_the_way_through_the_plans_grid_on_every_stack() {
-    let plan = haemorrhage_2d(1);
-    for (kind, seed) in STACKS {
-        let rendered = bleeding(kind, seed);
-        let (_, trace) = preprocess::preprocess(&rendered.hu, &plan).unwrap();
-        let len = rendered.truth.geometry.slice_len();
-        let mask: Vec<f32> = rendered.truth.data.iter().map(|t| f32::from(*t)).collect();
-        let there = trace.apply_all(&mask, 0.0);
-        let (mut both, mut sum) = (0usize, 0usize);
-        for (slice, image) in trace.slices.iter().zip(&there) {
-            let back = trace.invert(image, 0.0);
-            for (b, t) in back
-                .iter()
-                .zip(&rendered.truth.data[slice * len..(slice + 1) * len])
-            {
-                both += usize::from(*b >= 0.5 && *t != 0);
-                sum += usize::from(*b >= 0.5) + usize::from(*t != 0);
-            }
+/// Dice of the truth with itself after the way through the plan's grid and back.
+fn there_and_back(rendered: &Rendered) -> (f64, [usize; 3]) {
+    let (_, trace) = preprocess::preprocess(&rendered.hu, &haemorrhage_2d(1)).unwrap();
+    let len = rendered.truth.geometry.slice_len();
+    let mask: Vec<f32> = rendered.truth.data.iter().map(|t| f32::from(*t)).collect();
+    let there = trace.apply_all(&mask, 0.0);
+    let (mut both, mut sum) = (0usize, 0usize);
+    for (slice, image) in trace.slices.iter().zip(&there) {
+        let back = trace.invert(image, 0.0);
+        for (b, t) in back
+            .iter()
+            .zip(&rendered.truth.data[slice * len..(slice + 1) * len])
+        {
+            both += usize::from(*b >= 0.5 && *t != 0);
+            sum += usize::from(*b >= 0.5) + usize::from(*t != 0);
         }
-        let dice = 2.0 * both as f64 / sum as f64;
-        let [rows, columns] = trace.shape();
-        println!(
-            "{kind:?}: grid {} x {rows} x {columns} at 1.0 mm, Dice {dice:.4}",
-            trace.slices.len()
-        );
+    }
+    let [rows, columns] = trace.shape();
+    (
+        2.0 * both as f64 / sum as f64,
+        [trace.slices.len(), rows, columns],
+    )
+}
+
+#[test]
+fn solid_blood_survives_the_way_through_the_plans_grid_on_every_stack() {
+    for (kind, seed) in STACKS {
+        let (dice, grid) = there_and_back(&bleeding(kind, seed, false));
+        println!("{kind:?}: grid {grid:?} at 1.0 mm in the plane, Dice {dice:.4}");
         assert!(dice >= 0.95, "{kind:?} {dice}");
+    }
+}
+
+#[test]
+fn films_of_blood_in_the_sulci_lose_little_on_the_plans_grid() {
+    for (kind, seed) in [(GeometryKind::Even, 31), (GeometryKind::Oblique, 32)] {
+        let (dice, grid) = there_and_back(&bleeding(kind, seed, true));
+        println!("{kind:?} with films: grid {grid:?} at 1.0 mm in the plane, Dice {dice:.4}");
+        assert!(dice >= 0.85, "{kind:?} {dice}");
     }
 }
 
 #[test]
 fn findings_name_the_side_and_the_centre_of_the_truth_on_every_stack() {
     let plan = haemorrhage_2d(1);
+    let mut compared = 0;
     for (kind, seed) in STACKS {
-        let rendered = bleeding(kind, seed);
+        let rendered = bleeding(kind, seed, false);
         let (_, trace) = preprocess::preprocess(&rendered.hu, &plan).unwrap();
         let preprocess::brain::Intracranial { brain, cavity } =
             preprocess::brain::intracranial(&rendered.hu, &trace);
@@ -81,28 +106,28 @@ fn findings_name_the_side_and_the_centre_of_the_truth_on_every_stack() {
             &plan,
         )
         .unwrap();
-        let mut compared = 0;
         for lesion in rendered.lesions.iter().filter(|l| l.volume_ml >= 1.0) {
-            // Lesions that touch are one finding: only those that stand alone can be told apart.
-            let Some(finding) = found
+            let away = |f: &Finding| geometry::norm(geometry::sub(f.center_mm, lesion.center_mm));
+            let nearest = found
                 .findings
                 .iter()
-                .find(|f| (f.volume_ml - lesion.volume_ml).abs() < 0.02 * lesion.volume_ml)
-            else {
+                .min_by(|a, b| away(a).total_cmp(&away(b)))
+                .unwrap();
+            // Lesions that touch are one finding: only those that stand alone can be told apart.
+            if (nearest.volume_ml - lesion.volume_ml).abs() > 0.02 * lesion.volume_ml {
                 continue;
-            };
+            }
             compared += 1;
-            let away = geometry::norm(geometry::sub(finding.center_mm, lesion.center_mm));
-            assert!(away < 1.0, "{kind:?}: {away} mm");
+            assert!(away(nearest) < 1.0, "{kind:?}: {} mm", away(nearest));
             if matches!(lesion.side, Side::Left | Side::Right) {
-                assert_eq!(finding.side, lesion.side, "{kind:?} at {:?}", lesion.center_mm);
+                assert_eq!(nearest.side, lesion.side, "{kind:?} at {:?}", lesion.center_mm);
             }
         }
-        assert!(
-            compared > 0 || found.findings.len() < rendered.lesions.len(),
-            "{kind:?}: nothing could be compared"
-        );
     }
+    assert!(
+        compared >= STACKS.len() - 2,
+        "only {compared} lesions stood alone"
+    );
 }
 
 /// A prediction that is the truth.

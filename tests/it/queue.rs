@@ -295,7 +295,10 @@ async fn a_whole_head_is_analysed_and_its_results_are_stored_once() {
     assert_eq!(stored[0].sop_instance_uid, seg.sop_instance_uid);
     let file = world.archive.read(&stored[0].archive_key).await.unwrap();
     assert_eq!(
-        Instance::from_bytes(&file).unwrap().attributes.study_instance_uid,
+        Instance::read_header(&file)
+            .unwrap()
+            .attributes
+            .study_instance_uid,
         Some(uid("s"))
     );
     assert_eq!(
