@@ -115,7 +115,6 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("indicatif", &["cli"]),
     ("axum", &["http"]),
     ("tower_http", &["http"]),
-    ("multer", &["http"]),
     ("utoipa_axum", &["http"]),
     ("utoipa_swagger_ui", &["http"]),
     ("rust_embed", &["http", "cli"]),

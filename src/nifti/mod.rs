@@ -292,6 +292,12 @@ pub fn write<T: NiftiValue>(volume: &Volume<T>) -> std::io::Result<Vec<u8>> {
     )
 }
 
+/// Whether one affine places every slice of a stack: even steps on one line.
+#[must_use]
+pub fn is_exact(geometry: &Geometry) -> bool {
+    affine(geometry).2
+}
+
 /// Writes a volume on the grid of the file it came from: slices that were reversed on reading are turned back.
 ///
 /// # Errors
