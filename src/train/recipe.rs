@@ -19,7 +19,7 @@ pub fn haemorrhage_2d(members: usize) -> Plan {
         question: "haemorrhage".into(),
         network: "PlainConvUNet".into(),
         configuration: Configuration {
-            // A head of 21 × 18 cm fits one tile; 3.0 GFLOP a tile and member.
+            // A head of 21 × 18 cm fits one tile; 2.6 GFLOP a tile and member.
             patch_size: vec![224, 192],
             spacing: vec![1.0, 1.0],
             normalization_schemes: vec![Normalization::CTNormalization {
