@@ -61,6 +61,12 @@ impl Control for Bar {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if !args.input.exists() {
+        bail!(
+            "{} is not there; name a folder of DICOM files or a NIfTI volume",
+            args.input.display()
+        );
+    }
     let engine = Engine::start(&super::models::bundles(args.models_dir.as_deref())?, args.device)?;
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let bar = Bar(ProgressBar::new(0));
