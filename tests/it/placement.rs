@@ -82,7 +82,12 @@ fn solid_blood_survives_the_way_through_the_plans_grid_on_every_stack() {
 
 #[test]
 fn films_of_blood_in_the_sulci_lose_little_on_the_plans_grid() {
-    for (kind, seed) in [(GeometryKind::Even, 31), (GeometryKind::Oblique, 32)] {
+    // The last is the worst that was met.
+    for (kind, seed) in [
+        (GeometryKind::Even, 31),
+        (GeometryKind::Oblique, 32),
+        (GeometryKind::Oblique, 16),
+    ] {
         let (dice, grid) = there_and_back(&bleeding(kind, seed, true));
         println!("{kind:?} with films: grid {grid:?} at 1.0 mm in the plane, Dice {dice:.4}");
         assert!(dice >= 0.85, "{kind:?} {dice}");

@@ -106,26 +106,22 @@ fn enclosed(image: &[f32], [rows, columns]: [usize; 2]) -> Vec<bool> {
     }
     while let Some(i) = todo.pop() {
         let (r, c) = (i / columns, i % columns);
-        let mut visit = |j: usize| {
+        let visit = |j: usize| {
             if !outside[j] && !wall[j] {
                 outside[j] = true;
                 todo.push(j);
             }
         };
-        if r > 0 {
-            visit(i - columns);
-        }
-        if r + 1 < rows {
-            visit(i + columns);
-        }
-        if c > 0 {
-            visit(i - 1);
-        }
-        if c + 1 < columns {
-            visit(i + 1);
-        }
+        beside(i, [r, c], [rows, columns]).for_each(visit);
     }
     outside.iter().map(|o| !o).collect()
+}
+
+/// The indices beside index `i`, which lies at row and column `at` of its slice.
+fn beside(i: usize, [r, c]: [usize; 2], [rows, columns]: [usize; 2]) -> impl Iterator<Item = usize> {
+    let (up, down) = ((r > 0).then(|| i - columns), (r + 1 < rows).then(|| i + columns));
+    let (left, right) = ((c > 0).then(|| i - 1), (c + 1 < columns).then(|| i + 1));
+    [up, down, left, right].into_iter().flatten()
 }
 
 /// Dilation by a square of (2 reach + 1)², one axis after the other.
@@ -172,18 +168,7 @@ fn largest_part(masks: &[Vec<bool>], [rows, columns]: [usize; 2]) -> Vec<Vec<boo
                     todo.push(j);
                 }
             };
-            if r > 0 {
-                visit(i - columns);
-            }
-            if r + 1 < rows {
-                visit(i + columns);
-            }
-            if c > 0 {
-                visit(i - 1);
-            }
-            if c + 1 < columns {
-                visit(i + 1);
-            }
+            beside(i, [r, c], [rows, columns]).for_each(&mut visit);
             if i >= len {
                 visit(i - len);
             }
