@@ -6,6 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod database;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+mod engine;
 pub(crate) mod evaluate;
 pub(crate) mod key;
 mod key_slices;
