@@ -43,7 +43,21 @@ pub(crate) struct Args {
 }
 
 /// A progress bar as the reins of an analysis.
-struct Bar(ProgressBar);
+pub(crate) struct Bar(ProgressBar);
+
+impl Bar {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let bar = ProgressBar::new(0);
+        bar.set_style(ProgressStyle::with_template(
+            "{bar:40} {pos}/{len} tiles {elapsed}",
+        )?);
+        Ok(Self(bar))
+    }
+
+    pub(crate) fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
 
 impl Control for Bar {
     fn cancelled(&self) -> bool {
@@ -64,16 +78,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let engine = args.engine.start()?;
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
-    let bar = Bar(ProgressBar::new(0));
-    bar.0.set_style(ProgressStyle::with_template(
-        "{bar:40} {pos}/{len} tiles {elapsed}",
-    )?);
+    let bar = Bar::new()?;
     let (mut report, looks) = if args.input.is_dir() {
         dicom(args, &engine, &bar)?
     } else {
         volume(args, &engine, &bar)?
     };
-    bar.0.finish_and_clear();
+    bar.finish();
     for look in &looks {
         super::key_slices::write(look, &args.out)?;
     }
@@ -158,7 +169,14 @@ fn dicom(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec
         // One SEG and one report a model, and a map a quantity.
         let name = match modality.as_str() {
             "seg" | "sr" => modality,
-            _ => format!("pm-{}", object.element_by_name("ContentLabel")?.to_str()?.trim().to_lowercase()),
+            _ => format!(
+                "pm-{}",
+                object
+                    .element_by_name("ContentLabel")?
+                    .to_str()?
+                    .trim()
+                    .to_lowercase()
+            ),
         };
         let uid = object
             .meta()

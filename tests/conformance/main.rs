@@ -51,7 +51,10 @@ fn judge(case: &mut Case, arguments: &[&str]) {
     case.maps.further = [Quantity::Score, Quantity::MutualInformation, Quantity::Variance].into();
     let further = case.encode().unwrap();
     let first = further.len() - 4;
-    for (object, name) in further[first..].iter().zip(["score", "mutual_information", "variance"]) {
+    for (object, name) in further[first..]
+        .iter()
+        .zip(["score", "mutual_information", "variance"])
+    {
         write(object, &format!("pm-{name}.dcm"));
     }
 

@@ -310,7 +310,10 @@ fn further_maps_stand_behind_the_entropy_and_the_report_names_them() {
     case.maps.further = [Quantity::Variance, Quantity::Score].into();
     let more = case.encode().unwrap();
     let uid = |object: &DefaultDicomObject| text(object, tags::SOP_INSTANCE_UID);
-    let labels: Vec<_> = more[1..4].iter().map(|map| text(map, tags::CONTENT_LABEL)).collect();
+    let labels: Vec<_> = more[1..4]
+        .iter()
+        .map(|map| text(map, tags::CONTENT_LABEL))
+        .collect();
     assert_eq!(labels, ["ENTROPY", "SCORE", "VARIANCE"]);
     assert!(bytes(&plain[0]) == bytes(&more[0]) && bytes(&plain[1]) == bytes(&more[1]));
     let report = more.last().unwrap();

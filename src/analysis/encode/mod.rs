@@ -13,6 +13,7 @@ use crate::{
         volume::Volume,
     },
 };
+use dicom_dictionary_std::tags;
 use dicom_object::DefaultDicomObject;
 use std::collections::BTreeSet;
 use time::OffsetDateTime;
@@ -73,6 +74,26 @@ pub struct Maps {
     pub further: BTreeSet<Quantity>,
     /// How all of them are stored.
     pub format: MapFormat,
+}
+
+impl Maps {
+    /// The choice that led to these results, read from them.
+    #[must_use]
+    pub fn of(results: &[Instance]) -> Self {
+        let mut maps = Self::default();
+        for result in results {
+            let label = result
+                .object
+                .get(tags::CONTENT_LABEL)
+                .and_then(|e| e.to_str().ok());
+            maps.further
+                .extend(label.and_then(|label| pm::quantity_of(label.trim())));
+            if result.object.get(tags::FLOAT_PIXEL_DATA).is_some() {
+                maps.format = MapFormat::Float32;
+            }
+        }
+        maps
+    }
 }
 
 /// The report that this one takes the place of.

@@ -125,6 +125,18 @@ fn quantity_name(quantity: Quantity) -> &'static str {
     }
 }
 
+/// What a ContentLabel is short for; the entropy's is nothing further.
+pub(super) fn quantity_of(label: &str) -> Option<Quantity> {
+    [Quantity::Score, Quantity::MutualInformation, Quantity::Variance]
+        .into_iter()
+        .find(|quantity| content_label(quantity_name(*quantity)) == label)
+}
+
+/// A Code String has 16 characters.
+fn content_label(name: &str) -> String {
+    name.to_uppercase().chars().take(16).collect()
+}
+
 /// `name`, and which maps stand behind it where they are not the ones made by default.
 pub(super) fn selection(name: &str, maps: &Maps) -> String {
     let mut selection = name.to_owned();
@@ -157,7 +169,11 @@ pub(super) fn encode(context: &Context<'_>) -> Result<Vec<DefaultDicomObject>, E
     maps.iter().map(|map| one(context, map, slices.clone())).collect()
 }
 
-fn one(context: &Context<'_>, map: &Map<'_>, slices: Range<usize>) -> Result<DefaultDicomObject, EncodeError> {
+fn one(
+    context: &Context<'_>,
+    map: &Map<'_>,
+    slices: Range<usize>,
+) -> Result<DefaultDicomObject, EncodeError> {
     let format = context.input.maps.format;
     let kind = map.kind(format);
     let mut dataset = context.dataset(&kind)?;
@@ -178,9 +194,7 @@ fn one(context: &Context<'_>, map: &Map<'_>, slices: Range<usize>) -> Result<Def
     dataset.text(tags::RECOGNIZABLE_VISUAL_FEATURES, VR::CS, "NO");
     dataset.text(tags::PRESENTATION_LUT_SHAPE, VR::CS, "IDENTITY");
     dataset.empty(tags::ACQUISITION_CONTEXT_SEQUENCE, VR::SQ);
-    // A Code String has 16 characters.
-    let label: String = map.name.to_uppercase().chars().take(16).collect();
-    dataset.text(tags::CONTENT_LABEL, VR::CS, label);
+    dataset.text(tags::CONTENT_LABEL, VR::CS, content_label(map.name));
     dataset.text(
         tags::CONTENT_DESCRIPTION,
         VR::LO,
