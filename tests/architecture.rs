@@ -113,6 +113,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("anyhow", &["main", "cli"]),
     ("clap", &["main", "cli", "config", "telemetry"]),
     ("indicatif", &["cli"]),
+    ("argon2", &["review"]),
+    ("rpassword", &["cli"]),
     ("axum", &["http"]),
     ("tower_http", &["http"]),
     ("utoipa_axum", &["http"]),

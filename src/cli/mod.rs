@@ -1,5 +1,6 @@
 //! One file a command; each turns arguments into calls of the library and results into text.
 
+pub(crate) mod account;
 pub(crate) mod analyser;
 pub(crate) mod analyze;
 pub(crate) mod audit;

@@ -17,6 +17,7 @@ pub mod private;
 pub mod qido;
 pub mod queue;
 pub mod recorded;
+pub mod review;
 pub mod worklist;
 
 use error::DbError;
