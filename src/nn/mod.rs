@@ -6,12 +6,17 @@
 //! Both are differentiable and are held to each other by tests.
 //! What it does not do yet: 3-D, bf16.
 
+pub mod checkpoint;
 pub mod conv;
 mod kernels;
 pub mod layout;
+pub mod network;
 pub mod norm;
 pub mod parameters;
+pub mod residual_unet;
 pub mod unet;
+mod unet_decoder;
+mod unit;
 
 /// The instruction set that the CPU kernels run on: `avx512`, `avx2` or `portable`.
 #[must_use]
