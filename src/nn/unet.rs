@@ -4,9 +4,10 @@
 //! Source: dynamic-network-architectures, `plain_conv_unet.py` (names and wiring); Isensee et al., doi:10.1038/s41592-020-01008-z.
 
 use super::{
-    conv::{Conv2d, ConvTranspose2x},
+    activation::Activation,
+    conv::{Conv, ConvTranspose},
     layout,
-    norm::NormRelu,
+    norm::{EPS, NEGATIVE_SLOPE, Norm, NormAct},
     parameters::{Init, Parameters},
 };
 use crate::domain::plan::Architecture;
@@ -15,8 +16,8 @@ use candle_core::{Error, Result, Tensor};
 /// Convolution, norm, activation: nnU-Net's `ConvDropoutNormReLU`.
 #[derive(Debug, Clone)]
 struct Unit {
-    conv: Conv2d,
-    norm: NormRelu,
+    conv: Conv,
+    norm: NormAct,
 }
 
 impl Unit {
@@ -30,19 +31,25 @@ impl Unit {
     ) -> Result<Self> {
         let fan_in = c_in * kernel * kernel;
         Ok(Self {
-            conv: Conv2d {
+            conv: Conv {
                 weight: p.get(
                     &format!("{name}.conv.weight"),
                     &[c_out, c_in, kernel, kernel],
                     Init::Kaiming { fan_in },
                 )?,
-                bias: p.get(&format!("{name}.conv.bias"), &[c_out], Init::Constant(0.0))?,
-                stride,
-                padding: kernel / 2,
+                bias: Some(p.get(&format!("{name}.conv.bias"), &[c_out], Init::Constant(0.0))?),
+                stride: [1, stride, stride],
+                padding: [0, kernel / 2, kernel / 2],
+                dilation: [1; 3],
+                groups: 1,
             },
-            norm: NormRelu {
-                weight: p.get(&format!("{name}.norm.weight"), &[c_out], Init::Constant(1.0))?,
-                bias: p.get(&format!("{name}.norm.bias"), &[c_out], Init::Constant(0.0))?,
+            norm: NormAct {
+                norm: Norm::Instance {
+                    weight: Some(p.get(&format!("{name}.norm.weight"), &[c_out], Init::Constant(1.0))?),
+                    bias: Some(p.get(&format!("{name}.norm.bias"), &[c_out], Init::Constant(0.0))?),
+                    eps: EPS,
+                },
+                activation: Activation::LeakyRelu(NEGATIVE_SLOPE),
             },
         })
     }
@@ -55,7 +62,7 @@ impl Unit {
 /// One level of the way up.
 #[derive(Debug, Clone)]
 struct Up {
-    transpose: ConvTranspose2x,
+    transpose: ConvTranspose,
     units: Vec<Unit>,
 }
 
@@ -64,7 +71,7 @@ struct Up {
 pub struct PlainConvUNet {
     encoder: Vec<Vec<Unit>>,
     decoder: Vec<Up>,
-    head: Conv2d,
+    head: Conv,
     input_channels: usize,
     num_classes: usize,
     divisor: usize,
@@ -124,17 +131,20 @@ impl PlainConvUNet {
         for d in 0..n - 1 {
             let level = n - 2 - d;
             let (below, features) = (plan.features_per_stage[level + 1], plan.features_per_stage[level]);
-            let transpose = ConvTranspose2x {
+            let transpose = ConvTranspose {
                 weight: p.get(
                     &format!("decoder.transpconvs.{d}.weight"),
                     &[below, features, 2, 2],
                     Init::Kaiming { fan_in: below },
                 )?,
-                bias: p.get(
+                bias: Some(p.get(
                     &format!("decoder.transpconvs.{d}.bias"),
                     &[features],
                     Init::Constant(0.0),
-                )?,
+                )?),
+                stride: [1, 2, 2],
+                padding: [0; 3],
+                output_padding: [0; 3],
             };
             let kernel = square(&plan.kernel_sizes[level], &[1, 3], "kernel size")?;
             let units = (0..plan.n_conv_per_stage_decoder[d])
@@ -154,15 +164,17 @@ impl PlainConvUNet {
         let features = plan.features_per_stage[0];
         // nnU-Net numbers one head a decoder level; only the last one is used at inference.
         let name = format!("decoder.seg_layers.{}", n - 2);
-        let head = Conv2d {
+        let head = Conv {
             weight: p.get(
                 &format!("{name}.weight"),
                 &[plan.num_classes, features, 1, 1],
                 Init::Kaiming { fan_in: features },
             )?,
-            bias: p.get(&format!("{name}.bias"), &[plan.num_classes], Init::Constant(0.0))?,
-            stride: 1,
-            padding: 0,
+            bias: Some(p.get(&format!("{name}.bias"), &[plan.num_classes], Init::Constant(0.0))?),
+            stride: [1; 3],
+            padding: [0; 3],
+            dilation: [1; 3],
+            groups: 1,
         };
         Ok(Self {
             encoder,
@@ -226,7 +238,7 @@ impl PlainConvUNet {
                 x = unit.forward(&x)?;
             }
         }
-        layout::leave(&self.head.forward(&x)?, self.num_classes)
+        layout::leave(&self.head.forward(&x)?, self.num_classes, 2)
     }
 }
 
