@@ -42,7 +42,9 @@ impl DecoderPlan<'_> {
             && encoder.len() == n_stages
             && self.n_conv_per_stage_decoder.len() + 1 == n_stages;
         if !fits {
-            return Err(refuse(format!("the plan's lists do not fit its {n_stages} stages")));
+            return Err(refuse(format!(
+                "the plan's lists do not fit its {n_stages} stages"
+            )));
         }
         let lists = self.kernel_sizes.iter().chain(self.strides);
         if !matches!(axes, 2 | 3) || lists.into_iter().any(|l| l.len() != axes) {

@@ -3,7 +3,6 @@
 use super::{
     activation::Activation,
     conv::{Conv, ConvTranspose},
-    kernels::BLOCK,
     norm::{EPS, NEGATIVE_SLOPE, Norm, NormAct},
     parameters::{Init, Parameters},
 };
@@ -78,36 +77,10 @@ impl Unit {
 
     /// The same for two tensors of equal channels, joined.
     pub(super) fn forward_joined(&self, first: &Tensor, second: &Tensor) -> Result<Tensor> {
-        self.norm.forward(&convolve_joined(&self.conv, first, second)?)
+        let channels = self.conv.weight.dim(1)? / 2;
+        self.norm.forward(&self.conv.forward2(first, second, channels)?)
     }
 }
-
-/// Convolves two tensors of equal channels as if they were one, in either layout.
-///
-/// Blocked tensors are joined block by block; where the first does not fill its last block, the weight gets zeros for the gap.
-pub(super) fn convolve_joined(conv: &Conv, first: &Tensor, second: &Tensor) -> Result<Tensor> {
-    let joined = Tensor::cat(&[first, second], 1)?;
-    let channels = conv.weight.dim(1)? / 2;
-    if joined.rank() != BLOCKED_RANK || channels.is_multiple_of(BLOCK) {
-        return conv.forward(&joined);
-    }
-    let gap = channels.next_multiple_of(BLOCK) - channels;
-    let weight = Tensor::cat(
-        &[
-            &conv.weight.narrow(1, 0, channels)?.pad_with_zeros(1, 0, gap)?,
-            &conv.weight.narrow(1, channels, channels)?,
-        ],
-        1,
-    )?;
-    Conv {
-        weight: weight.contiguous()?,
-        ..conv.clone()
-    }
-    .forward(&joined)
-}
-
-/// Rank of a blocked tensor: `[N, C/16, D, H, W, 16]`.
-const BLOCKED_RANK: usize = 6;
 
 /// A convolution that keeps the grid but for its stride.
 pub(super) fn conv(
@@ -119,10 +92,14 @@ pub(super) fn conv(
     bias: bool,
 ) -> Result<Conv> {
     if let Some(even) = kernel.iter().find(|k| k.is_multiple_of(2)) {
-        return Err(refuse(format!("kernel sizes are odd, found {even} in {kernel:?}")));
+        return Err(refuse(format!(
+            "kernel sizes are odd, found {even} in {kernel:?}"
+        )));
     }
     if kernel.len() != stride.len() || stride.contains(&0) {
-        return Err(refuse(format!("stride {stride:?} does not fit kernel {kernel:?}")));
+        return Err(refuse(format!(
+            "stride {stride:?} does not fit kernel {kernel:?}"
+        )));
     }
     let mut dims = vec![c_out, c_in];
     dims.extend(kernel);

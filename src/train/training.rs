@@ -225,7 +225,9 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{analysis::infer::bundle::Bundle, domain::architecture::Architecture, train::recipe::haemorrhage_2d};
+    use crate::{
+        analysis::infer::bundle::Bundle, domain::architecture::Architecture, train::recipe::haemorrhage_2d,
+    };
 
     fn small(out: &Path) -> Config {
         let mut plan = haemorrhage_2d(1);

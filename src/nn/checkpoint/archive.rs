@@ -93,7 +93,9 @@ impl<R: Read + Seek> Archive<R> {
         let mut crc = flate2::Crc::new();
         crc.update(&data);
         if crc.sum() != entry.crc {
-            return Err(wrong(format!("entry `{name}` has another checksum than it was written with")));
+            return Err(wrong(format!(
+                "entry `{name}` has another checksum than it was written with"
+            )));
         }
         Ok(data)
     }
@@ -162,7 +164,11 @@ impl<R: Read + Seek> Archive<R> {
             );
             let name_end = 46 + usize::try_from(name_len).unwrap_or(usize::MAX);
             let extra_end = name_end + usize::try_from(extra_len).unwrap_or(usize::MAX);
-            let part = |from, to| record.get(from..to).ok_or_else(|| wrong("its directory is cut off"));
+            let part = |from, to| {
+                record
+                    .get(from..to)
+                    .ok_or_else(|| wrong("its directory is cut off"))
+            };
             let name = String::from_utf8(part(46, name_end)?.to_vec())
                 .map_err(|_| wrong("an entry's name is not UTF-8"))?;
             let extra = part(name_end, extra_end)?;

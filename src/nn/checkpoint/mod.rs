@@ -38,7 +38,9 @@ pub enum CheckpointError {
         wanted: &'static str,
     },
     /// The pickle asks for something that data has no need of.
-    #[error("the checkpoint asks for {0}, which plain weights have no use for; nothing was run, and it is refused")]
+    #[error(
+        "the checkpoint asks for {0}, which plain weights have no use for; nothing was run, and it is refused"
+    )]
     Forbidden(String),
     /// The pickle is damaged, or says something that is not understood.
     #[error("the checkpoint's pickle is not understood: {0}")]
@@ -172,7 +174,8 @@ impl Checkpoint {
             let finite = tensor.flatten_all()?.to_vec1::<f32>()?;
             Ok((finite.iter().filter(|v| !v.is_finite()).count(), tensor))
         };
-        let (bad, tensor) = read().map_err(|e: candle_core::Error| wrong(format!("is not understood: {e}")))?;
+        let (bad, tensor) =
+            read().map_err(|e: candle_core::Error| wrong(format!("is not understood: {e}")))?;
         if bad > 0 {
             return Err(wrong(format!(
                 "holds {bad} numbers of {} that are not finite",

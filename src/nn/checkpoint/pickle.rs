@@ -102,7 +102,10 @@ impl TensorRef {
         }
         let mut at = vec![self.offset];
         for (d, s) in self.shape.iter().zip(&self.stride) {
-            at = at.iter().flat_map(|from| (0..*d).map(move |i| from + i * s)).collect();
+            at = at
+                .iter()
+                .flat_map(|from| (0..*d).map(move |i| from + i * s))
+                .collect();
         }
         Ok(at)
     }
@@ -561,7 +564,12 @@ impl Machine<'_> {
             ));
         };
         let given = self.list(arguments)?;
-        let strange = || wrong(format!("`{name}` is given {} arguments of other kinds", given.len()));
+        let strange = || {
+            wrong(format!(
+                "`{name}` is given {} arguments of other kinds",
+                given.len()
+            ))
+        };
         match (*name, given) {
             ("collections.OrderedDict", []) => Ok(Object::Dict(Vec::new())),
             // What is copied is short: otherwise a few instructions that repeat themselves would fill the memory.
@@ -656,7 +664,11 @@ impl Machine<'_> {
 fn dtype(code: &str) -> Option<Object> {
     let mut letters = code.chars();
     let kind = letters.next().filter(|k| "fiub".contains(*k))?;
-    let size = letters.as_str().parse().ok().filter(|s| [1, 2, 4, 8].contains(s))?;
+    let size = letters
+        .as_str()
+        .parse()
+        .ok()
+        .filter(|s| [1, 2, 4, 8].contains(s))?;
     Some(Object::Dtype(kind, size, false))
 }
 
