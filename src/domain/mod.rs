@@ -1,5 +1,6 @@
 //! The words of ictus: plain data that every other module may use and that uses none of them.
 
+pub mod architecture;
 pub mod code;
 pub mod device;
 pub mod failure;

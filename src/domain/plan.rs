@@ -2,7 +2,7 @@
 //!
 //! Unknown keys are refused, so that a plan never asks for something that is silently not done.
 
-use super::code::Code;
+use super::{architecture::Architecture, code::Code};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -21,8 +21,6 @@ pub struct Plan {
     pub version: String,
     /// The clinical question that the model answers: `haemorrhage`, `infarct`, `occlusion`, …
     pub question: String,
-    /// Network family: `PlainConvUNet`.
-    pub network: String,
     /// Grid, normalisation and architecture.
     pub configuration: Configuration,
     /// How many networks `weights.safetensors` holds, under `member_{i}.`.
@@ -53,7 +51,7 @@ pub struct Configuration {
     pub normalization_schemes: Vec<Normalization>,
     /// Share of a tile by which the next one moves.
     pub tile_step_size: f64,
-    /// Layers.
+    /// Network family and its layers.
     pub architecture: Architecture,
 }
 
@@ -72,28 +70,6 @@ pub enum Normalization {
         /// Standard deviation after clipping, HU.
         std_hu: f64,
     },
-}
-
-/// A plain convolutional U-Net in nnU-Net's words.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Architecture {
-    /// Input channels.
-    pub input_channels: usize,
-    /// Resolution levels.
-    pub n_stages: usize,
-    /// Channels a level.
-    pub features_per_stage: Vec<usize>,
-    /// Kernel size a level and axis.
-    pub kernel_sizes: Vec<Vec<usize>>,
-    /// Stride a level and axis.
-    pub strides: Vec<Vec<usize>>,
-    /// Convolutions a level on the way down.
-    pub n_conv_per_stage: Vec<usize>,
-    /// Convolutions a level on the way up.
-    pub n_conv_per_stage_decoder: Vec<usize>,
-    /// Output channels, background included.
-    pub num_classes: usize,
 }
 
 /// How members become a mask; uncertainty always comes from the members' probabilities.

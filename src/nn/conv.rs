@@ -1,319 +1,175 @@
-//! 2-D convolution and 2× transposed convolution, with gradients.
+//! Convolution and transposed convolution in two and three dimensions, with gradients.
+//!
+//! A blocked tensor takes the CPU kernels; a plain one takes candle's own operators on any device (`plain`).
 
-use super::kernels::{self, BLOCK, ConvShape, Direction, blocks};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Tensor};
+use super::{
+    blocked::Blocked,
+    kernels::{BLOCK, blocks},
+    layout, plain,
+};
+use candle_core::{Error, Result, Tensor};
 
 /// A convolution with PyTorch's parameters.
 #[derive(Debug, Clone)]
-pub struct Conv2d {
-    /// `[O, I, kh, kw]`
+pub struct Conv {
+    /// `[O, I/groups, (kd), kh, kw]`
     pub weight: Tensor,
     /// `[O]`
-    pub bias: Tensor,
-    /// Step in pixels, both axes.
-    pub stride: usize,
-    /// Zeros around the input, all sides.
-    pub padding: usize,
+    pub bias: Option<Tensor>,
+    /// Step in voxels: depth, rows, columns; depth is 1 in 2-D.
+    pub stride: [usize; 3],
+    /// Zeros around the input, both sides of each axis; depth is 0 in 2-D.
+    pub padding: [usize; 3],
+    /// Step between taps; depth is 1 in 2-D.
+    pub dilation: [usize; 3],
+    /// Groups of channels that do not see each other.
+    pub groups: usize,
 }
 
-impl Conv2d {
-    /// Convolves a tensor of rank 4 or blocked rank 5.
+impl Conv {
+    /// Convolves a plain or a blocked tensor.
+    ///
+    /// # Shape
+    /// `[N, I, (D), H, W]` → `[N, O, (D'), H', W']`, or the same blocked.
     ///
     /// # Errors
-    /// candle's, for shapes that do not fit.
+    /// Says which shape was found and which the weight wants.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if x.rank() == 4 {
-            let y = x.conv2d(&self.weight, self.padding, self.stride, 1, 1)?;
-            return y.broadcast_add(&self.bias.reshape((1, (), 1, 1))?);
+        check_rank(x, &self.weight)?;
+        if !layout::is_blocked(x) {
+            return plain::convolve(x, self);
         }
-        let op = Blocked {
-            stride: self.stride,
-            padding: self.padding,
-        };
-        x.apply_op3(&self.weight, &self.bias, op)
+        let c_in = self.weight.dim(1)? * self.groups;
+        let c_out = self.weight.dim(0)?;
+        if x.dim(1)? != blocks(c_in) {
+            return Err(Error::Msg(format!(
+                "{c_in} channels want a blocked input, found shape {:?}",
+                x.dims()
+            ))
+            .bt());
+        }
+        let flat = self.weight.rank() == 4 && x.dim(2)? == 1;
+        let square =
+            self.stride[1] == self.stride[2] && self.stride[1] <= 2 && self.padding[1] == self.padding[2];
+        let square = square
+            && self.weight.dims().last() == self.weight.dims().get(2)
+            && self.padding[1] < self.weight.dim(2)?;
+        if flat && square && self.dilation == [1; 3] && self.groups == 1 {
+            let bias = match &self.bias {
+                Some(bias) => bias.clone(),
+                None => Tensor::zeros(c_out, x.dtype(), x.device())?,
+            };
+            let op = Blocked {
+                stride: self.stride[1],
+                padding: self.padding[1],
+            };
+            return x.squeeze(2)?.apply_op3(&self.weight, &bias, op)?.unsqueeze(2);
+        }
+        let dims = self.weight.rank() - 2;
+        layout::enter(&plain::convolve(&layout::leave(x, c_in, dims)?, self)?)
+    }
+
+    /// Convolves the concatenation of two tensors along their channels.
+    ///
+    /// `split` is how many channels the first one has.
+    ///
+    /// # Shape
+    /// `[N, split, …]` and `[N, I − split, …]` → `[N, O, …]`.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward2(&self, a: &Tensor, b: &Tensor, split: usize) -> Result<Tensor> {
+        let rest = self.weight.dim(1)? * self.groups - split;
+        self.forward(&layout::cat(&[(a, split), (b, rest)], self.weight.rank() - 2)?)
     }
 }
 
-/// A transposed convolution with kernel 2 and stride 2, PyTorch's `ConvTranspose2d`.
+/// A transposed convolution with PyTorch's parameters and one group.
 #[derive(Debug, Clone)]
-pub struct ConvTranspose2x {
-    /// `[I, O, 2, 2]`
+pub struct ConvTranspose {
+    /// `[I, O, (kd), kh, kw]`
     pub weight: Tensor,
     /// `[O]`
-    pub bias: Tensor,
+    pub bias: Option<Tensor>,
+    /// Step in voxels of the output; depth is 1 in 2-D.
+    pub stride: [usize; 3],
+    /// What is cut from each side of each axis of the output; depth is 0 in 2-D.
+    pub padding: [usize; 3],
+    /// What is added to the far side of each axis; depth is 0 in 2-D.
+    pub output_padding: [usize; 3],
 }
 
-impl ConvTranspose2x {
-    /// Doubles height and width of a tensor of rank 4 or blocked rank 5.
+impl ConvTranspose {
+    /// Spreads a plain or a blocked tensor.
+    ///
+    /// # Shape
+    /// `[N, I, (D), H, W]` → `[N, O, (D'), H', W']` with D' = (D − 1)·stride − 2·padding + kernel + output padding, or the same blocked.
     ///
     /// # Errors
-    /// candle's, for shapes that do not fit.
+    /// Says which shape was found and which the weight wants.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (c_in, c_out, _, _) = self.weight.dims4()?;
-        if x.rank() == 4 {
-            let y = x.conv_transpose2d(&self.weight, 0, 0, 2, 1)?;
-            return y.broadcast_add(&self.bias.reshape((1, (), 1, 1))?);
+        check_rank(x, &self.weight)?;
+        if !layout::is_blocked(x) {
+            return plain::convolve_transposed(x, self);
         }
+        let c_in = self.weight.dim(0)?;
+        let flat = self.weight.rank() == 4 && x.dim(2)? == 1 && self.weight.dims()[2..] == [2, 2];
+        let bare = self.padding == [0; 3] && self.output_padding == [0; 3];
+        if flat && bare && self.stride == [1, 2, 2] {
+            return self.double(x);
+        }
+        let dims = self.weight.rank() - 2;
+        layout::enter(&plain::convolve_transposed(&layout::leave(x, c_in, dims)?, self)?)
+    }
+
+    fn double(&self, x: &Tensor) -> Result<Tensor> {
+        let (c_in, c_out, _, _) = self.weight.dims4()?;
         // The windows do not overlap: four 1×1 convolutions whose outputs interleave.
         let padded = blocks(c_out) * BLOCK;
         let weight = self
             .weight
             .permute((2, 3, 1, 0))?
             .pad_with_zeros(2, 0, padded - c_out)?;
-        let bias = self.bias.pad_with_zeros(0, 0, padded - c_out)?;
-        let conv = Conv2d {
-            weight: weight.reshape((4 * padded, c_in, 1, 1))?,
-            bias: Tensor::cat(&[&bias, &bias, &bias, &bias], 0)?,
-            stride: 1,
-            padding: 0,
+        let bias = match &self.bias {
+            Some(bias) => bias.pad_with_zeros(0, 0, padded - c_out)?,
+            None => Tensor::zeros(padded, x.dtype(), x.device())?,
         };
-        let (n, _, h, w, _) = x.dims5()?;
+        let conv = Conv {
+            weight: weight.reshape((4 * padded, c_in, 1, 1))?,
+            bias: Some(Tensor::cat(&[&bias, &bias, &bias, &bias], 0)?),
+            stride: [1; 3],
+            padding: [0; 3],
+            dilation: [1; 3],
+            groups: 1,
+        };
+        let d = x.dims();
+        let (n, h, w) = (d[0], d[3], d[4]);
         conv.forward(x)?
             .reshape(vec![n, 2, 2, blocks(c_out), h, w, BLOCK])?
             .permute(vec![0, 3, 4, 1, 5, 2, 6])?
-            .reshape((n, blocks(c_out), 2 * h, 2 * w, BLOCK))
+            .reshape(vec![n, blocks(c_out), 1, 2 * h, 2 * w, BLOCK])
     }
 }
 
-/// The values of a contiguous f32 CPU tensor.
-pub(super) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let all = storage.as_slice::<f32>()?;
-    match layout.contiguous_offsets() {
-        Some((from, to)) => Ok(&all[from..to]),
-        None => Err(Error::Msg("a blocked layer wants contiguous tensors".into()).bt()),
-    }
-}
-
-/// The shape of a convolution from the shapes of its tensors; `spatial` is the input's height and width.
-fn shape_of(
-    x: &[usize],
-    weight: &[usize],
-    spatial: [usize; 2],
-    stride: usize,
-    padding: usize,
-) -> Result<ConvShape> {
-    let &[c_out, c_in, kh, kw] = weight else {
-        return Err(Error::Msg(format!("a weight has rank 4, this one has shape {weight:?}")).bt());
-    };
-    if x.len() != 5 || x[1] != blocks(c_in) || x[4] != BLOCK {
-        return Err(Error::Msg(format!("{c_in} channels want a blocked input, found shape {x:?}")).bt());
-    }
-    let [height, width] = spatial;
-    if height + 2 * padding < kh || width + 2 * padding < kw {
+/// A plain tensor has the weight's rank; a blocked one has 6.
+fn check_rank(x: &Tensor, weight: &Tensor) -> Result<()> {
+    if !(weight.rank() == 4 || weight.rank() == 5) {
         return Err(Error::Msg(format!(
-            "{height}×{width} pixels are smaller than the kernel {kh}×{kw}"
+            "a weight has rank 4 or 5, this one has shape {:?}",
+            weight.dims()
         ))
         .bt());
     }
-    Ok(ConvShape {
-        batch: x[0],
-        c_in,
-        c_out,
-        height,
-        width,
-        kernel: [kh, kw],
-        stride,
-        padding,
-    })
-}
-
-/// x, weight, bias → y.
-struct Blocked {
-    stride: usize,
-    padding: usize,
-}
-
-impl CustomOp3 for Blocked {
-    fn name(&self) -> &'static str {
-        "blocked conv2d"
+    if layout::is_blocked(x) || x.rank() == weight.rank() {
+        return Ok(());
     }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        xl: &Layout,
-        weight: &CpuStorage,
-        wl: &Layout,
-        bias: &CpuStorage,
-        bl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let d = xl.dims();
-        let shape = shape_of(d, wl.dims(), [d[2], d[3]], self.stride, self.padding)?;
-        let (x, weight, bias) = (values(x, xl)?, values(weight, wl)?, values(bias, bl)?);
-        let out = kernels::convolve(x, weight, bias, &shape, Direction::Forward, kernels::isa());
-        let dims = [
-            d[0],
-            blocks(shape.c_out),
-            shape.out_height(),
-            shape.out_width(),
-            BLOCK,
-        ];
-        Ok((CpuStorage::F32(out), Shape::from(dims.to_vec())))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let d = x.dims();
-        let gx = if x.track_op() {
-            Some(grad.apply_op2_no_bwd(
-                weight,
-                &InputGradient {
-                    spatial: [d[2], d[3]],
-                    stride: self.stride,
-                    padding: self.padding,
-                },
-            )?)
-        } else {
-            None
-        };
-        let (_, _, kh, kw) = weight.dims4()?;
-        let op = WeightGradient {
-            channels: [weight.dim(1)?, weight.dim(0)?],
-            kernel: [kh, kw],
-            stride: self.stride,
-            padding: self.padding,
-        };
-        let gw = x.apply_op2_no_bwd(&grad, &op)?;
-        let gb = grad.apply_op1_no_bwd(&BiasGradient {
-            channels: bias.elem_count(),
-        })?;
-        Ok((gx, Some(gw), Some(gb)))
-    }
-}
-
-/// Gradient of y, weight → gradient of x: the convolution with the flipped, transposed weight.
-struct InputGradient {
-    spatial: [usize; 2],
-    stride: usize,
-    padding: usize,
-}
-
-impl CustomOp2 for InputGradient {
-    fn name(&self) -> &'static str {
-        "blocked conv2d, gradient of the input"
-    }
-
-    fn cpu_fwd(
-        &self,
-        grad: &CpuStorage,
-        gl: &Layout,
-        weight: &CpuStorage,
-        wl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let &[c_out, c_in, kh, kw] = wl.dims() else {
-            return Err(Error::Msg("a weight has rank 4".into()).bt());
-        };
-        if kh != kw || self.padding >= kh {
-            return Err(Error::Msg(
-                "the input's gradient wants a square kernel larger than its padding".into(),
-            )
-            .bt());
-        }
-        let (grad, weight) = (values(grad, gl)?, values(weight, wl)?);
-        let [height, width] = self.spatial;
-        let (n, oh, ow) = (gl.dims()[0], gl.dims()[2], gl.dims()[3]);
-        // A strided convolution's gradient is that of a plain one whose skipped outputs had none.
-        let padding = kh - 1 - self.padding;
-        let (gh, gw) = (
-            height + 2 * self.padding + 1 - kh,
-            width + 2 * self.padding + 1 - kw,
-        );
-        let spread;
-        let grad = if self.stride == 1 {
-            grad
-        } else {
-            let mut wide = vec![0.0f32; n * blocks(c_out) * gh * gw * BLOCK];
-            for (row, line) in grad.chunks_exact(ow * BLOCK).enumerate() {
-                let start = (row / oh * gh + row % oh * self.stride) * gw * BLOCK;
-                for (column, pixel) in line.chunks_exact(BLOCK).enumerate() {
-                    let at = start + column * self.stride * BLOCK;
-                    wide[at..at + BLOCK].copy_from_slice(pixel);
-                }
-            }
-            spread = wide;
-            &spread
-        };
-        let shape = ConvShape {
-            batch: n,
-            c_in: c_out,
-            c_out: c_in,
-            height: gh,
-            width: gw,
-            kernel: [kh, kw],
-            stride: 1,
-            padding,
-        };
-        let out = kernels::convolve(grad, weight, &[], &shape, Direction::Backward, kernels::isa());
-        Ok((
-            CpuStorage::F32(out),
-            Shape::from(vec![n, blocks(c_in), height, width, BLOCK]),
-        ))
-    }
-}
-
-/// x, gradient of y → gradient of the weight.
-struct WeightGradient {
-    /// In, out.
-    channels: [usize; 2],
-    kernel: [usize; 2],
-    stride: usize,
-    padding: usize,
-}
-
-impl CustomOp2 for WeightGradient {
-    fn name(&self) -> &'static str {
-        "blocked conv2d, gradient of the weight"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        xl: &Layout,
-        grad: &CpuStorage,
-        gl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let d = xl.dims();
-        let weight = [self.channels[1], self.channels[0], self.kernel[0], self.kernel[1]];
-        let shape = shape_of(d, &weight, [d[2], d[3]], self.stride, self.padding)?;
-        let out = kernels::weight_gradient(values(x, xl)?, values(grad, gl)?, &shape, kernels::isa());
-        Ok((CpuStorage::F32(out), Shape::from(weight.to_vec())))
-    }
-}
-
-/// Gradient of y → gradient of the bias.
-struct BiasGradient {
-    channels: usize,
-}
-
-impl CustomOp1 for BiasGradient {
-    fn name(&self) -> &'static str {
-        "blocked conv2d, gradient of the bias"
-    }
-
-    fn cpu_fwd(&self, grad: &CpuStorage, gl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (_, blocks, h, w, _) = gl.shape().dims5()?;
-        let mut sum = vec![0.0f32; blocks * BLOCK];
-        for (i, plane) in values(grad, gl)?.chunks_exact(h * w * BLOCK).enumerate() {
-            let mut part = [0.0f32; BLOCK];
-            for pixel in plane.chunks_exact(BLOCK) {
-                for c in 0..BLOCK {
-                    part[c] += pixel[c];
-                }
-            }
-            for c in 0..BLOCK {
-                sum[i % blocks * BLOCK + c] += part[c];
-            }
-        }
-        sum.truncate(self.channels);
-        Ok((CpuStorage::F32(sum), Shape::from(vec![self.channels])))
-    }
+    Err(Error::Msg(format!(
+        "a weight of shape {:?} wants an input of rank {}, found shape {:?}",
+        weight.dims(),
+        weight.rank(),
+        x.dims()
+    ))
+    .bt())
 }
 
 #[cfg(test)]
@@ -359,7 +215,7 @@ mod tests {
             x.as_tensor().clone()
         };
         let y = layer(w.as_tensor().clone(), b.as_tensor().clone(), &input).unwrap();
-        let y = layout::leave(&y, b.elem_count()).unwrap();
+        let y = layout::leave(&y, b.elem_count(), 2).unwrap();
         let weights = random(y.dims(), 9).to_dtype(DType::F32).unwrap();
         let grads = (&y * weights).unwrap().sum_all().unwrap().backward().unwrap();
         let grad = |v: &Var| grads.get(v).unwrap().clone();
@@ -378,11 +234,13 @@ mod tests {
             let w = Var::from_tensor(&random(&[c_out, c_in, kernel, kernel], 2)).unwrap();
             let b = Var::from_tensor(&random(&[c_out], 3)).unwrap();
             let layer = |weight, bias, x: &Tensor| {
-                Conv2d {
+                Conv {
                     weight,
-                    bias,
-                    stride,
-                    padding,
+                    bias: Some(bias),
+                    stride: [1, stride, stride],
+                    padding: [0, padding, padding],
+                    dilation: [1; 3],
+                    groups: 1,
                 }
                 .forward(x)
             };
@@ -403,7 +261,16 @@ mod tests {
             let x = random(&[2, c_in, 5, 6], 1);
             let w = Var::from_tensor(&random(&[c_in, c_out, 2, 2], 2)).unwrap();
             let b = Var::from_tensor(&random(&[c_out], 3)).unwrap();
-            let layer = |weight, bias, x: &Tensor| ConvTranspose2x { weight, bias }.forward(x);
+            let layer = |weight, bias, x: &Tensor| {
+                ConvTranspose {
+                    weight,
+                    bias: Some(bias),
+                    stride: [1, 2, 2],
+                    padding: [0; 3],
+                    output_padding: [0; 3],
+                }
+                .forward(x)
+            };
             let (ours, candles) = (run(&x, &w, &b, true, layer), run(&x, &w, &b, false, layer));
             for (a, b) in ours.iter().zip(&candles) {
                 assert!(difference(a, b) < 1e-3, "{c_in} {c_out} {}", difference(a, b));
@@ -413,11 +280,13 @@ mod tests {
 
     #[test]
     fn refuses_an_input_with_the_wrong_channels() {
-        let layer = Conv2d {
+        let layer = Conv {
             weight: random(&[8, 20, 3, 3], 1),
-            bias: random(&[8], 2),
-            stride: 1,
-            padding: 1,
+            bias: None,
+            stride: [1; 3],
+            padding: [0, 1, 1],
+            dilation: [1; 3],
+            groups: 1,
         };
         let x = layout::enter(&random(&[1, 16, 8, 8], 3)).unwrap();
         assert!(layer.forward(&x).unwrap_err().to_string().contains("20 channels"));

@@ -1,10 +1,9 @@
 //! The plan of the model that `ictus train` makes from phantoms: a small 2-D U-Net for haemorrhage on non-contrast CT.
 
 use crate::domain::{
+    architecture::{Architecture, PlainConvUNet},
     code::{HEMORRHAGE, MORPHOLOGICALLY_ABNORMAL_STRUCTURE},
-    plan::{
-        Architecture, Configuration, Contrast, Ensemble, Golden, Label, Normalization, Plan, SCHEMA, Trigger,
-    },
+    plan::{Configuration, Contrast, Ensemble, Golden, Label, Normalization, Plan, SCHEMA, Trigger},
 };
 
 /// The plan, with as many members as asked for.
@@ -17,7 +16,6 @@ pub fn haemorrhage_2d(members: usize) -> Plan {
         id: "haemorrhage-2d-phantom".into(),
         version: "0.1.0".into(),
         question: "haemorrhage".into(),
-        network: "PlainConvUNet".into(),
         configuration: Configuration {
             // A head of 21 × 18 cm fits one tile; 2.6 GFLOP a tile and member.
             patch_size: vec![224, 192],
@@ -29,7 +27,7 @@ pub fn haemorrhage_2d(members: usize) -> Plan {
                 std_hu: 35.0,
             }],
             tile_step_size: 0.5,
-            architecture: Architecture {
+            architecture: Architecture::PlainConvUNet(PlainConvUNet {
                 input_channels: 1,
                 n_stages,
                 kernel_sizes: vec![vec![3, 3]; n_stages],
@@ -40,7 +38,9 @@ pub fn haemorrhage_2d(members: usize) -> Plan {
                 n_conv_per_stage_decoder: vec![1; n_stages - 1],
                 features_per_stage,
                 num_classes: 2,
-            },
+                conv_bias: true,
+                deep_supervision: false,
+            }),
         },
         members,
         ensemble: Ensemble::MeanProbabilities,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     domain::plan::Plan,
-    nn::{parameters::Parameters, unet::PlainConvUNet},
+    nn::{network::Network, parameters::Parameters},
 };
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
@@ -100,7 +100,7 @@ pub fn train(config: &Config, device: &Device, mut tell: impl FnMut(Progress)) -
     write(&config.out.join("plan.json"), plan.as_bytes())
 }
 
-type Trained = (PlainConvUNet, BTreeMap<String, Tensor>);
+type Trained = (Network, BTreeMap<String, Tensor>);
 
 fn train_member(
     config: &Config,
@@ -110,7 +110,7 @@ fn train_member(
 ) -> Result<Trained, TrainError> {
     let seed = config.seed.wrapping_mul(1000) + member as u64;
     let mut parameters = Parameters::trainable(seed, device);
-    let network = PlainConvUNet::new(&config.plan.configuration.architecture, &mut parameters)?;
+    let network = Network::new(&config.plan.configuration.architecture, &mut parameters)?;
     let Parameters::Trainable { vars, .. } = parameters else {
         return Err(TrainError::Mismatch("trainable parameters were asked for".into()));
     };
@@ -178,7 +178,7 @@ fn resume(
 /// A fixed input and what each member answers: what every machine is held to.
 fn golden(
     config: &Config,
-    networks: &[PlainConvUNet],
+    networks: &[Network],
     device: &Device,
 ) -> Result<BTreeMap<String, Tensor>, TrainError> {
     // A part of a tile keeps the file small and still runs every layer.
@@ -225,12 +225,17 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{analysis::infer::bundle::Bundle, train::recipe::haemorrhage_2d};
+    use crate::{
+        analysis::infer::bundle::Bundle, domain::architecture::Architecture, train::recipe::haemorrhage_2d,
+    };
 
     fn small(out: &Path) -> Config {
         let mut plan = haemorrhage_2d(1);
         plan.configuration.patch_size = vec![96, 96];
-        plan.configuration.architecture.features_per_stage = vec![16; 5];
+        let Architecture::PlainConvUNet(network) = &mut plan.configuration.architecture else {
+            panic!("the recipe is a plain U-Net")
+        };
+        network.features_per_stage = vec![16; 5];
         Config {
             plan,
             out: out.into(),

@@ -7,6 +7,7 @@ mod audit;
 mod coverage;
 mod dicom;
 mod encode;
+mod networks;
 mod placement;
 mod private_postgres;
 mod qido;

@@ -3,7 +3,7 @@
 use super::InferError;
 use crate::{
     domain::plan::{Plan, SCHEMA},
-    nn::{parameters::Parameters, unet::PlainConvUNet},
+    nn::{network::Network, parameters::Parameters},
 };
 use candle_core::{Device, Tensor, safetensors};
 use sha2::{Digest, Sha256};
@@ -30,7 +30,7 @@ pub struct Model {
     /// SHA-256 over plan and weights: the model's part of an analysis key.
     pub digest: [u8; 32],
     /// One network a member.
-    pub(super) members: Vec<PlainConvUNet>,
+    pub(super) members: Vec<Network>,
 }
 
 impl Bundle {
@@ -91,12 +91,6 @@ impl Bundle {
     pub fn load(&self, device: &Device) -> Result<Model, InferError> {
         let id = &self.plan.id;
         let wrong = |what: String| InferError::Model { id: id.clone(), what };
-        if self.plan.network != "PlainConvUNet" {
-            return Err(wrong(format!(
-                "network {:?} is not in this build, which has PlainConvUNet",
-                self.plan.network
-            )));
-        }
         let tensors = safetensors::load_buffer(&self.weights, device).map_err(|e| InferError::network(&e))?;
         let mut by_member: Vec<BTreeMap<String, Tensor>> = vec![BTreeMap::new(); self.plan.members];
         for (name, tensor) in tensors {
@@ -115,7 +109,7 @@ impl Bundle {
         let members = by_member
             .into_iter()
             .map(|tensors| {
-                PlainConvUNet::new(
+                Network::new(
                     &self.plan.configuration.architecture,
                     &mut Parameters::Loaded(tensors),
                 )

@@ -103,13 +103,13 @@ pub fn infer(
                 return Err(InferError::Cancelled);
             }
             let logits = engine.forward(&plan.id, member, tiles.clone(), window.patch)?;
-            members.push(window.merge(&logits, plan.configuration.architecture.num_classes));
+            members.push(window.merge(&logits, plan.configuration.architecture.num_classes()));
             control.progress(s * plan.members + member + 1, total);
         }
         slices.push(members);
     }
     Ok(Members {
-        classes: plan.configuration.architecture.num_classes,
+        classes: plan.configuration.architecture.num_classes(),
         shape: input.shape,
         slices,
     })

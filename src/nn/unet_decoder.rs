@@ -1,0 +1,142 @@
+//! The decoder that nnU-Net's U-Nets share: transposed convolution, skip, convolutions, and a head a level.
+//!
+//! Source: dynamic-network-architectures, `unet_decoder.py` (names and wiring).
+
+use super::{
+    conv::{Conv, ConvTranspose},
+    parameters::Parameters,
+    unit::{Unit, UnitPlan, conv, refuse, transpose},
+};
+use candle_core::{Result, Tensor};
+
+/// One level of the way up.
+#[derive(Debug, Clone)]
+struct Level {
+    transpose: ConvTranspose,
+    units: Vec<Unit>,
+    /// Only the last level has one without deep supervision.
+    head: Option<Conv>,
+}
+
+/// What a decoder is made of; lists begin at the full resolution, as in the encoder.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DecoderPlan<'a> {
+    pub(super) features_per_stage: &'a [usize],
+    pub(super) kernel_sizes: &'a [Vec<usize>],
+    pub(super) strides: &'a [Vec<usize>],
+    /// Lowest level first.
+    pub(super) n_conv_per_stage_decoder: &'a [usize],
+    pub(super) num_classes: usize,
+    pub(super) conv_bias: bool,
+    pub(super) deep_supervision: bool,
+}
+
+impl DecoderPlan<'_> {
+    /// Refuses lists that do not fit each other.
+    pub(super) fn check(&self, n_stages: usize, encoder: &[usize]) -> Result<()> {
+        let axes = self.kernel_sizes.first().map_or(0, Vec::len);
+        let fits = n_stages >= 2
+            && self.features_per_stage.len() == n_stages
+            && self.kernel_sizes.len() == n_stages
+            && self.strides.len() == n_stages
+            && encoder.len() == n_stages
+            && self.n_conv_per_stage_decoder.len() + 1 == n_stages;
+        if !fits {
+            return Err(refuse(format!(
+                "the plan's lists do not fit its {n_stages} stages"
+            )));
+        }
+        let lists = self.kernel_sizes.iter().chain(self.strides);
+        if !matches!(axes, 2 | 3) || lists.into_iter().any(|l| l.len() != axes) {
+            return Err(refuse(
+                "kernel sizes and strides have two or three axes, the same number on every level".into(),
+            ));
+        }
+        let counts = encoder
+            .iter()
+            .chain(self.n_conv_per_stage_decoder)
+            .chain(self.features_per_stage)
+            .chain([&self.num_classes]);
+        if counts.into_iter().any(|count| *count == 0) {
+            return Err(refuse("every level has a convolution, and channels".into()));
+        }
+        Ok(())
+    }
+}
+
+/// nnU-Net's `UNetDecoder`.
+#[derive(Debug, Clone)]
+pub(super) struct Decoder {
+    levels: Vec<Level>,
+}
+
+impl Decoder {
+    /// `plan` has been checked.
+    pub(super) fn new(p: &mut Parameters, plan: DecoderPlan<'_>) -> Result<Self> {
+        let n = plan.features_per_stage.len();
+        let mut levels = Vec::with_capacity(n - 1);
+        for d in 0..n - 1 {
+            let level = n - 2 - d;
+            let (below, features) = (plan.features_per_stage[level + 1], plan.features_per_stage[level]);
+            let kernel = &plan.kernel_sizes[level];
+            let ones = vec![1; kernel.len()];
+            let transpose = transpose(
+                p,
+                &format!("decoder.transpconvs.{d}"),
+                [below, features],
+                &plan.strides[level + 1],
+                plan.conv_bias,
+            )?;
+            let units = (0..plan.n_conv_per_stage_decoder[d])
+                .map(|c| {
+                    let unit = UnitPlan {
+                        c_in: if c == 0 { 2 * features } else { features },
+                        c_out: features,
+                        kernel,
+                        stride: &ones,
+                        bias: plan.conv_bias,
+                        activate: true,
+                    };
+                    Unit::new(p, &format!("decoder.stages.{d}.convs.{c}"), unit)
+                })
+                .collect::<Result<_>>()?;
+            let head = (plan.deep_supervision || level == 0)
+                .then(|| {
+                    let name = format!("decoder.seg_layers.{d}");
+                    conv(p, &name, [features, plan.num_classes], &ones, &ones, true)
+                })
+                .transpose()?;
+            levels.push(Level {
+                transpose,
+                units,
+                head,
+            });
+        }
+        Ok(Self { levels })
+    }
+
+    /// The encoder's outputs, full resolution first → logits, full resolution first; all heads or only the first.
+    pub(super) fn forward(&self, mut skips: Vec<Tensor>, all: bool) -> Result<Vec<Tensor>> {
+        let missing = || refuse("one skip a level".into());
+        let mut x = skips.pop().ok_or_else(missing)?;
+        let mut heads = Vec::new();
+        for (d, level) in self.levels.iter().enumerate() {
+            let skip = skips.pop().ok_or_else(missing)?;
+            x = level.transpose.forward(&x)?;
+            for (c, unit) in level.units.iter().enumerate() {
+                x = if c == 0 {
+                    unit.forward_joined(&x, &skip)?
+                } else {
+                    unit.forward(&x)?
+                };
+            }
+            if let Some(head) = &level.head
+                && (all || d + 1 == self.levels.len())
+            {
+                heads.push(head.forward(&x)?);
+            }
+        }
+        heads.reverse();
+        Ok(heads)
+    }
+}

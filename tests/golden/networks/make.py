@@ -1,0 +1,147 @@
+"""Goldens of whole networks: tiny weights, an input, and the answers of the original packages.
+
+One safetensors file a case: `weights.*` under PyTorch's names, `input`, `heads.0` (full resolution), `heads.1`, ...
+The header's metadata holds the architecture as plan.json has it, and the versions that made the file.
+
+Made with: torch 2.15.0, dynamic_network_architectures 0.4.4, monai 1.6.1, safetensors 0.8.0.
+Run: python make.py [CASE ...]
+"""
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+CASES = {}
+
+
+def case(function):
+    CASES[function.__name__] = function
+    return function
+
+
+def shake(network, seed):
+    """Random weights everywhere, so that no scale is 1 and no shift 0."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if not value.dtype.is_floating_point:
+                continue
+            noise = torch.randn(value.shape, generator=generator)
+            if name.endswith("running_var"):
+                value.copy_(0.5 + noise.abs())
+            elif value.ndim > 1:
+                value.copy_(noise * (2 / value[0].numel()) ** 0.5)
+            elif name.endswith("weight"):
+                value.copy_(1 + 0.2 * noise)
+            else:
+                value.copy_(0.2 * noise)
+    network.eval()
+
+
+def save(name, network, architecture, shape, drop=()):
+    shake(network, 7)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(8))
+    with torch.no_grad():
+        heads = network(x)
+    heads = list(heads) if isinstance(heads, (list, tuple)) else [heads]
+    tensors = {"input": x} | {f"heads.{i}": h.contiguous() for i, h in enumerate(heads)}
+    for key, value in network.state_dict().items():
+        if not any(part in key for part in drop):
+            tensors[f"weights.{key}"] = value.contiguous().clone()
+    packages = ("torch", "dynamic_network_architectures", "monai")
+    metadata = {
+        "architecture": json.dumps(architecture),
+        "made_with": ", ".join(f"{p} {version(p)}" for p in packages),
+    }
+    path = HERE / f"{name}.safetensors"
+    save_file(tensors, str(path), metadata)
+    print(f"{path.name}: {path.stat().st_size} bytes, {[tuple(h.shape) for h in heads]}, up to {max(h.abs().max() for h in heads):.2f}")
+
+
+def nnunet(name, family, shape, **arguments):
+    from dynamic_network_architectures.architectures import unet
+    from dynamic_network_architectures.building_blocks.residual import BottleneckD
+    from torch import nn
+
+    d = len(arguments["kernel_sizes"][0])
+    fixed = dict(
+        conv_op=(nn.Conv2d, nn.Conv3d)[d - 2],
+        norm_op=(nn.InstanceNorm2d, nn.InstanceNorm3d)[d - 2],
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+    )
+    if "block" in arguments:
+        fixed["block"] = BottleneckD
+    network = getattr(unet, family)(**(arguments | fixed))
+    save(name, network, {"network_class_name": family} | arguments, shape, ("all_modules", "decoder.encoder"))
+
+
+@case
+def plain_2d():
+    nnunet(
+        "plain_2d", "PlainConvUNet", (2, 2, 16, 24), input_channels=2, n_stages=3,
+        features_per_stage=[8, 16, 20], kernel_sizes=[[3, 3]] * 3, strides=[[1, 1], [2, 2], [2, 2]],
+        n_conv_per_stage=[2, 1, 2], n_conv_per_stage_decoder=[1, 2], num_classes=3, conv_bias=True,
+        deep_supervision=True,
+    )  # fmt: skip
+
+
+@case
+def plain_3d():
+    nnunet(
+        "plain_3d", "PlainConvUNet", (1, 1, 8, 8, 8), input_channels=1, n_stages=3,
+        features_per_stage=[4, 8, 16], kernel_sizes=[[3, 3, 3]] * 3, strides=[[1] * 3, [2] * 3, [2] * 3],
+        n_conv_per_stage=[1, 2, 1], n_conv_per_stage_decoder=[1, 1], num_classes=2, conv_bias=False,
+        deep_supervision=False,
+    )  # fmt: skip
+
+
+@case
+def plain_3d_anisotropic():
+    nnunet(
+        "plain_3d_anisotropic", "PlainConvUNet", (1, 1, 6, 16, 12), input_channels=1, n_stages=3,
+        features_per_stage=[6, 10, 12], kernel_sizes=[[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+        strides=[[1, 1, 1], [1, 2, 2], [2, 2, 1]], n_conv_per_stage=[2, 1, 1], n_conv_per_stage_decoder=[2, 1],
+        num_classes=3, conv_bias=True, deep_supervision=True,
+    )  # fmt: skip
+
+
+@case
+def residual_2d():
+    nnunet(
+        "residual_2d", "ResidualEncoderUNet", (2, 1, 16, 16), input_channels=1, n_stages=3,
+        features_per_stage=[8, 16, 16], kernel_sizes=[[3, 3]] * 3, strides=[[1, 1], [2, 2], [2, 2]],
+        n_blocks_per_stage=[1, 2, 2], n_conv_per_stage_decoder=[1, 1], num_classes=3, conv_bias=True,
+        deep_supervision=True,
+    )  # fmt: skip
+
+
+@case
+def residual_3d_anisotropic():
+    nnunet(
+        "residual_3d_anisotropic", "ResidualEncoderUNet", (1, 1, 4, 8, 8), input_channels=1, n_stages=3,
+        features_per_stage=[6, 8, 10], kernel_sizes=[[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+        strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2]], n_blocks_per_stage=[1, 1, 2], n_conv_per_stage_decoder=[1, 1],
+        num_classes=2, conv_bias=True, deep_supervision=True, stem_channels=5,
+    )  # fmt: skip
+
+
+@case
+def residual_bottleneck_3d():
+    nnunet(
+        "residual_bottleneck_3d", "ResidualEncoderUNet", (1, 1, 8, 8, 8), input_channels=1, n_stages=2,
+        features_per_stage=[8, 12], kernel_sizes=[[3, 3, 3]] * 2, strides=[[1] * 3, [2] * 3],
+        n_blocks_per_stage=[2, 2], n_conv_per_stage_decoder=[1], num_classes=2, conv_bias=False,
+        deep_supervision=False, block="BottleneckD", bottleneck_channels=[4, 6],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or CASES:
+        CASES[name]()
