@@ -55,6 +55,10 @@ test-e2e: setup web/dist/index.html ## Drive the built binary through a real bro
 	cargo test --locked --no-run
 	.venv/bin/python .ci/e2e
 
+.PHONY: check-cuda
+check-cuda: toolchains web/dist/index.html ## Type-check the CUDA feature without a GPU; takes a quarter of an hour, not part of `make test`
+	.ci/check-cuda
+
 .PHONY: bench
 bench: ## Run the benchmarks
 	cargo bench --locked --profile dev

@@ -23,7 +23,7 @@
 //!
 //! # Who may use whom
 //!
-//! Edges ([`http`]) → services ([`receive`], [`worker`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`nifti`], [`nn`]) → words ([`domain`]).
+//! Edges ([`http`]) → services ([`receive`], [`worker`], [`review`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`nifti`], [`nn`]) → words ([`domain`]).
 //! Services never use each other: they meet in the database.
 //! Only `http` knows axum, only `db` knows SQL and the queue, only `nn`, `analysis::infer`, `train` and `import` know candle.
 //!
@@ -56,6 +56,7 @@ pub mod import;
 pub mod nifti;
 pub mod nn;
 pub mod receive;
+pub mod review;
 pub mod telemetry;
 pub mod train;
 pub mod worker;

@@ -114,6 +114,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("anyhow", &["main", "cli"]),
     ("clap", &["main", "cli", "config", "telemetry"]),
     ("indicatif", &["cli"]),
+    ("argon2", &["review"]),
+    ("rpassword", &["cli"]),
     ("axum", &["http"]),
     ("tower_http", &["http"]),
     ("utoipa_axum", &["http"]),

@@ -24,7 +24,7 @@ use crate::{
 };
 use assemble::{AssembleError, Assembled};
 use dicom_object::DefaultDicomObject;
-use encode::{EncodeInput, MapFormat, Predecessor, Stamp};
+use encode::{EncodeInput, Maps, Predecessor, Stamp};
 use infer::{Engine, InferError, bundle::Model};
 use preprocess::brain::Intracranial;
 use std::{collections::BTreeMap, time::Instant};
@@ -39,8 +39,8 @@ pub struct Request {
     pub analysis_key: [u8; 32],
     /// Every date in the results.
     pub created_at: OffsetDateTime,
-    /// How the map of uncertainty is stored.
-    pub map_format: MapFormat,
+    /// Which maps are made, and how they are stored.
+    pub maps: Maps,
     /// The report of an earlier revision.
     pub predecessor: Option<Predecessor>,
 }
@@ -50,7 +50,7 @@ pub struct Request {
 pub struct Analysis {
     /// Findings, answers, refusals.
     pub report: Report,
-    /// SEG (when there is a finding), Parametric Map and report of each model that ran.
+    /// SEG (when there is a finding), Parametric Maps and report of each model that ran.
     pub objects: Vec<DefaultDicomObject>,
     /// What each model that ran made of the volume.
     pub looks: Vec<Look>,
@@ -234,7 +234,7 @@ fn one(
             analysis_key: request.analysis_key,
             created_at: request.created_at,
         },
-        map_format: request.map_format,
+        maps: &request.maps,
         predecessor: request.predecessor.as_ref(),
     })?;
     clock(&mut report.timings, "encode", started);

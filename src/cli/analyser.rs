@@ -1,18 +1,19 @@
 //! The models of this build → what the worker analyses with, and what `/api/version` says of it.
 
+use super::engine::EngineArgs;
 use ictus::{
     analysis::{
         self,
-        encode::{MapFormat, Predecessor},
+        encode::{Maps, Predecessor},
         infer::Engine,
     },
     dicom::instance::Instance,
-    domain::{device::DeviceChoice, network::Control},
+    domain::network::Control,
     http::api::version::{ModelVersion, Version},
     worker::{Analyser, Failure, Output, Request},
 };
 use sha2::{Digest, Sha256};
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 /// What a process analyses with.
 pub(crate) struct Analysers {
@@ -33,16 +34,19 @@ impl Analysers {
 }
 
 /// The six stages with their models.
-struct Stages(Engine);
+struct Stages {
+    engine: Engine,
+    maps: Maps,
+}
 
 impl Analyser for Stages {
     fn model_digest(&self) -> Vec<u8> {
         let mut hash = Sha256::new();
-        for model in self.0.models() {
+        for model in self.engine.models() {
             hash.update(model.digest);
         }
         // Another numeric mode may answer otherwise: it is another analysis.
-        hash.update(self.0.numeric_mode());
+        hash.update(self.engine.numeric_mode());
         hash.finalize().to_vec()
     }
 
@@ -61,13 +65,13 @@ impl Analyser for Stages {
             models: Vec::new(),
             analysis_key: request.analysis_key,
             created_at: request.created_at,
-            map_format: MapFormat::default(),
+            maps: self.maps.clone(),
             predecessor: request.previous_report.as_ref().map(|report| Predecessor {
                 series_instance_uid: report.series_instance_uid.clone(),
                 sop_instance_uid: report.sop_instance_uid.clone(),
             }),
         };
-        let done = analysis::run(instances, &self.0, &request, control).map_err(|error| Failure {
+        let done = analysis::run(instances, &self.engine, &request, control).map_err(|error| Failure {
             class: error.class(),
             code: error.code().to_owned(),
             text: error.to_string(),
@@ -80,8 +84,8 @@ impl Analyser for Stages {
 }
 
 /// Loads the models and holds each to its golden patch.
-pub(crate) fn load(device: DeviceChoice, models: Option<&Path>) -> anyhow::Result<Analysers> {
-    let engine = Engine::start(&super::models::bundles(models)?, device)?;
+pub(crate) fn load(engine: &EngineArgs, maps: Maps) -> anyhow::Result<Analysers> {
+    let engine = engine.start()?;
     let models = engine.models().map(|m| ModelVersion {
         id: m.plan.id.clone(),
         version: m.plan.version.clone(),
@@ -96,7 +100,7 @@ pub(crate) fn load(device: DeviceChoice, models: Option<&Path>) -> anyhow::Resul
         });
     }
     Ok(Analysers {
-        worker: Some(Arc::new(Stages(engine))),
+        worker: Some(Arc::new(Stages { engine, maps })),
         version,
     })
 }

@@ -1,11 +1,11 @@
 //! `ictus analyze`: a folder of DICOM files, or one NIfTI volume → results in a folder, without a server.
 
+use super::engine::{EngineArgs, MapArgs};
 use anyhow::{Context, bail};
 use ictus::{
-    analysis::{self, Analysis, Look, Request, encode::MapFormat, infer::Engine},
+    analysis::{self, Analysis, Look, Request, infer::Engine},
     dicom::instance::Instance,
     domain::{
-        device::DeviceChoice,
         finding::{AnswerValue, Refusal, Report},
         network::Control,
         uid::Uid,
@@ -30,25 +30,34 @@ const NOTHING_ANALYSED: u8 = 3;
 pub(crate) struct Args {
     /// A folder with the DICOM files of one study, or one .nii or .nii.gz volume in HU (then --model is needed).
     input: PathBuf,
-    /// Where the results go: SEG, Parametric Map, SR, findings.json and key slices.
+    /// Where the results go: SEG, Parametric Maps, SR, findings.json and key slices.
     #[arg(long)]
     out: PathBuf,
     /// Run this model whatever its trigger says of contrast and thickness; may be repeated.
     #[arg(long = "model", value_name = "ID")]
     models: Vec<String>,
-    /// Folder of further models; the shipped ones are in the binary.
-    #[arg(long, env = "ICTUS_MODELS", value_name = "DIR")]
-    models_dir: Option<PathBuf>,
-    /// Write 32-bit float maps instead of 16-bit ones.
-    #[arg(long)]
-    float_maps: bool,
-    /// auto, cpu or cuda.
-    #[arg(long, default_value = "auto")]
-    device: DeviceChoice,
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    maps: MapArgs,
 }
 
 /// A progress bar as the reins of an analysis.
-struct Bar(ProgressBar);
+pub(crate) struct Bar(ProgressBar);
+
+impl Bar {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let bar = ProgressBar::new(0);
+        bar.set_style(ProgressStyle::with_template(
+            "{bar:40} {pos}/{len} tiles {elapsed}",
+        )?);
+        Ok(Self(bar))
+    }
+
+    pub(crate) fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
 
 impl Control for Bar {
     fn cancelled(&self) -> bool {
@@ -67,18 +76,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             args.input.display()
         );
     }
-    let engine = Engine::start(&super::models::bundles(args.models_dir.as_deref())?, args.device)?;
+    let engine = args.engine.start()?;
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
-    let bar = Bar(ProgressBar::new(0));
-    bar.0.set_style(ProgressStyle::with_template(
-        "{bar:40} {pos}/{len} tiles {elapsed}",
-    )?);
+    let bar = Bar::new()?;
     let (mut report, looks) = if args.input.is_dir() {
         dicom(args, &engine, &bar)?
     } else {
         volume(args, &engine, &bar)?
     };
-    bar.0.finish_and_clear();
+    bar.finish();
     for look in &looks {
         super::key_slices::write(look, &args.out)?;
     }
@@ -145,11 +151,7 @@ fn dicom(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec
         models: args.models.clone(),
         analysis_key: key(&instances, engine),
         created_at: OffsetDateTime::now_utc(),
-        map_format: if args.float_maps {
-            MapFormat::Float32
-        } else {
-            MapFormat::Unsigned16
-        },
+        maps: args.maps.maps(),
         predecessor: None,
     };
     let Analysis {
@@ -164,10 +166,17 @@ fn dicom(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec
             .to_str()?
             .trim()
             .to_lowercase();
+        // One SEG and one report a model, and a map a quantity.
         let name = match modality.as_str() {
-            "seg" => "seg",
-            "sr" => "sr",
-            _ => "pm",
+            "seg" | "sr" => modality,
+            _ => format!(
+                "pm-{}",
+                object
+                    .element_by_name("ContentLabel")?
+                    .to_str()?
+                    .trim()
+                    .to_lowercase()
+            ),
         };
         let uid = object
             .meta()

@@ -1,10 +1,24 @@
-//! `ictus audit`: the trail, verified or written out.
+//! `ictus audit`: the trail, verified, written out, or replayed.
 
-use super::database::{DatabaseArgs, Role};
-use ictus::audit;
+use super::{
+    analyser,
+    database::{DatabaseArgs, Role},
+    engine::EngineArgs,
+    serve::open_archive,
+};
+use anyhow::{Context as _, bail};
+use ictus::{
+    analysis::encode::Maps,
+    audit,
+    worker::replay::{Recorded, Verdict},
+};
 use std::process::ExitCode;
+use uuid::Uuid;
 
-/// Verify or export the audit trail.
+/// Who replays, in the trail.
+const PRINCIPAL: &str = "ictus audit replay";
+
+/// Verify, export or replay the audit trail.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -23,10 +37,14 @@ enum Command {
         #[command(flatten)]
         database: DatabaseArgs,
     },
-    /// Run an analysis of the trail again: not in this build.
+    /// Run an analysis again from the archive and hold each result to the trail; ends with 1 when one is not the same.
     Replay {
-        /// The analysis.
-        id: String,
+        /// The analysis, as the trail names it.
+        id: Uuid,
+        #[command(flatten)]
+        database: DatabaseArgs,
+        #[command(flatten)]
+        engine: EngineArgs,
     },
 }
 
@@ -35,7 +53,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (database, verify) = match &args.command {
         Command::Verify { database } => (database, true),
         Command::Export { database } => (database, false),
-        Command::Replay { id } => return Ok(super::not_in_this_build(&format!("audit replay of {id}"))),
+        Command::Replay { id, database, engine } => return replay(*id, database, engine),
     };
     let database = database.open(Role::Visitor)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -65,5 +83,51 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         };
         db.close().await;
         Ok(code)
+    })
+}
+
+fn replay(id: Uuid, database: &DatabaseArgs, engine: &EngineArgs) -> anyhow::Result<ExitCode> {
+    let archive = open_archive(&database.data)?;
+    let database = database.open(Role::Visitor)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let db = runtime.block_on(database.connect())?;
+    if let Some(fault) = runtime.block_on(audit::verify(&db))?.fault {
+        bail!("the chain of the trail is broken ({fault}): what it says of an analysis proves nothing");
+    }
+    let recorded = runtime.block_on(Recorded::read(&db, &archive, id))?;
+    let analyser = analyser::load(engine, Maps::of(recorded.results()))?
+        .worker
+        .context("this build has no model to analyse with")?;
+    let bar = super::analyze::Bar::new()?;
+    let replay = recorded.replay(&*analyser, &bar)?;
+    bar.finish();
+    runtime.block_on(replay.record(&db, PRINCIPAL))?;
+    super::say(&format!(
+        "The trail holds; its row {} says what analysis {id} made. {} source instances are the bytes that were analysed.",
+        recorded.seq(),
+        replay.sources
+    ))?;
+    for result in &replay.results {
+        let verdict = match result.verdict {
+            Verdict::Identical => "identical",
+            Verdict::Differs => "DIFFERS",
+            Verdict::NotMade => "NOT MADE AGAIN",
+            Verdict::NotRecorded => "NOT IN THE TRAIL",
+        };
+        super::say(&format!(
+            "  {:4} {} {verdict}",
+            result.role, result.sop_instance_uid
+        ))?;
+    }
+    super::say(&format!(
+        "{} of {} results are the same to the last bit.",
+        replay.identical(),
+        replay.results.len()
+    ))?;
+    runtime.block_on(db.close());
+    Ok(if replay.holds() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
 }

@@ -5,11 +5,12 @@
 use super::{
     analyser, analyze,
     database::{DatabaseArgs, Role},
+    engine::{EngineArgs, MapArgs},
     serve::{Settings, serve, stop_signal},
 };
 use anyhow::{Context as _, bail};
 use ictus::{
-    domain::{device::DeviceChoice, finding::Report},
+    domain::finding::Report,
     http::auth::Access,
     train::phantom::{GeometryKind, Head, Kind, Range, geometry, write_dicom},
 };
@@ -18,7 +19,6 @@ use serde_json::Value;
 use std::{
     fs,
     net::SocketAddr,
-    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -37,12 +37,10 @@ pub(crate) struct Args {
     listen: SocketAddr,
     #[command(flatten)]
     database: DatabaseArgs,
-    /// Folder of further models; the shipped ones are in the binary.
-    #[arg(long, env = "ICTUS_MODELS", value_name = "DIR")]
-    models_dir: Option<PathBuf>,
-    /// Where the networks run: auto, cpu or cuda.
-    #[arg(long, default_value = "auto")]
-    device: DeviceChoice,
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    maps: MapArgs,
     /// Seed of the synthetic study.
     #[arg(long, default_value_t = 3)]
     seed: u64,
@@ -57,7 +55,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let analysers = analyser::load(args.device, args.models_dir.as_deref())?;
+    let analysers = analyser::load(&args.engine, args.maps.maps())?;
     // From the main thread, before the runtime: the private server ends with the thread that started it.
     let database = args.database.open(Role::Owner)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

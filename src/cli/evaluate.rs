@@ -1,6 +1,7 @@
 //! `ictus evaluate`: held-out phantoms → `metrics.json`.
 
-use ictus::{analysis::infer::Engine, domain::device::DeviceChoice, train::evaluation::evaluate};
+use super::engine::EngineArgs;
+use ictus::train::evaluation::evaluate;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -10,9 +11,8 @@ pub(crate) struct Args {
     /// The model.
     #[arg(long, value_name = "ID")]
     model: String,
-    /// Folder of further models; the shipped ones are in the binary.
-    #[arg(long, env = "ICTUS_MODELS", value_name = "DIR")]
-    models_dir: Option<PathBuf>,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Where metrics.json goes.
     #[arg(long)]
     out: PathBuf,
@@ -22,13 +22,10 @@ pub(crate) struct Args {
     /// Seed of the first phantom.
     #[arg(long, default_value_t = 900_000)]
     seed: u64,
-    /// auto, cpu or cuda.
-    #[arg(long, default_value = "auto")]
-    device: DeviceChoice,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let engine = Engine::start(&super::models::bundles(args.models_dir.as_deref())?, args.device)?;
+    let engine = args.engine.start()?;
     let model = engine.model(&args.model)?;
     let bar = ProgressBar::new(args.count as u64);
     bar.set_style(ProgressStyle::with_template(

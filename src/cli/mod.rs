@@ -1,11 +1,13 @@
 //! One file a command; each turns arguments into calls of the library and results into text.
 
+pub(crate) mod account;
 pub(crate) mod analyser;
 pub(crate) mod analyze;
 pub(crate) mod audit;
 pub(crate) mod database;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+mod engine;
 pub(crate) mod evaluate;
 pub(crate) mod key;
 mod key_slices;

@@ -7,13 +7,13 @@
 use super::{
     analyser::{self, Analysers},
     database::{Database, DatabaseArgs, Role},
+    engine::{EngineArgs, MapArgs},
 };
 use anyhow::Context as _;
 use ictus::{
     archive::Archive,
     config::DEFAULT_QUIET,
     db::{Db, events::Events, queue::Timing},
-    domain::device::DeviceChoice,
     http::{
         App, Limits,
         auth::{Access, AuthError},
@@ -55,12 +55,10 @@ pub(crate) struct Args {
     pub(crate) listen: SocketAddr,
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,
-    /// Where the networks run: auto, cpu or cuda.
-    #[arg(long, default_value = "auto")]
-    pub(crate) device: DeviceChoice,
-    /// Folder of further models; the shipped ones are in the binary.
-    #[arg(long, env = "ICTUS_MODELS", value_name = "DIR")]
-    pub(crate) models_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) maps: MapArgs,
     /// Serve only; other processes (`ictus worker`) analyse.
     #[arg(long)]
     pub(crate) no_worker: bool,
@@ -100,7 +98,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let analysers = if args.no_worker {
         Analysers::none()
     } else {
-        analyser::load(args.device, args.models_dir.as_deref())?
+        analyser::load(&args.engine, args.maps.maps())?
     };
     // From the main thread, before the runtime: the private server ends with the thread that started it.
     let database = args.database.open(Role::Owner)?;

@@ -3,27 +3,25 @@
 use super::{
     analyser,
     database::{DatabaseArgs, Role},
+    engine::{EngineArgs, MapArgs},
     serve::{open_archive, stop_signal, work},
 };
-use ictus::domain::device::DeviceChoice;
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 /// Analyse what a server received; run as many as there are devices.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     database: DatabaseArgs,
-    /// Where the networks run: auto, cpu or cuda.
-    #[arg(long, default_value = "auto")]
-    device: DeviceChoice,
-    /// Folder of further models; the shipped ones are in the binary.
-    #[arg(long, env = "ICTUS_MODELS", value_name = "DIR")]
-    models_dir: Option<PathBuf>,
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    maps: MapArgs,
 }
 
 /// Runs the command until a signal ends it.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let analysers = analyser::load(args.device, args.models_dir.as_deref())?;
+    let analysers = analyser::load(&args.engine, args.maps.maps())?;
     let database = args.database.open(Role::Visitor)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -16,6 +16,8 @@ pub mod index;
 pub mod private;
 pub mod qido;
 pub mod queue;
+pub mod recorded;
+pub mod review;
 pub mod worklist;
 
 use error::DbError;

@@ -27,8 +27,14 @@ pub struct Plan {
     pub members: usize,
     /// How the members' answers become the mask.
     pub ensemble: Ensemble,
-    /// The foreground labels.
+    /// What turns logits into probabilities.
+    #[serde(default)]
+    pub activation: Activation,
+    /// The foreground labels; with [`Activation::Sigmoid`] one a region and output channel, painted in this order.
     pub labels: Vec<Label>,
+    /// nnU-Net's postprocessing, in order: of each set of label values only the largest component of their union stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep_largest: Vec<Vec<u8>>,
     /// Which series the model is for.
     pub trigger: Trigger,
     /// Spatial axes that may be flipped at test time; never left–right for a side-aware label.
@@ -43,19 +49,70 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Configuration {
-    /// Voxels of one tile, `[rows, columns]` in 2-D.
+    /// Which grid the network sees.
+    #[serde(default)]
+    pub grid: Grid,
+    /// Voxels of one tile along the network's axes: two or three.
     pub patch_size: Vec<usize>,
-    /// Spacing in mm of the grid, `[rows, columns]` in 2-D: slices stay the source's.
+    /// Spacing in mm of the grid along the network's axes; with two, the first (transposed) axis stays the source's.
     pub spacing: Vec<f64>,
     /// One scheme a channel.
     pub normalization_schemes: Vec<Normalization>,
+    /// What each channel holds, in the words of the training data; as many as schemes, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channel_names: Vec<String>,
     /// Share of a tile by which the next one moves.
     pub tile_step_size: f64,
     /// Network family and its layers.
     pub architecture: Architecture,
 }
 
-/// How HU become network input.
+/// The grid that a network sees.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "snake_case")]
+pub enum Grid {
+    /// The source's slices, wherever they lie; rows towards the patient's left, columns towards the back, resampled in the plane.
+    #[default]
+    SourceSlices,
+    /// nnU-Net's: the array as a NIfTI file holds it (`k, j, i`), transposed, cropped to what is not zero, resampled.
+    ///
+    /// Needs a stack that an affine describes: even and without shear.
+    Volume {
+        /// nnU-Net's `transpose_forward`: which array axis becomes the first, second and third.
+        transpose_forward: [usize; 3],
+        /// Statistics within the non-zero mask only, one a channel (nnU-Net's `use_mask_for_norm`).
+        use_mask_for_norm: Vec<bool>,
+        /// How images are resampled.
+        resampling_data: Resampling,
+        /// How logits are resampled.
+        resampling_probabilities: Resampling,
+    },
+}
+
+/// nnU-Net's `resample_data_or_seg_to_shape` and its arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resampling {
+    /// Order of the spline: 0, 1 or 3.
+    pub order: u8,
+    /// Order along an axis that is treated apart: 0 or 1.
+    pub order_z: u8,
+    /// Whether the coarsest axis is treated apart; null: when it is more than three times as coarse as the finest.
+    pub force_separate_z: Option<bool>,
+}
+
+/// What turns logits into probabilities.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// Classes exclude each other; the first is background.
+    #[default]
+    Softmax,
+    /// nnU-Net's regions: each channel for itself, no background.
+    Sigmoid,
+}
+
+/// How values become network input: nnU-Net's schemes by their class names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, tag = "scheme")]
 pub enum Normalization {
@@ -70,6 +127,14 @@ pub enum Normalization {
         /// Standard deviation after clipping, HU.
         std_hu: f64,
     },
+    /// Subtract the mean, divide by the standard deviation, of the image or of its non-zero part.
+    ZScoreNormalization,
+    /// Nothing.
+    NoNormalization,
+    /// Minimum to 0, maximum to 1.
+    RescaleTo01Normalization,
+    /// Divide by 255.
+    RGBTo01Normalization,
 }
 
 /// How members become a mask; uncertainty always comes from the members' probabilities.
@@ -104,8 +169,8 @@ pub struct Label {
     /// Highest voxel score in a component from which it is a finding rather than noise.
     pub min_peak_score: f64,
     /// Case score (see `analysis::uncertainty::case`) from which the study is flagged, and below which it is not.
-    /// Between the two the answer is `uncertain`.
-    pub flag_score: [f64; 2],
+    /// Between the two the answer is `uncertain`; null: nobody has chosen them, and the question is not answered.
+    pub flag_score: Option<[f64; 2]>,
 }
 
 /// Which series a model is for.

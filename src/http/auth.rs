@@ -1,16 +1,22 @@
 //! A request → who sends it and whether they may.
 //!
+//! People sign in and have a session in a cookie; programs have keys. What a person does is done in their name.
 //! With a key file every route but health and the page's own files (which hold no data) wants `Authorization: Bearer KEY`.
 //! Without one the server listens on loopback only, and every request must name a loopback host and come from the same
 //! origin, so that a web page elsewhere cannot reach it through a rebound DNS name.
 //! Keys are kept as SHA-256 digests and compared in constant time.
+//! A session may change something only from a page of this server: the Origin header must say so.
 //!
 //! Source: RFC 6750; RFC 9110 section 7.2; "DNS rebinding" in the Fetch and CORS sense: RFC 6454.
 
 use super::error::HttpError;
+use crate::{
+    db::Db,
+    review::account::{self, Account, AccountRole},
+};
 use axum::{
     extract::{Request, State},
-    http::{Method, Uri, header},
+    http::{HeaderMap, Method, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -24,8 +30,14 @@ pub enum Role {
     Viewer,
     /// Sends instances and says when a series is complete; reads nothing.
     Sender,
-    /// Everything.
+    /// Everything that a program may do.
     Operator,
+    /// A person who reads studies and gives verdicts.
+    Radiologist,
+    /// A person who reads studies and the trail.
+    Auditor,
+    /// A person who reads studies and runs the server.
+    Admin,
 }
 
 /// What a request does.
@@ -35,29 +47,66 @@ pub enum Permission {
     Read,
     /// Stores or triggers.
     Store,
+    /// Says what a reader thinks.
+    Review,
 }
+
+/// What a request of this kind needs; nothing for what everyone may do with themselves.
+fn needed(method: &Method, path: &str) -> Option<Permission> {
+    if path == SESSION {
+        return None;
+    }
+    Some(match *method {
+        Method::GET | Method::HEAD | Method::OPTIONS => Permission::Read,
+        _ if path.starts_with("/api/studies/") && path.ends_with("/verdicts") => Permission::Review,
+        _ => Permission::Store,
+    })
+}
+
+/// Where people sign in and out.
+const SESSION: &str = "/api/session";
+/// The name of the cookie.
+const COOKIE: &str = "ictus_session";
+/// What makes a browser forget it.
+pub(super) const NO_COOKIE: &str = "ictus_session=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0";
 
 impl Role {
     /// Whether the role includes a permission.
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
         match self {
-            Self::Viewer => permission == Permission::Read,
+            Self::Viewer | Self::Auditor => permission == Permission::Read,
             Self::Sender => permission == Permission::Store,
-            Self::Operator => true,
+            Self::Operator | Self::Admin => permission != Permission::Review,
+            Self::Radiologist => permission != Permission::Store,
         }
     }
 
-    /// The word in the key file.
+    /// The word in the key file, or of the account.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
             Self::Sender => "sender",
             Self::Operator => "operator",
+            Self::Radiologist => "radiologist",
+            Self::Auditor => "auditor",
+            Self::Admin => "admin",
         }
     }
 }
+
+impl From<AccountRole> for Role {
+    fn from(role: AccountRole) -> Self {
+        match role {
+            AccountRole::Radiologist => Self::Radiologist,
+            AccountRole::Auditor => Self::Auditor,
+            AccountRole::Admin => Self::Admin,
+        }
+    }
+}
+
+/// The roles that a key can have: none of a person's.
 
 impl FromStr for Role {
     type Err = AuthError;
@@ -109,10 +158,32 @@ pub enum AuthError {
 /// Who sends a request; stands in the request's extensions behind [`guard`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// The key's name, or `local` without a key file.
+    /// The account's or the key's name, or `local` without either.
     pub name: Arc<str>,
     /// What they may do.
     pub role: Role,
+    /// The person, if it is one.
+    pub account: Option<Arc<Account>>,
+}
+
+impl Principal {
+    /// Somebody who signed in.
+    #[must_use]
+    pub fn person(account: Account) -> Self {
+        Self {
+            name: Arc::from(account.name.as_str()),
+            role: account.role.into(),
+            account: Some(Arc::new(account)),
+        }
+    }
+
+    fn program(name: &str, role: Role) -> Self {
+        Self {
+            name: Arc::from(name),
+            role,
+            account: None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -156,12 +227,11 @@ impl Access {
     /// The principal of a request.
     ///
     /// # Errors
-    /// 401 without a known key; 403 when the request came through a foreign name or page.
-    fn principal(&self, request: &Request) -> Result<Principal, HttpError> {
+    /// 401 without a known key.
+    fn principal(&self, headers: &HeaderMap) -> Result<Principal, HttpError> {
         match self {
             Self::Keys(keys) => {
-                let bearer = request
-                    .headers()
+                let bearer = headers
                     .get(header::AUTHORIZATION)
                     .and_then(|value| value.to_str().ok());
                 let key = bearer.and_then(|value| {
@@ -171,13 +241,7 @@ impl Access {
                 keys.find(key.ok_or(HttpError::Unauthorized)?)
                     .ok_or(HttpError::Unauthorized)
             }
-            Self::Loopback => {
-                same_machine(request)?;
-                Ok(Principal {
-                    name: Arc::from("local"),
-                    role: Role::Operator,
-                })
-            }
+            Self::Loopback => Ok(Principal::program("local", Role::Operator)),
         }
     }
 }
@@ -210,10 +274,7 @@ impl Keys {
                 digest_from_hex(digest).ok_or_else(|| fault("the digest is not SHA-256 in hexadecimal"))?;
             keys.push(Key {
                 digest,
-                principal: Principal {
-                    name: Arc::from(name),
-                    role,
-                },
+                principal: Principal::program(name, role),
             });
         }
         if keys.is_empty() {
@@ -277,6 +338,56 @@ fn digest_from_hex(text: &str) -> Option<[u8; 32]> {
     Some(digest)
 }
 
+/// The token in a request's cookie.
+pub(super) fn session_token(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(header::COOKIE).iter();
+    cookies
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+}
+
+/// The cookie of a new session; only over TLS, unless the server is this machine.
+pub(super) fn cookie(token: &str, headers: &HeaderMap) -> String {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let secure = if host.is_some_and(is_loopback_name) {
+        ""
+    } else {
+        "; Secure"
+    };
+    // Half a day, as the session itself at the longest.
+    format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=43200{secure}")
+}
+
+/// Refuses what a page of another site sends.
+pub(super) fn same_origin(headers: &HeaderMap) -> Result<(), HttpError> {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    for origin in headers.get_all(header::ORIGIN) {
+        let origin = origin.to_str().ok().and_then(|text| text.parse::<Uri>().ok());
+        let authority = origin.as_ref().and_then(Uri::authority);
+        let same = authority
+            .zip(host)
+            .is_some_and(|(a, h)| a.as_str().eq_ignore_ascii_case(h));
+        if !same {
+            let text = "requests of other sites are refused; the Origin header is not this server";
+            return Err(HttpError::Forbidden(text.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// A session changes something only from our own page, which browsers say in Origin.
+fn our_page(method: &Method, headers: &HeaderMap) -> Result<(), HttpError> {
+    same_origin(headers)?;
+    let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    if reads || headers.contains_key(header::ORIGIN) {
+        return Ok(());
+    }
+    let text =
+        "a request with a session that changes something needs the Origin header of this server's page";
+    Err(HttpError::Forbidden(text.to_owned()))
+}
+
 /// Refuses requests that reached loopback through a foreign name, or from a foreign page.
 fn same_machine(request: &Request) -> Result<(), HttpError> {
     let host = request
@@ -291,17 +402,7 @@ fn same_machine(request: &Request) -> Result<(), HttpError> {
                     the Host header names another";
         return Err(HttpError::Forbidden(text.to_owned()));
     }
-    for origin in request.headers().get_all(header::ORIGIN) {
-        let origin = origin.to_str().ok().and_then(|text| text.parse::<Uri>().ok());
-        let same = origin
-            .as_ref()
-            .and_then(Uri::authority)
-            .is_some_and(|a| a.as_str().eq_ignore_ascii_case(&host));
-        if !same {
-            let text = "without a key file requests of other sites are refused; the Origin header is not this server";
-            return Err(HttpError::Forbidden(text.to_owned()));
-        }
-    }
+    same_origin(request.headers())?;
     Ok(())
 }
 
@@ -324,27 +425,63 @@ fn is_open(method: &Method, path: &str) -> bool {
     let is_page = !served
         .iter()
         .any(|root| path == *root || path.starts_with(&format!("{root}/")));
-    path.starts_with("/health/") || is_page && matches!(*method, Method::GET | Method::HEAD)
+    path.starts_with("/health/")
+        || is_page && matches!(*method, Method::GET | Method::HEAD)
+        || path == SESSION && *method == Method::POST
+}
+
+/// What the guard knows: the keys, and where the sessions are.
+#[derive(Debug, Clone)]
+pub(super) struct Door {
+    pub(super) access: Arc<Access>,
+    pub(super) db: Db,
+}
+
+impl Door {
+    /// Who sends a request: a person with a session before a program with a key.
+    async fn principal(&self, method: &Method, headers: &HeaderMap) -> Result<Principal, HttpError> {
+        if let Some(token) = session_token(headers)
+            && !headers.contains_key(header::AUTHORIZATION)
+        {
+            let found = account::of_session(&self.db, token).await;
+            let found = found.map_err(|error| HttpError::of(error.class(), "reading a session", error))?;
+            if let Some(account) = found {
+                our_page(method, headers)?;
+                return Ok(Principal::person(account));
+            }
+        }
+        self.access.principal(headers)
+    }
 }
 
 /// Middleware: lets a request through with its [`Principal`], or refuses it.
-pub async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(door): State<Door>, mut request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path());
-    let keyed = matches!(*access, Access::Keys(_));
+    let keyed = matches!(*door.access, Access::Keys(_));
     if keyed && is_open(&method, path) || path.starts_with("/health/") {
         return next.run(request).await;
     }
-    let permission = match method {
-        Method::GET | Method::HEAD | Method::OPTIONS => Permission::Read,
-        _ => Permission::Store,
-    };
-    match access.principal(&request) {
-        Ok(principal) if principal.role.allows(permission) => {
+    let needed = needed(&method, path);
+    if !keyed && let Err(error) = same_machine(&request) {
+        return error.into_response();
+    }
+    // A body cannot be shared between threads, and so not be held while the session is looked up.
+    let headers = request.headers().clone();
+    match door.principal(&method, &headers).await {
+        Ok(principal) if needed.is_none_or(|permission| principal.role.allows(permission)) => {
             request.extensions_mut().insert(principal);
             next.run(request).await
         }
         Ok(principal) => {
-            let text = format!("a key of role `{}` may not do this", principal.role.as_str());
+            let role = principal.role.as_str();
+            let text = match needed {
+                Some(Permission::Review) => {
+                    format!(
+                        "a verdict is a person's: role `{role}` may not give one; sign in with a radiologist's account"
+                    )
+                }
+                _ => format!("role `{role}` may not do this"),
+            };
             HttpError::Forbidden(text).into_response()
         }
         Err(error) => error.into_response(),

@@ -28,8 +28,17 @@ pub enum HttpError {
     #[error("{0}")]
     BadRequest(String),
     /// No key, or an unknown one.
-    #[error("this server wants an API key: send `Authorization: Bearer KEY`")]
+    #[error("this server wants to know who asks: sign in, or send `Authorization: Bearer KEY`")]
     Unauthorized,
+    /// Name and password do not belong together.
+    #[error("{0}")]
+    SignIn(String),
+    /// Too many attempts.
+    #[error("{0}")]
+    TooManyRequests(String),
+    /// It was changed meanwhile.
+    #[error("{0}")]
+    Conflict(String),
     /// The key does not allow it, or the request came through another site's name.
     #[error("{0}")]
     Forbidden(String),
@@ -87,6 +96,9 @@ impl HttpError {
             Self::Internal { .. } => FailureClass::Internal,
             Self::BadRequest(_)
             | Self::Unauthorized
+            | Self::SignIn(_)
+            | Self::TooManyRequests(_)
+            | Self::Conflict(_)
             | Self::Forbidden(_)
             | Self::NotFound(_)
             | Self::NotAcceptable(_)
@@ -100,7 +112,9 @@ impl HttpError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized | Self::SignIn(_) => StatusCode::UNAUTHORIZED,
+            Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,

@@ -58,6 +58,12 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(api::worklist::list))
         .routes(routes!(api::study::get))
         .routes(routes!(api::study::audit))
+        .routes(routes!(
+            api::session::create,
+            api::session::get,
+            api::session::delete
+        ))
+        .routes(routes!(api::verdict::list, api::verdict::give))
         .routes(routes!(api::series::complete))
         .routes(routes!(api::events::stream))
         .routes(routes!(api::version::get))
@@ -85,6 +91,10 @@ struct BulkData;
 /// The whole server: routes, the page, and what surrounds them.
 pub fn router(app: App, access: Access) -> Router {
     let metrics = app.metrics.clone();
+    let door = auth::Door {
+        access: Arc::new(access),
+        db: app.db.clone(),
+    };
     let (router, _) = routes();
     router
         .route(BULK_DATA, get(wado::bulk_data))
@@ -98,7 +108,7 @@ pub fn router(app: App, access: Access) -> Router {
                 .gzip(true)
                 .compress_when(SizeAbove::new(COMPRESS_FROM_BYTES).and(is_text)),
         )
-        .layer(middleware::from_fn_with_state(Arc::new(access), auth::guard))
+        .layer(middleware::from_fn_with_state(door, auth::guard))
         .layer(CatchPanicLayer::new())
         .layer(middleware::from_fn(error::render))
         .layer(middleware::from_fn_with_state(metrics, metrics::observe))

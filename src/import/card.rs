@@ -27,7 +27,6 @@ pub(super) fn text(plan: &Plan, trained: &Trained, difference: f64) -> String {
         ),
     ];
     for (i, channel) in trained.recipe.channels.iter().enumerate() {
-        #[expect(unreachable_patterns, reason = "further schemes are named as they are spelt")]
         let how = match &channel.normalization {
             Normalization::CTNormalization {
                 lower_hu,

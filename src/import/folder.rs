@@ -1,13 +1,10 @@
 //! A [`Trained`] model → its folder, written whole or not at all.
 
-use super::{
-    ImportError, Imported, Request, Trained, card,
-    nnunet::{Labels, Recipe},
-};
+use super::{ImportError, Imported, Request, Trained, card, nnunet::Labels};
 use crate::{
     domain::{
         code::{Code, MORPHOLOGICALLY_ABNORMAL_STRUCTURE},
-        plan::{Configuration, Contrast, Ensemble, Golden, Label, Plan, SCHEMA, Trigger},
+        plan::{Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Plan, SCHEMA, Trigger},
     },
     nn::{network::Network, parameters::Parameters},
 };
@@ -49,7 +46,7 @@ pub(super) fn write(request: &Request, trained: Trained) -> Result<Imported, Imp
             "it is there already; remove it or choose another --id",
         ));
     }
-    let plan = plan(&id, &trained)?;
+    let plan = plan(&id, &trained);
     let input = golden_input(&trained)?;
     let mut golden = BTreeMap::from([("input".to_owned(), input.clone())]);
     let mut weights = BTreeMap::new();
@@ -172,24 +169,37 @@ fn answer(
     run().map_err(|e: candle_core::Error| ImportError::network(&e))
 }
 
-fn plan(id: &str, trained: &Trained) -> Result<Plan, ImportError> {
+fn plan(id: &str, trained: &Trained) -> Plan {
     let recipe = &trained.recipe;
-    Ok(Plan {
+    let activation = match recipe.labels {
+        Labels::Exclusive(_) => Activation::Softmax,
+        Labels::Regions(_) => Activation::Sigmoid,
+    };
+    Plan {
         schema: SCHEMA,
         id: id.to_owned(),
         version: "imported".to_owned(),
         question: "segmentation".to_owned(),
         configuration: Configuration {
+            grid: Grid::Volume {
+                transpose_forward: recipe.transpose_forward,
+                use_mask_for_norm: recipe.channels.iter().map(|c| c.use_mask).collect(),
+                resampling_data: recipe.resampling_data,
+                resampling_probabilities: recipe.resampling_probabilities,
+            },
             patch_size: trained.patch_size.clone(),
             spacing: recipe.spacing.clone(),
             normalization_schemes: recipe.channels.iter().map(|c| c.normalization.clone()).collect(),
+            channel_names: recipe.channels.iter().map(|c| c.name.clone()).collect(),
             tile_step_size: TILE_STEP_SIZE,
             architecture: trained.architecture.clone(),
         },
         members: trained.members.len(),
         // nnU-Net averages the logits of its folds.
         ensemble: Ensemble::MeanLogits,
-        labels: labels(recipe)?,
+        activation,
+        labels: labels(&recipe.labels),
+        keep_largest: recipe.keep_largest.clone(),
         // No series asks for an imported model by itself: nobody here knows what it is for.
         trigger: Trigger {
             modality: "CT".to_owned(),
@@ -202,49 +212,36 @@ fn plan(id: &str, trained: &Trained) -> Result<Plan, ImportError> {
         golden: Golden {
             tolerance: [("f32".to_owned(), TOLERANCE)].into(),
         },
-    })
+    }
 }
 
-fn labels(recipe: &Recipe) -> Result<Vec<Label>, ImportError> {
-    let Labels::Exclusive(names) = &recipe.labels else {
-        return Err(ImportError::unsupported("dataset.json", "its labels are regions"));
-    };
-    if !recipe.keep_largest.is_empty() {
-        return Err(ImportError::unsupported(
-            "postprocessing",
-            "it keeps only the largest component of some labels",
-        ));
+fn labels(labels: &Labels) -> Vec<Label> {
+    match labels {
+        Labels::Exclusive(names) => (1..=u8::MAX)
+            .zip(names)
+            .map(|(value, name)| label(value, name))
+            .collect(),
+        Labels::Regions(regions) => regions.iter().map(|r| label(r.value, &r.name)).collect(),
     }
-    if recipe.transpose_forward != [0, 1, 2] {
-        return Err(ImportError::unsupported(
-            "plans.json",
-            format!("transpose_forward is {:?}", recipe.transpose_forward),
-        ));
+}
+
+/// A label whose clinical meaning is not ours to say: its own name, in a scheme of our own, and no threshold chosen.
+fn label(value: u8, name: &str) -> Label {
+    Label {
+        value,
+        name: name.to_owned(),
+        category: MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+        kind: Code {
+            value: format!("LABEL-{value}").into(),
+            scheme: "99ICTUS".into(),
+            meaning: name.to_owned().into(),
+        },
+        side_aware: false,
+        min_volume_ml: 0.0,
+        threshold: 0.5,
+        min_peak_score: 0.5,
+        flag_score: None,
     }
-    names
-        .iter()
-        .enumerate()
-        .map(|(i, name)| {
-            let value = u8::try_from(i + 1)
-                .map_err(|_| ImportError::unsupported("dataset.json", "it has more than 255 labels"))?;
-            Ok(Label {
-                value,
-                name: name.clone(),
-                category: MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
-                // What the label means clinically is not ours to say: its own name, in a scheme of our own.
-                kind: Code {
-                    value: format!("LABEL-{value}").into(),
-                    scheme: "99ICTUS".into(),
-                    meaning: name.clone().into(),
-                },
-                side_aware: false,
-                min_volume_ml: 0.0,
-                threshold: 0.5,
-                min_peak_score: 0.5,
-                flag_score: [0.5, 0.5],
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]

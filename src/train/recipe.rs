@@ -3,7 +3,10 @@
 use crate::domain::{
     architecture::{Architecture, PlainConvUNet},
     code::{HEMORRHAGE, MORPHOLOGICALLY_ABNORMAL_STRUCTURE},
-    plan::{Configuration, Contrast, Ensemble, Golden, Label, Normalization, Plan, SCHEMA, Trigger},
+    plan::{
+        Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Normalization, Plan, SCHEMA,
+        Trigger,
+    },
 };
 
 /// The plan, with as many members as asked for.
@@ -17,6 +20,8 @@ pub fn haemorrhage_2d(members: usize) -> Plan {
         version: "0.1.0".into(),
         question: "haemorrhage".into(),
         configuration: Configuration {
+            grid: Grid::SourceSlices,
+            channel_names: Vec::new(),
             // A head of 21 × 18 cm fits one tile; 2.6 GFLOP a tile and member.
             patch_size: vec![224, 192],
             spacing: vec![1.0, 1.0],
@@ -44,6 +49,7 @@ pub fn haemorrhage_2d(members: usize) -> Plan {
         },
         members,
         ensemble: Ensemble::MeanProbabilities,
+        activation: Activation::Softmax,
         labels: vec![Label {
             value: 1,
             name: "haemorrhage".into(),
@@ -54,8 +60,9 @@ pub fn haemorrhage_2d(members: usize) -> Plan {
             threshold: 0.5,
             min_peak_score: 0.9,
             // On phantoms of the evaluation ranges (seeds 800000 to 800029), not on patients.
-            flag_score: [0.6, 0.95],
+            flag_score: Some([0.6, 0.95]),
         }],
+        keep_largest: Vec::new(),
         trigger: Trigger {
             modality: "CT".into(),
             contrast: Contrast::Without,

@@ -8,6 +8,7 @@
 
 pub mod analyser;
 mod progress;
+pub mod replay;
 mod results;
 
 pub use analyser::{Analyser, Failure, Output, PreviousReport, Request};
@@ -163,25 +164,12 @@ impl Worker {
         }
     }
 
-    /// SHA-256 over what an analysis is of and with; every part with its length, so that no two lists collide.
     fn identity(&self, study: &Uid, sources: &Sources) -> Identity {
         let (model_digest, calibration_digest) =
             (self.analyser.model_digest(), self.analyser.calibration_digest());
-        let mut digests: Vec<&[u8]> = usable(sources).map(|source| source.digest.as_slice()).collect();
-        digests.sort_unstable();
-        let head: [&[u8]; 4] = [
-            b"ictus-analysis-1",
-            study.as_str().as_bytes(),
-            &model_digest,
-            &calibration_digest,
-        ];
-        let mut hash = Sha256::new();
-        for part in head.into_iter().chain(digests) {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
+        let digests = usable(sources).map(|source| source.digest.as_slice()).collect();
         Identity {
-            identity: hash.finalize().into(),
+            identity: identity(study, digests, &model_digest, &calibration_digest),
             model_digest,
             calibration_digest,
         }
@@ -209,6 +197,18 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// SHA-256 over what an analysis is of and with; every part with its length, so that no two lists collide.
+fn identity(study: &Uid, mut digests: Vec<&[u8]>, model: &[u8], calibration: &[u8]) -> [u8; 32] {
+    digests.sort_unstable();
+    let head: [&[u8]; 4] = [b"ictus-analysis-1", study.as_str().as_bytes(), model, calibration];
+    let mut hash = Sha256::new();
+    for part in head.into_iter().chain(digests) {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
 }
 
 fn report_of((series, sop): (String, String)) -> Option<PreviousReport> {

@@ -2,8 +2,9 @@
 
 usage: judge.py FOLDER [--even]
 
-FOLDER holds ct*.dcm, pm.dcm (16 bit), pm-float.dcm, sr.dcm, seg.dcm when there is a finding, and what was meant by
-them: segments.u16 and entropy.f32 (slices, rows, columns, little endian) and meant.json.
+FOLDER holds ct*.dcm, pm.dcm (entropy, 16 bit), pm-float.dcm (the same), pm-QUANTITY.dcm of the further maps, sr.dcm,
+seg.dcm when there is a finding, and what was meant by them: segments.u16, entropy.f32 and QUANTITY.f32 (slices, rows,
+columns, little endian) and meant.json.
 --even says that the source is evenly spaced and not sheared, so that readers must rebuild a regular volume from it.
 Exits 1 after the objections, if there is one.
 """
@@ -43,9 +44,12 @@ def main(folder, even):
     meant = json.loads((folder / "meant.json").read_text())
     shape = tuple(meant["shape"])
     segments = numpy.fromfile(folder / "segments.u16", "<u2").reshape(shape)
-    entropy = numpy.fromfile(folder / "entropy.f32", "<f4").reshape(shape)
+    further = sorted(path.stem.removeprefix("pm-") for path in folder.glob("pm-*.dcm") if path.stem != "pm-float")
+    values = {name: numpy.fromfile(folder / f"{name}.f32", "<f4").reshape(shape) for name in ("entropy", *further)}
     source = sorted(folder.glob("ct*.dcm"))
-    results = [folder / name for name in ("seg.dcm", "pm.dcm", "pm-float.dcm", "sr.dcm")]
+    maps = {"pm.dcm": values["entropy"], "pm-float.dcm": values["entropy"]}
+    maps |= {f"pm-{name}.dcm": values[name] for name in further}
+    results = [folder / name for name in ("seg.dcm", *maps, "sr.dcm")]
     results = [path for path in results if path.exists()]
 
     known = dciodvfy(source[0])
@@ -66,7 +70,7 @@ def main(folder, even):
         judge_seg(folder, meant, segments, even)
     elif meant["findings"]:
         object_to("judge", "findings, but no SEG")
-    judge_pm(folder, meant, entropy, even)
+    judge_pm(folder, meant, maps, even)
     judge_sr(folder, meant)
 
 
@@ -140,8 +144,9 @@ def judge_seg(folder, meant, segments, even):
                 object_to("dcmqi", f"{finding['id']} is at {center}, meant was {finding['center_mm']}")
 
 
-def judge_pm(folder, meant, entropy, even):
-    for name in ("pm.dcm", "pm-float.dcm"):
+def judge_pm(folder, meant, maps, even):
+    entropy = maps["pm.dcm"]
+    for name, values in maps.items():
         image = highdicom.imread(folder / name)
         frames = image.get_frames(apply_real_world_transform=True)
         if frames.min() < 0 or frames.max() > 1:
@@ -151,11 +156,11 @@ def judge_pm(folder, meant, entropy, even):
             reference = item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
             slice_index = meant["sop_instance_uids"].index(reference)
             shown.add(slice_index)
-            worst = float(numpy.abs(frame - entropy[slice_index]).max())
+            worst = float(numpy.abs(frame - values[slice_index]).max())
             if worst > 1 / 65535:
                 object_to("highdicom", f"{name}: slice {slice_index} is off by {worst}")
-        if frames.max() != 1.0:
-            object_to("highdicom", f"{name}: the highest value is {frames.max()!r}, meant was 1")
+        if abs(frames.max() - values.max()) > 1 / 65535:
+            object_to("highdicom", f"{name}: the highest value is {frames.max()!r}, meant was {values.max()!r}")
         missing = [i for i in range(len(entropy)) if i not in shown and entropy[i].max() > 0.001]
         if missing:
             object_to("highdicom", f"{name}: slices {missing} have no frame")

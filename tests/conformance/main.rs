@@ -8,7 +8,7 @@
 mod source;
 
 use dicom_object::DefaultDicomObject;
-use ictus::analysis::encode::MapFormat;
+use ictus::analysis::encode::{MapFormat, Quantity};
 use source::Case;
 use std::{fs, path::Path, process::Command};
 
@@ -44,21 +44,32 @@ fn judge(case: &mut Case, arguments: &[&str]) {
     for (object, name) in objects.iter().zip(names) {
         write(object, name);
     }
-    case.map_format = MapFormat::Float32;
+    case.maps.format = MapFormat::Float32;
     let float = case.encode().unwrap();
     write(&float[float.len() - 2], "pm-float.dcm");
+    case.maps.format = MapFormat::Unsigned16;
+    case.maps.further = [Quantity::Score, Quantity::MutualInformation, Quantity::Variance].into();
+    let further = case.encode().unwrap();
+    let first = further.len() - 4;
+    for (object, name) in further[first..]
+        .iter()
+        .zip(["score", "mutual_information", "variance"])
+    {
+        write(object, &format!("pm-{name}.dcm"));
+    }
 
     let geometry = &case.segments.geometry;
     let bytes: Vec<u8> = case.segments.data.iter().flat_map(|v| v.to_le_bytes()).collect();
     fs::write(at("segments.u16"), bytes).unwrap();
-    let bytes: Vec<u8> = case
-        .prediction
-        .entropy
-        .data
-        .iter()
-        .flat_map(|v| v.to_le_bytes())
-        .collect();
-    fs::write(at("entropy.f32"), bytes).unwrap();
+    for (name, volume) in [
+        ("entropy", &case.prediction.entropy),
+        ("score", &case.prediction.score),
+        ("mutual_information", &case.prediction.mutual_information),
+        ("variance", &case.prediction.variance),
+    ] {
+        let bytes: Vec<u8> = volume.data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        fs::write(at(&format!("{name}.f32")), bytes).unwrap();
+    }
     let meant = serde_json::json!({
         "shape": [geometry.slices(), geometry.rows, geometry.columns],
         "sop_instance_uids": (0..geometry.slices()).map(|s| source::uid("source.instance", s)).collect::<Vec<_>>(),

@@ -11,7 +11,7 @@ use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 use ictus::{
-    analysis::encode::{EncodeInput, MapFormat, Stamp},
+    analysis::encode::{EncodeInput, Maps, Stamp},
     dicom::{attribute::Attributes, instance::Instance},
     domain::{
         code,
@@ -34,7 +34,7 @@ pub(crate) struct Case {
     pub(crate) report: Report,
     pub(crate) plan: Plan,
     pub(crate) stamp: Stamp,
-    pub(crate) map_format: MapFormat,
+    pub(crate) maps: Maps,
 }
 
 impl Case {
@@ -51,7 +51,7 @@ impl Case {
             report: &self.report,
             plan: &self.plan,
             stamp: &self.stamp,
-            map_format: self.map_format,
+            maps: &self.maps,
             predecessor: None,
         })
     }
@@ -150,7 +150,8 @@ pub(crate) fn case(geometry: &Geometry, lesions: &[(Vec3, Vec3)]) -> Case {
         geometry: geometry.clone(),
         data,
     };
-    let zeros = vec![0.0; geometry.len()];
+    let mutual_information = entropy.iter().map(|value| value * 0.4).collect();
+    let variance = entropy.iter().map(|value| value * value * 0.25).collect();
     Case {
         instances: instances(geometry, &hu),
         prediction: Prediction {
@@ -160,8 +161,8 @@ pub(crate) fn case(geometry: &Geometry, lesions: &[(Vec3, Vec3)]) -> Case {
             },
             score: volume(segments.iter().map(|s| if *s > 0 { 0.9 } else { 0.01 }).collect()),
             entropy: volume(entropy),
-            mutual_information: volume(zeros.clone()),
-            variance: volume(zeros),
+            mutual_information: volume(mutual_information),
+            variance: volume(variance),
             disagreement: 0.12,
         },
         segments: Volume {
@@ -178,7 +179,7 @@ pub(crate) fn case(geometry: &Geometry, lesions: &[(Vec3, Vec3)]) -> Case {
             analysis_key: [7; 32],
             created_at: time::macros::datetime!(2026-03-04 05:06:07.089 UTC),
         },
-        map_format: MapFormat::Unsigned16,
+        maps: Maps::default(),
     }
 }
 

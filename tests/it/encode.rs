@@ -10,7 +10,7 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::{DefaultDicomObject, InMemDicomObject, from_reader};
 use dicom_pixeldata::PixelDecoder;
 use ictus::{
-    analysis::encode::{EncodeError, EncodeInput, MapFormat, Predecessor},
+    analysis::encode::{EncodeError, EncodeInput, MapFormat, Predecessor, Quantity},
     dicom::instance::Instance,
     domain::{
         failure::FailureClass,
@@ -282,7 +282,7 @@ fn a_mask_of_a_lossy_image_says_so() {
 fn a_float_map_is_another_instance_with_another_report() {
     let mut case = bleeding();
     let packed = case.encode().unwrap();
-    case.map_format = MapFormat::Float32;
+    case.maps.format = MapFormat::Float32;
     let float = case.encode().unwrap();
     let uid = |object: &DefaultDicomObject| text(object, tags::SOP_INSTANCE_UID);
     assert_eq!(uid(&packed[0]), uid(&float[0]));
@@ -301,6 +301,36 @@ fn a_float_map_is_another_instance_with_another_report() {
             case.prediction.entropy.slice(slice_of(frame, grid.slices()))
         );
     }
+}
+
+#[test]
+fn further_maps_stand_behind_the_entropy_and_the_report_names_them() {
+    let mut case = bleeding();
+    let plain = case.encode().unwrap();
+    case.maps.further = [Quantity::Variance, Quantity::Score].into();
+    let more = case.encode().unwrap();
+    let uid = |object: &DefaultDicomObject| text(object, tags::SOP_INSTANCE_UID);
+    let labels: Vec<_> = more[1..4]
+        .iter()
+        .map(|map| text(map, tags::CONTENT_LABEL))
+        .collect();
+    assert_eq!(labels, ["ENTROPY", "SCORE", "VARIANCE"]);
+    assert!(bytes(&plain[0]) == bytes(&more[0]) && bytes(&plain[1]) == bytes(&more[1]));
+    let report = more.last().unwrap();
+    assert_ne!(uid(report), uid(plain.last().unwrap()), "another report");
+    let study = &items(report, tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE)[0];
+    let evidence: Vec<_> = items(study, tags::REFERENCED_SERIES_SEQUENCE)
+        .iter()
+        .map(|series| {
+            let instance = &items(series, tags::REFERENCED_SOP_SEQUENCE)[0];
+            text(instance, tags::REFERENCED_SOP_INSTANCE_UID)
+        })
+        .collect();
+    for map in &more[1..4] {
+        assert!(evidence.contains(&uid(map)));
+    }
+    case.prediction.variance.data[3] = f32::NAN;
+    assert_eq!(case.encode().unwrap_err().class(), FailureClass::Internal);
 }
 
 #[test]
@@ -461,7 +491,7 @@ fn a_later_report_names_the_one_that_it_replaces() {
         report: &case.report,
         plan: &case.plan,
         stamp: &case.stamp,
-        map_format: MapFormat::Unsigned16,
+        maps: &case.maps,
         predecessor: Some(&predecessor),
     })
     .unwrap();

@@ -13,6 +13,7 @@ mod private_postgres;
 mod qido;
 mod queue;
 mod receive;
+mod replay;
 mod series;
 mod stow;
 mod support;

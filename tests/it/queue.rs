@@ -41,22 +41,49 @@ const FAST: Timing = Timing {
 
 type Answering = dyn Fn(usize, &[Instance], &dyn Control) -> Result<Report, Failure> + Send + Sync;
 
+/// What a stand-in answers.
+pub(crate) trait Answers:
+    Fn(usize, &[Instance], &dyn Control) -> Result<Report, Failure> + Send + Sync + 'static
+{
+}
+
+impl<F> Answers for F where
+    F: Fn(usize, &[Instance], &dyn Control) -> Result<Report, Failure> + Send + Sync + 'static
+{
+}
+
 /// A stand-in for the stages: answers by its number of calls, and makes a SEG and an SR.
-struct Fake {
+pub(crate) struct Fake {
+    model: &'static [u8],
+    /// Stands in every result; another one makes other results of the same input.
+    version: &'static str,
     calls: AtomicUsize,
     previous: Mutex<Vec<Option<String>>>,
     answer: Box<Answering>,
 }
 
 impl Fake {
-    fn new(
-        answer: impl Fn(usize, &[Instance], &dyn Control) -> Result<Report, Failure> + Send + Sync + 'static,
-    ) -> Arc<Self> {
-        Arc::new(Self {
+    pub(crate) fn new(answer: impl Answers) -> Arc<Self> {
+        Arc::new(Self::of(b"model", "1", answer))
+    }
+
+    /// The same model by name, whose results differ.
+    pub(crate) fn drifted(answer: impl Answers) -> Arc<Self> {
+        Arc::new(Self::of(b"model", "2", answer))
+    }
+
+    pub(crate) fn with_model(model: &'static [u8], answer: impl Answers) -> Arc<Self> {
+        Arc::new(Self::of(model, "1", answer))
+    }
+
+    fn of(model: &'static [u8], version: &'static str, answer: impl Answers) -> Self {
+        Self {
+            model,
+            version,
             calls: AtomicUsize::new(0),
             previous: Mutex::default(),
             answer: Box::new(answer),
-        })
+        }
     }
 
     fn calls(&self) -> usize {
@@ -66,7 +93,7 @@ impl Fake {
 
 impl Analyser for Fake {
     fn model_digest(&self) -> Vec<u8> {
-        b"model".to_vec()
+        self.model.to_vec()
     }
 
     fn calibration_digest(&self) -> Vec<u8> {
@@ -93,14 +120,20 @@ impl Analyser for Fake {
         Ok(Output {
             report,
             objects: objects
-                .map(|(part, class)| result(&instances[0], request, part, class))
+                .map(|(part, class)| result(&instances[0], request, part, class, self.version))
                 .to_vec(),
         })
     }
 }
 
 /// Something to store: the header of a source under new UIDs.
-fn result(source: &Instance, request: &Request, part: &str, class: &str) -> DefaultDicomObject {
+fn result(
+    source: &Instance,
+    request: &Request,
+    part: &str,
+    class: &str,
+    version: &str,
+) -> DefaultDicomObject {
     let derived = |part: &str| Uid::derive(&[&request.analysis_key, part.as_bytes()]);
     let mut object = source.object.clone();
     for (tag, uid) in [
@@ -113,7 +146,10 @@ fn result(source: &Instance, request: &Request, part: &str, class: &str) -> Defa
     ] {
         object.put(DataElement::new(tag, VR::UI, uid));
     }
+    object.put(DataElement::new(tags::SOFTWARE_VERSIONS, VR::LO, version));
+    // Without its matrix it is no image, and may have no pixels.
     object.remove_element(tags::PIXEL_DATA);
+    object.remove_element(tags::ROWS);
     object.meta_mut().media_storage_sop_class_uid = class.to_owned();
     object.meta_mut().media_storage_sop_instance_uid = derived(part).to_string();
     object.meta_mut().update_information_group_length();
@@ -121,7 +157,7 @@ fn result(source: &Instance, request: &Request, part: &str, class: &str) -> Defa
 }
 
 /// A report with one finding of this volume, or with none.
-fn report(volume_ml: Option<f64>) -> Report {
+pub(crate) fn report(volume_ml: Option<f64>) -> Report {
     let value = if volume_ml.is_some() {
         AnswerValue::Present
     } else {
@@ -178,13 +214,13 @@ fn answered(answer: AnswerValue, volume_ml: Option<f64>) -> Report {
 }
 
 /// A worker that runs until it is told to stop or dropped.
-struct Running {
+pub(crate) struct Running {
     stop: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
-    async fn start(world: &World, analyser: Arc<dyn Analyser>) -> Self {
+    pub(crate) async fn start(world: &World, analyser: Arc<dyn Analyser>) -> Self {
         let events = world.db.listen().await.unwrap();
         let worker = Worker::new(world.db.clone(), world.archive.clone(), events, analyser);
         let (stop, stopped) = oneshot::channel::<()>();
@@ -200,7 +236,7 @@ impl Running {
         }
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         drop(self.stop.take());
         self.task.await.unwrap();
     }
@@ -217,7 +253,7 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     panic!("waited in vain: {what}");
 }
 
-async fn until_state(world: &World, study: &str, state: &str) -> Study {
+pub(crate) async fn until_state(world: &World, study: &str, state: &str) -> Study {
     until(&format!("{study} is {state}"), async || {
         world
             .db
@@ -242,7 +278,7 @@ async fn until_revision(world: &World, study: &str, revision: i32) -> StudyDetai
     .await
 }
 
-async fn until_no_job(world: &World) {
+pub(crate) async fn until_no_job(world: &World) {
     until("the queue is empty", async || {
         (world
             .count("SELECT count(*) FROM graphile_worker._private_jobs")

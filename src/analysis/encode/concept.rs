@@ -28,7 +28,12 @@ concepts! {
     // Parametric map (CID 7180 leaves quantities to the writer)
     QUANTITY = "246205007", "SCT", "Quantity";
     ENTROPY = "entropy", SCHEME, "Normalized predictive entropy, 0 to 1";
+    SCORE = "score", SCHEME, "Mean foreground score of an ensemble, 0 to 1, not calibrated";
+    MUTUAL_INFORMATION = "mutual-info", SCHEME, "Normalized mutual information of label and member, 0 to 1";
+    VARIANCE = "variance", SCHEME, "Variance of the members' foreground score";
     ENTROPY_DERIVATION = "ensemble-entropy", SCHEME, "Predictive entropy of an ensemble of networks";
+    SCORE_DERIVATION = "ensemble-score", SCHEME, "Mean score of an ensemble of networks";
+    SPREAD_DERIVATION = "ensemble-spread", SCHEME, "Disagreement of the members of an ensemble of networks";
     // Units
     NO_UNITS = "1", "UCUM", "no units";
     MILLILITRE = "ml", "UCUM", "milliliter";

@@ -20,6 +20,7 @@ use crate::domain::{
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use dicom_object::{DefaultDicomObject, FileMetaTableBuilder};
+use std::borrow::Cow;
 use time::{OffsetDateTime, UtcOffset, macros::format_description};
 
 /// Names ictus as the writer in the file meta information: `2.25.` + a random UUID, drawn once.
@@ -28,7 +29,7 @@ const IMPLEMENTATION_CLASS_UID: &str = "2.25.24534842587402277813714980202114441
 /// A kind of result, and how its series is told from the others.
 pub(super) struct Kind {
     /// Part of the UIDs.
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     /// SOPClassUID.
     pub(super) sop_class_uid: &'static str,
     /// TransferSyntaxUID.

@@ -1,4 +1,4 @@
-//! Stage 6: findings and uncertainty → SEG, Parametric Map and TID 1500 report.
+//! Stage 6: findings and uncertainty → SEG, Parametric Maps and TID 1500 report.
 //!
 //! Every object stands on the grid of the source instances: frame for frame the same rows, columns, orientation and position, so that a mask can be laid over its slice by reference alone, however the stack is tilted or spaced.
 //! Nothing comes from the clock or from chance: the same input encodes to the same bytes.
@@ -13,7 +13,9 @@ use crate::{
         volume::Volume,
     },
 };
+use dicom_dictionary_std::tags;
 use dicom_object::DefaultDicomObject;
+use std::collections::BTreeSet;
 use time::OffsetDateTime;
 
 mod concept;
@@ -54,6 +56,46 @@ pub enum MapFormat {
     Float32,
 }
 
+/// What a Parametric Map shows beside the entropy, which always has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Quantity {
+    /// Mean foreground score of the ensemble.
+    Score,
+    /// Mutual information between the voxel's label and the member: what the members disagree about.
+    MutualInformation,
+    /// Variance of the members' foreground score.
+    Variance,
+}
+
+/// Which maps are made, and how they are stored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Maps {
+    /// Maps beside the entropy's, in this order.
+    pub further: BTreeSet<Quantity>,
+    /// How all of them are stored.
+    pub format: MapFormat,
+}
+
+impl Maps {
+    /// The choice that led to these results, read from them.
+    #[must_use]
+    pub fn of(results: &[Instance]) -> Self {
+        let mut maps = Self::default();
+        for result in results {
+            let label = result
+                .object
+                .get(tags::CONTENT_LABEL)
+                .and_then(|e| e.to_str().ok());
+            maps.further
+                .extend(label.and_then(|label| pm::quantity_of(label.trim())));
+            if result.object.get(tags::FLOAT_PIXEL_DATA).is_some() {
+                maps.format = MapFormat::Float32;
+            }
+        }
+        maps
+    }
+}
+
 /// The report that this one takes the place of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Predecessor {
@@ -80,8 +122,8 @@ pub struct EncodeInput<'a> {
     pub plan: &'a Plan,
     /// Identity and time.
     pub stamp: &'a Stamp,
-    /// How the map is stored.
-    pub map_format: MapFormat,
+    /// Which maps, and how they are stored.
+    pub maps: &'a Maps,
     /// The report of the earlier revision of this analysis, if there is one.
     pub predecessor: Option<&'a Predecessor>,
 }
@@ -148,17 +190,17 @@ impl EncodeError {
     }
 }
 
-/// Makes the results: a SEG if there is a finding, the entropy map, and the report that ties them together, in this order.
+/// Makes the results: a SEG if there is a finding, the entropy map, the further maps asked for, and the report that ties them together, in this order.
 ///
 /// # Errors
 /// Refuses a series whose instances disagree about patient, study or order, lack an identifier, or hold text that could not be decoded; and input that does not fit together.
 pub fn encode(input: &EncodeInput<'_>) -> Result<Vec<DefaultDicomObject>, EncodeError> {
     let context = context::Context::new(input)?;
-    let mut objects = Vec::with_capacity(3);
+    let mut objects = Vec::with_capacity(3 + input.maps.further.len());
     if !context.findings.is_empty() {
         objects.push(seg::encode(&context)?);
     }
-    objects.push(pm::encode(&context)?);
+    objects.extend(pm::encode(&context)?);
     let report = sr::encode(&context, &objects)?;
     objects.push(report);
     Ok(objects)

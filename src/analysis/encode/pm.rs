@@ -1,7 +1,8 @@
-//! Entropy → a Parametric Map on the source grid.
+//! Entropy, and on request score, mutual information and variance → one Parametric Map each, on the source grid.
 //!
-//! The normalised predictive entropy, 0 to 1, becomes 16-bit unsigned values with a real-world value mapping, and is clamped, so that 0 and 65535 are exactly the ends and no value leaves the mapped range.
-//! Frames run without a gap from the first to the last slice that holds brain or a value above [`WORTH_A_FRAME`]: readers that stack frames by number (dcmqi) would shift everything behind a gap.
+//! A quantity from 0 to 1 becomes 16-bit unsigned values with a real-world value mapping, and is clamped, so that 0 and 65535 are exactly the ends and no value leaves the mapped range.
+//! Every map has the same frames, so that they lie on each other frame by frame.
+//! They run without a gap from the first to the last slice that holds brain or a value above [`WORTH_A_FRAME`]: readers that stack frames by number (dcmqi) would shift everything behind a gap.
 //!
 //! Why this size and syntax: results are to stay within half the bytes of their CT, which plain 16-bit frames of the brain slices exceed.
 //! Cropping to the brain would be legal, but Cornerstone's adapter refuses a map whose rows and columns are not the source's; Deflated Explicit VR is unknown to many archives.
@@ -11,7 +12,7 @@
 //! Source: PS3.3 sections A.75 and C.8.32; PS3.5 annex G; PS3.3 section C.7.6.16.2.11 (real-world values).
 
 use super::{
-    EncodeError, MapFormat, NOT_FOR_CLINICAL_USE, concept,
+    EncodeError, MapFormat, Maps, NOT_FOR_CLINICAL_USE, Quantity, concept,
     context::{Context, Kind, mismatch},
     element::{Dataset, Fill},
     frames::{
@@ -19,10 +20,11 @@ use super::{
     },
     rle,
 };
+use crate::domain::{code::Code, prediction::Prediction, volume::Volume};
 use dicom_core::{DataElement, PrimitiveValue, VR, value::PixelFragmentSequence};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::DefaultDicomObject;
-use std::ops::Range;
+use std::{iter::once, ops::Range};
 
 /// Entropy from which a slice without brain still gets a frame.
 const WORTH_A_FRAME: f32 = 0.001;
@@ -30,29 +32,157 @@ const WORTH_A_FRAME: f32 = 0.001;
 /// The stored value of entropy 1.
 const FULL_SCALE: u16 = u16::MAX;
 
-const UNSIGNED_16: Kind = Kind {
-    name: "pm.entropy",
-    sop_class_uid: uids::PARAMETRIC_MAP_STORAGE,
-    transfer_syntax: uids::RLE_LOSSLESS,
-    modality: "OT",
-    series_number: 9002,
-    shows: "uncertainty",
-};
+/// A quantity that gets a map of its own.
+struct Map<'a> {
+    values: &'a Volume<f32>,
+    /// Last part of the UIDs' name, and ContentLabel in capitals.
+    name: &'static str,
+    series_number: u16,
+    /// For SeriesDescription.
+    shows: &'static str,
+    /// For ContentDescription.
+    description: &'static str,
+    /// For the real-world value: at most 16 characters.
+    label: &'static str,
+    quantity: Code,
+    derivation: Code,
+}
 
-const FLOAT_32: Kind = Kind {
-    name: "pm.entropy.float",
-    transfer_syntax: uids::EXPLICIT_VR_LITTLE_ENDIAN,
-    ..UNSIGNED_16
-};
+impl<'a> Map<'a> {
+    fn entropy(prediction: &'a Prediction) -> Self {
+        Self {
+            values: &prediction.entropy,
+            name: "entropy",
+            series_number: 9002,
+            shows: "uncertainty",
+            description: "Predictive entropy",
+            label: "Entropy",
+            quantity: concept::ENTROPY,
+            derivation: concept::ENTROPY_DERIVATION,
+        }
+    }
 
-/// Makes the map.
-pub(super) fn encode(context: &Context<'_>) -> Result<DefaultDicomObject, EncodeError> {
-    let float = context.input.map_format == MapFormat::Float32;
-    let kind = if float { FLOAT_32 } else { UNSIGNED_16 };
-    let slices = slices_worth_a_frame(context)?;
+    fn of(quantity: Quantity, prediction: &'a Prediction) -> Self {
+        let name = quantity_name(quantity);
+        match quantity {
+            Quantity::Score => Self {
+                values: &prediction.score,
+                name,
+                series_number: 9004,
+                shows: "score",
+                description: "Mean score, not calibrated",
+                label: "Score",
+                quantity: concept::SCORE,
+                derivation: concept::SCORE_DERIVATION,
+            },
+            Quantity::MutualInformation => Self {
+                values: &prediction.mutual_information,
+                name,
+                series_number: 9005,
+                shows: "mutual information",
+                description: "Mutual information",
+                label: "Mutual inform.",
+                quantity: concept::MUTUAL_INFORMATION,
+                derivation: concept::SPREAD_DERIVATION,
+            },
+            Quantity::Variance => Self {
+                values: &prediction.variance,
+                name,
+                series_number: 9006,
+                shows: "variance",
+                description: "Variance of the members' score",
+                label: "Variance",
+                quantity: concept::VARIANCE,
+                derivation: concept::SPREAD_DERIVATION,
+            },
+        }
+    }
+
+    fn kind(&self, format: MapFormat) -> Kind {
+        let (end, transfer_syntax) = match format {
+            MapFormat::Unsigned16 => ("", uids::RLE_LOSSLESS),
+            MapFormat::Float32 => (FLOAT, uids::EXPLICIT_VR_LITTLE_ENDIAN),
+        };
+        Kind {
+            name: format!("pm.{}{end}", self.name).into(),
+            sop_class_uid: uids::PARAMETRIC_MAP_STORAGE,
+            transfer_syntax,
+            modality: "OT",
+            series_number: self.series_number,
+            shows: self.shows,
+        }
+    }
+}
+
+/// Ends the name of whatever holds or refers to float maps.
+const FLOAT: &str = ".float";
+
+fn quantity_name(quantity: Quantity) -> &'static str {
+    match quantity {
+        Quantity::Score => "score",
+        Quantity::MutualInformation => "mutual_information",
+        Quantity::Variance => "variance",
+    }
+}
+
+/// What a ContentLabel is short for; the entropy's is nothing further.
+pub(super) fn quantity_of(label: &str) -> Option<Quantity> {
+    [Quantity::Score, Quantity::MutualInformation, Quantity::Variance]
+        .into_iter()
+        .find(|quantity| content_label(quantity_name(*quantity)) == label)
+}
+
+/// A Code String has 16 characters.
+fn content_label(name: &str) -> String {
+    name.to_uppercase().chars().take(16).collect()
+}
+
+/// `name`, and which maps stand behind it where they are not the ones made by default.
+pub(super) fn selection(name: &str, maps: &Maps) -> String {
+    let mut selection = name.to_owned();
+    for quantity in &maps.further {
+        selection.push('.');
+        selection.push_str(quantity_name(*quantity));
+    }
+    if maps.format == MapFormat::Float32 {
+        selection.push_str(FLOAT);
+    }
+    selection
+}
+
+/// Makes the entropy's map, then those that were asked for.
+pub(super) fn encode(context: &Context<'_>) -> Result<Vec<DefaultDicomObject>, EncodeError> {
+    let input = context.input;
+    let further = input.maps.further.iter();
+    let maps: Vec<_> = once(Map::entropy(input.prediction))
+        .chain(further.map(|quantity| Map::of(*quantity, input.prediction)))
+        .collect();
+    for map in &maps {
+        if map.values.geometry != *context.geometry() {
+            return Err(mismatch("grid of a map", map.name, "the source's grid"));
+        }
+        if map.values.data.iter().any(|value| value.is_nan()) {
+            return Err(mismatch("a voxel of a map", "not a number", "0 to 1"));
+        }
+    }
+    let slices = slices_worth_a_frame(context);
+    maps.iter().map(|map| one(context, map, slices.clone())).collect()
+}
+
+fn one(
+    context: &Context<'_>,
+    map: &Map<'_>,
+    slices: Range<usize>,
+) -> Result<DefaultDicomObject, EncodeError> {
+    let format = context.input.maps.format;
+    let kind = map.kind(format);
     let mut dataset = context.dataset(&kind)?;
     context.put_frame_of_reference(&mut dataset)?;
-    put_image(&mut dataset, context, if float { 32 } else { 16 });
+    let bits = match format {
+        MapFormat::Unsigned16 => 16,
+        MapFormat::Float32 => 32,
+    };
+    put_image(&mut dataset, context, bits);
     dataset.texts(
         tags::IMAGE_TYPE,
         VR::CS,
@@ -64,52 +194,48 @@ pub(super) fn encode(context: &Context<'_>) -> Result<DefaultDicomObject, Encode
     dataset.text(tags::RECOGNIZABLE_VISUAL_FEATURES, VR::CS, "NO");
     dataset.text(tags::PRESENTATION_LUT_SHAPE, VR::CS, "IDENTITY");
     dataset.empty(tags::ACQUISITION_CONTEXT_SEQUENCE, VR::SQ);
-    dataset.text(tags::CONTENT_LABEL, VR::CS, "ENTROPY");
+    dataset.text(tags::CONTENT_LABEL, VR::CS, content_label(map.name));
     dataset.text(
         tags::CONTENT_DESCRIPTION,
         VR::LO,
-        format!("Predictive entropy, {NOT_FOR_CLINICAL_USE}"),
+        format!("{}, {NOT_FOR_CLINICAL_USE}", map.description),
     );
     dataset.text(tags::CONTENT_CREATOR_NAME, VR::PN, "ictus^");
     let frames = (1u32..)
         .zip(slices.clone())
-        .map(|(place, slice)| frame_groups(context, slice, &[place], &concept::ENTROPY_DERIVATION))
+        .map(|(place, slice)| frame_groups(context, slice, &[place], &map.derivation))
         .collect();
     put_frames(
         &mut dataset,
         context,
-        kind.name,
+        &kind.name,
         &[POSITION],
-        shared(context, float),
+        shared(context, map, format),
         frames,
     );
-    if float {
-        put_float_pixels(&mut dataset, context, slices);
-    } else {
-        put_rle_pixels(&mut dataset, context, slices);
+    match format {
+        MapFormat::Unsigned16 => put_rle_pixels(&mut dataset, map.values, slices),
+        MapFormat::Float32 => put_float_pixels(&mut dataset, map.values, slices),
     }
     context.object(dataset, &kind)
 }
 
 /// From the first to the last slice that holds brain or a value worth showing; every slice when none does.
-fn slices_worth_a_frame(context: &Context<'_>) -> Result<Range<usize>, EncodeError> {
+fn slices_worth_a_frame(context: &Context<'_>) -> Range<usize> {
     let input = context.input;
     let (mut first, mut last) = (None, 0);
     for slice in 0..context.geometry().slices() {
         let entropy = input.prediction.entropy.slice(slice);
-        if entropy.iter().any(|value| value.is_nan()) {
-            return Err(mismatch("entropy of a voxel", "not a number", "0 to 1"));
-        }
         if input.brain.slice(slice).contains(&true) || entropy.iter().any(|value| *value > WORTH_A_FRAME) {
             first.get_or_insert(slice);
             last = slice + 1;
         }
     }
-    Ok(first.map_or(0..context.geometry().slices(), |first| first..last))
+    first.map_or(0..context.geometry().slices(), |first| first..last)
 }
 
 /// What is true of every frame of the map.
-fn shared(context: &Context<'_>, float: bool) -> Dataset {
+fn shared(context: &Context<'_>, map: &Map<'_>, format: MapFormat) -> Dataset {
     let mut group = shared_groups(context.geometry());
     put_frame_anatomy(&mut group);
     let mut frame_type = Dataset::new_empty();
@@ -125,37 +251,43 @@ fn shared(context: &Context<'_>, float: bool) -> Dataset {
     transformation.text(tags::RESCALE_TYPE, VR::LO, "US");
     group.sequence(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, vec![transformation]);
     // The window is in stored values: viewers apply it before any real-world value.
-    let full = if float { 1.0 } else { f64::from(FULL_SCALE) };
+    let full = match format {
+        MapFormat::Unsigned16 => f64::from(FULL_SCALE),
+        MapFormat::Float32 => 1.0,
+    };
     let mut window = Dataset::new_empty();
     window.ds(tags::WINDOW_CENTER, &[full / 2.0]);
     window.ds(tags::WINDOW_WIDTH, &[full]);
     group.sequence(tags::FRAME_VOILUT_SEQUENCE, vec![window]);
     group.sequence(
         tags::REAL_WORLD_VALUE_MAPPING_SEQUENCE,
-        vec![real_world_value_mapping(float)],
+        vec![real_world_value_mapping(map, format)],
     );
     group
 }
 
-fn real_world_value_mapping(float: bool) -> Dataset {
+fn real_world_value_mapping(map: &Map<'_>, format: MapFormat) -> Dataset {
     let mut mapping = Dataset::new_empty();
-    mapping.text(tags::LUT_LABEL, VR::SH, "Entropy");
-    mapping.text(tags::LUT_EXPLANATION, VR::LO, &*concept::ENTROPY.meaning);
+    mapping.text(tags::LUT_LABEL, VR::SH, map.label);
+    mapping.text(tags::LUT_EXPLANATION, VR::LO, &*map.quantity.meaning);
     mapping.code(tags::MEASUREMENT_UNITS_CODE_SEQUENCE, &concept::NO_UNITS);
     mapping.fd(tags::REAL_WORLD_VALUE_INTERCEPT, 0.0);
-    if float {
-        mapping.fd(tags::REAL_WORLD_VALUE_SLOPE, 1.0);
-        mapping.fd(tags::DOUBLE_FLOAT_REAL_WORLD_VALUE_FIRST_VALUE_MAPPED, 0.0);
-        mapping.fd(tags::DOUBLE_FLOAT_REAL_WORLD_VALUE_LAST_VALUE_MAPPED, 1.0);
-    } else {
-        mapping.fd(tags::REAL_WORLD_VALUE_SLOPE, 1.0 / f64::from(FULL_SCALE));
-        mapping.us(tags::REAL_WORLD_VALUE_FIRST_VALUE_MAPPED, 0);
-        mapping.us(tags::REAL_WORLD_VALUE_LAST_VALUE_MAPPED, FULL_SCALE);
+    match format {
+        MapFormat::Unsigned16 => {
+            mapping.fd(tags::REAL_WORLD_VALUE_SLOPE, 1.0 / f64::from(FULL_SCALE));
+            mapping.us(tags::REAL_WORLD_VALUE_FIRST_VALUE_MAPPED, 0);
+            mapping.us(tags::REAL_WORLD_VALUE_LAST_VALUE_MAPPED, FULL_SCALE);
+        }
+        MapFormat::Float32 => {
+            mapping.fd(tags::REAL_WORLD_VALUE_SLOPE, 1.0);
+            mapping.fd(tags::DOUBLE_FLOAT_REAL_WORLD_VALUE_FIRST_VALUE_MAPPED, 0.0);
+            mapping.fd(tags::DOUBLE_FLOAT_REAL_WORLD_VALUE_LAST_VALUE_MAPPED, 1.0);
+        }
     }
     let mut quantity = Dataset::new_empty();
     quantity.text(tags::VALUE_TYPE, VR::CS, "CODE");
     quantity.code(tags::CONCEPT_NAME_CODE_SEQUENCE, &concept::QUANTITY);
-    quantity.code(tags::CONCEPT_CODE_SEQUENCE, &concept::ENTROPY);
+    quantity.code(tags::CONCEPT_CODE_SEQUENCE, &map.quantity);
     mapping.sequence(tags::QUANTITY_DEFINITION_SEQUENCE, vec![quantity]);
     mapping
 }
@@ -170,23 +302,15 @@ fn quantize(value: f32) -> u16 {
     (f64::from(value).clamp(0.0, 1.0) * f64::from(FULL_SCALE)).round() as u16
 }
 
-fn put_rle_pixels(dataset: &mut Dataset, context: &Context<'_>, slices: Range<usize>) {
+fn put_rle_pixels(dataset: &mut Dataset, values: &Volume<f32>, slices: Range<usize>) {
     put_integer_pixels(dataset, 16);
-    let columns = context.geometry().columns;
-    let mut values = Vec::with_capacity(context.geometry().slice_len());
+    let columns = values.geometry.columns;
+    let mut stored = Vec::with_capacity(values.geometry.slice_len());
     let mut fragments = Vec::with_capacity(slices.len());
     for slice in slices {
-        values.clear();
-        values.extend(
-            context
-                .input
-                .prediction
-                .entropy
-                .slice(slice)
-                .iter()
-                .map(|value| quantize(*value)),
-        );
-        fragments.push(rle::encode_frame(&values, columns));
+        stored.clear();
+        stored.extend(values.slice(slice).iter().map(|value| quantize(*value)));
+        fragments.push(rle::encode_frame(&stored, columns));
     }
     let offsets = basic_offset_table(&fragments);
     dataset.put(DataElement::new(
@@ -209,14 +333,14 @@ fn basic_offset_table(fragments: &[Vec<u8>]) -> Vec<u32> {
     offsets.collect::<Result<_, _>>().unwrap_or_default()
 }
 
-fn put_float_pixels(dataset: &mut Dataset, context: &Context<'_>, slices: Range<usize>) {
-    let len = context.geometry().slice_len();
-    let voxels = &context.input.prediction.entropy.data[slices.start * len..slices.end * len];
-    let values = voxels.iter().map(|value| value.clamp(0.0, 1.0)).collect();
+fn put_float_pixels(dataset: &mut Dataset, values: &Volume<f32>, slices: Range<usize>) {
+    let len = values.geometry.slice_len();
+    let voxels = &values.data[slices.start * len..slices.end * len];
+    let clamped = voxels.iter().map(|value| value.clamp(0.0, 1.0)).collect();
     dataset.put(DataElement::new(
         tags::FLOAT_PIXEL_DATA,
         VR::OF,
-        PrimitiveValue::F32(values),
+        PrimitiveValue::F32(clamped),
     ));
 }
 

@@ -18,11 +18,12 @@ use crate::domain::{
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::DefaultDicomObject;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// How the series of masks is told from the others.
 pub(super) const KIND: Kind = Kind {
-    name: "seg",
+    name: Cow::Borrowed("seg"),
     sop_class_uid: uids::SEGMENTATION_STORAGE,
     transfer_syntax: uids::EXPLICIT_VR_LITTLE_ENDIAN,
     modality: "SEG",
@@ -79,7 +80,7 @@ pub(super) fn encode(context: &Context<'_>) -> Result<DefaultDicomObject, Encode
     put_frames(
         &mut dataset,
         context,
-        KIND.name,
+        &KIND.name,
         &[SEGMENT, POSITION],
         shared_groups(context.geometry()),
         groups,

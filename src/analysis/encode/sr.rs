@@ -8,13 +8,14 @@
 //! Source: PS3.16 TID 1500, 1001, 1204, 1411, 1501, 4019; PS3.3 sections A.35.13 and C.17.2.
 
 use super::{
-    EncodeError, MapFormat, NOT_FOR_CLINICAL_USE, concept,
+    EncodeError, NOT_FOR_CLINICAL_USE, concept,
     content::{
         Contains, HasConceptModifier, HasObservationContext, code, container, image, number, put_root, text,
         uid_reference, under,
     },
     context::{Context, Kind, mismatch},
     element::{Dataset, Fill, reference_item},
+    pm,
     seg::{self, category, laterality},
 };
 use crate::domain::{
@@ -25,9 +26,10 @@ use crate::domain::{
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::DefaultDicomObject;
+use std::borrow::Cow;
 
 const KIND: Kind = Kind {
-    name: "sr",
+    name: Cow::Borrowed("sr"),
     sop_class_uid: uids::COMPREHENSIVE3_DSR_STORAGE,
     transfer_syntax: uids::EXPLICIT_VR_LITTLE_ENDIAN,
     modality: "SR",
@@ -40,13 +42,10 @@ pub(super) fn encode(
     context: &Context<'_>,
     results: &[DefaultDicomObject],
 ) -> Result<DefaultDicomObject, EncodeError> {
-    // A report refers to the map, so that one over another map is another report.
-    let kind = match context.input.map_format {
-        MapFormat::Unsigned16 => KIND,
-        MapFormat::Float32 => Kind {
-            name: "sr.float",
-            ..KIND
-        },
+    // A report refers to the maps, so that one over other maps is another report.
+    let kind = Kind {
+        name: pm::selection("sr", context.input.maps).into(),
+        ..KIND
     };
     let mut dataset = context.dataset(&kind)?;
     dataset.empty(tags::REFERENCED_PERFORMED_PROCEDURE_STEP_SEQUENCE, VR::SQ);
@@ -155,7 +154,7 @@ fn share(name: &Code, value: f64) -> Dataset {
     number(name, value, 4, &concept::NO_UNITS)
 }
 
-/// TID 1501: the plan's answer for the study as a whole, with the map that shows where it is unsure.
+/// TID 1501: the plan's answer for the study as a whole, with the maps that show where it is unsure.
 fn case_group(context: &Context<'_>, results: &[DefaultDicomObject]) -> Result<Dataset, EncodeError> {
     let question = &context.input.plan.question;
     let mut group = vec![

@@ -188,7 +188,8 @@ fn finding(
 /// The case's answer: flagged when the case score is high and something can be shown, not flagged when it is low and nothing was found, uncertain between.
 fn answer(case_score: f64, disagreement: f64, findings: &[Finding], plan: &Plan) -> Answer {
     let (low, high) = plan.labels.iter().fold((1.0f64, 1.0f64), |(low, high), l| {
-        (low.min(l.flag_score[0]), high.min(l.flag_score[1]))
+        l.flag_score
+            .map_or((low, high), |flag| (low.min(flag[0]), high.min(flag[1])))
     });
     let answer = match (findings.is_empty(), case_score) {
         (false, score) if score >= high => AnswerValue::Present,

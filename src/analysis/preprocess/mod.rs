@@ -90,7 +90,10 @@ pub fn normalize(slice: &mut [f32], scheme: &Normalization) {
         upper_hu,
         mean_hu,
         std_hu,
-    } = *scheme;
+    } = *scheme
+    else {
+        return;
+    };
     for value in slice {
         *value = ((f64::from(*value).clamp(lower_hu, upper_hu) - mean_hu) / std_hu.max(1e-8)) as f32;
     }

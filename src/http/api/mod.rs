@@ -2,6 +2,8 @@
 
 pub mod events;
 pub mod series;
+pub mod session;
 pub mod study;
+pub mod verdict;
 pub mod version;
 pub mod worklist;

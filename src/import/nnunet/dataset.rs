@@ -25,6 +25,8 @@ pub struct Channel {
     pub name: String,
     /// How its values are normalised.
     pub normalization: Normalization,
+    /// Whether statistics are those of the non-zero part.
+    pub use_mask: bool,
 }
 
 /// One region: a set of labels with an output channel of its own.
@@ -33,9 +35,9 @@ pub struct Region {
     /// Its name.
     pub name: String,
     /// The labels that it unites.
-    pub labels: Vec<u32>,
+    pub labels: Vec<u8>,
     /// What `regions_class_order` writes where its score passes one half.
-    pub value: u32,
+    pub value: u8,
 }
 
 /// What the outputs mean.
@@ -89,7 +91,7 @@ pub(super) fn read(path: &Path) -> Result<Dataset, ImportError> {
                 format!("`{key}` does not name channels 0, 1, … in a row"),
             )
         })?;
-    let order: Option<Vec<u32>> = d.maybe("regions_class_order")?;
+    let order: Option<Vec<u8>> = d.maybe("regions_class_order")?;
     let given: Map<String, Value> = d.take("labels")?;
     let labels = labels(d.place(), &given, order)?;
     let mut facts = vec![("channels".to_owned(), channels.join(", "))];
@@ -107,8 +109,8 @@ pub(super) fn read(path: &Path) -> Result<Dataset, ImportError> {
     })
 }
 
-fn labels(place: &str, given: &Map<String, Value>, order: Option<Vec<u32>>) -> Result<Labels, ImportError> {
-    let mut named: Vec<(String, Vec<u32>)> = Vec::new();
+fn labels(place: &str, given: &Map<String, Value>, order: Option<Vec<u8>>) -> Result<Labels, ImportError> {
+    let mut named: Vec<(String, Vec<u8>)> = Vec::new();
     let mut united = false;
     for (name, value) in given {
         if name == "ignore" {
@@ -117,14 +119,17 @@ fn labels(place: &str, given: &Map<String, Value>, order: Option<Vec<u32>>) -> R
                 "it has an `ignore` label, that is, sparse annotations",
             ));
         }
-        let number = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
+        let number = |v: &Value| v.as_u64().and_then(|n| u8::try_from(n).ok());
         let values = match value {
             Value::Array(list) => list.iter().map(number).collect::<Option<Vec<_>>>(),
             one => number(one).map(|n| vec![n]),
         };
-        let values = values
-            .filter(|v| !v.is_empty())
-            .ok_or_else(|| ImportError::damaged(place, format!("label `{name}` is {value}")))?;
+        let values = values.filter(|v| !v.is_empty()).ok_or_else(|| {
+            ImportError::damaged(
+                place,
+                format!("label `{name}` is {value}; labels are numbers from 0 to 255"),
+            )
+        })?;
         united |= values.len() > 1;
         named.push((name.clone(), values));
     }
@@ -135,8 +140,8 @@ fn labels(place: &str, given: &Map<String, Value>, order: Option<Vec<u32>>) -> R
         ));
     }
     named.retain(|(_, values)| values.iter().any(|v| *v != 0));
-    let all: BTreeSet<u32> = named.iter().flat_map(|(_, v)| v.iter().copied()).collect();
-    let row: BTreeSet<u32> = (u32::from(!all.contains(&0))..).take(all.len()).collect();
+    let all: BTreeSet<u8> = named.iter().flat_map(|(_, v)| v.iter().copied()).collect();
+    let row: BTreeSet<u8> = (u8::from(!all.contains(&0))..=u8::MAX).take(all.len()).collect();
     if all.is_empty() || all != row {
         return Err(ImportError::damaged(
             place,

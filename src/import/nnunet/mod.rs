@@ -10,9 +10,8 @@ mod postprocessing;
 mod weights;
 
 use super::{ImportError, Trained, fields::Fields};
-use crate::nn::checkpoint::Checkpoint;
+use crate::{domain::plan::Resampling, nn::checkpoint::Checkpoint};
 pub use dataset::{Channel, Labels, Region};
-pub use plans::Resampling;
 use std::path::{Path, PathBuf};
 
 /// What surrounds the network, in nnU-Net's words.
@@ -33,7 +32,7 @@ pub struct Recipe {
     /// Axes of the network's grid over which test images were allowed to be mirrored.
     pub mirror_axes: Vec<usize>,
     /// Sets of labels of which, one after the other, only the largest component is kept.
-    pub keep_largest: Vec<Vec<u32>>,
+    pub keep_largest: Vec<Vec<u8>>,
 }
 
 /// Trainers of the package that change how a network is trained and nothing of what it computes.

@@ -5,25 +5,19 @@ use super::{
     architecture::{self, Outside},
     dataset::{Channel, Dataset},
 };
-use crate::domain::{architecture::Architecture, plan::Normalization};
+use crate::domain::{
+    architecture::Architecture,
+    plan::{Normalization, Resampling},
+};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Reads of images that keep the axes as they are stored: `z, y, x`.
 const READERS: [&str; 2] = ["SimpleITKIO", "NibabelIO"];
+/// nnU-Net divides by no less than this.
+const LEAST_STD: f64 = 1e-8;
 /// Longest chain of `inherits_from`.
 const LONGEST_CHAIN: usize = 8;
-
-/// How nnU-Net's `resample_data_or_seg_to_shape` was told to resample.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resampling {
-    /// Order of the spline.
-    pub order: u8,
-    /// Order along the coarse axis where that is treated apart.
-    pub order_z: u8,
-    /// Whether it is treated apart; decided by the spacing when absent.
-    pub force_separate_z: Option<bool>,
-}
 
 /// What one configuration says.
 pub(super) struct Plans {
@@ -100,8 +94,8 @@ pub(super) fn read(path: &Path, configuration: &str, dataset: &Dataset) -> Resul
     let channels = channels(c.place(), dataset, &schemes, &masks, &intensities)?;
     // Segmentations are resampled in training only.
     c.ignore(&["resampling_fn_seg", "resampling_fn_seg_kwargs"]);
-    let resampling_data = resampling(&mut c, "data", 3)?;
-    let resampling_probabilities = resampling(&mut c, "probabilities", 1)?;
+    let resampling_data = resampling(&mut c, "data")?;
+    let resampling_probabilities = resampling(&mut c, "probabilities")?;
     let outside = Outside {
         input_channels: channels.len(),
         num_classes: dataset.labels.heads(),
@@ -186,15 +180,7 @@ fn channels(
         ));
     }
     let mut channels = Vec::new();
-    for (i, (name, scheme)) in dataset.channels.iter().zip(schemes).enumerate() {
-        if scheme != "CTNormalization" {
-            return Err(ImportError::unsupported(
-                place,
-                format!(
-                    "normalization scheme `{scheme}` of channel {i} ({name}); this build knows CTNormalization"
-                ),
-            ));
-        }
+    for (i, ((name, scheme), mask)) in dataset.channels.iter().zip(schemes).zip(masks).enumerate() {
         let number = |key: &str| {
             let value = intensities.get(&i.to_string()).and_then(|p| p.get(key)?.as_f64());
             value.filter(|v| v.is_finite()).ok_or_else(|| {
@@ -206,8 +192,31 @@ fn channels(
                 )
             })
         };
-        let (lower_hu, upper_hu) = (number("percentile_00_5")?, number("percentile_99_5")?);
-        if lower_hu > upper_hu {
+        let normalization = match scheme.as_str() {
+            "CTNormalization" => Normalization::CTNormalization {
+                lower_hu: number("percentile_00_5")?,
+                upper_hu: number("percentile_99_5")?,
+                mean_hu: number("mean")?,
+                std_hu: number("std")?.max(LEAST_STD),
+            },
+            "ZScoreNormalization" => Normalization::ZScoreNormalization,
+            "NoNormalization" => Normalization::NoNormalization,
+            "RescaleTo01Normalization" => Normalization::RescaleTo01Normalization,
+            "RGBTo01Normalization" => Normalization::RGBTo01Normalization,
+            _ => {
+                return Err(ImportError::unsupported(
+                    place,
+                    format!(
+                        "normalization scheme `{scheme}` of channel {i} ({name}); this build knows nnU-Net's own five"
+                    ),
+                ));
+            }
+        };
+        if let Normalization::CTNormalization {
+            lower_hu, upper_hu, ..
+        } = normalization
+            && lower_hu > upper_hu
+        {
             return Err(ImportError::damaged(
                 place,
                 format!("channel {i} is clipped from {lower_hu} to {upper_hu}"),
@@ -215,33 +224,29 @@ fn channels(
         }
         channels.push(Channel {
             name: name.clone(),
-            normalization: Normalization::CTNormalization {
-                lower_hu,
-                upper_hu,
-                mean_hu: number("mean")?,
-                // nnU-Net divides by no less than this.
-                std_hu: number("std")?.max(1e-8),
-            },
+            normalization,
+            use_mask: *mask,
         });
     }
     Ok(channels)
 }
 
-/// The function and its arguments; nnU-Net's defaults are the only ones that were checked against it.
-fn resampling(c: &mut Fields, of: &str, order: u8) -> Result<Resampling, ImportError> {
+/// The function and its arguments.
+fn resampling(c: &mut Fields, of: &str) -> Result<Resampling, ImportError> {
     c.expect(
         &format!("resampling_fn_{of}"),
         &["resample_data_or_seg_to_shape".into()],
     )?;
     let mut kwargs = c.inner(&format!("resampling_fn_{of}_kwargs"))?;
     kwargs.expect("is_seg", &[json!(false)])?;
-    kwargs.expect("order", &[json!(order)])?;
-    kwargs.expect("order_z", &[json!(0)])?;
-    kwargs.expect("force_separate_z", &[Value::Null])?;
+    let order = kwargs.expect("order", &[json!(0), json!(1), json!(3)])?;
+    let order_z = kwargs.expect("order_z", &[json!(0), json!(1)])?;
+    let separate = kwargs.expect("force_separate_z", &[Value::Null, json!(true), json!(false)])?;
+    let small = |v: &Value| v.as_u64().and_then(|n| u8::try_from(n).ok()).unwrap_or_default();
     kwargs.finish()?;
     Ok(Resampling {
-        order,
-        order_z: 0,
-        force_separate_z: None,
+        order: small(&order),
+        order_z: small(&order_z),
+        force_separate_z: separate.as_bool(),
     })
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const KEEP_LARGEST: &str = "remove_all_but_largest_component_from_segmentation";
 
 /// Reads what there is; nothing when there is nothing.
-pub(super) fn read(folder: &Path) -> Result<Vec<Vec<u32>>, ImportError> {
+pub(super) fn read(folder: &Path) -> Result<Vec<Vec<u8>>, ImportError> {
     let mut places = vec![folder.to_owned()];
     let inner = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut crossval: Vec<PathBuf> = inner
@@ -23,7 +23,7 @@ pub(super) fn read(folder: &Path) -> Result<Vec<Vec<u32>>, ImportError> {
         .collect();
     crossval.sort();
     places.extend(crossval);
-    let mut found: Option<(String, Vec<Vec<u32>>)> = None;
+    let mut found: Option<(String, Vec<Vec<u8>>)> = None;
     for place in places {
         let (pickle, json) = (
             place.join("postprocessing.pkl"),
@@ -68,7 +68,7 @@ pub(super) fn read(folder: &Path) -> Result<Vec<Vec<u32>>, ImportError> {
     Ok(found.map(|(_, steps)| steps).unwrap_or_default())
 }
 
-fn steps(file: &str, functions: &Value, kwargs: &Value) -> Result<Vec<Vec<u32>>, ImportError> {
+fn steps(file: &str, functions: &Value, kwargs: &Value) -> Result<Vec<Vec<u8>>, ImportError> {
     let (Some(functions), Some(kwargs)) = (functions.as_array(), kwargs.as_array()) else {
         return Err(ImportError::damaged(file, "it holds no lists"));
     };
@@ -99,7 +99,7 @@ fn steps(file: &str, functions: &Value, kwargs: &Value) -> Result<Vec<Vec<u32>>,
         while let Some(value) = open.pop() {
             match value {
                 Value::Array(list) => open.extend(list),
-                one => labels.push(one.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| {
+                one => labels.push(one.as_u64().and_then(|n| u8::try_from(n).ok()).ok_or_else(|| {
                     ImportError::damaged(file, format!("a label of the postprocessing is {one}"))
                 })?),
             }

@@ -1,0 +1,75 @@
+//! The flags that every command with networks shares: which models, on which device, which maps.
+
+use ictus::{
+    analysis::{
+        encode::{MapFormat, Maps, Quantity},
+        infer::Engine,
+    },
+    domain::device::DeviceChoice,
+};
+use std::path::PathBuf;
+
+/// Which models run, and where.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct EngineArgs {
+    /// Where the networks run: auto, cpu or cuda.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Folder of further models; the shipped ones are in the binary.
+    #[arg(long, env = "ICTUS_MODELS", value_name = "DIR")]
+    models_dir: Option<PathBuf>,
+}
+
+impl EngineArgs {
+    /// Loads the models and holds each to its golden patch.
+    pub(crate) fn start(&self) -> anyhow::Result<Engine> {
+        let bundles = super::models::bundles(self.models_dir.as_deref())?;
+        Ok(Engine::start(&bundles, self.device)?)
+    }
+}
+
+/// Which Parametric Maps are written, and how.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct MapArgs {
+    /// Write further maps beside the entropy's, several with commas between them.
+    #[arg(long = "maps", value_delimiter = ',', value_name = "QUANTITY")]
+    further: Vec<MapQuantity>,
+    /// Write 32-bit float maps instead of 16-bit ones; they are several times as large.
+    #[arg(long)]
+    float_maps: bool,
+}
+
+impl MapArgs {
+    /// What the encoder is told.
+    pub(crate) fn maps(&self) -> Maps {
+        Maps {
+            further: self.further.iter().map(|quantity| quantity.quantity()).collect(),
+            format: if self.float_maps {
+                MapFormat::Float32
+            } else {
+                MapFormat::Unsigned16
+            },
+        }
+    }
+}
+
+/// A quantity as it is called on the command line.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum MapQuantity {
+    /// Mean foreground score, not calibrated.
+    Score,
+    /// Mutual information of label and member: what the members disagree about.
+    MutualInformation,
+    /// Variance of the members' scores.
+    Variance,
+}
+
+impl MapQuantity {
+    fn quantity(self) -> Quantity {
+        match self {
+            Self::Score => Quantity::Score,
+            Self::MutualInformation => Quantity::MutualInformation,
+            Self::Variance => Quantity::Variance,
+        }
+    }
+}
