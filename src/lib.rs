@@ -23,9 +23,9 @@
 //!
 //! # Who may use whom
 //!
-//! Edges ([`http`]) → services ([`receive`], [`worker`], [`review`], [`audit`], [`train`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`nifti`], [`nn`]) → words ([`domain`]).
+//! Edges ([`http`]) → services ([`receive`], [`worker`], [`review`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`nifti`], [`nn`]) → words ([`domain`]).
 //! Services never use each other: they meet in the database.
-//! Only `http` knows axum, only `db` knows SQL and the queue, only `nn`, `analysis::infer` and `train` know candle.
+//! Only `http` knows axum, only `db` knows SQL and the queue, only `nn`, `analysis::infer`, `train` and `import` know candle.
 //!
 //! # What must hold
 //!
@@ -52,6 +52,7 @@ pub mod db;
 pub mod dicom;
 pub mod domain;
 pub mod http;
+pub mod import;
 pub mod nifti;
 pub mod nn;
 pub mod receive;

@@ -76,6 +76,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "analysis::postprocess",
         ],
     ),
+    ("import", &["domain", "nn"]),
     // Edges.
     (
         "http",
@@ -126,7 +127,13 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("nifti", &["nifti"]),
     (
         "candle_core",
-        &["nn", "analysis::infer", "analysis::uncertainty", "train"],
+        &[
+            "nn",
+            "analysis::infer",
+            "analysis::uncertainty",
+            "train",
+            "import",
+        ],
     ),
     (
         "candle_nn",

@@ -4,9 +4,14 @@ use anyhow::Context;
 use ictus::{
     analysis::infer::{bundle::Bundle, engine},
     domain::device::DeviceChoice,
+    import::{self, Request},
 };
 use rust_embed::RustEmbed;
-use std::{fs, path::Path, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// `models/` as it was when the binary was built.
 #[derive(RustEmbed)]
@@ -61,18 +66,30 @@ enum Command {
         #[command(flatten)]
         folder: Folder,
     },
-    /// Import a trained model of another program.
-    Import {
-        /// Its folder.
-        path: std::path::PathBuf,
-    },
+    /// Import a trained model of another program: a results folder of nnU-Net v2.
+    Import(Import),
+}
+
+#[derive(Debug, clap::Args)]
+struct Import {
+    /// Its folder.
+    path: PathBuf,
+    /// Id to give it; made from its own name when absent.
+    #[arg(long)]
+    id: Option<String>,
+    /// Folder of models in which its folder is made.
+    #[arg(long, env = "ICTUS_MODELS", value_name = "DIR", default_value = "models")]
+    out: PathBuf,
+    /// Name of each fold's checkpoint.
+    #[arg(long, value_name = "NAME", default_value = "checkpoint_final.pth")]
+    checkpoint: String,
 }
 
 #[derive(Debug, clap::Args)]
 struct Folder {
     /// Folder of further models.
     #[arg(long, env = "ICTUS_MODELS", value_name = "DIR")]
-    models_dir: Option<std::path::PathBuf>,
+    models_dir: Option<PathBuf>,
     /// auto, cpu or cuda.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -112,11 +129,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 "no such model; `ictus model list` names those that are there"
             );
         }
-        Command::Import { path } => {
-            return Ok(super::not_in_this_build(&format!(
-                "model import of {}",
-                path.display()
-            )));
+        Command::Import(args) => {
+            let imported = import::import(&Request {
+                path: args.path.clone(),
+                id: args.id.clone(),
+                out: args.out.clone(),
+                checkpoint: args.checkpoint.clone(),
+            })?;
+            // What was written is read again, as a server would.
+            let device = engine::open(DeviceChoice::Cpu)?;
+            let bundle = Bundle::read(&imported.folder)?;
+            bundle.check(&bundle.load(&device)?, &device)?;
+            super::say(&format!(
+                "{}: {} members in {}; its golden patch is reproduced; not validated, not for clinical use (see its card.md)",
+                imported.id,
+                imported.members,
+                imported.folder.display()
+            ))?;
         }
     }
     Ok(ExitCode::SUCCESS)

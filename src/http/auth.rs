@@ -365,7 +365,9 @@ pub(super) fn same_origin(headers: &HeaderMap) -> Result<(), HttpError> {
     for origin in headers.get_all(header::ORIGIN) {
         let origin = origin.to_str().ok().and_then(|text| text.parse::<Uri>().ok());
         let authority = origin.as_ref().and_then(Uri::authority);
-        let same = authority.zip(host).is_some_and(|(a, h)| a.as_str().eq_ignore_ascii_case(h));
+        let same = authority
+            .zip(host)
+            .is_some_and(|(a, h)| a.as_str().eq_ignore_ascii_case(h));
         if !same {
             let text = "requests of other sites are refused; the Origin header is not this server";
             return Err(HttpError::Forbidden(text.to_owned()));
@@ -381,7 +383,8 @@ fn our_page(method: &Method, headers: &HeaderMap) -> Result<(), HttpError> {
     if reads || headers.contains_key(header::ORIGIN) {
         return Ok(());
     }
-    let text = "a request with a session that changes something needs the Origin header of this server's page";
+    let text =
+        "a request with a session that changes something needs the Origin header of this server's page";
     Err(HttpError::Forbidden(text.to_owned()))
 }
 
@@ -473,7 +476,9 @@ pub(super) async fn guard(State(door): State<Door>, mut request: Request, next: 
             let role = principal.role.as_str();
             let text = match needed {
                 Some(Permission::Review) => {
-                    format!("a verdict is a person's: role `{role}` may not give one; sign in with a radiologist's account")
+                    format!(
+                        "a verdict is a person's: role `{role}` may not give one; sign in with a radiologist's account"
+                    )
                 }
                 _ => format!("role `{role}` may not do this"),
             };

@@ -58,7 +58,11 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(api::worklist::list))
         .routes(routes!(api::study::get))
         .routes(routes!(api::study::audit))
-        .routes(routes!(api::session::create, api::session::get, api::session::delete))
+        .routes(routes!(
+            api::session::create,
+            api::session::get,
+            api::session::delete
+        ))
         .routes(routes!(api::verdict::list, api::verdict::give))
         .routes(routes!(api::series::complete))
         .routes(routes!(api::events::stream))

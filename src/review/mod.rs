@@ -17,7 +17,9 @@ pub enum ReviewError {
     #[error("the database cannot keep it")]
     Db(#[from] DbError),
     /// The name is taken.
-    #[error("there is an account of that name already; choose another name, or set its password with `ictus account password`")]
+    #[error(
+        "there is an account of that name already; choose another name, or set its password with `ictus account password`"
+    )]
     NameTaken,
     /// No account of that name.
     #[error("there is no account of that name; `ictus account list` shows them")]

@@ -10,7 +10,7 @@
 
 use candle_core::{Device, Tensor};
 use ictus::{
-    nn::{parameters::Parameters, unet::PlainConvUNet},
+    nn::{network::Network, parameters::Parameters},
     train::recipe::haemorrhage_2d,
 };
 use std::time::Instant;
@@ -21,7 +21,7 @@ const PAIRS: usize = 20;
 fn main() {
     let plan = haemorrhage_2d(1);
     let mut parameters = Parameters::trainable(1, &Device::Cpu);
-    let network = PlainConvUNet::new(&plan.configuration.architecture, &mut parameters).unwrap();
+    let network = Network::new(&plan.configuration.architecture, &mut parameters).unwrap();
     let [rows, columns] = [plan.configuration.patch_size[0], plan.configuration.patch_size[1]];
     let x = Tensor::randn(0f32, 1.0, (1, 1, rows, columns), &Device::Cpu).unwrap();
     let time = |run: &dyn Fn() -> Tensor| {

@@ -74,9 +74,8 @@ pub(crate) async fn create(
     body: Result<Json<SignIn>, axum::extract::rejection::JsonRejection>,
 ) -> Result<Response, HttpError> {
     auth::same_origin(&headers)?;
-    let Json(SignIn { name, password }) = body.map_err(|_| {
-        HttpError::BadRequest("the body must be JSON with `name` and `password`".to_owned())
-    })?;
+    let Json(SignIn { name, password }) = body
+        .map_err(|_| HttpError::BadRequest("the body must be JSON with `name` and `password`".to_owned()))?;
     let signed_in = account::sign_in(&app.db, &name, password)
         .await
         .map_err(|error| match error {

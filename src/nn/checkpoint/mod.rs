@@ -186,6 +186,19 @@ impl Checkpoint {
     }
 }
 
+/// Reads a pickle that stands alone and holds plain values: texts, numbers, lists, dictionaries, and names of the list as texts.
+///
+/// # Errors
+/// As [`Checkpoint::open`], and for anything that is no plain value.
+pub fn read_plain(path: &Path) -> Result<serde_json::Value, CheckpointError> {
+    let bytes = std::fs::read(path).map_err(|source| CheckpointError::Read {
+        path: path.display().to_string(),
+        source,
+    })?;
+    let objects = pickle::read(&bytes)?;
+    objects.json(objects.root())
+}
+
 /// The types of number that a storage may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Number {

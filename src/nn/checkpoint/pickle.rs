@@ -164,6 +164,7 @@ impl Objects {
                 *seen += t.len() / LONGEST_WORD;
                 t.as_str().into()
             }
+            Object::Name(name) => (*name).into(),
             Object::List(list) => Value::Array(
                 list.iter()
                     .map(|v| self.walk(*v, depth + 1, seen))
@@ -194,6 +195,8 @@ fn wrong(what: impl Into<String>) -> CheckpointError {
 const ALLOWED: &[&str] = &[
     "_codecs.encode",
     "collections.OrderedDict",
+    // Only named, in nnU-Net's postprocessing.pkl; a call of it is refused like any other.
+    "nnunetv2.postprocessing.remove_connected_components.remove_all_but_largest_component_from_segmentation",
     "numpy._core.multiarray.scalar",
     "numpy.core.multiarray.scalar",
     "numpy.dtype",

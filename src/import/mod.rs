@@ -1,0 +1,191 @@
+//! Other people's trained models → a folder of ours: `plan.json`, `weights.safetensors`, `golden.safetensors`, `card.md`.
+//!
+//! What must hold: the imported model computes what the original does, or there is no imported model.
+//! So every argument is either understood or named in a refusal; nothing is skipped because it looks harmless.
+//! What it deliberately does not do: judge the model, or say what its labels mean clinically.
+
+mod card;
+mod fields;
+mod folder;
+pub mod nnunet;
+mod weights;
+
+use crate::{
+    domain::{architecture::Architecture, failure::FailureClass},
+    nn::checkpoint::CheckpointError,
+};
+use candle_core::Tensor;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// Why a model is not imported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// A file is missing or cannot be read or written.
+    #[error("{path} cannot be read or written")]
+    File {
+        /// Which file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The folder is of no kind that is known.
+    #[error("{path} is not a model that is known here: {what}")]
+    Unknown {
+        /// Which folder.
+        path: String,
+        /// What was looked for.
+        what: String,
+    },
+    /// The model asks for something that this build does not do.
+    #[error("{place}: {what}; it is refused rather than approximated")]
+    Unsupported {
+        /// Where it stands.
+        place: String,
+        /// What it is, and what is known instead.
+        what: String,
+    },
+    /// A file says something that cannot be.
+    #[error("{place}: {what}")]
+    Damaged {
+        /// Where it stands.
+        place: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The weights' file.
+    #[error("{path} is refused")]
+    Checkpoint {
+        /// Which file.
+        path: String,
+        /// Why.
+        #[source]
+        source: CheckpointError,
+    },
+    /// The weights do not fit the network, or the network fails.
+    #[error("{0}")]
+    Network(String),
+}
+
+impl ImportError {
+    /// How it is treated.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::File { .. } => FailureClass::Transient,
+            _ => FailureClass::Input,
+        }
+    }
+
+    fn unsupported(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Unsupported {
+            place: place.into(),
+            what: what.into(),
+        }
+    }
+
+    fn damaged(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Damaged {
+            place: place.into(),
+            what: what.into(),
+        }
+    }
+
+    fn network(error: &candle_core::Error) -> Self {
+        // candle appends a backtrace to the first line, which is the sentence.
+        let text = error.to_string();
+        Self::Network(text.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+/// What to import, and where to.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// A model's folder.
+    pub path: PathBuf,
+    /// The id to give it; made from the model's own name when absent.
+    pub id: Option<String>,
+    /// Where the model's folder is made.
+    pub out: PathBuf,
+    /// Name of the checkpoint file of each fold.
+    pub checkpoint: String,
+}
+
+/// What was imported.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Imported {
+    /// The model's id.
+    pub id: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// How many networks it has.
+    pub members: usize,
+    /// Largest absolute difference between the fast kernels and candle's own operators on the golden input.
+    pub difference: f64,
+}
+
+/// A model as it was trained, all of it understood.
+#[derive(Debug)]
+struct Trained {
+    /// Its own name.
+    name: String,
+    /// Package and configuration: `nnU-Net v2, 3d_fullres`.
+    origin: String,
+    architecture: Architecture,
+    /// Voxels of one tile.
+    patch_size: Vec<usize>,
+    /// One network's tensors a member.
+    members: Vec<BTreeMap<String, Tensor>>,
+    /// Lines of the card: what, and how it is.
+    facts: Vec<(String, String)>,
+    /// The rest, in the words of the package.
+    recipe: nnunet::Recipe,
+}
+
+/// Imports a model.
+///
+/// # Errors
+/// Says what is not understood, damaged, or does not fit; then nothing was written.
+pub fn import(request: &Request) -> Result<Imported, ImportError> {
+    let path = &request.path;
+    let has = |name: &str| path.join(name).is_file();
+    if has("plans.json") {
+        let trained = nnunet::read(path, &request.checkpoint)?;
+        return folder::write(request, trained);
+    }
+    let what = if !path.is_dir() {
+        "it is not a folder; unpack an archive first".to_owned()
+    } else if has("plan.json") {
+        "it is one of ictus's own, which need no import (`--models-dir`)".to_owned()
+    } else if has("configs/inference.json") || has("configs/train.json") || has("configs/metadata.json") {
+        "it is a MONAI bundle, and none of MONAI's networks is in this build".to_owned()
+    } else {
+        let inner = results_inside(path);
+        if inner.is_empty() {
+            "it holds no plans.json (an nnU-Net v2 results folder has one beside its folds)".to_owned()
+        } else {
+            format!("it holds several; choose one of {}", inner.join(", "))
+        }
+    };
+    Err(ImportError::Unknown {
+        path: path.display().to_string(),
+        what,
+    })
+}
+
+/// The names of the results folders in a dataset's folder.
+fn results_inside(path: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().join("plans.json").is_file())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
