@@ -1,6 +1,6 @@
 //! CPU convolutions on channel-blocked activations, `[N, C/16, D, H, W, 16]`, forward and backward; 2-D is depth 1.
 //!
-//! Direct convolution: an output tile of up to 14 voxels by 32 channels stays in registers while all taps and input channels pass by.
+//! Direct convolution: an output tile of up to 12 voxels by 32 channels stays in registers while all taps and input channels pass by.
 //! There is no im2col: a job copies the rows that it needs once, with their zero border, into a window that fits the second-level cache ([`window`]).
 //! [`geometry`] puts every kind (strided, dilated, transposed, gradient of the input) into one form, so that [`convolve`] is the only loop.
 //! Each output value is summed by one job in one fixed order, so results do not depend on the number of threads.
@@ -12,6 +12,7 @@ mod convolve;
 mod geometry;
 mod lanes;
 mod memory;
+pub(crate) mod norm;
 mod tile;
 mod weight_gradient;
 mod window;
