@@ -58,3 +58,7 @@ pub mod receive;
 pub mod telemetry;
 pub mod train;
 pub mod worker;
+
+/// Activations of 100 MB come and go layer by layer: their pages are kept.
+#[global_allocator]
+static ALLOCATOR: nn::KeepLarge = nn::KeepLarge;

@@ -5,7 +5,7 @@
 
 use super::{
     conv::{Conv, ConvTranspose},
-    kernels::{self, Axis, BLOCK, Geometry, Source, Weight, Window, allocate, blocks},
+    kernels::{self, Axis, BLOCK, Geometry, Source, Weight, Window, blocks},
 };
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Error, Layout, Result, Shape, Storage, Tensor};
 use rayon::prelude::*;
@@ -373,7 +373,7 @@ impl CustomOp1 for Enter {
         let (n, c, d, h, w) = xl.shape().dims5()?;
         let x = values(x, xl)?;
         let voxels = d * h * w;
-        let mut out = allocate(n * blocks(c) * voxels * BLOCK);
+        let mut out = vec![0.0f32; n * blocks(c) * voxels * BLOCK];
         out.par_chunks_mut(voxels * BLOCK)
             .enumerate()
             .for_each(|(i, out)| {
@@ -414,7 +414,7 @@ impl CustomOp1 for Leave {
         let d = xl.dims().to_vec();
         let x = values(x, xl)?;
         let voxels = d[2] * d[3] * d[4];
-        let mut out = allocate(d[0] * self.channels * voxels);
+        let mut out = vec![0.0f32; d[0] * self.channels * voxels];
         out.par_chunks_mut(voxels).enumerate().for_each(|(i, out)| {
             let (n, channel) = (i / self.channels, i % self.channels);
             let from = &x[(n * d[1] + channel / BLOCK) * voxels * BLOCK..][..voxels * BLOCK];

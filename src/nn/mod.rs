@@ -19,6 +19,8 @@ pub mod pool;
 pub mod unet;
 pub mod upsample;
 
+pub use kernels::{KeepLarge, release};
+
 /// The instruction set that the CPU kernels run on: `avx512`, `avx2` or `portable`.
 #[must_use]
 pub fn instruction_set() -> &'static str {

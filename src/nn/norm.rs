@@ -7,7 +7,7 @@ use super::{
     blocked::{Held, tracks, values},
     conv::Conv,
     kernels::{
-        self, BLOCK, allocate,
+        self, BLOCK,
         norm::{self as kernel, Extent, Moments},
     },
     layout,
@@ -363,7 +363,7 @@ impl CustomOp3 for FusedOp {
         let extent = self.statistics.extent(xl.dims(), weight.len());
         let moments = self.moments.get_or_init(|| self.statistics.moments(x, extent));
         let lines = kernel::lines(moments, weight, bias, extent);
-        let mut y = allocate(x.len());
+        let mut y = vec![0.0f32; x.len()];
         kernel::apply_to(x, &mut y, &lines, self.slope, extent.voxels, kernels::isa());
         Ok((CpuStorage::F32(y), xl.shape().clone()))
     }
@@ -385,7 +385,7 @@ impl CustomOp3 for FusedOp {
         let extent = self.statistics.extent(x.dims(), wv.len());
         let moments = self.moments.get_or_init(|| self.statistics.moments(xv, extent));
         let lines = kernel::lines(moments, wv, hb.values()?, extent);
-        let mut gx = allocate(xv.len());
+        let mut gx = vec![0.0f32; xv.len()];
         let forward = kernel::Forward {
             x: xv,
             weight: wv,

@@ -1,8 +1,9 @@
 //! The one loop of all convolutions.
 
 use super::{
-    BLOCK, Isa, allocate, blocks,
+    BLOCK, Isa, blocks, filled,
     geometry::Geometry,
+    memory::Aligned,
     tile::{Band, Step},
     window::{Copied, Source},
 };
@@ -30,7 +31,7 @@ pub(crate) struct Weight<'a> {
 
 /// The weights of one phase: `[group of up to V blocks][input block][tap][16 inputs][V × 16 outputs]`.
 struct Packed {
-    data: Vec<f32>,
+    data: Aligned,
     /// Three offsets of each tap.
     taps: Vec<[isize; 3]>,
     phase: [usize; 3],
@@ -48,7 +49,8 @@ fn group_at(geometry: &Geometry, taps: usize, vectors: usize, group: usize) -> (
 fn pack(weight: Weight, geometry: &Geometry, phase: [usize; 3], vectors: usize) -> Packed {
     let taps = geometry.taps_of(phase);
     let each = taps.len() * BLOCK * BLOCK;
-    let mut data = vec![0.0; blocks(geometry.c_out) * blocks(geometry.c_in) * each];
+    let mut data = Aligned::default();
+    data.grow(blocks(geometry.c_out) * blocks(geometry.c_in) * each);
     if !taps.is_empty() {
         data.par_chunks_mut(blocks(geometry.c_in) * each * vectors)
             .enumerate()
@@ -168,43 +170,44 @@ pub(crate) fn convolve(
         .collect();
     let mut padded_bias = vec![0.0; blocks(geometry.c_out) * BLOCK];
     padded_bias[..bias.len()].copy_from_slice(bias);
-    let mut out = allocate(geometry.out_len());
     let cut = Cut::new(geometry, in_blocks, rayon::current_num_threads());
-    let target = Output(out.as_mut_ptr());
-    (0..geometry.batch * cut.count()).into_par_iter().for_each_init(
-        || (Copied::default(), Vec::new()),
-        |(window, steps), job| {
-            let target = &target;
-            let n = job / cut.count();
-            let [planes, rows, columns] = cut.job(job % cut.count());
-            window.open(geometry, 0..in_blocks, rows.clone(), columns.clone());
-            for plane in planes {
-                window.advance(x, geometry, n, plane);
-                for packed in &packed {
-                    #[expect(unsafe_code, reason = "hands each job the voxels that it owns")]
-                    // SAFETY: no other job has the same (n, plane, rows, columns), and the output's length is `out_len`.
-                    unsafe {
-                        convolve_plane(
-                            &Plane {
-                                geometry,
-                                window,
-                                packed,
-                                bias: &padded_bias,
-                                at: [plane, rows.start, columns.start],
-                                rows: rows.end,
-                                columns: columns.end,
-                                n,
-                            },
-                            steps,
-                            target.0,
-                            isa,
-                        );
+    let run = |target: *mut f32| {
+        let target = Output(target);
+        (0..geometry.batch * cut.count()).into_par_iter().for_each_init(
+            || (Copied::default(), Vec::new()),
+            |(window, steps), job| {
+                let target = &target;
+                let n = job / cut.count();
+                let [planes, rows, columns] = cut.job(job % cut.count());
+                window.open(geometry, 0..in_blocks, rows.clone(), columns.clone());
+                for plane in planes {
+                    window.advance(x, geometry, n, plane);
+                    for packed in &packed {
+                        let plane = Plane {
+                            geometry,
+                            window,
+                            packed,
+                            bias: &padded_bias,
+                            at: [plane, rows.start, columns.start],
+                            rows: rows.end,
+                            columns: columns.end,
+                            n,
+                        };
+                        #[expect(unsafe_code, reason = "hands each job the voxels that it owns")]
+                        // SAFETY: no other job has the same (n, plane, rows, columns), and the output's length is `out_len`.
+                        unsafe {
+                            convolve_plane(&plane, steps, target.0, isa);
+                        }
                     }
                 }
-            }
-        },
-    );
-    out
+            },
+        );
+    };
+    #[expect(unsafe_code, reason = "the output is not zeroed first")]
+    // SAFETY: the jobs cover all steps, the phases of a step all its voxels, the groups all blocks: every value is written.
+    unsafe {
+        filled(geometry.out_len(), run)
+    }
 }
 
 /// One plane of one job.

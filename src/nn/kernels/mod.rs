@@ -19,7 +19,8 @@ mod window;
 
 pub(crate) use convolve::{Weight, convolve};
 pub(crate) use geometry::{Axis, Geometry, Window};
-pub(crate) use memory::allocate;
+pub(crate) use memory::filled;
+pub use memory::{KeepLarge, release};
 pub(crate) use tile::Isa;
 pub(crate) use weight_gradient::weight_gradient;
 pub(crate) use window::Source;

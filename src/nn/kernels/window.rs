@@ -3,7 +3,7 @@
 //! Layout: `[plane][block][row][phase][column][16]`; planes form a ring, so that a job that walks through depth copies each plane once.
 //! With a stride along the columns, column c lies at `[c mod stride][c / stride]`: neighbouring outputs always read neighbouring columns.
 
-use super::{BLOCK, geometry::Geometry};
+use super::{BLOCK, geometry::Geometry, memory::Aligned};
 use std::ops::Range;
 
 /// An input made of one or more tensors whose channel blocks follow each other.
@@ -17,7 +17,7 @@ pub(crate) struct Source<'a> {
 /// A copied part of the input.
 #[derive(Default)]
 pub(super) struct Copied {
-    pub(super) data: Vec<f32>,
+    pub(super) data: Aligned,
     /// Planes in the ring.
     depth: usize,
     rows: usize,
@@ -62,9 +62,7 @@ impl Copied {
         self.held = 0..0;
         let len = self.depth * blocks.len() * self.rows * self.row_len;
         self.blocks = blocks;
-        if self.data.len() < len {
-            self.data.resize(len, 0.0);
-        }
+        self.data.grow(len);
     }
 
     /// Values from one row step to the next.
