@@ -75,6 +75,22 @@ pub struct Study {
     pub series_count: i32,
     /// Received instances.
     pub instance_count: i32,
+    /// The latest verdict on the study as a whole; null until somebody gave one.
+    pub reading: Option<Reading>,
+}
+
+/// What a reader said of a study as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Reading {
+    /// `accept`, `reject`, `unsure` or `missed`.
+    pub verdict: String,
+    /// Who.
+    pub reader: String,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Whether the answer was revised since.
+    pub outdated: bool,
 }
 
 impl FromRow<'_, PgRow> for Study {
@@ -103,6 +119,15 @@ impl FromRow<'_, PgRow> for Study {
             revision: row.try_get("revision")?,
             series_count: row.try_get("series_count")?,
             instance_count: row.try_get("instance_count")?,
+            reading: match row.try_get::<Option<String>, _>("read_as")? {
+                Some(verdict) => Some(Reading {
+                    verdict,
+                    reader: row.try_get("reader")?,
+                    at: row.try_get("read_at")?,
+                    outdated: row.try_get("outdated")?,
+                }),
+                None => None,
+            },
         })
     }
 }
@@ -198,8 +223,10 @@ impl Db {
     /// When the database does not answer.
     pub async fn worklist(&self, limit: i64, offset: i64) -> Result<Worklist, DbError> {
         let studies = sqlx::query_as(
-            "SELECT * FROM worklist ORDER BY CASE state WHEN 'flagged' THEN 0 WHEN 'uncertain' THEN 1 \
-             WHEN 'not_flagged' THEN 3 ELSE 2 END, arrived_at DESC, study_id DESC LIMIT $1 OFFSET $2",
+            "SELECT worklist.*, reading.verdict AS read_as, reader, reading.at AS read_at, \
+             reading.analysis_id IS DISTINCT FROM worklist.analysis_id AS outdated \
+             FROM worklist LEFT JOIN reading ON reading.study_id = worklist.study_id ORDER BY CASE state WHEN 'flagged' THEN 0 WHEN 'uncertain' THEN 1 \
+             WHEN 'not_flagged' THEN 3 ELSE 2 END, arrived_at DESC, worklist.study_id DESC LIMIT $1 OFFSET $2",
         )
         .bind(limit.max(0))
         .bind(offset.max(0))
@@ -229,7 +256,12 @@ impl Db {
     /// When the database does not answer.
     pub async fn study(&self, study: &Uid) -> Result<Option<Study>, DbError> {
         Ok(
-            sqlx::query_as("SELECT * FROM worklist WHERE study_instance_uid = $1")
+            sqlx::query_as(
+                "SELECT worklist.*, reading.verdict AS read_as, reader, reading.at AS read_at, \
+                 reading.analysis_id IS DISTINCT FROM worklist.analysis_id AS outdated \
+                 FROM worklist LEFT JOIN reading ON reading.study_id = worklist.study_id \
+                 WHERE study_instance_uid = $1",
+            )
                 .bind(study.as_str())
                 .fetch_optional(&self.app)
                 .await?,

@@ -15,6 +15,7 @@ mod qido;
 mod queue;
 mod receive;
 mod replay;
+mod review;
 mod resampling;
 mod series;
 mod stow;

@@ -4,20 +4,23 @@ import { createEffect, createSignal, ErrorBoundary, lazy, Show, Suspense } from 
 import { getVersion, sentence } from './api/client.ts';
 import { keyVersion, keyWanted } from './api/key.ts';
 import { connected, startLive } from './live.ts';
-import { follow, studyUid } from './router.ts';
-import { KeyPrompt } from './ui/KeyPrompt.tsx';
+import { loadWho, setSigningIn, signingIn, signOut, who } from './api/session.ts';
+import { follow, studyUid, trailUid } from './router.ts';
 import { messages } from './ui/messages.ts';
+import { SignIn } from './ui/SignIn.tsx';
 import { Trouble } from './ui/Trouble.tsx';
 import { WorklistPage } from './worklist/WorklistPage.tsx';
 
 // The viewer is megabytes; the worklist must not wait for it.
 const StudyPage = lazy(() => import('./viewer/StudyPage.tsx'));
+const TrailPage = lazy(() => import('./review/TrailPage.tsx'));
 
 export function App() {
   const [version, setVersion] = createSignal('');
   startLive();
   createEffect(() => {
     keyVersion();
+    void loadWho();
     getVersion().then(
       (known) => setVersion(known.version),
       () => setVersion(''),
@@ -40,12 +43,34 @@ export function App() {
           </svg>
           {messages.disclaimer}
         </p>
+        <p class="who">
+          <Show
+            when={who()?.person}
+            fallback={
+              <button type="button" class="small" onClick={() => setSigningIn(true)}>
+                {messages.signIn.title}
+              </button>
+            }
+          >
+            <span title={who()?.role}>{who()?.display_name}</span>{' '}
+            <button type="button" class="small" onClick={() => void signOut()}>
+              {messages.signIn.out}
+            </button>
+          </Show>
+        </p>
         <p class="connection" data-lost={!connected()} role="status">
           {connected() ? messages.connection.live : messages.connection.lost}
         </p>
       </header>
       <main id="content">
-        <Show when={studyUid()} keyed fallback={<WorklistPage />}>
+        <Show when={trailUid()} keyed>
+          {(uid) => (
+            <Suspense fallback={<p class="wait">{messages.trail.loading}</p>}>
+              <TrailPage uid={uid} />
+            </Suspense>
+          )}
+        </Show>
+        <Show when={studyUid()} keyed fallback={<Show when={trailUid() === null}>{<WorklistPage />}</Show>}>
           {(uid) => (
             <ErrorBoundary
               fallback={(error) => <Trouble text={sentence(error)} retry={() => location.reload()} />}
@@ -57,8 +82,8 @@ export function App() {
           )}
         </Show>
       </main>
-      <Show when={keyWanted()}>
-        <KeyPrompt />
+      <Show when={keyWanted() || signingIn()}>
+        <SignIn needed={keyWanted()} onClose={() => setSigningIn(false)} />
       </Show>
     </>
   );

@@ -1,4 +1,4 @@
-/** Two addresses: `/` and `/study/{uid}`. */
+/** Three addresses: `/`, `/study/{uid}` and `/study/{uid}/trail`. */
 
 import { createSignal } from 'solid-js';
 
@@ -9,6 +9,16 @@ addEventListener('popstate', () => setPath(location.pathname));
 export function studyUid(): string | null {
   const match = /^\/study\/([0-9.]+)\/?$/.exec(path());
   return match?.[1] ?? null;
+}
+
+/** The study whose trail the address names. */
+export function trailUid(): string | null {
+  const match = /^\/study\/([0-9.]+)\/trail\/?$/.exec(path());
+  return match?.[1] ?? null;
+}
+
+export function trailPath(uid: string): string {
+  return `/study/${uid}/trail`;
 }
 
 export function studyPath(uid: string): string {

@@ -37,12 +37,17 @@ export function problemSentence(body: string): string | null {
 }
 
 /** Fetches from our server with the key; throws `ApiError` for every answer that is not 2xx. */
-export async function request(path: string, accept: string, init: RequestInit = {}): Promise<Response> {
+export async function request(
+  path: string,
+  accept: string,
+  init: RequestInit = {},
+  purpose: 'data' | 'sign-in' = 'data',
+): Promise<Response> {
   let response: Response;
   try {
     response = await fetch(path, {
       ...init,
-      headers: { Accept: accept, ...authorization() },
+      headers: { Accept: accept, ...authorization(), ...init.headers },
       credentials: 'same-origin',
     });
   } catch (cause) {
@@ -50,7 +55,8 @@ export async function request(path: string, accept: string, init: RequestInit = 
     throw new ApiError(0, messages.errors.unreachable);
   }
   if (response.ok) return response;
-  if (response.status === 401) {
+  // A wrong password is told where it was typed.
+  if (response.status === 401 && purpose === 'data') {
     wantKey();
     throw new ApiError(401, messages.errors.key);
   }
@@ -58,7 +64,7 @@ export async function request(path: string, accept: string, init: RequestInit = 
   throw new ApiError(response.status, sentence ?? messages.errors.status(response.status));
 }
 
-async function json<T>(path: string, init?: RequestInit): Promise<T> {
+export async function json<T>(path: string, init?: RequestInit): Promise<T> {
   const response = await request(path, 'application/json', init);
   try {
     return (await response.json()) as T;

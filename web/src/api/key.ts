@@ -21,9 +21,9 @@ export function authorization(): Record<string, string> {
   return key === null ? {} : { Authorization: `Bearer ${key}` };
 }
 
-/** Keeps a key for this tab and has everything loaded again. */
+/** Keeps a key for this tab, if there is one, and has everything loaded again. */
 export function enterKey(key: string): void {
-  sessionStorage.setItem(STORAGE, key.trim());
+  if (key.trim() !== '') sessionStorage.setItem(STORAGE, key.trim());
   setKeyWanted(false);
   setKeyVersion((n) => n + 1);
 }

@@ -35,6 +35,53 @@ export interface Study {
   revision: number | null;
   series_count: number;
   instance_count: number;
+  /** The latest verdict on the study as a whole; null until somebody gave one. */
+  reading: Reading | null;
+}
+
+export type Word = 'accept' | 'reject' | 'unsure' | 'missed';
+
+export interface Reading {
+  verdict: Word;
+  reader: string;
+  at: string;
+  /** Whether the answer was revised since. */
+  outdated: boolean;
+}
+
+/** Who sends our requests. */
+export interface Who {
+  name: string;
+  display_name: string;
+  role: string;
+  /** Whether it is a person who signed in. */
+  person: boolean;
+}
+
+export interface NewVerdict {
+  analysis: string;
+  finding: string | null;
+  verdict: Word;
+  reason: string | null;
+  note: string | null;
+}
+
+export interface Verdict extends NewVerdict {
+  id: number;
+  reader: string;
+  reader_name: string;
+  at: string;
+}
+
+/** A row of the audit trail. */
+export interface AuditEntry {
+  seq: number;
+  at: string;
+  principal: string;
+  act: string;
+  detail: unknown;
+  hash: string;
+  prev_hash: string;
 }
 
 export interface Worklist {

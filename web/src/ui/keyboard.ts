@@ -9,6 +9,8 @@ export function onKeys(handle: (key: string) => boolean): void {
     if (document.querySelector('dialog[open]') !== null) return;
     const target = event.target as HTMLElement | null;
     if (target?.closest('input, textarea, select') && event.key !== 'Escape') return;
+    // Enter and the space bar press what has the focus.
+    if ((event.key === 'Enter' || event.key === ' ') && target?.closest('button, a, summary')) return;
     if (handle(event.key)) event.preventDefault();
   };
   onMount(() => document.addEventListener('keydown', listen));

@@ -31,6 +31,90 @@ export const messages = {
     enter: 'Continue',
   },
 
+  signIn: {
+    title: 'Sign in',
+    out: 'Sign out',
+    explain: 'A verdict is given in your name. Ask the administrator for an account.',
+    needed: 'This server answers only to those whom it knows.',
+    name: 'Name',
+    password: 'Password',
+    enter: 'Sign in',
+  },
+
+  review: {
+    title: 'Verdict',
+    wholeStudy: 'the whole study',
+    group: (what: string) => `Verdict on ${what}`,
+    words: { accept: 'Accept', reject: 'Reject …', unsure: 'Not sure', missed: 'Missed …' },
+    whole: { accept: 'Agree', reject: 'Disagree', unsure: 'Not sure', missed: 'Missed …' },
+    none: 'Nobody has said anything yet.',
+    signInFirst: 'Only a radiologist who signed in can give one.',
+    why: { reject: 'Why is it not a finding?', missed: 'What was missed?' },
+    note: 'Note',
+    reasons: {
+      artefact: 'Artefact',
+      calcification: 'Calcification',
+      normal_anatomy: 'Normal anatomy',
+      postoperative: 'After surgery',
+      old_blood: 'Old blood',
+      tumour: 'Tumour',
+      wrong_place: 'In the wrong place',
+      wrong_size: 'Of the wrong size',
+      intraparenchymal: 'Intraparenchymal',
+      intraventricular: 'Intraventricular',
+      subarachnoid: 'Subarachnoid',
+      subdural: 'Subdural',
+      epidural: 'Epidural',
+      other: 'Other',
+    } as Record<string, string>,
+    sentence: (word: 'accept' | 'reject' | 'unsure' | 'missed', finding: string | null) => {
+      if (word === 'missed') return 'says that something was missed';
+      if (finding === null) {
+        return {
+          accept: 'agrees with the answer',
+          reject: 'disagrees with the answer',
+          unsure: 'is not sure',
+        }[word];
+      }
+      return {
+        accept: `accepts ${finding}`,
+        reject: `rejects ${finding}`,
+        unsure: `is not sure of ${finding}`,
+      }[word];
+    },
+    read: (word: 'accept' | 'reject' | 'unsure' | 'missed', reader: string, outdated: boolean) =>
+      `${{ accept: 'Agreed', reject: 'Overruled', unsure: 'Not sure', missed: 'Missed' }[word]}: ${reader}${outdated ? ' (before the last revision)' : ''}`,
+  },
+
+  trail: {
+    open: 'Trail',
+    title: 'Audit trail',
+    back: 'Study',
+    loading: 'Loading the trail …',
+    explain:
+      'Every act on this study, oldest first. Each row carries a hash over the row before it; `ictus audit verify` recomputes them all, and `ictus audit replay` runs an analysis again.',
+    number: 'No.',
+    when: 'When',
+    who: 'Who',
+    what: 'What',
+    particulars: 'Particulars',
+    hash: 'Hash',
+    acts: {
+      store: 'stored',
+      refuse: 'refused',
+      quarantine: 'quarantined',
+      complete: 'declared complete',
+      analyse: 'analysed',
+      fail: 'failed',
+      cancel: 'asked to stop',
+      cancelled: 'stopped',
+      read: 'looked at',
+      verdict: 'gave a verdict',
+      replay: 'replayed',
+      remove: 'removed',
+    } as Record<string, string>,
+  },
+
   connection: {
     live: 'Live',
     lost: 'Connection lost, trying again',
@@ -243,6 +327,9 @@ export const messages = {
       ['M', 'mask on or off'],
       ['U', 'uncertainty on or off'],
       ['N', 'next finding'],
+      ['A, X, S', 'accept, reject, not sure: of the chosen finding, else of the answer'],
+      ['W', 'something was missed'],
+      ['Enter', 'agree with the answer, and on to the next study that nobody has read'],
       ['0', 'fit the image'],
       ['Drag', 'window; with Ctrl or the right button zoom; with Shift or the middle button pan'],
       ['Esc', 'back to the worklist'],

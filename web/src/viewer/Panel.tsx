@@ -2,6 +2,8 @@
 
 import { For, type JSX, Show } from 'solid-js';
 import type { Analysis, Finding, StudyDetail } from '../api/model.ts';
+import type { Desk } from '../review/desk.ts';
+import { VerdictButtons, Verdicts } from '../review/Verdicts.tsx';
 import { duration, kind, millilitres, moment, unit } from '../ui/format.ts';
 import { messages } from '../ui/messages.ts';
 import { css } from './palette.ts';
@@ -12,6 +14,7 @@ const { panel } = messages;
 interface Props {
   study: StudyDetail;
   session: Session;
+  desk: Desk;
   leftOut: number;
   imageTrouble: string | null;
   onPick: (series: string) => void;
@@ -27,7 +30,8 @@ export function Panel(props: Props) {
               <p class="notice">{messages.study.superseded}</p>
             </Show>
             <Answers analysis={analysis} />
-            <Findings analysis={analysis} session={props.session} />
+            <Findings analysis={analysis} session={props.session} desk={props.desk} />
+            <Verdicts desk={props.desk} />
           </>
         )}
       </Show>
@@ -95,7 +99,7 @@ function Answers(props: { analysis: Analysis }) {
   );
 }
 
-function Findings(props: { analysis: Analysis; session: Session }) {
+function Findings(props: { analysis: Analysis; session: Session; desk: Desk }) {
   const evaluated = () => props.analysis.report.answers.some(({ answer }) => answer !== 'not_evaluated');
   return (
     <Part title={panel.findings} name="findings">
@@ -114,6 +118,7 @@ function Findings(props: { analysis: Analysis; session: Session }) {
             {(finding) => (
               <li>
                 <FindingButton finding={finding} session={props.session} />
+                <VerdictButtons desk={props.desk} finding={finding.id} label={finding.id} />
               </li>
             )}
           </For>

@@ -7,7 +7,9 @@ import type { StudyDetail } from '../api/model.ts';
 import { seriesMetadata } from '../dicomweb/client.ts';
 import { stack } from '../dicomweb/geometry.ts';
 import { onLive } from '../live.ts';
-import { follow, go } from '../router.ts';
+import { createDesk } from '../review/desk.ts';
+import { ReasonDialog } from '../review/ReasonDialog.tsx';
+import { follow, go, studyPath, trailPath } from '../router.ts';
 import { Badge } from '../ui/Badge.tsx';
 import { dicomDate, dicomTime, personName } from '../ui/format.ts';
 import { Help } from '../ui/Help.tsx';
@@ -31,6 +33,7 @@ export default function StudyPage(props: { uid: string }) {
   const [announced, setAnnounced] = createSignal('');
   const [help, setHelp] = createSignal(false);
   const session = createSession(study);
+  const desk = createDesk(study);
   let gathering: ReturnType<typeof setTimeout> | undefined;
 
   // Cornerstone is fetched while the study is, not after it.
@@ -46,6 +49,7 @@ export default function StudyPage(props: { uid: string }) {
       const before = study()?.analysis;
       setStudy(next);
       setTrouble(null);
+      void desk.load();
       if (before && next.analysis && before.id !== next.analysis.id) {
         setAnnounced(messages.study.revised(next.analysis.revision));
       }
@@ -127,8 +131,21 @@ export default function StudyPage(props: { uid: string }) {
     }),
   );
 
+  /** Agrees with the answer and goes on to the next study that nobody has read. */
+  const readAndNext = async () => {
+    if (desk.current(null) === null && !(await desk.give(null, 'accept'))) return;
+    const next = await desk.next();
+    go(next === null ? '/' : studyPath(next));
+  };
+  /** What a verdict key is about: the chosen finding, or the study. */
+  const subject = () => session.chosenFinding()?.id ?? null;
   onKeys((key) => {
-    if (key === 'Escape') go('/');
+    if (key === 'a' || key === 'A') void desk.give(subject(), 'accept');
+    else if (key === 'x' || key === 'X') void desk.give(subject(), 'reject');
+    else if (key === 's' || key === 'S') void desk.give(subject(), 'unsure');
+    else if (key === 'w' || key === 'W') void desk.give(null, 'missed');
+    else if (key === 'Enter') void readAndNext();
+    else if (key === 'Escape') go('/');
     else if (key === '?') setHelp(true);
     else return viewerKey(session, key);
     return true;
@@ -167,6 +184,9 @@ export default function StudyPage(props: { uid: string }) {
             </>
           )}
         </Show>
+        <a class="trail-link" href={trailPath(props.uid)} onClick={follow}>
+          {messages.trail.open}
+        </a>
         <button type="button" class="keys-button" aria-keyshortcuts="?" onClick={() => setHelp(true)}>
           {messages.help.open} <kbd>?</kbd>
         </button>
@@ -196,12 +216,16 @@ export default function StudyPage(props: { uid: string }) {
             <Panel
               study={known()}
               session={session}
+              desk={desk}
               leftOut={leftOut()}
               imageTrouble={session.slices().length > 0 ? imageTrouble() : null}
               onPick={setPicked}
             />
           </div>
         )}
+      </Show>
+      <Show when={desk.pending()} keyed>
+        {(pending) => <ReasonDialog desk={desk} pending={pending} />}
       </Show>
       <Show when={help()}>
         <Help keys={messages.help.study} onClose={() => setHelp(false)} />

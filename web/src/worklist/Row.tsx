@@ -30,6 +30,13 @@ export function Row(props: { study: Study; now: number }) {
     >
       <td>
         <Badge state={props.study.state} progress={props.study.progress} />
+        <Show when={props.study.reading} keyed>
+          {(reading) => (
+            <small class="reading" data-outdated={reading.outdated}>
+              {messages.review.read(reading.verdict, reading.reader, reading.outdated)}
+            </small>
+          )}
+        </Show>
       </td>
       <td>
         <a class="patient" href={href()} onClick={follow}>

@@ -23,6 +23,7 @@ const study = (uid: string, patient_name: string, more: Partial<Study> = {}): St
   reason: null,
   revision: null,
   series_count: 1,
+  reading: null,
   instance_count: 1,
   ...more,
 });

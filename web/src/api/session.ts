@@ -1,0 +1,44 @@
+/** Who sits at this page: a person who signed in, or whoever the server takes us for. */
+
+import { createSignal } from 'solid-js';
+import { type ApiError, json, request } from './client.ts';
+import { enterKey } from './key.ts';
+import type { Who } from './model.ts';
+
+const [who, setWho] = createSignal<Who | null>(null);
+/** Whether the reader asked for the sign-in form. */
+const [signingIn, setSigningIn] = createSignal(false);
+
+export { setSigningIn, signingIn, who };
+
+/** Whether the person here may give verdicts. */
+export const mayJudge = () => who()?.person === true && who()?.role === 'radiologist';
+
+/** Asks the server who we are. */
+export async function loadWho(): Promise<void> {
+  try {
+    setWho(await json<Who>('/api/session'));
+  } catch {
+    setWho(null);
+  }
+}
+
+/** Signs in; throws `ApiError` with the server's sentence when that fails. */
+export async function signIn(name: string, password: string): Promise<void> {
+  const body = JSON.stringify({ name, password });
+  const answer = await request(
+    '/api/session',
+    'application/json',
+    { method: 'POST', body, headers: { 'Content-Type': 'application/json' } },
+    'sign-in',
+  );
+  setWho((await answer.json()) as Who);
+  setSigningIn(false);
+  // Whatever was refused is loaded again, now with the cookie.
+  enterKey('');
+}
+
+export async function signOut(): Promise<void> {
+  await request('/api/session', 'application/json', { method: 'DELETE' }).catch((_: ApiError) => undefined);
+  await loadWho();
+}

@@ -1,0 +1,85 @@
+/** The verdicts of one study as the page holds them, and how the reader gives one. */
+
+import { createSignal } from 'solid-js';
+import { getWorklist, sentence } from '../api/client.ts';
+import type { NewVerdict, StudyDetail, Verdict, Word } from '../api/model.ts';
+import { mayJudge, setSigningIn } from '../api/session.ts';
+import { getVerdicts, giveVerdict, holding } from '../api/verdicts.ts';
+
+/** Studies among which the next one is looked for. */
+const AHEAD = 200;
+
+/** A verdict that wants its reason before it is given. */
+export interface Pending {
+  finding: string | null;
+  verdict: 'reject' | 'missed';
+}
+
+export function createDesk(study: () => StudyDetail | null) {
+  const [verdicts, setVerdicts] = createSignal<Verdict[]>([]);
+  const [trouble, setTrouble] = createSignal<string | null>(null);
+  const [pending, setPending] = createSignal<Pending | null>(null);
+  const [busy, setBusy] = createSignal(false);
+
+  const load = async () => {
+    const uid = study()?.study_instance_uid;
+    if (uid === undefined) return;
+    try {
+      setVerdicts(await getVerdicts(uid));
+    } catch (error) {
+      setTrouble(sentence(error));
+    }
+  };
+
+  /** Gives a verdict; asks for the reason first where one is wanted. Answers whether it was recorded. */
+  const give = async (
+    finding: string | null,
+    verdict: Word,
+    reason: string | null = null,
+    note: string | null = null,
+  ): Promise<boolean> => {
+    const known = study();
+    if (!known?.analysis || busy()) return false;
+    if (!mayJudge()) {
+      setSigningIn(true);
+      return false;
+    }
+    const wantsReason = verdict === 'missed' || (verdict === 'reject' && finding !== null);
+    if (wantsReason && reason === null) {
+      setPending({ finding, verdict: verdict === 'missed' ? 'missed' : 'reject' });
+      return false;
+    }
+    const body: NewVerdict = { analysis: known.analysis.id, finding, verdict, reason, note };
+    setBusy(true);
+    setTrouble(null);
+    try {
+      const row = await giveVerdict(known.study_instance_uid, body);
+      setVerdicts((all) => [...all.filter(({ id }) => id !== row.id), row]);
+      setPending(null);
+      return true;
+    } catch (error) {
+      setTrouble(sentence(error));
+      return false;
+    } finally {
+      setBusy(false);
+    }
+  };
+
+  const current = (finding: string | null): Verdict | null => {
+    const analysis = study()?.analysis;
+    return analysis ? holding(verdicts(), analysis.id, finding) : null;
+  };
+
+  /** The study after this one in the worklist that nobody has read; null when there is none. */
+  const next = async (): Promise<string | null> => {
+    const { studies } = await getWorklist(AHEAD);
+    const here = studies.findIndex((s) => s.study_instance_uid === study()?.study_instance_uid);
+    const following = [...studies.slice(here + 1), ...studies.slice(0, Math.max(here, 0))];
+    const unread = following.find((s) => s.reading === null && s.state !== 'arriving');
+    return unread?.study_instance_uid ?? null;
+  };
+
+  return { verdicts, trouble, pending, setPending, busy, load, give, current, next };
+}
+
+export type Desk = ReturnType<typeof createDesk>;
