@@ -79,11 +79,7 @@ impl Copied {
             + (column % self.stride * self.columns + column / self.stride) * BLOCK
     }
 
-    #[expect(
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss,
-        reason = "a ring has a handful of planes"
-    )]
+    #[expect(clippy::cast_possible_wrap, reason = "a ring has a handful of planes")]
     fn slot(&self, plane: isize) -> usize {
         plane.rem_euclid(self.depth as isize) as usize
     }
@@ -103,7 +99,6 @@ impl Copied {
     #[expect(
         clippy::cast_possible_wrap,
         clippy::cast_sign_loss,
-        clippy::cast_possible_truncation,
         reason = "planes, rows and columns are checked to lie within the input"
     )]
     fn copy(&mut self, x: &[Source], geometry: &Geometry, n: usize, plane: isize) {
