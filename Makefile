@@ -56,7 +56,7 @@ test-e2e: setup web/dist/index.html ## Drive the built binary through a real bro
 	.venv/bin/python .ci/e2e
 
 .PHONY: bench
-bench: ## Run the benchmarks
+bench: ## Run the benchmarks; ICTUS_BENCH_PYTHON=python3 adds PyTorch, ONNX Runtime and OpenVINO
 	cargo bench --locked --profile dev
 
 .PHONY: fmt
