@@ -189,7 +189,6 @@ pub(crate) fn convolve(
         geometry.c_in * geometry.c_out * geometry.taps(),
         "the weight has the shape that was declared"
     );
-    let vectors = isa.vectors();
     let packed: Vec<Packed> = geometry
         .phases()
         .into_iter()

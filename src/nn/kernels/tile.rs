@@ -104,13 +104,18 @@ impl Isa {
     }
 
     /// Copies voxels of 16 f32 into the form that the tiles multiply.
+    #[inline]
     pub(super) fn copy(self, from: &[f32], to: &mut [f32]) {
         match self {
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "calls code compiled for the detected instruction set")]
             // SAFETY: `bf16` has seen the instruction set.
             Self::Avx512Bf16 => unsafe { lanes::narrow(from, to) },
-            _ => to.copy_from_slice(from),
+            _ => match (to.as_mut_array::<BLOCK>(), from.as_array::<BLOCK>()) {
+                // A single voxel of a strided row: no call.
+                (Some(to), Some(from)) => *to = *from,
+                _ => to.copy_from_slice(from),
+            },
         }
     }
 

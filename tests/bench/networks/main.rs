@@ -108,6 +108,13 @@ fn compare(
         };
         peaks.push(peak::gflops(threads));
         put("ictus", timed(|| network.forward(&x)).0);
+        if ictus::nn::has_bf16() {
+            let (ms, y) = timed(|| ictus::nn::with_bf16(|| network.forward(&x)));
+            put("ictus_bf16", ms);
+            let difference = (y - &exact).unwrap().abs().unwrap().flatten_all().unwrap();
+            let difference: f32 = difference.max(0).unwrap().to_scalar().unwrap();
+            differences.insert("ictus_bf16".into(), f64::from(difference));
+        }
         put(
             "ictus_one_thread",
             timed(|| one.install(|| network.forward(&x))).0,
