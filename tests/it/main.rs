@@ -7,6 +7,7 @@ mod audit;
 mod coverage;
 mod dicom;
 mod encode;
+mod import;
 mod networks;
 mod placement;
 mod private_postgres;
