@@ -60,3 +60,7 @@ pub mod review;
 pub mod telemetry;
 pub mod train;
 pub mod worker;
+
+/// Activations of 100 MB come and go layer by layer: their pages are kept.
+#[global_allocator]
+static ALLOCATOR: nn::KeepLarge = nn::KeepLarge;

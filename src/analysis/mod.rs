@@ -17,9 +17,10 @@ use crate::{
         finding::{Answer, AnswerValue, DISCLAIMER, ModelRun, Refusal, Report, SCHEMA, SeriesChoice},
         network::Control,
         prediction::Prediction,
-        trace::SpatialTrace,
+        plan::Grid,
         uid::Uid,
         volume::Volume,
+        volume_trace::Turn,
     },
 };
 use assemble::{AssembleError, Assembled};
@@ -27,7 +28,10 @@ use dicom_object::DefaultDicomObject;
 use encode::{EncodeInput, Maps, Predecessor, Stamp};
 use infer::{Engine, InferError, bundle::Model};
 use preprocess::brain::Intracranial;
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 use time::OffsetDateTime;
 
 /// What is asked of an analysis beside its images.
@@ -56,13 +60,23 @@ pub struct Analysis {
     pub looks: Vec<Look>,
 }
 
+/// The plan's word for a head.
+const HEAD: &str = "HEAD";
+
+/// What is looked at: channels on one grid.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    /// The channels; most models have one.
+    pub channels: Vec<Volume<f32>>,
+    /// How they lie in the array that a whole-volume model was trained on.
+    pub turn: Turn,
+}
+
 /// One model's look at one volume.
 #[derive(Debug)]
 pub struct Look {
     /// The volume, in HU.
     pub volume: Volume<f32>,
-    /// The way to the network's grid.
-    pub trace: SpatialTrace,
     /// Where the brain is.
     pub brain: Volume<bool>,
     /// Voxel-wise answers.
@@ -207,7 +221,11 @@ fn one(
     let source: Vec<&Instance> = assembled.instances.iter().map(|i| &instances[*i]).collect();
     let series = assembled.series.iter().find(|s| s.chosen).map(|s| s.uid.clone());
     let series = series.unwrap_or_else(|| Uid::derive(&[b"volume without a series"]));
-    let look = look(assembled.volume, engine, model, &series, control, report)?;
+    let scan = Scan {
+        channels: vec![assembled.volume],
+        turn: Turn::DICOM,
+    };
+    let look = look(&scan, engine, model, &series, control, report)?;
     merge_series(&mut report.series, assembled.series);
     report.warnings.extend(assembled.warnings);
     let started = Instant::now();
@@ -219,7 +237,7 @@ fn one(
             .filter(|m| m.id == model.plan.id)
             .cloned()
             .collect(),
-        answers: vec![look.found.answer.clone()],
+        answers: look.found.answer.iter().cloned().collect(),
         findings: look.found.findings.clone(),
         ..report.clone()
     };
@@ -241,28 +259,22 @@ fn one(
     Ok((look, objects))
 }
 
-/// Stages 2 to 5: what a model makes of a volume in HU, with or without DICOM around it.
+/// Stages 2 to 5: what a model makes of a scan, with or without DICOM around it.
 ///
 /// # Errors
 /// What a stage says.
 pub fn look(
-    volume: Volume<f32>,
+    scan: &Scan,
     engine: &Engine,
     model: &Model,
     series: &Uid,
     control: &dyn Control,
     report: &mut Report,
 ) -> Result<Look, AnalysisError> {
-    let started = Instant::now();
-    let (input, trace) = preprocess::preprocess(&volume, &model.plan)?;
-    let Intracranial { brain, cavity } = preprocess::brain::intracranial(&volume, &trace);
-    clock(&mut report.timings, "preprocess", started);
-    let started = Instant::now();
-    let members = infer::infer(engine, model, &input, control)?;
-    let duration_ms = clock(&mut report.timings, "infer", started);
-    let started = Instant::now();
-    let prediction = uncertainty::combine(&members, &trace, &model.plan)?;
-    clock(&mut report.timings, "uncertainty", started);
+    let (brain, prediction, cavity, duration_ms) = match model.plan.configuration.grid {
+        Grid::SourceSlices => on_slices(scan, engine, model, control, report)?,
+        Grid::Volume { .. } => on_volume(scan, engine, model, control, report)?,
+    };
     let started = Instant::now();
     let found = postprocess::find(&prediction, &brain, &cavity, series, &model.plan)?;
     clock(&mut report.timings, "postprocess", started);
@@ -273,15 +285,80 @@ pub fn look(
         numeric_mode: engine.numeric_mode().to_owned(),
         duration_ms,
     });
-    report.answers.push(found.answer.clone());
+    report.answers.extend(found.answer.clone());
     report.findings.extend(found.findings.clone());
     Ok(Look {
-        volume,
-        trace,
+        volume: scan.channels[0].clone(),
         brain,
         prediction,
         found,
     })
+}
+
+/// What the stages on a grid give: the brain, the prediction, the cranial cavity, and how long the network took.
+type Seen = (Volume<bool>, Prediction, Volume<bool>, u64);
+
+fn on_slices(
+    scan: &Scan,
+    engine: &Engine,
+    model: &Model,
+    control: &dyn Control,
+    report: &mut Report,
+) -> Result<Seen, AnalysisError> {
+    let started = Instant::now();
+    let volume = &scan.channels[0];
+    let (input, trace) = preprocess::preprocess(volume, &model.plan)?;
+    let Intracranial { brain, cavity } = preprocess::brain::intracranial(volume, &trace);
+    clock(&mut report.timings, "preprocess", started);
+    let started = Instant::now();
+    let members = infer::infer(engine, model, &input, control)?;
+    let duration_ms = clock(&mut report.timings, "infer", started);
+    let started = Instant::now();
+    let prediction = uncertainty::combine(&members, &trace, &model.plan)?;
+    clock(&mut report.timings, "uncertainty", started);
+    Ok((brain, prediction, cavity, duration_ms))
+}
+
+fn on_volume(
+    scan: &Scan,
+    engine: &Engine,
+    model: &Model,
+    control: &dyn Control,
+    report: &mut Report,
+) -> Result<Seen, AnalysisError> {
+    let started = Instant::now();
+    let plan = &model.plan;
+    let (input, trace) = preprocess::volume::preprocess(&scan.channels, scan.turn, plan)?;
+    clock(&mut report.timings, "preprocess", started);
+    let started = Instant::now();
+    let mut sums = uncertainty::volume::Sums::new(plan, &trace)?;
+    let mut summing = Duration::ZERO;
+    infer::volume::infer(engine, model, &input, control, |logits| {
+        let started = Instant::now();
+        sums.add(&logits)?;
+        summing += started.elapsed();
+        Ok::<_, AnalysisError>(())
+    })?;
+    drop(input);
+    let spent = started.elapsed().saturating_sub(summing);
+    let duration_ms = add_time(&mut report.timings, "infer", spent);
+    let started = Instant::now();
+    let mut prediction = sums.finish();
+    add_time(&mut report.timings, "uncertainty", summing + started.elapsed());
+    postprocess::keep_largest(&mut prediction.labels, &plan.keep_largest);
+    // Nobody said that the model looks at heads: then nothing is inside or outside a skull.
+    let everywhere = Volume {
+        geometry: trace.source.clone(),
+        data: vec![true; trace.source.len()],
+    };
+    let (brain, cavity) = match preprocess::head_trace(&scan.channels[0]) {
+        Ok(head) if plan.trigger.body_part == HEAD => {
+            let found = preprocess::brain::intracranial(&scan.channels[0], &head);
+            (found.brain, found.cavity)
+        }
+        _ => (everywhere.clone(), everywhere),
+    };
+    Ok((brain, prediction, cavity, duration_ms))
 }
 
 /// A report that says nothing yet.
@@ -329,7 +406,11 @@ fn merge_series(all: &mut Vec<SeriesChoice>, more: Vec<SeriesChoice>) {
 
 /// Adds the time since `started` to a stage and returns it, in milliseconds.
 fn clock(timings: &mut BTreeMap<String, u64>, stage: &str, started: Instant) -> u64 {
-    let spent = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    add_time(timings, stage, started.elapsed())
+}
+
+fn add_time(timings: &mut BTreeMap<String, u64>, stage: &str, spent: Duration) -> u64 {
+    let spent = u64::try_from(spent.as_millis()).unwrap_or(u64::MAX);
     *timings.entry(stage.into()).or_default() += spent;
     spent
 }

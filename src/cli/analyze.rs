@@ -3,12 +3,14 @@
 use super::engine::{EngineArgs, MapArgs};
 use anyhow::{Context, bail};
 use ictus::{
-    analysis::{self, Analysis, Look, Request, infer::Engine},
+    analysis::{self, Analysis, Look, Request, Scan, assemble::Values, infer::Engine},
     dicom::instance::Instance,
     domain::{
         finding::{AnswerValue, Refusal, Report},
         network::Control,
+        plan::Normalization,
         uid::Uid,
+        volume_trace::Turn,
     },
     nifti,
 };
@@ -28,7 +30,7 @@ const NOTHING_ANALYSED: u8 = 3;
 /// Analyse a folder of DICOM files or one NIfTI volume. For research, not for clinical use.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A folder with the DICOM files of one study, or one .nii or .nii.gz volume in HU (then --model is needed).
+    /// A folder with the DICOM files of one study; or, with --model, one .nii or .nii.gz volume, the first channel of a case as nnU-Net names it, or a folder of its channels.
     input: PathBuf,
     /// Where the results go: SEG, Parametric Maps, SR, findings.json and key slices.
     #[arg(long)]
@@ -79,7 +81,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let engine = args.engine.start()?;
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let bar = Bar::new()?;
-    let (mut report, looks) = if args.input.is_dir() {
+    let (mut report, looks) = if args.input.is_dir() && !super::channels::are_in(&args.input)? {
         dicom(args, &engine, &bar)?
     } else {
         volume(args, &engine, &bar)?
@@ -96,10 +98,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         serde_json::to_vec_pretty(&report)?,
     )?;
     super::say(&summary(&report))?;
-    let nothing = report
-        .answers
-        .iter()
-        .all(|a| a.answer == AnswerValue::NotEvaluated);
+    // A model without an operating point answers nothing, and has looked all the same.
+    let nothing = report.models.is_empty();
     Ok(if nothing {
         ExitCode::from(NOTHING_ANALYSED)
     } else {
@@ -211,14 +211,33 @@ fn volume(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Ve
         );
     };
     let model = engine.model(id)?;
-    let bytes = fs::read(&args.input).with_context(|| format!("cannot read {}", args.input.display()))?;
-    let volume = analysis::assemble::from_nifti(&bytes)?;
-    let mut report = analysis::empty_report(None);
-    let series = Uid::derive(&[&Sha256::digest(&bytes)]);
-    let look = analysis::look(volume, engine, model, &series, bar, &mut report)?;
-    let write = |name: &str, bytes: Vec<u8>| fs::write(args.out.join(name), bytes);
+    let schemes = &model.plan.configuration.normalization_schemes;
+    let mut files = Vec::new();
+    for path in super::channels::of(&args.input, schemes.len())? {
+        files.push(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+    }
+    // An MR channel has no HU to be checked.
+    let is_ct = schemes
+        .iter()
+        .all(|scheme| matches!(scheme, Normalization::CTNormalization { .. }));
+    let values = if is_ct { Values::Hu } else { Values::Any };
+    let read = files.iter().map(|bytes| analysis::assemble::from_nifti(bytes, values));
+    let channels = read.collect::<Result<Vec<_>, _>>()?;
     // On the grid of the file that came in, so that both lie on each other in every viewer.
-    let source = nifti::read(&bytes)?;
+    let source = nifti::read(&files[0])?;
+    let scan = Scan {
+        channels,
+        turn: Turn {
+            slices: source.is_reversed(),
+            rows: false,
+        },
+    };
+    let mut report = analysis::empty_report(None);
+    let mut hash = Sha256::new();
+    files.iter().for_each(|bytes| hash.update(bytes));
+    let series = Uid::derive(&[&hash.finalize()]);
+    let look = analysis::look(&scan, engine, model, &series, bar, &mut report)?;
+    let write = |name: &str, bytes: Vec<u8>| fs::write(args.out.join(name), bytes);
     write(
         "labels.nii.gz",
         nifti::write_like(&source, &look.prediction.labels)?,

@@ -4,6 +4,7 @@ pub(crate) mod account;
 pub(crate) mod analyser;
 pub(crate) mod analyze;
 pub(crate) mod audit;
+mod channels;
 pub(crate) mod database;
 pub(crate) mod demo;
 pub(crate) mod doctor;

@@ -10,6 +10,8 @@ pub mod network;
 pub mod phi;
 pub mod plan;
 pub mod prediction;
+pub mod resample;
 pub mod trace;
 pub mod uid;
 pub mod volume;
+pub mod volume_trace;

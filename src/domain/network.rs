@@ -11,6 +11,17 @@ pub struct NetworkInput {
     pub outside: f32,
 }
 
+/// What a whole-volume network is given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VolumeInput {
+    /// Channels.
+    pub channels: usize,
+    /// Voxels along the network's axes.
+    pub shape: [usize; 3],
+    /// Normalised values, `[channel][first axis][second][third]`.
+    pub data: Vec<f32>,
+}
+
 /// The logits of every member of an ensemble, on the network's grid.
 ///
 /// # Shape

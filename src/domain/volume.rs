@@ -6,7 +6,7 @@
 //!
 //! Source: PS3.3 section C.7.6.2.1.1 (the image plane equation).
 
-use super::geometry::{Vec3, add, cross, dot, scale, sub};
+use super::geometry::{Vec3, add, cross, dot, norm, scale, sub};
 
 /// Where one slice lies.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,6 +16,9 @@ pub struct SlicePlane {
     /// SliceThickness in mm: what the scanner averaged over, which may differ from the step to the neighbour.
     pub thickness_mm: f64,
 }
+
+/// Steps that differ by no more than this are one step: positions are given in micrometres at best.
+const STEP_TOLERANCE_MM: f64 = 0.005;
 
 /// The grid of a [`Volume`]: `slices, rows, columns`.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +111,21 @@ impl Geometry {
         (below.or(above).unwrap_or(0.0) + above.or(below).unwrap_or(0.0)) / 2.0
     }
 
+    /// The step between slices, mm, if there is one for all and nothing walks sideways.
+    #[must_use]
+    pub fn regular_step_mm(&self) -> Option<f64> {
+        let normal = self.normal();
+        let steps = self.planes.windows(2).map(|pair| sub(pair[1].origin_mm, pair[0].origin_mm));
+        let steps: Vec<Vec3> = steps.collect();
+        let first = dot(*steps.first()?, normal);
+        let regular = steps.iter().all(|step| {
+            let along = dot(*step, normal);
+            (along - first).abs() <= STEP_TOLERANCE_MM
+                && norm(sub(*step, scale(normal, along))) <= STEP_TOLERANCE_MM
+        });
+        regular.then_some(first)
+    }
+
     /// Volume of one voxel of a slice in millilitres: pixel area × half the distance to each neighbour, never SliceThickness.
     #[must_use]
     pub fn voxel_volume_ml(&self, slice: usize) -> f64 {
@@ -136,6 +154,29 @@ impl<T> Volume<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_an_even_unsheared_stack_has_a_step() {
+        let stack = |origins_mm: &[Vec3]| {
+            let plane = |origin_mm: &Vec3| SlicePlane {
+                origin_mm: *origin_mm,
+                thickness_mm: 5.0,
+            };
+            Geometry {
+                rows: 2,
+                columns: 2,
+                row_direction: [1.0, 0.0, 0.0],
+                column_direction: [0.0, 1.0, 0.0],
+                pixel_spacing_mm: [1.0, 1.0],
+                planes: origins_mm.iter().map(plane).collect(),
+            }
+            .regular_step_mm()
+        };
+        assert_eq!(stack(&[[0.0; 3], [0.0, 0.0, 5.0], [0.0, 0.0, 10.0]]), Some(5.0));
+        assert_eq!(stack(&[[0.0; 3], [0.0, 0.0, 5.0], [0.0, 0.0, 12.0]]), None);
+        assert_eq!(stack(&[[0.0; 3], [0.0, 1.7, 5.0], [0.0, 3.4, 10.0]]), None);
+        assert_eq!(stack(&[[0.0; 3]]), None);
+    }
 
     fn tilted() -> Geometry {
         let tilt = 18.5f64.to_radians();

@@ -2,11 +2,7 @@
 //!
 //! A blocked tensor takes the CPU kernels; a plain one takes candle's own operators on any device (`plain`).
 
-use super::{
-    blocked::Blocked,
-    kernels::{BLOCK, blocks},
-    layout, plain,
-};
+use super::{blocked, kernels::BLOCK, layout, plain};
 use candle_core::{Error, Result, Tensor};
 
 /// A convolution with PyTorch's parameters.
@@ -39,33 +35,10 @@ impl Conv {
         if !layout::is_blocked(x) {
             return plain::convolve(x, self);
         }
-        let c_in = self.weight.dim(1)? * self.groups;
-        let c_out = self.weight.dim(0)?;
-        if x.dim(1)? != blocks(c_in) {
-            return Err(Error::Msg(format!(
-                "{c_in} channels want a blocked input, found shape {:?}",
-                x.dims()
-            ))
-            .bt());
+        if self.groups == 1 {
+            return blocked::convolve(&[x], self);
         }
-        let flat = self.weight.rank() == 4 && x.dim(2)? == 1;
-        let square =
-            self.stride[1] == self.stride[2] && self.stride[1] <= 2 && self.padding[1] == self.padding[2];
-        let square = square
-            && self.weight.dims().last() == self.weight.dims().get(2)
-            && self.padding[1] < self.weight.dim(2)?;
-        if flat && square && self.dilation == [1; 3] && self.groups == 1 {
-            let bias = match &self.bias {
-                Some(bias) => bias.clone(),
-                None => Tensor::zeros(c_out, x.dtype(), x.device())?,
-            };
-            let op = Blocked {
-                stride: self.stride[1],
-                padding: self.padding[1],
-            };
-            return x.squeeze(2)?.apply_op3(&self.weight, &bias, op)?.unsqueeze(2);
-        }
-        let dims = self.weight.rank() - 2;
+        let (c_in, dims) = (self.weight.dim(1)? * self.groups, self.weight.rank() - 2);
         layout::enter(&plain::convolve(&layout::leave(x, c_in, dims)?, self)?)
     }
 
@@ -79,6 +52,9 @@ impl Conv {
     /// # Errors
     /// As [`Self::forward`].
     pub fn forward2(&self, a: &Tensor, b: &Tensor, split: usize) -> Result<Tensor> {
+        if layout::is_blocked(a) && layout::is_blocked(b) && split.is_multiple_of(BLOCK) && self.groups == 1 {
+            return blocked::convolve(&[a, b], self);
+        }
         let rest = self.weight.dim(1)? * self.groups - split;
         self.forward(&layout::cat(&[(a, split), (b, rest)], self.weight.rank() - 2)?)
     }
@@ -112,42 +88,7 @@ impl ConvTranspose {
         if !layout::is_blocked(x) {
             return plain::convolve_transposed(x, self);
         }
-        let c_in = self.weight.dim(0)?;
-        let flat = self.weight.rank() == 4 && x.dim(2)? == 1 && self.weight.dims()[2..] == [2, 2];
-        let bare = self.padding == [0; 3] && self.output_padding == [0; 3];
-        if flat && bare && self.stride == [1, 2, 2] {
-            return self.double(x);
-        }
-        let dims = self.weight.rank() - 2;
-        layout::enter(&plain::convolve_transposed(&layout::leave(x, c_in, dims)?, self)?)
-    }
-
-    fn double(&self, x: &Tensor) -> Result<Tensor> {
-        let (c_in, c_out, _, _) = self.weight.dims4()?;
-        // The windows do not overlap: four 1×1 convolutions whose outputs interleave.
-        let padded = blocks(c_out) * BLOCK;
-        let weight = self
-            .weight
-            .permute((2, 3, 1, 0))?
-            .pad_with_zeros(2, 0, padded - c_out)?;
-        let bias = match &self.bias {
-            Some(bias) => bias.pad_with_zeros(0, 0, padded - c_out)?,
-            None => Tensor::zeros(padded, x.dtype(), x.device())?,
-        };
-        let conv = Conv {
-            weight: weight.reshape((4 * padded, c_in, 1, 1))?,
-            bias: Some(Tensor::cat(&[&bias, &bias, &bias, &bias], 0)?),
-            stride: [1; 3],
-            padding: [0; 3],
-            dilation: [1; 3],
-            groups: 1,
-        };
-        let d = x.dims();
-        let (n, h, w) = (d[0], d[3], d[4]);
-        conv.forward(x)?
-            .reshape(vec![n, 2, 2, blocks(c_out), h, w, BLOCK])?
-            .permute(vec![0, 3, 4, 1, 5, 2, 6])?
-            .reshape(vec![n, blocks(c_out), 1, 2 * h, 2 * w, BLOCK])
+        blocked::convolve_transposed(x, self)
     }
 }
 

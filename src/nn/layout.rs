@@ -3,7 +3,10 @@
 //! In two dimensions the blocked depth is 1.
 //! What the unused lanes of the last block hold after a layer is not defined: every layer reads only channels that exist.
 
-use super::kernels::BLOCK;
+use super::{
+    blocked::{Enter, Leave},
+    kernels::BLOCK,
+};
 use candle_core::{DType, Device, Error, Result, Tensor};
 
 /// Whether a tensor is in the blocked layout.
@@ -34,12 +37,7 @@ pub fn enter(x: &Tensor) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) || x.dtype() != DType::F32 {
         return Ok(x.clone());
     }
-    let (n, c, d, h, w) = deep.dims5()?;
-    let blocks = c.div_ceil(BLOCK);
-    deep.pad_with_zeros(1, 0, blocks * BLOCK - c)?
-        .reshape(vec![n, blocks, BLOCK, d, h, w])?
-        .permute(vec![0, 1, 3, 4, 5, 2])?
-        .contiguous()
+    deep.contiguous()?.apply_op1(Enter)
 }
 
 /// Brings a tensor of `channels` back to `dims` spatial axes; one that is not blocked stays as it is.
@@ -53,12 +51,11 @@ pub fn leave(x: &Tensor, channels: usize, dims: usize) -> Result<Tensor> {
     if !is_blocked(x) {
         return Ok(x.clone());
     }
-    let s = x.dims();
-    let y = x
-        .permute(vec![0, 1, 5, 2, 3, 4])?
-        .reshape((s[0], s[1] * BLOCK, s[2], s[3], s[4]))?
-        .narrow(1, 0, channels)?
-        .contiguous()?;
+    let found = x.dim(1)? * BLOCK;
+    if channels > found {
+        return Err(Error::Msg(format!("wanted {channels} channels, found {found}")).bt());
+    }
+    let y = x.contiguous()?.apply_op1(Leave { channels })?;
     if dims == 2 { y.squeeze(2) } else { Ok(y) }
 }
 

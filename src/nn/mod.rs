@@ -28,6 +28,8 @@ mod unet_decoder;
 mod unit;
 pub mod upsample;
 
+pub use kernels::{KeepLarge, release};
+
 /// The instruction set that the CPU kernels run on: `avx512`, `avx2` or `portable`.
 #[must_use]
 pub fn instruction_set() -> &'static str {

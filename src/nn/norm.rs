@@ -2,9 +2,18 @@
 //!
 //! Source: Ioffe and Szegedy, arXiv:1502.03167 (batch); Ulyanov et al., arXiv:1607.08022 (instance); Wu and He, arXiv:1803.08494 (group); Ba et al., arXiv:1607.06450 (layer); PyTorch's conventions: biased variance, epsilon under the root.
 
-use super::{activation::Activation, blocked::values, kernels::BLOCK, layout};
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
+use super::{
+    activation::Activation,
+    blocked::{Held, tracks, values},
+    conv::Conv,
+    kernels::{
+        self, BLOCK,
+        norm::{self as kernel, Extent, Moments},
+    },
+    layout,
+};
+use candle_core::{CpuStorage, CustomOp3, D, Device, Error, InplaceOp1, Layout, Result, Shape, Tensor};
+use std::sync::OnceLock;
 
 /// nnU-Net's epsilon, and PyTorch's default.
 pub const EPS: f64 = 1e-5;
@@ -66,12 +75,72 @@ impl Norm {
     /// # Errors
     /// candle's, for shapes that do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self.fused(x)? {
+            Some(fused) => fused.forward(x, 1.0),
+            None => self.plain(x),
+        }
+    }
+
+    /// This layer in the form of the blocked kernels, if they know it.
+    fn fused(&self, x: &Tensor) -> Result<Option<Fused>> {
+        if !layout::is_blocked(x) {
+            return Ok(None);
+        }
+        Ok(match self {
+            Self::Instance { weight, bias, eps } => {
+                let channels = weight
+                    .as_ref()
+                    .or(bias.as_ref())
+                    .map_or(x.dim(1)? * BLOCK, Tensor::elem_count);
+                let given = |parameter: &Option<Tensor>, value: f32| match parameter {
+                    Some(parameter) => Ok(parameter.clone()),
+                    None => Tensor::full(value, channels, x.device()),
+                };
+                Some(Fused {
+                    weight: given(weight, 1.0)?,
+                    bias: given(bias, 0.0)?,
+                    statistics: Statistics::Own {
+                        groups: channels,
+                        eps: *eps,
+                    },
+                })
+            }
+            Self::Group {
+                groups,
+                weight,
+                bias,
+                eps,
+            } => Some(Fused {
+                weight: weight.clone(),
+                bias: bias.clone(),
+                statistics: Statistics::Own {
+                    groups: *groups,
+                    eps: *eps,
+                },
+            }),
+            Self::Batch {
+                weight,
+                bias,
+                running_mean,
+                running_var,
+                eps,
+            } if !tracks(&[x, weight, bias]) => {
+                let factor = (weight / (running_var + *eps)?.sqrt()?)?;
+                Some(Fused {
+                    bias: (bias - (running_mean * &factor)?)?,
+                    weight: factor,
+                    statistics: Statistics::Given,
+                })
+            }
+            Self::Batch { .. } | Self::Layer { .. } | Self::None => None,
+        })
+    }
+
+    /// This layer on candle's operators.
+    fn plain(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::None => Ok(x.clone()),
             Self::Instance { weight, bias, eps } => {
-                if layout::is_blocked(x) {
-                    return fused(x, weight.as_ref(), bias.as_ref(), *eps, 1.0);
-                }
                 let y = normalise(&x.flatten_from(2)?, *eps)?.reshape(x.shape())?;
                 scale_and_shift(&y, weight.as_ref(), bias.as_ref())
             }
@@ -92,10 +161,6 @@ impl Norm {
                 bias,
                 eps,
             } => {
-                if layout::is_blocked(x) {
-                    let plain = self.forward(&layout::leave(x, weight.elem_count(), 3)?)?;
-                    return layout::enter(&plain);
-                }
                 let (n, c) = (x.dim(0)?, x.dim(1)?);
                 let spatial: usize = x.dims()[2..].iter().product();
                 let grouped = x.reshape((n, *groups, c / groups * spatial))?;
@@ -142,94 +207,147 @@ impl NormAct {
     /// # Errors
     /// candle's, for shapes that do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if let (Norm::Instance { weight, bias, eps }, true) = (&self.norm, layout::is_blocked(x)) {
-            let slope = match self.activation {
-                Activation::Identity => Some(1.0),
-                Activation::Relu => Some(0.0),
-                Activation::LeakyRelu(slope) if (0.0..=1.0).contains(&slope) => Some(slope),
-                _ => None,
-            };
-            if let Some(slope) = slope {
-                return fused(x, weight.as_ref(), bias.as_ref(), *eps, slope);
-            }
+        match (self.fused(x)?, self.slope()) {
+            (Some(fused), Some(slope)) => fused.forward(x, slope),
+            (Some(fused), None) => self.activation.forward(&fused.forward(x, 1.0)?),
+            (None, _) => self.activation.forward(&self.norm.plain(x)?),
         }
-        self.activation.forward(&self.norm.forward(x)?)
     }
-}
 
-/// Instance normalisation and LeakyReLU of a blocked tensor.
-fn fused(x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64, slope: f64) -> Result<Tensor> {
-    let channels = weight.or(bias).map_or(x.dim(1)? * BLOCK, Tensor::elem_count);
-    let weight = match weight {
-        Some(weight) => weight.clone(),
-        None => Tensor::ones(channels, x.dtype(), x.device())?,
-    };
-    let bias = match bias {
-        Some(bias) => bias.clone(),
-        None => Tensor::zeros(channels, x.dtype(), x.device())?,
-    };
+    /// Convolves, normalises and activates: one layer, and without gradients one buffer.
+    ///
+    /// # Errors
+    /// As [`Conv::forward`].
+    pub fn after(&self, conv: &Conv, x: &Tensor) -> Result<Tensor> {
+        self.finish(conv.forward(x)?)
+    }
+
+    /// The same on two tensors joined along their channels, of which the first has `split`.
+    ///
+    /// # Errors
+    /// As [`Conv::forward2`].
+    pub fn after2(&self, conv: &Conv, a: &Tensor, b: &Tensor, split: usize) -> Result<Tensor> {
+        self.finish(conv.forward2(a, b, split)?)
+    }
+
+    /// As [`Self::forward`] on a tensor that nobody else holds.
+    fn finish(&self, y: Tensor) -> Result<Tensor> {
+        let (Some(fused), Some(slope)) = (self.fused(&y)?, self.slope()) else {
+            return self.forward(&y);
+        };
+        if !y.is_contiguous() || tracks(&[&y, &fused.weight, &fused.bias]) {
+            return fused.forward(&y, slope);
+        }
+        y.inplace_op1(&InPlace { fused: &fused, slope })?;
+        Ok(y)
+    }
+
+    /// The slope of the activation below zero, if it is of that kind.
     #[expect(clippy::cast_possible_truncation, reason = "the network's precision")]
-    let slope = slope as f32;
-    x.apply_op3(&weight, &bias, Fused { eps, slope })
-}
-
-type Lane = [f32; BLOCK];
-
-/// Mean and 1/√(variance + eps) of one plane's sixteen channels.
-fn statistics(plane: &[f32], eps: f64) -> (Lane, Lane) {
-    let pixels = (plane.len() / BLOCK) as f64;
-    // The first pixel as a shift keeps the sums small, so that f32 rows are exact enough.
-    let mut shift = [0.0f32; BLOCK];
-    shift.copy_from_slice(&plane[..BLOCK]);
-    let (mut sum, mut square) = ([0.0f64; BLOCK], [0.0f64; BLOCK]);
-    for row in plane.chunks(BLOCK * 256) {
-        let (mut s, mut q) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
-        for pixel in row.chunks_exact(BLOCK) {
-            for c in 0..BLOCK {
-                let d = pixel[c] - shift[c];
-                s[c] += d;
-                q[c] += d * d;
-            }
-        }
-        for c in 0..BLOCK {
-            sum[c] += f64::from(s[c]);
-            square[c] += f64::from(q[c]);
+    fn slope(&self) -> Option<f32> {
+        match self.activation {
+            Activation::Identity => Some(1.0),
+            Activation::Relu => Some(0.0),
+            Activation::LeakyRelu(slope) if (0.0..=1.0).contains(&slope) => Some(slope as f32),
+            _ => None,
         }
     }
-    let (mut mean, mut inverse) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
-    for c in 0..BLOCK {
-        let m = sum[c] / pixels;
-        let variance = (square[c] / pixels - m * m).max(0.0);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "statistics are kept in the network's precision"
-        )]
-        {
-            mean[c] = (m + f64::from(shift[c])) as f32;
-            inverse[c] = (1.0 / (variance + eps).sqrt()) as f32;
-        }
+
+    fn fused(&self, x: &Tensor) -> Result<Option<Fused>> {
+        self.norm.fused(x)
     }
-    (mean, inverse)
 }
 
-/// The parameters of one block of channels; lanes beyond the last channel are zero.
-fn lane(parameters: &[f32], block: usize) -> Lane {
-    let mut lane = [0.0f32; BLOCK];
-    let part = &parameters[block * BLOCK..parameters.len().min((block + 1) * BLOCK)];
-    lane[..part.len()].copy_from_slice(part);
-    lane
-}
-
-/// x, weight, bias → y.
+/// A normalisation that the blocked kernels know.
 struct Fused {
-    eps: f64,
-    /// Of LeakyReLU: 1 for none, 0 for ReLU.
+    weight: Tensor,
+    bias: Tensor,
+    statistics: Statistics,
+}
+
+/// Where mean and variance come from.
+#[derive(Clone)]
+enum Statistics {
+    /// The tensor itself, by groups of channels.
+    Own { groups: usize, eps: f64 },
+    /// There are none: weight and bias say it all.
+    Given,
+}
+
+impl Statistics {
+    fn extent(&self, dims: &[usize], channels: usize) -> Extent {
+        let groups = match self {
+            Self::Own { groups, .. } => *groups,
+            Self::Given => channels,
+        };
+        Extent {
+            blocks: dims[1],
+            channels,
+            voxels: dims[2..5].iter().product(),
+            groups,
+        }
+    }
+
+    fn moments(&self, x: &[f32], extent: Extent) -> Moments {
+        match self {
+            Self::Own { eps, .. } => kernel::moments(x, extent, *eps, kernels::isa()),
+            Self::Given => vec![[[0.0; BLOCK], [1.0; BLOCK]]; x.len() / (extent.voxels * BLOCK)],
+        }
+    }
+}
+
+impl Fused {
+    fn forward(&self, x: &Tensor, slope: f32) -> Result<Tensor> {
+        let op = FusedOp {
+            statistics: self.statistics.clone(),
+            slope,
+            moments: OnceLock::new(),
+        };
+        x.contiguous()?.apply_op3(&self.weight, &self.bias, op)
+    }
+}
+
+/// x → y in x's own buffer.
+struct InPlace<'a> {
+    fused: &'a Fused,
     slope: f32,
 }
 
-impl CustomOp3 for Fused {
+impl InplaceOp1 for InPlace<'_> {
     fn name(&self) -> &'static str {
-        "blocked instance norm and LeakyReLU"
+        "blocked norm and activation, in place"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let CpuStorage::F32(all) = storage else {
+            return Err(Error::Msg("a blocked layer wants f32".into()).bt());
+        };
+        let Some((from, to)) = layout.contiguous_offsets() else {
+            return Err(Error::Msg("a blocked layer wants contiguous tensors".into()).bt());
+        };
+        let x = &mut all[from..to];
+        let (weight, bias) = (Held::new(&self.fused.weight), Held::new(&self.fused.bias));
+        let (weight, bias) = (weight.values()?, bias.values()?);
+        let extent = self.fused.statistics.extent(layout.dims(), weight.len());
+        let moments = self.fused.statistics.moments(x, extent);
+        let lines = kernel::lines(&moments, weight, bias, extent);
+        kernel::apply(x, &lines, self.slope, extent.voxels, kernels::isa());
+        Ok(())
+    }
+}
+
+/// x, weight, bias → y.
+struct FusedOp {
+    statistics: Statistics,
+    /// Of LeakyReLU: 1 for none, 0 for ReLU.
+    slope: f32,
+    /// Kept for the gradient.
+    moments: OnceLock<Moments>,
+}
+
+impl CustomOp3 for FusedOp {
+    fn name(&self) -> &'static str {
+        "blocked norm and activation"
     }
 
     fn cpu_fwd(
@@ -241,29 +359,12 @@ impl CustomOp3 for Fused {
         bias: &CpuStorage,
         bl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (blocks, voxels) = (xl.dims()[1], xl.dims()[2..5].iter().product::<usize>());
         let (x, weight, bias) = (values(x, xl)?, values(weight, wl)?, values(bias, bl)?);
-        let plane = voxels * BLOCK;
+        let extent = self.statistics.extent(xl.dims(), weight.len());
+        let moments = self.moments.get_or_init(|| self.statistics.moments(x, extent));
+        let lines = kernel::lines(moments, weight, bias, extent);
         let mut y = vec![0.0f32; x.len()];
-        y.par_chunks_mut(plane)
-            .zip(x.par_chunks(plane))
-            .enumerate()
-            .for_each(|(i, (y, x))| {
-                let (mean, inverse) = statistics(x, self.eps);
-                let (weight, bias) = (lane(weight, i % blocks), lane(bias, i % blocks));
-                let mut factor = [0.0f32; BLOCK];
-                let mut offset = [0.0f32; BLOCK];
-                for c in 0..BLOCK {
-                    factor[c] = weight[c] * inverse[c];
-                    offset[c] = bias[c] - mean[c] * factor[c];
-                }
-                for (y, x) in y.chunks_exact_mut(BLOCK).zip(x.chunks_exact(BLOCK)) {
-                    for c in 0..BLOCK {
-                        let z = x[c] * factor[c] + offset[c];
-                        y[c] = z.max(z * self.slope);
-                    }
-                }
-            });
+        kernel::apply_to(x, &mut y, &lines, self.slope, extent.voxels, kernels::isa());
         Ok((CpuStorage::F32(y), xl.shape().clone()))
     }
 
@@ -271,137 +372,35 @@ impl CustomOp3 for Fused {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _bias: &Tensor,
-        y: &Tensor,
+        bias: &Tensor,
+        _y: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let before = y.apply_op2_no_bwd(&grad.contiguous()?, &ReluGradient { slope: self.slope })?;
-        let both = x.apply_op3_no_bwd(&before, weight, &Gradient { eps: self.eps })?;
-        let (n, channels) = (x.elem_count(), weight.elem_count());
-        let gx = both.narrow(0, 0, n)?.reshape(x.shape())?;
-        let gw = both.narrow(0, n, channels)?;
-        let gb = both.narrow(0, n + channels, channels)?;
-        Ok((Some(gx), Some(gw), Some(gb)))
-    }
-}
-
-/// y, gradient of y → gradient before LeakyReLU; y has the sign of what went in.
-struct ReluGradient {
-    slope: f32,
-}
-
-impl CustomOp2 for ReluGradient {
-    fn name(&self) -> &'static str {
-        "LeakyReLU, gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        y: &CpuStorage,
-        yl: &Layout,
-        grad: &CpuStorage,
-        gl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (y, grad) = (values(y, yl)?, values(grad, gl)?);
-        let mut out = vec![0.0f32; y.len()];
-        out.par_chunks_mut(1 << 14)
-            .zip(y.par_chunks(1 << 14).zip(grad.par_chunks(1 << 14)))
-            .for_each(|(out, (y, g))| {
-                for ((out, y), g) in out.iter_mut().zip(y).zip(g) {
-                    *out = if *y > 0.0 { *g } else { *g * self.slope };
-                }
-            });
-        Ok((CpuStorage::F32(out), yl.shape().clone()))
-    }
-}
-
-/// x, gradient after the norm, weight → `[gradient of x…, of weight…, of bias…]`.
-struct Gradient {
-    eps: f64,
-}
-
-impl CustomOp3 for Gradient {
-    fn name(&self) -> &'static str {
-        "blocked instance norm, gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        xl: &Layout,
-        grad: &CpuStorage,
-        gl: &Layout,
-        weight: &CpuStorage,
-        wl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (blocks, voxels) = (xl.dims()[1], xl.dims()[2..5].iter().product::<usize>());
-        let (x, grad, weight) = (values(x, xl)?, values(grad, gl)?, values(weight, wl)?);
-        let plane = voxels * BLOCK;
-        let mut out = vec![0.0f32; x.len() + 2 * weight.len()];
-        let (gx, parameters) = out.split_at_mut(x.len());
-        let sums: Vec<(Lane, Lane)> = gx
-            .par_chunks_mut(plane)
-            .zip(x.par_chunks(plane).zip(grad.par_chunks(plane)))
-            .enumerate()
-            .map(|(i, (gx, (x, g)))| plane_gradient(gx, x, g, &lane(weight, i % blocks), self.eps))
-            .collect();
-        let channels = weight.len();
-        for (i, (gw, gb)) in sums.iter().enumerate() {
-            for c in 0..BLOCK {
-                let channel = i % blocks * BLOCK + c;
-                if channel < channels {
-                    parameters[channel] += gw[c];
-                    parameters[channels + channel] += gb[c];
-                }
-            }
+        if matches!(self.statistics, Statistics::Given) {
+            return Err(Error::Msg("a layer with given statistics is for inference".into()).bt());
         }
-        let len = out.len();
-        Ok((CpuStorage::F32(out), Shape::from(vec![len])))
+        let grad = grad.contiguous()?;
+        let (hx, hw, hb, hg) = (Held::new(x), Held::new(weight), Held::new(bias), Held::new(&grad));
+        let (xv, wv) = (hx.values()?, hw.values()?);
+        let extent = self.statistics.extent(x.dims(), wv.len());
+        let moments = self.moments.get_or_init(|| self.statistics.moments(xv, extent));
+        let lines = kernel::lines(moments, wv, hb.values()?, extent);
+        let mut gx = vec![0.0f32; xv.len()];
+        let forward = kernel::Forward {
+            x: xv,
+            weight: wv,
+            moments,
+            lines: &lines,
+            slope: self.slope,
+            extent,
+        };
+        let (gw, gb) = kernel::gradient(&forward, hg.values()?, &mut gx, kernels::isa());
+        Ok((
+            Some(Tensor::from_vec(gx, x.shape(), &Device::Cpu)?),
+            Some(Tensor::from_vec(gw, weight.shape(), &Device::Cpu)?),
+            Some(Tensor::from_vec(gb, bias.shape(), &Device::Cpu)?),
+        ))
     }
-}
-
-/// Fills the gradient of one plane; returns those of the scale and the shift.
-fn plane_gradient(gx: &mut [f32], x: &[f32], g: &[f32], weight: &Lane, eps: f64) -> (Lane, Lane) {
-    let pixels = (x.len() / BLOCK) as f64;
-    let (mean, inverse) = statistics(x, eps);
-    let (mut sum, mut product) = ([0.0f64; BLOCK], [0.0f64; BLOCK]);
-    for (x, g) in x.chunks(BLOCK * 256).zip(g.chunks(BLOCK * 256)) {
-        let (mut s, mut p) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
-        for (x, g) in x.chunks_exact(BLOCK).zip(g.chunks_exact(BLOCK)) {
-            for c in 0..BLOCK {
-                s[c] += g[c];
-                p[c] += g[c] * (x[c] - mean[c]) * inverse[c];
-            }
-        }
-        for c in 0..BLOCK {
-            sum[c] += f64::from(s[c]);
-            product[c] += f64::from(p[c]);
-        }
-    }
-    let (mut gw, mut gb, mut s, mut p) = ([0.0f32; BLOCK], [0.0f32; BLOCK], [0.0f32; BLOCK], [0.0f32; BLOCK]);
-    for c in 0..BLOCK {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "gradients are kept in the network's precision"
-        )]
-        {
-            gw[c] = product[c] as f32;
-            gb[c] = sum[c] as f32;
-            s[c] = (sum[c] / pixels) as f32;
-            p[c] = (product[c] / pixels) as f32;
-        }
-    }
-    for ((gx, x), g) in gx
-        .chunks_exact_mut(BLOCK)
-        .zip(x.chunks_exact(BLOCK))
-        .zip(g.chunks_exact(BLOCK))
-    {
-        for c in 0..BLOCK {
-            let normal = (x[c] - mean[c]) * inverse[c];
-            gx[c] = weight[c] * inverse[c] * (g[c] - s[c] - normal * p[c]);
-        }
-    }
-    (gw, gb)
 }
 
 #[cfg(test)]
@@ -411,19 +410,74 @@ mod tests {
     use candle_core::{Device, Var};
 
     #[test]
-    fn the_fused_layer_and_its_gradients_equal_candles_operators() {
+    fn fused_layers_and_their_gradients_equal_candles_operators() {
+        for (groups, slope) in [(None, NEGATIVE_SLOPE), (Some(4), 0.0), (Some(1), 1.0)] {
+            compare(groups, slope);
+        }
+    }
+
+    #[test]
+    fn batch_norm_equals_its_formula_in_both_layouts_and_in_place() {
+        let device = &Device::Cpu;
+        let x = Tensor::randn(0.5f32, 2.0, (1, 20, 3, 4, 5), device).unwrap();
+        let values = |seed: f32| Tensor::arange(seed, seed + 20.0, device).unwrap();
+        let layer = NormAct {
+            norm: Norm::Batch {
+                weight: values(1.0),
+                bias: values(-3.0),
+                running_mean: values(-10.0),
+                running_var: values(2.0),
+                eps: EPS,
+            },
+            activation: Activation::Relu,
+        };
+        let unit = Conv {
+            weight: Tensor::eye(20, candle_core::DType::F32, device)
+                .unwrap()
+                .reshape((20, 20, 1, 1, 1))
+                .unwrap(),
+            bias: None,
+            stride: [1; 3],
+            padding: [0; 3],
+            dilation: [1; 3],
+            groups: 1,
+        };
+        let plain = layer.forward(&x).unwrap();
+        let blocked = layer.after(&unit, &layout::enter(&x).unwrap()).unwrap();
+        let difference = (layout::leave(&blocked, 20, 3).unwrap() - plain).unwrap();
+        assert!(
+            difference
+                .abs()
+                .unwrap()
+                .max_all()
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap()
+                < 1e-3
+        );
+    }
+
+    fn compare(groups: Option<usize>, slope: f64) {
         let device = &Device::Cpu;
         let x = Var::randn(0.5f32, 2.0, (2, 20, 9, 11), device).unwrap();
         let weight = Var::randn(1.0f32, 0.3, 20, device).unwrap();
         let bias = Var::randn(0.0f32, 0.5, 20, device).unwrap();
         let scale = Tensor::randn(0.0f32, 1.0, (2, 20, 9, 11), device).unwrap();
         let layer = NormAct {
-            norm: Norm::Instance {
-                weight: Some(weight.as_tensor().clone()),
-                bias: Some(bias.as_tensor().clone()),
-                eps: EPS,
+            norm: match groups {
+                None => Norm::Instance {
+                    weight: Some(weight.as_tensor().clone()),
+                    bias: Some(bias.as_tensor().clone()),
+                    eps: EPS,
+                },
+                Some(groups) => Norm::Group {
+                    groups,
+                    weight: weight.as_tensor().clone(),
+                    bias: bias.as_tensor().clone(),
+                    eps: EPS,
+                },
             },
-            activation: Activation::LeakyRelu(NEGATIVE_SLOPE),
+            activation: Activation::LeakyRelu(slope),
         };
         let run = |blocked: bool| {
             let input = if blocked {

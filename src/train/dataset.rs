@@ -6,7 +6,7 @@
 
 use super::phantom::{Head, Kind, Range, training_slices};
 use crate::{
-    analysis::preprocess::{AIR_HU, normalize},
+    analysis::preprocess::{AIR_HU, normalize::normalize},
     domain::plan::Plan,
 };
 use candle_core::{Device, Result, Tensor};
@@ -83,7 +83,7 @@ fn sample(plan: &Plan, seed: u64, index: u64) -> (Vec<f32>, Vec<f32>) {
             }
         }
     }
-    normalize(&mut image, &plan.configuration.normalization_schemes[0]);
+    normalize(&mut image, &plan.configuration.normalization_schemes[0], None);
     (image, mask)
 }
 

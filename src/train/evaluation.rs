@@ -9,10 +9,10 @@ use super::{
 };
 use crate::{
     analysis::{
-        self, Look,
+        self, Look, Scan,
         infer::{Engine, bundle::Model},
     },
-    domain::{finding::AnswerValue, network::Unattended, uid::Uid},
+    domain::{finding::AnswerValue, network::Unattended, uid::Uid, volume_trace::Turn},
 };
 use serde::Serialize;
 
@@ -141,8 +141,12 @@ pub fn evaluate(
             Head::new(seed, kind, Range::Evaluation).render(&geometry(stack, seed, Range::Evaluation));
         let series = Uid::derive(&[&seed.to_be_bytes()]);
         let mut report = analysis::empty_report(None);
+        let scan = Scan {
+            channels: vec![rendered.hu.clone()],
+            turn: Turn::DICOM,
+        };
         let look = analysis::look(
-            rendered.hu.clone(),
+            &scan,
             engine,
             model,
             &series,
@@ -208,14 +212,15 @@ fn judge(seed: u64, geometry: String, rendered: &Rendered, look: &Look, ranking:
             voxels().filter(|v| truth(*v)).count() as f64 <= FOUND_SHARE * voxels().count() as f64
         })
         .count();
+    let answer = look.found.answer.as_ref();
     Case {
         seed,
         geometry,
         truth_ml,
         found_ml,
         dice: (truth_ml > 0.0).then(|| 2.0 * both / (truth_ml + found_ml)),
-        answer: look.found.answer.answer,
-        score: look.found.answer.score.unwrap_or(f64::NAN),
+        answer: answer.map_or(AnswerValue::NotEvaluated, |a| a.answer),
+        score: answer.and_then(|a| a.score).unwrap_or(f64::NAN),
         disagreement: look.prediction.disagreement,
         lesions: [counted.len(), hit],
         false_alarms,

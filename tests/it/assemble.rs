@@ -5,7 +5,7 @@ use dicom_core::{DataElement, PrimitiveValue, VR, dicom_value, value::PixelFragm
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::InMemDicomObject;
 use ictus::{
-    analysis::assemble::{AssembleError, Assembled, assemble, from_nifti},
+    analysis::assemble::{AssembleError, Assembled, Values, assemble, from_nifti},
     dicom::instance::Instance,
     domain::{failure::FailureClass, finding::Refusal, plan::Contrast},
 };
@@ -684,7 +684,7 @@ fn a_volume_that_was_written_as_nifti_is_read_back_in_the_same_place() {
             ..Series::default()
         };
         let volume = accepted(&series.instances()).volume;
-        let back = from_nifti(&ictus::nifti::write(&volume).unwrap()).unwrap();
+        let back = from_nifti(&ictus::nifti::write(&volume).unwrap(), Values::Hu).unwrap();
         assert_eq!(back.data, volume.data);
         for slice in [0, 11] {
             let (was, is) = (
@@ -703,7 +703,7 @@ fn a_volume_that_was_written_as_nifti_is_read_back_in_the_same_place() {
 fn a_nifti_volume_in_other_units_is_refused() {
     let mut volume = accepted(&Series::default().instances()).volume;
     volume.data.iter_mut().for_each(|hu| *hu = (*hu + 1000.0) / 10.0);
-    match from_nifti(&ictus::nifti::write(&volume).unwrap()).unwrap_err() {
+    match from_nifti(&ictus::nifti::write(&volume).unwrap(), Values::Hu).unwrap_err() {
         AssembleError::Refused { refusals, .. } => assert_eq!(codes(&refusals), ["hu_unknown"]),
         other => panic!("{other}"),
     }

@@ -15,7 +15,7 @@ mod select;
 mod stack;
 mod tilt;
 
-pub use nifti::from_nifti;
+pub use nifti::{Values, from_nifti};
 
 use crate::{
     dicom::instance::Instance,

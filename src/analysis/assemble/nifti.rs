@@ -20,19 +20,28 @@ const PERPENDICULAR: f64 = 1e-3;
 /// cos 45°.
 const AXIAL_COSINE: f64 = std::f64::consts::FRAC_1_SQRT_2;
 
+/// What the values of a volume are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// Hounsfield units of a scan of a patient: checked by their histogram.
+    Hu,
+    /// Whatever the model was trained on.
+    Any,
+}
+
 /// Reads `.nii` or `.nii.gz`.
 ///
 /// # Errors
-/// [`AssembleError::Nifti`] for bytes that are no NIfTI-1 volume; [`AssembleError::Refused`] for one that cannot be placed or is not HU.
-pub fn from_nifti(bytes: &[u8]) -> Result<Volume<f32>, AssembleError> {
+/// [`AssembleError::Nifti`] for bytes that are no NIfTI-1 volume; [`AssembleError::Refused`] for one that cannot be placed or is not HU where it should be.
+pub fn from_nifti(bytes: &[u8], values: Values) -> Result<Volume<f32>, AssembleError> {
     let image = nifti::read(bytes).map_err(|e| AssembleError::Nifti { source: redact(&e) })?;
-    place(image).map_err(|r| AssembleError::Refused {
+    place(image, values).map_err(|r| AssembleError::Refused {
         series: Vec::new(),
         refusals: vec![r],
     })
 }
 
-fn place(image: nifti::NiftiImage) -> Result<Volume<f32>, Refusal> {
+fn place(image: nifti::NiftiImage, values: Values) -> Result<Volume<f32>, Refusal> {
     let is_reversed = image.is_reversed();
     let lps = |v: Vec3| [-v[0], -v[1], v[2]];
     let [row, column, step] = image.steps_mm.map(lps);
@@ -77,7 +86,9 @@ fn place(image: nifti::NiftiImage) -> Result<Volume<f32>, Refusal> {
     if !image.data.iter().all(|value| value.is_finite()) {
         return Err(refusal("hu_unknown", "Some values are not finite."));
     }
-    hu::check_histogram(&image.data)?;
+    if values == Values::Hu {
+        hu::check_histogram(&image.data)?;
+    }
     let origin = lps(image.origin_mm);
     let mut planes: Vec<SlicePlane> = (0..slices)
         .scan(0.0, |k, _| {
@@ -135,7 +146,7 @@ mod tests {
     fn a_voxel_keeps_its_place_whichever_way_the_slices_run() {
         for k in [[0.0, 0.5, 4.0], [0.0, 0.5, -4.0]] {
             let source = image([[-0.5, 0.0, 0.0], [0.0, 0.75, 0.0], k]);
-            let volume = place(source.clone()).unwrap();
+            let volume = place(source.clone(), Values::Hu).unwrap();
             let geometry = &volume.geometry;
             let positions = geometry.positions_mm();
             assert!(positions[0] < positions[1]);
@@ -153,16 +164,16 @@ mod tests {
     #[test]
     fn refuses_shear_in_the_plane_and_slices_that_are_not_axial() {
         let sheared = image([[0.5, 0.1, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 4.0]]);
-        assert_eq!(place(sheared).unwrap_err().code, "sheared_plane");
+        assert_eq!(place(sheared, Values::Hu).unwrap_err().code, "sheared_plane");
         let coronal = image([[0.5, 0.0, 0.0], [0.0, 0.0, 0.5], [0.0, 4.0, 0.0]]);
-        assert_eq!(place(coronal).unwrap_err().code, "not_axial");
+        assert_eq!(place(coronal, Values::Hu).unwrap_err().code, "not_axial");
     }
 
     #[test]
     fn what_was_turned_round_is_written_back_on_the_grid_of_the_input() {
         let source = image([[-0.5, 0.0, 0.0], [0.0, 0.75, 0.0], [0.0, 0.0, 4.0]]);
         assert!(source.is_reversed());
-        let volume = place(source.clone()).unwrap();
+        let volume = place(source.clone(), Values::Hu).unwrap();
         let back = nifti::read(&nifti::write_like(&source, &volume).unwrap()).unwrap();
         assert_eq!(back, source);
     }

@@ -10,16 +10,9 @@ use super::{
     context::{Context, brain_region},
     element::{Dataset, Fill, code_item, reference_item},
 };
-use crate::domain::{
-    code::Code,
-    geometry::{dot, norm, scale, sub},
-    volume::Geometry,
-};
+use crate::domain::{code::Code, volume::Geometry};
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
-
-/// Steps that differ by no more than this are one step: positions are given in micrometres at best.
-const STEP_TOLERANCE_MM: f64 = 0.005;
 
 /// One dimension of a multi-frame image: the attribute that counts, the functional group that holds it, a label.
 pub(super) type Dimension = (Tag, Tag, &'static str);
@@ -30,23 +23,6 @@ pub(super) const POSITION: Dimension = (
     tags::PLANE_POSITION_SEQUENCE,
     "Image Position (Patient)",
 );
-
-/// The step between slices, if there is one for all and nothing walks sideways.
-pub(super) fn regular_step_mm(geometry: &Geometry) -> Option<f64> {
-    let normal = geometry.normal();
-    let steps: Vec<_> = geometry
-        .planes
-        .windows(2)
-        .map(|pair| sub(pair[1].origin_mm, pair[0].origin_mm))
-        .collect();
-    let first = dot(*steps.first()?, normal);
-    let regular = steps.iter().all(|step| {
-        let along = dot(*step, normal);
-        (along - first).abs() <= STEP_TOLERANCE_MM
-            && norm(sub(*step, scale(normal, along))) <= STEP_TOLERANCE_MM
-    });
-    regular.then_some(first)
-}
 
 /// Whether one Pixel Measures item speaks for every slice.
 fn even_thickness(geometry: &Geometry) -> bool {
@@ -59,7 +35,7 @@ fn put_pixel_measures(group: &mut Dataset, geometry: &Geometry, slice: usize) {
     let mut measures = Dataset::new_empty();
     measures.ds(tags::PIXEL_SPACING, &geometry.pixel_spacing_mm);
     measures.ds(tags::SLICE_THICKNESS, &[geometry.planes[slice].thickness_mm]);
-    if let Some(step) = regular_step_mm(geometry) {
+    if let Some(step) = geometry.regular_step_mm() {
         measures.ds(tags::SPACING_BETWEEN_SLICES, &[step]);
     }
     group.sequence(tags::PIXEL_MEASURES_SEQUENCE, vec![measures]);
@@ -171,44 +147,4 @@ pub(super) fn put_integer_pixels(dataset: &mut Dataset, bits: u16) {
     dataset.us(tags::BITS_STORED, bits);
     dataset.us(tags::HIGH_BIT, bits - 1);
     dataset.us(tags::PIXEL_REPRESENTATION, 0);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::volume::SlicePlane;
-
-    fn stack(origins_mm: &[[f64; 3]]) -> Geometry {
-        Geometry {
-            rows: 2,
-            columns: 2,
-            row_direction: [1.0, 0.0, 0.0],
-            column_direction: [0.0, 1.0, 0.0],
-            pixel_spacing_mm: [1.0, 1.0],
-            planes: origins_mm
-                .iter()
-                .map(|o| SlicePlane {
-                    origin_mm: *o,
-                    thickness_mm: 5.0,
-                })
-                .collect(),
-        }
-    }
-
-    #[test]
-    fn only_an_even_unsheared_stack_has_a_step() {
-        assert_eq!(
-            regular_step_mm(&stack(&[[0.0; 3], [0.0, 0.0, 5.0], [0.0, 0.0, 10.0]])),
-            Some(5.0)
-        );
-        assert_eq!(
-            regular_step_mm(&stack(&[[0.0; 3], [0.0, 0.0, 5.0], [0.0, 0.0, 12.0]])),
-            None
-        );
-        assert_eq!(
-            regular_step_mm(&stack(&[[0.0; 3], [0.0, 1.7, 5.0], [0.0, 3.4, 10.0]])),
-            None
-        );
-        assert_eq!(regular_step_mm(&stack(&[[0.0; 3]])), None);
-    }
 }

@@ -52,7 +52,7 @@ struct Task {
     model: String,
     member: usize,
     tiles: Vec<f32>,
-    patch: [usize; 2],
+    dims: Vec<usize>,
     reply: SyncSender<Result<Vec<f32>, InferError>>,
 }
 
@@ -121,7 +121,7 @@ impl Engine {
     /// Logits of a batch of tiles; waits while the device is busy.
     ///
     /// # Shape
-    /// `tiles`: `[N, rows, columns]`; result: `[N, classes, rows, columns]`.
+    /// `tiles`: `dims`, which are `[N, C, (D), H, W]`; result: `[N, classes, (D), H, W]`.
     ///
     /// # Errors
     /// What the network said, or [`InferError::Stopped`].
@@ -130,14 +130,14 @@ impl Engine {
         model: &str,
         member: usize,
         tiles: Vec<f32>,
-        patch: [usize; 2],
+        dims: Vec<usize>,
     ) -> Result<Vec<f32>, InferError> {
         let (reply, answer) = sync_channel(1);
         let task = Task {
             model: model.to_owned(),
             member,
             tiles,
-            patch,
+            dims,
             reply,
         };
         self.queue.send(task).map_err(|_| InferError::Stopped)?;
@@ -159,9 +159,7 @@ fn run(task: &Task, models: &BTreeMap<String, Arc<Model>>, device: &Device) -> R
         .get(&task.model)
         .and_then(|m| m.members.get(task.member))
         .ok_or_else(|| InferError::Unknown(format!("{} member {}", task.model, task.member)))?;
-    let [rows, columns] = task.patch;
-    let count = task.tiles.len() / (rows * columns);
-    let logits = Tensor::from_slice(&task.tiles, (count, 1, rows, columns), device)
+    let logits = Tensor::from_slice(&task.tiles, task.dims.as_slice(), device)
         .and_then(|x| network.forward(&x)?.flatten_all()?.to_vec1::<f32>())
         .map_err(|e| InferError::network(&e))?;
     Ok(logits)

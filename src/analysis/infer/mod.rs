@@ -5,6 +5,7 @@
 pub mod bundle;
 pub mod engine;
 pub mod sliding_window;
+pub mod volume;
 
 use crate::domain::{
     failure::FailureClass,
@@ -93,6 +94,7 @@ pub fn infer(
         [patch_rows, patch_columns],
         plan.configuration.tile_step_size,
     );
+    let dims = vec![window.tiles(), 1, patch_rows, patch_columns];
     let total = input.slices.len() * plan.members;
     let mut slices = Vec::with_capacity(input.slices.len());
     for (s, image) in input.slices.iter().enumerate() {
@@ -102,7 +104,7 @@ pub fn infer(
             if control.cancelled() {
                 return Err(InferError::Cancelled);
             }
-            let logits = engine.forward(&plan.id, member, tiles.clone(), window.patch)?;
+            let logits = engine.forward(&plan.id, member, tiles.clone(), dims.clone())?;
             members.push(window.merge(&logits, plan.configuration.architecture.num_classes()));
             control.progress(s * plan.members + member + 1, total);
         }

@@ -98,7 +98,7 @@ impl Window {
 }
 
 /// First pixels of the tiles along one axis.
-fn starts(len: usize, patch: usize, step: f64) -> Vec<usize> {
+pub(super) fn starts(len: usize, patch: usize, step: f64) -> Vec<usize> {
     let span = len - patch;
     #[expect(
         clippy::cast_possible_truncation,
@@ -112,7 +112,7 @@ fn starts(len: usize, patch: usize, step: f64) -> Vec<usize> {
                 if steps == 0 {
                     0
                 } else {
-                    (span as f64 * i as f64 / steps as f64).round() as usize
+                    (span as f64 * i as f64 / steps as f64).round_ties_even() as usize
                 }
             })
             .collect()

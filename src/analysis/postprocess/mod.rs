@@ -48,8 +48,20 @@ pub struct Found {
     pub findings: Vec<Finding>,
     /// Segment number of each voxel, 0 = no finding.
     pub segments: Volume<u16>,
-    /// The plan's question, answered.
-    pub answer: Answer,
+    /// The plan's question, answered; nothing when nobody has chosen when to flag.
+    pub answer: Option<Answer>,
+}
+
+/// nnU-Net's postprocessing: of each set of labels only the largest region of their union stays.
+pub fn keep_largest(labels: &mut Volume<u8>, sets: &[Vec<u8>]) {
+    for set in sets {
+        let mask: Vec<bool> = labels.data.iter().map(|v| set.contains(v)).collect();
+        let mut regions = components::components(&mask, &labels.geometry);
+        regions.sort_by_key(|region| std::cmp::Reverse(region.voxels.len()));
+        for voxel in regions.iter().skip(1).flat_map(|region| &region.voxels) {
+            labels.data[*voxel] = 0;
+        }
+    }
 }
 
 /// Turns a prediction into findings and an answer.
@@ -186,17 +198,18 @@ fn finding(
 }
 
 /// The case's answer: flagged when the case score is high and something can be shown, not flagged when it is low and nothing was found, uncertain between.
-fn answer(case_score: f64, disagreement: f64, findings: &[Finding], plan: &Plan) -> Answer {
-    let (low, high) = plan.labels.iter().fold((1.0f64, 1.0f64), |(low, high), l| {
-        l.flag_score
-            .map_or((low, high), |flag| (low.min(flag[0]), high.min(flag[1])))
-    });
+fn answer(case_score: f64, disagreement: f64, findings: &[Finding], plan: &Plan) -> Option<Answer> {
+    let (mut low, mut high) = (1.0f64, 1.0f64);
+    for label in &plan.labels {
+        let [l, h] = label.flag_score?;
+        (low, high) = (low.min(l), high.min(h));
+    }
     let answer = match (findings.is_empty(), case_score) {
         (false, score) if score >= high => AnswerValue::Present,
         (true, score) if score < low => AnswerValue::Absent,
         _ => AnswerValue::Uncertain,
     };
-    Answer {
+    Some(Answer {
         question: plan.question.clone(),
         model: Some(plan.id.clone()),
         answer,
@@ -204,5 +217,5 @@ fn answer(case_score: f64, disagreement: f64, findings: &[Finding], plan: &Plan)
         probability: None,
         uncertainty: Some(disagreement),
         lane: None,
-    }
+    })
 }

@@ -4,15 +4,18 @@
 //! Only this stage changes geometry; whatever it does is in the trace.
 
 pub mod brain;
+pub mod normalize;
+pub mod volume;
 
 use crate::domain::{
     failure::FailureClass,
     network::NetworkInput,
-    plan::{Normalization, Plan},
+    plan::Plan,
     trace::{AxisMap, SpatialTrace},
     volume::{Geometry, Volume},
 };
 
+use normalize::normalize;
 use rayon::prelude::*;
 
 /// Tissue from here on belongs to the head rather than to air; between fat (−100 HU) and air.
@@ -37,8 +40,35 @@ pub enum PreprocessError {
     #[error("the plan has {0} spatial axes, this build runs plans with 2")]
     Dimensions(usize),
     /// The plan wants several channels.
-    #[error("the plan has {0} channels, this build runs plans with 1")]
+    #[error("a plan on the source's slices has 1 channel, this one has {0}")]
     Channels(usize),
+    /// The plan wants statistics of the whole image on slices.
+    #[error("a plan on the source's slices normalises with CTNormalization or NoNormalization")]
+    Normalization,
+    /// The channels are not those of the plan.
+    #[error("found {found} channels, the plan has {expected}: {names}")]
+    ChannelCount {
+        /// Channels that came in.
+        found: usize,
+        /// Channels of the plan.
+        expected: usize,
+        /// What they hold.
+        names: String,
+    },
+    /// The channels lie on different grids.
+    #[error("channel {0} lies on another grid than the first; resample it to that grid")]
+    ChannelGrid(usize),
+    /// No affine describes the stack.
+    #[error(
+        "the slices are uneven or sheared (gantry tilt), and the model needs a regular grid; resample the series, or use a model that runs on the source's slices"
+    )]
+    Irregular,
+    /// The plan's resampling is not one that is built.
+    #[error("the plan resamples with order {0}, this build has 0, 1 and 3 for images and 0 and 1 for logits")]
+    Order(u8),
+    /// Nothing but zeros.
+    #[error("the image is 0 everywhere; a scan was expected")]
+    Empty,
 }
 
 impl PreprocessError {
@@ -46,8 +76,14 @@ impl PreprocessError {
     #[must_use]
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::NoHead => FailureClass::Input,
-            Self::Dimensions(_) | Self::Channels(_) => FailureClass::Internal,
+            Self::NoHead
+            | Self::ChannelCount { .. }
+            | Self::ChannelGrid(_)
+            | Self::Irregular
+            | Self::Empty => FailureClass::Input,
+            Self::Dimensions(_) | Self::Channels(_) | Self::Normalization | Self::Order(_) => {
+                FailureClass::Internal
+            }
         }
     }
 }
@@ -65,13 +101,14 @@ pub fn preprocess(ct: &Volume<f32>, plan: &Plan) -> Result<(NetworkInput, Spatia
             plan.configuration.normalization_schemes.len(),
         ));
     };
+    let normalization = normalize::by_slice(normalization)?;
     let trace = place(ct, [row_spacing, column_spacing])?;
     let mut slices = trace.apply_all(&ct.data, AIR_HU);
     slices
         .par_iter_mut()
-        .for_each(|slice| normalize(slice, normalization));
+        .for_each(|slice| normalize(slice, normalization, None));
     let mut air = [AIR_HU];
-    normalize(&mut air, normalization);
+    normalize(&mut air, normalization, None);
     Ok((
         NetworkInput {
             shape: trace.shape(),
@@ -82,21 +119,12 @@ pub fn preprocess(ct: &Volume<f32>, plan: &Plan) -> Result<(NetworkInput, Spatia
     ))
 }
 
-/// nnU-Net's CT normalisation, in place.
-#[expect(clippy::cast_possible_truncation, reason = "network input is f32")]
-pub fn normalize(slice: &mut [f32], scheme: &Normalization) {
-    let Normalization::CTNormalization {
-        lower_hu,
-        upper_hu,
-        mean_hu,
-        std_hu,
-    } = *scheme
-    else {
-        return;
-    };
-    for value in slice {
-        *value = ((f64::from(*value).clamp(lower_hu, upper_hu) - mean_hu) / std_hu.max(1e-8)) as f32;
-    }
+/// The trace to the slices of the head at 1 mm, for plans that have no such grid of their own.
+///
+/// # Errors
+/// [`PreprocessError::NoHead`] when there is nothing to look at.
+pub fn head_trace(ct: &Volume<f32>) -> Result<SpatialTrace, PreprocessError> {
+    place(ct, [1.0, 1.0])
 }
 
 /// The trace from a volume to a grid of `spacing_mm` (rows, columns) that just holds the head.

@@ -1,1 +1,202 @@
-//! placeholder
+//! Stage 2 for whole-volume plans: channels on one regular grid → nnU-Net's input, and the [`VolumeTrace`] that leads back.
+//!
+//! In nnU-Net's order: transpose, crop to what is not zero, normalise, resample.
+//! Only a regular stack is taken: nnU-Net's grid has one step and no shear, and a mask of another grid would be in the wrong place.
+//!
+//! Source: nnU-Net v2, `default_preprocessor.py` and `cropping.py`.
+
+use super::{PreprocessError, normalize::normalize};
+use crate::domain::{
+    network::VolumeInput,
+    plan::{Grid, Plan},
+    resample::{self, Method},
+    volume::Volume,
+    volume_trace::{Turn, VolumeTrace},
+};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Brings the channels of a scan onto the grid of a plan with [`Grid::Volume`].
+///
+/// # Errors
+/// When the channels are not the plan's, lie on different grids or on no regular one, or hold nothing.
+pub fn preprocess(
+    channels: &[Volume<f32>],
+    turn: Turn,
+    plan: &Plan,
+) -> Result<(VolumeInput, VolumeTrace), PreprocessError> {
+    let configuration = &plan.configuration;
+    let Grid::Volume {
+        transpose_forward,
+        use_mask_for_norm,
+        resampling_data,
+        resampling_probabilities,
+    } = &configuration.grid
+    else {
+        return Err(PreprocessError::Dimensions(configuration.spacing.len()));
+    };
+    let schemes = &configuration.normalization_schemes;
+    if channels.len() != schemes.len() || channels.is_empty() {
+        return Err(PreprocessError::ChannelCount {
+            found: channels.len(),
+            expected: schemes.len(),
+            names: configuration.channel_names.join(", "),
+        });
+    }
+    let source = channels[0].geometry.clone();
+    if let Some(other) = channels.iter().position(|c| c.geometry != source) {
+        return Err(PreprocessError::ChannelGrid(other));
+    }
+    for (order, allowed) in [
+        (resampling_data.order, [0, 1, 3].as_slice()),
+        (resampling_data.order_z, &[0, 1]),
+        (resampling_probabilities.order, &[0, 1]),
+        (resampling_probabilities.order_z, &[0, 1]),
+    ] {
+        if !allowed.contains(&order) {
+            return Err(PreprocessError::Order(order));
+        }
+    }
+    let step_mm = source.regular_step_mm().ok_or(PreprocessError::Irregular)?;
+    let array_mm = [step_mm, source.pixel_spacing_mm[0], source.pixel_spacing_mm[1]];
+    let spacing_mm = transpose_forward.map(|axis| array_mm[axis]);
+    let target_mm = match *configuration.spacing.as_slice() {
+        [a, b, c] => [a, b, c],
+        // A 2-D plan leaves the slices where they are.
+        [b, c] => [spacing_mm[0], b, c],
+        _ => return Err(PreprocessError::Dimensions(configuration.spacing.len())),
+    };
+    let mut trace = VolumeTrace {
+        source,
+        turn,
+        transpose: *transpose_forward,
+        crop: [0..0, 0..0, 0..0],
+        shape: [0; 3],
+        method: Method {
+            order: resampling_probabilities.order,
+            apart: resample::axis_apart(resampling_probabilities.force_separate_z, target_mm, spacing_mm)
+                .map(|axis| (axis, resampling_probabilities.order_z)),
+        },
+    };
+    trace.crop = trace.transposed_shape().map(|n| 0..n);
+    let whole: Vec<Vec<f32>> = channels.iter().map(|c| trace.cut(&c.data)).collect();
+    let full = trace.transposed_shape();
+    let nonzero: Vec<bool> = (0..whole[0].len())
+        .into_par_iter()
+        .map(|i| whole.iter().any(|channel| channel[i] != 0.0))
+        .collect();
+    trace.crop = bounding_box(&nonzero, full).ok_or(PreprocessError::Empty)?;
+    let cropped = trace.cropped_shape();
+    trace.shape = resample::new_shape(cropped, spacing_mm, target_mm);
+    let mask = use_mask_for_norm
+        .contains(&true)
+        .then(|| fill_holes(&crop(&nonzero, full, &trace.crop), cropped));
+    let method = Method {
+        order: resampling_data.order,
+        apart: resample::axis_apart(resampling_data.force_separate_z, spacing_mm, target_mm)
+            .map(|axis| (axis, resampling_data.order_z)),
+    };
+    let mut data = Vec::with_capacity(channels.len() * trace.shape.iter().product::<usize>());
+    for (c, (channel, scheme)) in whole.into_iter().zip(schemes).enumerate() {
+        let mut channel = crop(&channel, full, &trace.crop);
+        let within = mask.as_deref().filter(|_| use_mask_for_norm.get(c) == Some(&true));
+        normalize(&mut channel, scheme, within);
+        data.extend(resample::resample(channel, cropped, trace.shape, method));
+    }
+    let input = VolumeInput {
+        channels: channels.len(),
+        shape: trace.shape,
+        data,
+    };
+    Ok((input, trace))
+}
+
+fn crop<T: Copy>(data: &[T], shape: [usize; 3], [a, b, c]: &[Range<usize>; 3]) -> Vec<T> {
+    let mut out = Vec::with_capacity(a.len() * b.len() * c.len());
+    for x in a.clone() {
+        for y in b.clone() {
+            let row = (x * shape[1] + y) * shape[2];
+            out.extend_from_slice(&data[row + c.start..row + c.end]);
+        }
+    }
+    out
+}
+
+/// The smallest box that holds every true voxel.
+fn bounding_box(mask: &[bool], [_, rows, columns]: [usize; 3]) -> Option<[Range<usize>; 3]> {
+    let mut found: Option<[Range<usize>; 3]> = None;
+    for i in mask.iter().enumerate().filter_map(|(i, inside)| inside.then_some(i)) {
+        let at = [i / (rows * columns), i / columns % rows, i % columns];
+        let bounds = found.get_or_insert_with(|| at.map(|x| x..x + 1));
+        for (bound, x) in bounds.iter_mut().zip(at) {
+            bound.start = bound.start.min(x);
+            bound.end = bound.end.max(x + 1);
+        }
+    }
+    found
+}
+
+/// The mask with everything that cannot be reached from outside through faces (scipy's `binary_fill_holes`).
+fn fill_holes(mask: &[bool], shape: [usize; 3]) -> Vec<bool> {
+    let [n, rows, columns] = shape;
+    let mut outside = vec![false; mask.len()];
+    let mut open: Vec<usize> = Vec::new();
+    let mut reach = |i: usize, open: &mut Vec<usize>| {
+        if !mask[i] && !outside[i] {
+            outside[i] = true;
+            open.push(i);
+        }
+    };
+    let at_border = |i: usize| {
+        let at = [i / (rows * columns), i / columns % rows, i % columns];
+        (0..3).any(|a| at[a] == 0 || at[a] + 1 == shape[a])
+    };
+    for i in (0..mask.len()).filter(|i| at_border(*i)) {
+        reach(i, &mut open);
+    }
+    while let Some(i) = open.pop() {
+        let (x, y, z) = (i / (rows * columns), i / columns % rows, i % columns);
+        let steps = [
+            (x > 0, i.wrapping_sub(rows * columns)),
+            (x + 1 < n, i + rows * columns),
+            (y > 0, i.wrapping_sub(columns)),
+            (y + 1 < rows, i + columns),
+            (z > 0, i.wrapping_sub(1)),
+            (z + 1 < columns, i + 1),
+        ];
+        for (_, next) in steps.into_iter().filter(|(inside, _)| *inside) {
+            reach(next, &mut open);
+        }
+    }
+    outside.into_iter().map(|outside| !outside).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_are_filled_and_bays_are_not() {
+        // A ring of five with a gap is a bay; closed, its middle is a hole.
+        let shape = [1, 5, 5];
+        let ring = |closed: bool| -> Vec<bool> {
+            (0..25)
+                .map(|i| {
+                    let (y, x) = (i / 5, i % 5);
+                    let edge = (1..4).contains(&y) && (1..4).contains(&x) && !(y == 2 && x == 2);
+                    edge && (closed || (y, x) != (1, 2))
+                })
+                .collect()
+        };
+        // In one plane everything is at the border: stack three.
+        let stack = |closed: bool| -> Vec<bool> {
+            let lid: Vec<bool> = (0..25).map(|i| (1..4).contains(&(i / 5)) && (1..4).contains(&(i % 5))).collect();
+            [lid.clone(), ring(closed), lid].concat()
+        };
+        let middle = 25 + 12;
+        assert!(fill_holes(&stack(true), [3, 5, 5])[middle] || shape[0] == 1);
+        assert!(!fill_holes(&stack(false), [3, 5, 5])[middle]);
+        assert_eq!(bounding_box(&stack(true), [3, 5, 5]), Some([0..3, 1..4, 1..4]));
+        assert_eq!(bounding_box(&[false; 8], [2, 2, 2]), None);
+    }
+}

@@ -16,6 +16,20 @@ pub fn disagreement(overlap: &[[u64; 2]]) -> f64 {
     1.0 - overlap.iter().map(dice).sum::<f64>() / overlap.len() as f64
 }
 
+/// For each pair of members: voxels in both masks, and voxels in either, summed.
+#[must_use]
+pub fn overlaps(masks: &[Vec<bool>]) -> Vec<[u64; 2]> {
+    let mut overlaps = Vec::new();
+    for (a, one) in masks.iter().enumerate() {
+        for other in &masks[a + 1..] {
+            let both = one.iter().zip(other).filter(|(a, b)| **a && **b).count() as u64;
+            let either = one.iter().chain(other).filter(|m| **m).count() as u64;
+            overlaps.push([both, either]);
+        }
+    }
+    overlaps
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@
 //! Source: predictive entropy and mutual information as in Depeweg et al., arXiv:1710.07283; pairwise Dice as case measure, Zenk et al., arXiv:2406.03323.
 
 pub mod case;
+pub mod volume;
 
 use crate::domain::{
     failure::FailureClass,
@@ -33,6 +34,14 @@ pub enum UncertaintyError {
         /// Slices of the trace.
         expected: usize,
         /// Classes of the logits.
+        classes: usize,
+        /// Labels of the plan.
+        labels: usize,
+    },
+    /// The network has other classes than the plan has labels.
+    #[error("the network answers with {classes} channels, the plan has {labels} labels")]
+    Classes {
+        /// Channels of the logits.
         classes: usize,
         /// Labels of the plan.
         labels: usize,
@@ -202,13 +211,7 @@ fn combine_slice(logits: &[Vec<f32>], classes: usize, trace: &SpatialTrace, plan
             slice.labels[v] = label.value;
         }
     }
-    for a in 0..masks.len() {
-        for b in a + 1..masks.len() {
-            let both = masks[a].iter().zip(&masks[b]).filter(|(a, b)| **a && **b).count() as u64;
-            let either = masks[a].iter().chain(&masks[b]).filter(|m| **m).count() as u64;
-            slice.overlap.push([both, either]);
-        }
-    }
+    slice.overlap = case::overlaps(&masks);
     slice
 }
 

@@ -52,7 +52,41 @@ pub(super) use x86::{Avx2, Avx512};
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Lanes;
-    use std::arch::x86_64::*;
+    use std::arch::{asm, x86_64::*};
+
+    /// A value on all lanes.
+    ///
+    /// Written out: the compiler would load neighbouring values as one vector and shuffle, which spills registers.
+    ///
+    /// # Safety
+    /// AVX-512F is there, and one value.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    #[expect(unsafe_code, reason = "one instruction of inline assembly")]
+    unsafe fn broadcast_512(from: *const f32) -> __m512 {
+        let value;
+        // SAFETY: reads the one value that the caller vouches for.
+        unsafe {
+            asm!("vbroadcastss {}, dword ptr [{}]", out(zmm_reg) value, in(reg) from, options(pure, readonly, nostack, preserves_flags));
+        }
+        value
+    }
+
+    /// As [`broadcast_512`], on 256 bits.
+    ///
+    /// # Safety
+    /// AVX is there, and one value.
+    #[inline]
+    #[target_feature(enable = "avx")]
+    #[expect(unsafe_code, reason = "one instruction of inline assembly")]
+    unsafe fn broadcast_256(from: *const f32) -> __m256 {
+        let value;
+        // SAFETY: reads the one value that the caller vouches for.
+        unsafe {
+            asm!("vbroadcastss {}, dword ptr [{}]", out(ymm_reg) value, in(reg) from, options(pure, readonly, nostack, preserves_flags));
+        }
+        value
+    }
 
     /// One 512-bit register.
     #[derive(Clone, Copy)]
@@ -73,7 +107,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn splat(from: *const f32) -> Self {
             // SAFETY: as above, one value.
-            Self(unsafe { _mm512_set1_ps(*from) })
+            Self(unsafe { broadcast_512(from) })
         }
         #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
@@ -107,7 +141,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn splat(from: *const f32) -> Self {
             // SAFETY: as above, one value.
-            let value = unsafe { _mm256_set1_ps(*from) };
+            let value = unsafe { broadcast_256(from) };
             Self(value, value)
         }
         #[inline(always)]

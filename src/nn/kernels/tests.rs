@@ -1,46 +1,105 @@
 use super::*;
 use proptest::prelude::*;
 
-/// The definition of a convolution, in f64.
-fn reference(x: &[f32], w: &[f32], b: &[f32], s: &ConvShape) -> Vec<f32> {
-    let (oh, ow) = (s.out_height(), s.out_width());
-    let mut out = vec![0.0f32; s.out_len()];
-    for n in 0..s.batch {
-        for o in 0..s.c_out {
-            for y in 0..oh {
-                for xx in 0..ow {
-                    let mut sum = f64::from(b[o]);
-                    for i in 0..s.c_in {
-                        for ky in 0..s.kernel[0] {
-                            for kx in 0..s.kernel[1] {
-                                let (iy, ix) = (y * s.stride + ky, xx * s.stride + kx);
-                                if iy < s.padding
-                                    || ix < s.padding
-                                    || iy - s.padding >= s.height
-                                    || ix - s.padding >= s.width
-                                {
-                                    continue;
-                                }
-                                let at =
-                                    index(s.c_in, s.height, s.width, n, i, iy - s.padding, ix - s.padding);
-                                sum += f64::from(x[at])
-                                    * f64::from(w[((o * s.c_in + i) * s.kernel[0] + ky) * s.kernel[1] + kx]);
-                            }
-                        }
-                    }
-                    #[expect(clippy::cast_possible_truncation, reason = "compared in f32")]
-                    {
-                        out[index(s.c_out, oh, ow, n, o, y, xx)] = sum as f32;
+/// A random problem: a convolution from `c_in` channels to `c_out`, per axis its own window.
+#[derive(Debug, Clone)]
+struct Case {
+    batch: usize,
+    channels: [usize; 2],
+    windows: [Window; 3],
+    wide: [usize; 3],
+    narrow: [usize; 3],
+}
+
+impl Case {
+    fn taps(&self) -> usize {
+        self.windows.iter().map(|w| w.kernel).product()
+    }
+    fn down(&self) -> Geometry {
+        Geometry {
+            batch: self.batch,
+            c_in: self.channels[0],
+            c_out: self.channels[1],
+            axes: [0, 1, 2].map(|a| Axis::convolution(self.wide[a], self.narrow[a], self.windows[a])),
+        }
+    }
+    fn up(&self) -> Geometry {
+        Geometry {
+            batch: self.batch,
+            c_in: self.channels[1],
+            c_out: self.channels[0],
+            axes: [0, 1, 2].map(|a| Axis::transposed(self.narrow[a], self.wide[a], self.windows[a])),
+        }
+    }
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let window = (1usize..5, 1usize..4, 0usize..3, 1usize..3, 0usize..9);
+    (
+        1usize..3,
+        1usize..40,
+        1usize..40,
+        [window.clone(), window.clone(), window],
+    )
+        .prop_map(|(batch, c_in, c_out, axes)| {
+            let windows = axes.map(|(kernel, stride, padding, dilation, _)| Window {
+                kernel,
+                stride,
+                padding,
+                dilation,
+            });
+            let wide = axes.map(|(kernel, _, _, dilation, more)| dilation * (kernel - 1) + 1 + more);
+            Case {
+                batch,
+                channels: [c_in, c_out],
+                wide,
+                narrow: [0, 1, 2].map(|a| windows[a].output(wide[a]).unwrap()),
+                windows,
+            }
+        })
+}
+
+fn index(channels: usize, axes: [usize; 3], n: usize, c: usize, at: [usize; 3]) -> usize {
+    let [d, h, w] = axes;
+    ((((n * blocks(channels) + c / BLOCK) * d + at[0]) * h + at[1]) * w + at[2]) * BLOCK + c % BLOCK
+}
+
+fn positions(axes: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
+    (0..axes[0]).flat_map(move |a| (0..axes[1]).flat_map(move |b| (0..axes[2]).map(move |c| [a, b, c])))
+}
+
+/// Adds up every product of the definition: calls `visit(n, o, i, tap, narrow index, wide index)`.
+fn visit(case: &Case, mut visit: impl FnMut(usize, usize, usize, usize, usize)) {
+    let [c_in, c_out] = case.channels;
+    let kernel = case.windows.map(|w| w.kernel);
+    for n in 0..case.batch {
+        for at in positions(case.narrow) {
+            for (tap, k) in positions(kernel).enumerate() {
+                let from: Vec<Option<usize>> = (0..3)
+                    .map(|a| {
+                        let w = case.windows[a];
+                        (at[a] * w.stride + k[a] * w.dilation)
+                            .checked_sub(w.padding)
+                            .filter(|x| *x < case.wide[a])
+                    })
+                    .collect();
+                let [Some(z), Some(y), Some(x)] = from[..] else {
+                    continue;
+                };
+                for o in 0..c_out {
+                    for i in 0..c_in {
+                        visit(
+                            o,
+                            i,
+                            tap,
+                            index(c_out, case.narrow, n, o, at),
+                            index(c_in, case.wide, n, i, [z, y, x]),
+                        );
                     }
                 }
             }
         }
     }
-    out
-}
-
-fn index(channels: usize, h: usize, w: usize, n: usize, c: usize, y: usize, x: usize) -> usize {
-    (((n * blocks(channels) + c / BLOCK) * h + y) * w + x) * BLOCK + c % BLOCK
 }
 
 fn fill(len: usize, seed: usize) -> Vec<f32> {
@@ -49,77 +108,135 @@ fn fill(len: usize, seed: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Random values where a channel exists, zero in the unused lanes.
-fn activation(channels: usize, n: usize, h: usize, w: usize, seed: usize) -> Vec<f32> {
-    let mut out = vec![0.0; n * blocks(channels) * h * w * BLOCK];
-    let values = fill(n * channels * h * w, seed);
-    let mut next = values.into_iter();
-    for b in 0..n {
+/// Random values where a channel exists, what must never be read in the unused lanes.
+fn activation(channels: usize, batch: usize, axes: [usize; 3], seed: usize) -> Vec<f32> {
+    let mut out = vec![f32::NAN; batch * blocks(channels) * axes.iter().product::<usize>() * BLOCK];
+    let mut next = fill(batch * channels * axes.iter().product::<usize>(), seed).into_iter();
+    for n in 0..batch {
         for c in 0..channels {
-            for y in 0..h {
-                for x in 0..w {
-                    out[index(channels, h, w, b, c, y, x)] = next.next().unwrap();
-                }
+            for at in positions(axes) {
+                out[index(channels, axes, n, c, at)] = next.next().unwrap();
             }
         }
     }
     out
 }
 
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+/// Over the channels that exist.
+fn largest_difference(channels: usize, batch: usize, axes: [usize; 3], a: &[f32], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    let mut worst = 0.0f64;
+    for n in 0..batch {
+        for c in 0..channels {
+            for at in positions(axes) {
+                let i = index(channels, axes, n, c, at);
+                let difference = (f64::from(a[i]) - b[i]).abs();
+                assert!(difference.is_finite(), "a value is not a number");
+                worst = worst.max(difference);
+            }
+        }
+    }
+    worst
 }
 
-fn shapes() -> impl Strategy<Value = ConvShape> {
-    (
-        1usize..3,
-        1usize..40,
-        1usize..40,
-        3usize..20,
-        3usize..20,
-        0usize..2,
-        1usize..3,
-    )
-        .prop_map(|(batch, c_in, c_out, height, width, three, stride)| ConvShape {
-            batch,
-            c_in,
-            c_out,
-            height,
-            width,
-            kernel: if three == 1 { [3, 3] } else { [1, 1] },
-            stride,
-            padding: three,
-        })
+/// Two sources where the input has more than one block, to cover joined inputs too.
+fn sources(x: &[f32], channels: usize, batch: usize) -> Vec<Source<'_>> {
+    if blocks(channels) == 1 || batch > 1 {
+        return vec![Source {
+            values: x,
+            blocks: blocks(channels),
+        }];
+    }
+    let (a, b) = x.split_at(x.len() / blocks(channels));
+    vec![
+        Source { values: a, blocks: 1 },
+        Source {
+            values: b,
+            blocks: blocks(channels) - 1,
+        },
+    ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn every_instruction_set_agrees_with_the_definition(s in shapes(), seed in 0usize..1000) {
-        let x = activation(s.c_in, s.batch, s.height, s.width, seed);
-        let w = fill(s.c_out * s.c_in * s.taps(), seed + 1);
-        let b = fill(s.c_out, seed + 2);
-        let expected = reference(&x, &w, &b, &s);
+    fn every_instruction_set_agrees_with_the_definition(case in cases(), seed in 0usize..1000) {
+        let [c_in, c_out] = case.channels;
+        let x = activation(c_in, case.batch, case.wide, seed);
+        let y = activation(c_out, case.batch, case.narrow, seed + 3);
+        let w = fill(c_out * c_in * case.taps(), seed + 1);
+        let bias = fill(c_out.max(c_in), seed + 2);
+        let mut down = vec![0.0f64; y.len()];
+        let mut up = vec![0.0f64; x.len()];
+        let mut gradient = vec![0.0f64; w.len()];
+        for n in 0..case.batch {
+            for at in positions(case.narrow) {
+                for o in 0..c_out { down[index(c_out, case.narrow, n, o, at)] = f64::from(bias[o]); }
+            }
+        }
+        visit(&case, |o, i, tap, at_y, at_x| {
+            let weight = (o * c_in + i) * case.taps() + tap;
+            down[at_y] += f64::from(x[at_x]) * f64::from(w[weight]);
+            up[at_x] += f64::from(y[at_y]) * f64::from(w[weight]);
+            gradient[weight] += f64::from(y[at_y]) * f64::from(x[at_x]);
+        });
         for isa in Isa::available() {
-            let got = convolve(&x, &w, &b, &s, Direction::Forward, isa);
-            prop_assert!(largest_difference(&got, &expected) < 1e-4, "{isa:?} {s:?}");
+            let weight = Weight { values: &w, output: c_in * case.taps(), input: case.taps() };
+            let got = convolve(&sources(&x, c_in, case.batch), weight, &bias[..c_out], &case.down(), isa);
+            let worst = largest_difference(c_out, case.batch, case.narrow, &got, &down);
+            prop_assert!(worst < 1e-3, "{isa:?}: {worst}");
+            let weight = Weight { values: &w, output: case.taps(), input: c_in * case.taps() };
+            let got = convolve(&sources(&y, c_out, case.batch), weight, &[], &case.up(), isa);
+            let worst = largest_difference(c_in, case.batch, case.wide, &got, &up);
+            prop_assert!(worst < 1e-3, "{isa:?}, back: {worst}");
+            let got = weight_gradient(&x, &y, &case.down(), isa);
+            for (got, expected) in got.iter().zip(&gradient) {
+                prop_assert!((f64::from(*got) - expected).abs() < 1e-3, "{isa:?}, weight: {got} {expected}");
+            }
         }
     }
+}
 
-    #[test]
-    fn weight_gradient_is_the_transpose_of_the_convolution(s in shapes(), seed in 0usize..1000) {
-        // <conv(x, w), g> = <w, weight_gradient(x, g)> for every w.
-        let x = activation(s.c_in, s.batch, s.height, s.width, seed);
-        let w = fill(s.c_out * s.c_in * s.taps(), seed + 1);
-        let g = activation(s.c_out, s.batch, s.out_height(), s.out_width(), seed + 2);
-        let forward = convolve(&x, &w, &[], &s, Direction::Forward, Isa::Portable);
-        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-        let expected = dot(&forward, &g);
-        for isa in Isa::available() {
-            let got = dot(&w, &weight_gradient(&x, &g, &s, isa));
-            prop_assert!((got - expected).abs() < 1e-3 * expected.abs().max(10.0), "{isa:?} {s:?} {got} {expected}");
-        }
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let case = Case {
+        batch: 1,
+        channels: [20, 33],
+        windows: [Window {
+            kernel: 3,
+            stride: 2,
+            padding: 1,
+            dilation: 1,
+        }; 3],
+        wide: [13, 30, 50],
+        narrow: [7, 15, 25],
+    };
+    let x = activation(20, 1, case.wide, 1);
+    let w = fill(33 * 20 * 27, 2);
+    let y = activation(33, 1, case.narrow, 3);
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| {
+            let weight = Weight {
+                values: &w,
+                output: 20 * 27,
+                input: 27,
+            };
+            let source = [Source {
+                values: &x,
+                blocks: 2,
+            }];
+            let forward = convolve(&source, weight, &[], &case.down(), isa());
+            let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            (bits(forward), bits(weight_gradient(&x, &y, &case.down(), isa())))
+        })
+    };
+    let one = run(1);
+    for threads in [2, 3, 7] {
+        assert!(run(threads) == one, "{threads} threads give other bits than one");
     }
 }

@@ -3,35 +3,48 @@
 use super::{BLOCK, lanes};
 use lanes::Lanes;
 
-/// One output tile row band: what [`Isa::run`] convolves.
-pub(super) struct Task<'a> {
-    /// `[input block][row][padded column][16]`
-    pub(super) x: &'a [f32],
-    pub(super) block_stride: usize,
-    pub(super) row_stride: usize,
-    pub(super) stride: usize,
-    pub(super) c_in: usize,
-    pub(super) kernel: [usize; 2],
-    /// `[input block][tap][16 inputs][V × 16 outputs]`
-    pub(super) weight: &'a [f32],
-    /// V × 16 values.
-    pub(super) bias: &'a [f32],
-    pub(super) rows: usize,
-    pub(super) width: usize,
+/// One tap of one block of input channels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step {
+    /// Where the tap of the first voxel lies in the copied input.
+    pub(super) x: usize,
+    /// Where its weights lie.
+    pub(super) weight: usize,
 }
 
-/// One tap of a weight gradient: what [`Isa::accumulate`] adds up.
-pub(super) struct GradTask<'a> {
-    /// The first input pixel under the tap; next row after `row_stride`, next pixel after `stride` × 16.
+/// Some rows of output of V blocks, and the steps to add up for them.
+pub(super) struct Band<'a> {
+    /// The copied input; the next voxel of a row is 16 values on.
     pub(super) x: &'a [f32],
-    pub(super) row_stride: usize,
-    pub(super) stride: usize,
+    /// Values from one row to the next.
+    pub(super) row_step: usize,
+    pub(super) steps: &'a [Step],
+    /// Input channels in use in each step, 1 to 16.
+    pub(super) channels: usize,
+    /// `[16 inputs][V × 16 outputs]` at each step's place.
+    pub(super) weight: &'a [f32],
+    /// What the sums start with, V × 16 values; none: what the output holds.
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Values from one row of the output to the next.
+    pub(super) out_row: usize,
+    /// Values from one voxel of the output to the next.
+    pub(super) out_step: usize,
+}
+
+/// One tap of a weight gradient over some rows: what [`Isa::accumulate`] adds up.
+pub(super) struct GradTask<'a> {
+    /// The copied input from the tap of the first voxel on; the next voxel of a row is 16 values on.
+    pub(super) x: &'a [f32],
+    pub(super) row_step: usize,
     /// Input channels in use, 1 to 16.
     pub(super) channels: usize,
-    /// `[row][column][16]`
-    pub(super) grad: &'a [f32],
+    /// The gradient of V blocks from their first voxel on; the next voxel of a row is 16 values on.
+    pub(super) grad: [&'a [f32]; 2],
+    pub(super) grad_row: usize,
     pub(super) rows: usize,
-    pub(super) width: usize,
+    pub(super) columns: usize,
 }
 
 /// An instruction set that the kernels know.
@@ -80,64 +93,93 @@ impl Isa {
         }
     }
 
-    /// Output blocks a tile computes together: two where 32 registers hold them.
-    pub(super) fn vectors(self, out_blocks: usize) -> usize {
+    /// Runs a plain loop compiled for this instruction set; the loop is inlined where it is `#[inline(always)]`.
+    #[inline(always)]
+    pub(super) fn widely<R>(self, run: impl FnOnce() -> R) -> R {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 if out_blocks.is_multiple_of(2) => 2,
-            _ => {
-                let _ = out_blocks;
-                1
-            }
+            #[expect(unsafe_code, reason = "calls code compiled for the detected instruction set")]
+            // SAFETY: `detect` has seen AVX-512F.
+            Self::Avx512 => unsafe { wide_avx512(run) },
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "calls code compiled for the detected instruction set")]
+            // SAFETY: `detect` has seen AVX2 and FMA.
+            Self::Avx2 => unsafe { wide_avx2(run) },
+            Self::Portable => run(),
         }
     }
 
-    /// Convolves one band of rows; `plane(v)` is where the v-th output block's band starts.
+    /// Output blocks that a tile computes together: two where 32 registers hold them.
+    pub(super) fn vectors(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => 2,
+            _ => 1,
+        }
+    }
+
+    /// Convolves one band; `out[v]` is where the v-th block's first voxel lies.
     ///
     /// # Safety
-    /// Each `plane(v)` has `rows × width × 16` values that nobody else touches meanwhile.
+    /// Every voxel of the band, `out[v] + row × out_row + column × out_step`, has 16 values that nobody else touches meanwhile; without a bias they are initialised.
     #[expect(
         unsafe_code,
         reason = "calls the kernel compiled for the detected instruction set"
     )]
-    pub(super) unsafe fn run(self, task: &Task, vectors: usize, plane: &dyn Fn(usize) -> *mut f32) {
-        let planes = [plane(0), plane(vectors - 1)];
-        // SAFETY: the caller vouches for the planes, `detect` for the instruction set.
+    pub(super) unsafe fn run(self, band: &Band, vectors: usize, out: [*mut f32; 2]) {
+        let last = (band.rows - 1) * band.row_step + (band.columns - 1) * BLOCK + band.channels;
+        for step in band.steps {
+            assert!(step.x + last <= band.x.len(), "the copied input holds every tap");
+            assert!(
+                step.weight + band.channels * vectors * BLOCK <= band.weight.len(),
+                "weights are whole"
+            );
+        }
+        assert!(
+            band.bias.is_none_or(|bias| bias.len() == vectors * BLOCK),
+            "one bias an output"
+        );
+        // SAFETY: the taps were checked above; the caller vouches for the output, `detect` for the instruction set.
         unsafe {
             match (self, vectors) {
                 #[cfg(target_arch = "x86_64")]
-                (Self::Avx512, 2) => band_avx512_two(task, planes),
+                (Self::Avx512, 2) => band_avx512_two(band, out),
                 #[cfg(target_arch = "x86_64")]
-                (Self::Avx512, _) => band_avx512_one(task, planes),
+                (Self::Avx512, _) => band_avx512_one(band, out),
                 #[cfg(target_arch = "x86_64")]
-                (Self::Avx2, _) => band_avx2(task, planes),
-                (Self::Portable, _) => strided::<lanes::Portable, 4, 1>(task, planes),
+                (Self::Avx2, _) => band_avx2(band, out),
+                (Self::Portable, _) => rows::<lanes::Portable, 4, 1>(band, out),
             }
         }
     }
 
-    /// Adds one tap's gradient to `sum` (`[16 inputs][16 outputs]`).
-    pub(super) fn accumulate(self, task: &GradTask, sum: &mut [f32]) {
-        assert_eq!(sum.len(), BLOCK * BLOCK, "one tap has 16 × 16 weights");
+    /// Adds one tap's gradient to `sum` (`[16 inputs][V × 16 outputs]`).
+    pub(super) fn accumulate(self, task: &GradTask, vectors: usize, sum: &mut [f32]) {
         assert_eq!(
-            task.grad.len(),
-            task.rows * task.width * BLOCK,
-            "the gradient covers the band"
+            sum.len(),
+            BLOCK * BLOCK * vectors,
+            "one tap has 16 inputs and its outputs"
         );
-        let last = (task.rows - 1) * task.row_stride + (task.width - 1) * task.stride * BLOCK + BLOCK;
-        assert!(last <= task.x.len(), "the band lies within the scratch");
+        let last = (task.rows - 1) * task.row_step + task.columns * BLOCK;
+        assert!(last <= task.x.len(), "the rows lie within the copied input");
+        let last = (task.rows - 1) * task.grad_row + task.columns * BLOCK;
+        for grad in &task.grad[..vectors] {
+            assert!(last <= grad.len(), "the gradient covers the rows");
+        }
         #[expect(
             unsafe_code,
             reason = "calls the kernel compiled for the detected instruction set"
         )]
         // SAFETY: the bounds were checked above, the instruction set by `detect`.
         unsafe {
-            match self {
+            match (self, vectors) {
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => gradient_avx512(task, sum),
+                (Self::Avx512, 2) => gradient_avx512_two(task, sum),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => gradient_avx2(task, sum),
-                Self::Portable => gradient::<lanes::Portable, 4>(task, sum),
+                (Self::Avx512, _) => gradient_avx512_one(task, sum),
+                #[cfg(target_arch = "x86_64")]
+                (Self::Avx2, _) => gradient_avx2(task, sum),
+                (Self::Portable, _) => gradient::<lanes::Portable, 4, 1>(task, sum),
             }
         }
     }
@@ -145,34 +187,58 @@ impl Isa {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-#[expect(unsafe_code, reason = "compiles the generic band for AVX-512F")]
-unsafe fn band_avx512_two(task: &Task, planes: [*mut f32; 2]) {
-    // SAFETY: as `Isa::run`.
-    unsafe { strided::<lanes::Avx512, 8, 2>(task, planes) }
+#[expect(unsafe_code, reason = "compiles a loop for AVX-512F")]
+unsafe fn wide_avx512<R>(run: impl FnOnce() -> R) -> R {
+    run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+#[expect(unsafe_code, reason = "compiles a loop for AVX2")]
+unsafe fn wide_avx2<R>(run: impl FnOnce() -> R) -> R {
+    run()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "compiles the generic band for AVX-512F")]
-unsafe fn band_avx512_one(task: &Task, planes: [*mut f32; 2]) {
+unsafe fn band_avx512_two(band: &Band, out: [*mut f32; 2]) {
+    // 12 × 2 sums, 2 weights and values of the input; with 14 the compiler spills, at half the speed.
     // SAFETY: as `Isa::run`.
-    unsafe { strided::<lanes::Avx512, 16, 1>(task, planes) }
+    unsafe { rows::<lanes::Avx512, 12, 2>(band, out) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[expect(unsafe_code, reason = "compiles the generic band for AVX-512F")]
+unsafe fn band_avx512_one(band: &Band, out: [*mut f32; 2]) {
+    // SAFETY: as `Isa::run`.
+    unsafe { rows::<lanes::Avx512, 12, 1>(band, out) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 #[expect(unsafe_code, reason = "compiles the generic band for AVX2")]
-unsafe fn band_avx2(task: &Task, planes: [*mut f32; 2]) {
+unsafe fn band_avx2(band: &Band, out: [*mut f32; 2]) {
+    // 6 × 2 half sums, 2 weights and a value of the input: 15 of 16 registers.
     // SAFETY: as `Isa::run`.
-    unsafe { strided::<lanes::Avx2, 6, 1>(task, planes) }
+    unsafe { rows::<lanes::Avx2, 6, 1>(band, out) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "compiles the generic gradient for AVX-512F")]
-unsafe fn gradient_avx512(task: &GradTask, sum: &mut [f32]) {
+unsafe fn gradient_avx512_two(task: &GradTask, sum: &mut [f32]) {
     // SAFETY: as `Isa::accumulate`.
-    unsafe { gradient::<lanes::Avx512, 16>(task, sum) }
+    unsafe { gradient::<lanes::Avx512, 8, 2>(task, sum) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[expect(unsafe_code, reason = "compiles the generic gradient for AVX-512F")]
+unsafe fn gradient_avx512_one(task: &GradTask, sum: &mut [f32]) {
+    // SAFETY: as `Isa::accumulate`.
+    unsafe { gradient::<lanes::Avx512, 16, 1>(task, sum) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -180,162 +246,137 @@ unsafe fn gradient_avx512(task: &GradTask, sum: &mut [f32]) {
 #[expect(unsafe_code, reason = "compiles the generic gradient for AVX2")]
 unsafe fn gradient_avx2(task: &GradTask, sum: &mut [f32]) {
     // SAFETY: as `Isa::accumulate`.
-    unsafe { gradient::<lanes::Avx2, 4>(task, sum) }
+    unsafe { gradient::<lanes::Avx2, 4, 1>(task, sum) }
 }
 
-/// Fixes the stride at compile time, so that a tile addresses its pixels by constants.
+/// All voxels of a band, each row in tiles of nearly equal width of at most P.
 ///
 /// # Safety
-/// As [`Isa::run`]; L's instruction set is there.
+/// As [`Isa::run`], which has checked the taps; L's instruction set is there.
 #[inline(always)]
 #[expect(unsafe_code, reason = "raw output rows")]
-unsafe fn strided<L: Lanes, const P: usize, const V: usize>(task: &Task, planes: [*mut f32; 2]) {
-    // SAFETY: as `Isa::run`.
-    unsafe {
-        match task.stride {
-            1 => band::<L, P, V, 1>(task, planes),
-            2 => band::<L, P, V, 2>(task, planes),
-            other => unreachable!("a plan has strides 1 and 2, found {other}"),
-        }
-    }
-}
-
-/// All pixels of a band: tiles of P pixels, then single pixels.
-///
-/// # Safety
-/// As [`Isa::run`]; L's instruction set is there.
-#[inline(always)]
-#[expect(unsafe_code, reason = "raw output rows")]
-unsafe fn band<L: Lanes, const P: usize, const V: usize, const S: usize>(task: &Task, planes: [*mut f32; 2]) {
-    let x_blocks = task.c_in.div_ceil(BLOCK);
-    let in_rows = (task.rows - 1) * task.stride + task.kernel[0];
-    assert_eq!(
-        task.block_stride,
-        in_rows * task.row_stride,
-        "blocks follow each other"
-    );
-    assert_eq!(
-        task.x.len(),
-        x_blocks * task.block_stride,
-        "the scratch holds all blocks"
-    );
-    assert!(
-        ((task.width - 1) * task.stride + task.kernel[1]) * BLOCK <= task.row_stride,
-        "rows hold all taps"
-    );
-    assert_eq!(
-        task.weight.len(),
-        x_blocks * task.kernel[0] * task.kernel[1] * BLOCK * V * BLOCK,
-        "weights are whole"
-    );
-    assert_eq!(task.bias.len(), V * BLOCK, "one bias an output");
-    for row in 0..task.rows {
+unsafe fn rows<L: Lanes, const P: usize, const V: usize>(band: &Band, out: [*mut f32; 2]) {
+    let tiles = band.columns.div_ceil(P);
+    let (width, wider) = (band.columns / tiles, band.columns % tiles);
+    for row in 0..band.rows {
         let mut column = 0;
-        // SAFETY: the asserts above keep every tap of every pixel of the row inside `x`; the planes hold the row.
-        unsafe {
-            let x = task.x.as_ptr().add(row * task.stride * task.row_stride);
-            let out = planes.map(|p| p.add(row * task.width * BLOCK));
-            while column + P <= task.width {
-                pixels::<L, P, V, S>(
-                    task,
-                    x.add(column * task.stride * BLOCK),
-                    out.map(|o| o.add(column * BLOCK)),
-                );
-                column += P;
+        for tile in 0..tiles {
+            let count = width + usize::from(tile < wider);
+            // SAFETY: `run` checked that the taps of all rows and columns lie within the copied input; the caller vouches for the output.
+            unsafe {
+                let x = band.x.as_ptr().add(row * band.row_step + column * BLOCK);
+                let at = row * band.out_row + column * band.out_step;
+                let out = out.map(|out| out.wrapping_add(at));
+                match count {
+                    1 => tile_of::<L, 1, V>(band, x, out),
+                    2 => tile_of::<L, 2, V>(band, x, out),
+                    3 => tile_of::<L, 3, V>(band, x, out),
+                    4 => tile_of::<L, 4, V>(band, x, out),
+                    5 if P >= 5 => tile_of::<L, 5, V>(band, x, out),
+                    6 if P >= 6 => tile_of::<L, 6, V>(band, x, out),
+                    7 if P >= 7 => tile_of::<L, 7, V>(band, x, out),
+                    8 if P >= 8 => tile_of::<L, 8, V>(band, x, out),
+                    9 if P >= 9 => tile_of::<L, 9, V>(band, x, out),
+                    10 if P >= 10 => tile_of::<L, 10, V>(band, x, out),
+                    11 if P >= 11 => tile_of::<L, 11, V>(band, x, out),
+                    12 if P >= 12 => tile_of::<L, 12, V>(band, x, out),
+                    other => unreachable!("a tile has 1 to {P} voxels, found {other}"),
+                }
             }
-            while column < task.width {
-                pixels::<L, 1, V, S>(
-                    task,
-                    x.add(column * task.stride * BLOCK),
-                    out.map(|o| o.add(column * BLOCK)),
-                );
-                column += 1;
-            }
+            column += count;
         }
     }
 }
 
-/// P neighbouring pixels × V × 16 channels, all taps and inputs, in registers.
+/// P neighbouring voxels × V × 16 channels over all steps, in registers.
 ///
 /// # Safety
-/// As [`band`]; `x` and `out` have P pixels.
+/// As [`rows`]; `x` and `out` have P voxels.
 #[inline(always)]
 #[expect(unsafe_code, reason = "register kernel on raw pointers")]
-unsafe fn pixels<L: Lanes, const P: usize, const V: usize, const S: usize>(
-    task: &Task,
-    x: *const f32,
-    out: [*mut f32; 2],
-) {
+unsafe fn tile_of<L: Lanes, const P: usize, const V: usize>(band: &Band, x: *const f32, out: [*mut f32; 2]) {
     // SAFETY: the caller vouches for the ranges.
     unsafe {
-        let mut sum: [[L; V]; P] = [std::array::from_fn(|v| L::load(task.bias.as_ptr().add(v * BLOCK))); P];
-        let mut weight = task.weight.as_ptr();
-        let mut left = task.c_in;
-        let mut block = x;
-        while left > 0 {
-            let channels = left.min(BLOCK);
-            let mut row = block;
-            for _ in 0..task.kernel[0] {
-                let mut tap = row;
-                for _ in 0..task.kernel[1] {
-                    // Pointers only step by constants in here: this is where the time goes.
-                    let (mut value, mut w) = (tap, weight);
-                    let end = tap.add(channels);
-                    while value != end {
-                        let factors: [L; V] = std::array::from_fn(|v| L::load(w.add(v * BLOCK)));
-                        for (p, pixel) in sum.iter_mut().enumerate() {
-                            let x = L::splat(value.add(p * S * BLOCK));
-                            for (sum, factor) in pixel.iter_mut().zip(factors) {
-                                *sum = sum.add_product(x, factor);
-                            }
-                        }
-                        value = value.add(1);
-                        w = w.add(V * BLOCK);
+        let mut sum: [[L; V]; P] = match band.bias {
+            Some(bias) => [std::array::from_fn(|v| L::load(bias.as_ptr().add(v * BLOCK))); P],
+            None => std::array::from_fn(|p| std::array::from_fn(|v| L::load(out[v].add(p * band.out_step)))),
+        };
+        for step in band.steps {
+            // Pointers only step by constants in here: this is where the time goes.
+            let mut value = x.add(step.x);
+            let mut weight = band.weight.as_ptr().add(step.weight);
+            let end = value.add(band.channels);
+            while value != end {
+                let factors: [L; V] = std::array::from_fn(|v| L::load(weight.add(v * BLOCK)));
+                for (p, voxel) in sum.iter_mut().enumerate() {
+                    let x = L::splat(value.add(p * BLOCK));
+                    for (sum, factor) in voxel.iter_mut().zip(factors) {
+                        *sum = sum.add_product(x, factor);
                     }
-                    tap = tap.add(BLOCK);
-                    weight = weight.add(BLOCK * V * BLOCK);
                 }
-                row = row.add(task.row_stride);
+                value = value.add(1);
+                weight = weight.add(V * BLOCK);
             }
-            left -= channels;
-            block = block.add(task.block_stride);
         }
-        for (p, pixel) in sum.into_iter().enumerate() {
-            for (value, out) in pixel.into_iter().zip(out) {
-                value.store(out.add(p * BLOCK));
+        for (p, voxel) in sum.into_iter().enumerate() {
+            for (value, out) in voxel.into_iter().zip(out) {
+                value.store(out.add(p * band.out_step));
             }
         }
     }
 }
 
-/// C input channels at a time × 16 output channels over all pixels of the band.
+/// C input channels at a time × V × 16 output channels over all voxels of the rows, then channel by channel.
 ///
 /// # Safety
 /// As [`Isa::accumulate`]; L's instruction set is there.
 #[inline(always)]
 #[expect(unsafe_code, reason = "register kernel on raw pointers")]
-unsafe fn gradient<L: Lanes, const C: usize>(task: &GradTask, sum: &mut [f32]) {
-    for first in (0..task.channels).step_by(C) {
-        // SAFETY: `accumulate` checked that the band lies within `x` and `grad`; C divides 16.
-        unsafe {
-            let to = sum.as_mut_ptr().add(first * BLOCK);
-            let mut acc: [L; C] = std::array::from_fn(|c| L::load(to.add(c * BLOCK)));
-            for row in 0..task.rows {
-                let mut x = task.x.as_ptr().wrapping_add(row * task.row_stride + first);
-                let mut grad = task.grad.as_ptr().add(row * task.width * BLOCK);
-                let end = grad.add(task.width * BLOCK);
-                while grad != end {
-                    let g = L::load(grad);
-                    for (c, sum) in acc.iter_mut().enumerate() {
-                        *sum = sum.add_product(L::splat(x.add(c)), g);
+unsafe fn gradient<L: Lanes, const C: usize, const V: usize>(task: &GradTask, sum: &mut [f32]) {
+    let mut first = 0;
+    // SAFETY: `accumulate` checked that the rows lie within `x` and `grad`.
+    unsafe {
+        while first + C <= task.channels {
+            channels::<L, C, V>(task, first, sum);
+            first += C;
+        }
+        while first < task.channels {
+            channels::<L, 1, V>(task, first, sum);
+            first += 1;
+        }
+    }
+}
+
+/// # Safety
+/// As [`gradient`]; `first + C` is at most 16.
+#[inline(always)]
+#[expect(unsafe_code, reason = "register kernel on raw pointers")]
+unsafe fn channels<L: Lanes, const C: usize, const V: usize>(task: &GradTask, first: usize, sum: &mut [f32]) {
+    // SAFETY: the caller vouches for the ranges.
+    unsafe {
+        let to = sum.as_mut_ptr().add(first * V * BLOCK);
+        let mut acc: [[L; V]; C] =
+            std::array::from_fn(|c| std::array::from_fn(|v| L::load(to.add((c * V + v) * BLOCK))));
+        for row in 0..task.rows {
+            let mut x = task.x.as_ptr().add(row * task.row_step + first);
+            let mut grad: [*const f32; V] =
+                std::array::from_fn(|v| task.grad[v].as_ptr().add(row * task.grad_row));
+            for _ in 0..task.columns {
+                let g: [L; V] = std::array::from_fn(|v| L::load(grad[v]));
+                for (c, sum) in acc.iter_mut().enumerate() {
+                    let x = L::splat(x.add(c));
+                    for (sum, g) in sum.iter_mut().zip(g) {
+                        *sum = sum.add_product(x, g);
                     }
-                    // The last step may leave the scratch: it is not read there.
-                    x = x.wrapping_add(task.stride * BLOCK);
-                    grad = grad.add(BLOCK);
                 }
+                // The last step may point past the end: nothing is read there.
+                x = x.wrapping_add(BLOCK);
+                grad = grad.map(|g| g.wrapping_add(BLOCK));
             }
-            for (c, value) in acc.into_iter().enumerate() {
-                value.store(to.add(c * BLOCK));
+        }
+        for (c, values) in acc.into_iter().enumerate() {
+            for (v, value) in values.into_iter().enumerate() {
+                value.store(to.add((c * V + v) * BLOCK));
             }
         }
     }

@@ -1,0 +1,263 @@
+//! Stage 3 for whole-volume plans: nnU-Net's input → the logits of one member after the other, on the network's grid.
+//!
+//! nnU-Net's sliding window: steps re-spaced evenly, a frame of zeros where the volume is smaller than a tile, Gaussian weights with sigma = tile / 8, the mean over all flips of the allowed axes.
+//! A 2-D plan goes through the first axis slice by slice.
+//! Weights and sums are f32 where nnU-Net has half precision: the two differ by its rounding.
+//! Members are handed on one at a time, so that the logits of an ensemble are never in memory together.
+//!
+//! Source: nnU-Net v2, `predict_from_raw_data.py` and `sliding_window_prediction.py`.
+
+use super::{Engine, InferError, bundle::Model, sliding_window::starts};
+use crate::domain::network::{Control, VolumeInput};
+
+/// The greatest weight; the smallest is that of half precision, as nnU-Net has it.
+const LARGEST_WEIGHT: f64 = 10.0;
+const SMALLEST_WEIGHT: f64 = 5.960_464_5e-8;
+
+/// Tiles of one volume.
+#[derive(Debug, Clone, PartialEq)]
+struct Window {
+    volume: [usize; 3],
+    patch: [usize; 3],
+    starts: [Vec<usize>; 3],
+    /// Zeros before the volume along each axis.
+    pad: [usize; 3],
+    weight: Vec<f32>,
+}
+
+impl Window {
+    fn new(volume: [usize; 3], patch: [usize; 3], step: f64) -> Self {
+        let padded: [usize; 3] = std::array::from_fn(|a| volume[a].max(patch[a]));
+        Self {
+            volume,
+            patch,
+            starts: std::array::from_fn(|a| starts(padded[a], patch[a], step)),
+            pad: std::array::from_fn(|a| (padded[a] - volume[a]) / 2),
+            weight: gaussian(patch),
+        }
+    }
+
+    fn origins(&self) -> impl Iterator<Item = [usize; 3]> + '_ {
+        let [a, b, c] = &self.starts;
+        a.iter()
+            .flat_map(move |x| b.iter().flat_map(move |y| c.iter().map(move |z| [*x, *y, *z])))
+    }
+
+    /// Calls with the offset in a tile, the offset in the volume, and the length of each row that both have.
+    fn rows(&self, origin: [usize; 3], mut call: impl FnMut(usize, usize, usize)) {
+        let overlap: [(usize, usize, usize); 3] = std::array::from_fn(|a| {
+            // Voxel v of the volume is voxel v + pad of the frame.
+            let first = origin[a].max(self.pad[a]);
+            let end = (origin[a] + self.patch[a]).min(self.pad[a] + self.volume[a]);
+            (first - origin[a], first - self.pad[a], end.saturating_sub(first))
+        });
+        let [(tx, vx, nx), (ty, vy, ny), (tz, vz, nz)] = overlap;
+        for x in 0..nx {
+            for y in 0..ny {
+                let tile = ((tx + x) * self.patch[1] + ty + y) * self.patch[2] + tz;
+                let volume = ((vx + x) * self.volume[1] + vy + y) * self.volume[2] + vz;
+                call(tile, volume, nz);
+            }
+        }
+    }
+
+    /// One tile of all channels; zeros outside the volume.
+    fn cut(&self, input: &VolumeInput, origin: [usize; 3]) -> Vec<f32> {
+        let (tile, volume) = (self.patch.iter().product(), self.volume.iter().product());
+        let mut out = vec![0.0; input.channels * tile];
+        for (out, data) in out.chunks_exact_mut(tile).zip(input.data.chunks_exact(volume)) {
+            self.rows(origin, |t, v, n| out[t..t + n].copy_from_slice(&data[v..v + n]));
+        }
+        out
+    }
+
+    /// Adds the weighted logits of a tile, and the weights.
+    fn add(&self, origin: [usize; 3], logits: &[f32], sums: &mut [f32], weights: &mut [f32]) {
+        let (tile, volume): (usize, usize) = (self.patch.iter().product(), self.volume.iter().product());
+        self.rows(origin, |t, v, n| {
+            let factors = &self.weight[t..t + n];
+            for (sum, factor) in weights[v..v + n].iter_mut().zip(factors) {
+                *sum += factor;
+            }
+            for (k, class) in logits.chunks_exact(tile).enumerate() {
+                let sums = &mut sums[k * volume + v..k * volume + v + n];
+                for ((sum, logit), factor) in sums.iter_mut().zip(&class[t..t + n]).zip(factors) {
+                    *sum += logit * factor;
+                }
+            }
+        });
+    }
+}
+
+/// The importance of each voxel of a tile, greatest in the middle.
+#[expect(clippy::cast_possible_truncation, reason = "weights are used in f32")]
+fn gaussian(patch: [usize; 3]) -> Vec<f32> {
+    let axes = patch.map(|n| {
+        let (centre, sigma) = ((n / 2) as f64, n as f64 / 8.0);
+        let weight = |i: usize| (-0.5 * ((i as f64 - centre) / sigma).powi(2)).exp();
+        // An axis of one voxel (a 2-D plan) has nothing to weigh.
+        (0..n).map(|i| if n == 1 { 1.0 } else { weight(i) }).collect::<Vec<f64>>()
+    });
+    let mut out = Vec::with_capacity(patch.iter().product());
+    for x in &axes[0] {
+        for y in &axes[1] {
+            out.extend(
+                axes[2]
+                    .iter()
+                    .map(|z| (x * y * z * LARGEST_WEIGHT).max(SMALLEST_WEIGHT) as f32),
+            );
+        }
+    }
+    out
+}
+
+/// Every set of the allowed axes, the empty one first.
+fn flips(axes: &[usize]) -> Vec<Vec<usize>> {
+    (0..1usize << axes.len())
+        .map(|set| {
+            let chosen = axes.iter().enumerate().filter(|(bit, _)| set >> bit & 1 == 1);
+            chosen.map(|(_, axis)| *axis).collect()
+        })
+        .collect()
+}
+
+/// Blocks of one tile's shape, each turned round along some axes.
+fn flip(data: &[f32], patch: [usize; 3], axes: &[usize]) -> Vec<f32> {
+    if axes.is_empty() {
+        return data.to_vec();
+    }
+    let at = |axis: usize, i: usize| {
+        if axes.contains(&axis) {
+            patch[axis] - 1 - i
+        } else {
+            i
+        }
+    };
+    let tile: usize = patch.iter().product();
+    let mut out = Vec::with_capacity(data.len());
+    for block in data.chunks_exact(tile) {
+        for x in 0..patch[0] {
+            for y in 0..patch[1] {
+                let row = (at(0, x) * patch[1] + at(1, y)) * patch[2];
+                let row = &block[row..row + patch[2]];
+                if axes.contains(&2) {
+                    out.extend(row.iter().rev());
+                } else {
+                    out.extend_from_slice(row);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Runs every member and hands its logits on: `[class][first axis][second][third]` of the network's grid.
+///
+/// # Errors
+/// [`InferError::Cancelled`] between tiles, or what the network or `take` said.
+pub fn infer<E: From<InferError>>(
+    engine: &Engine,
+    model: &Model,
+    input: &VolumeInput,
+    control: &dyn Control,
+    mut take: impl FnMut(Vec<f32>) -> Result<(), E>,
+) -> Result<(), E> {
+    let plan = &model.plan;
+    let (patch, flat) = match *plan.configuration.patch_size.as_slice() {
+        [a, b, c] => ([a, b, c], false),
+        [b, c] => ([1, b, c], true),
+        ref other => {
+            let what = format!("patch_size has {} axes, this build runs 2 and 3", other.len());
+            let id = plan.id.clone();
+            return Err(InferError::Model { id, what }.into());
+        }
+    };
+    // Mirror axes are the network's own: in 2-D they count from the second.
+    let axes: Vec<usize> = plan.mirror_axes.iter().map(|a| a + usize::from(flat)).collect();
+    if axes.iter().any(|axis| *axis > 2) {
+        let what = format!("mirror axes {:?} are not axes of the network", plan.mirror_axes);
+        let id = plan.id.clone();
+        return Err(InferError::Model { id, what }.into());
+    }
+    let mut dims = vec![1, input.channels];
+    dims.extend(&plan.configuration.patch_size);
+    let window = Window::new(input.shape, patch, plan.configuration.tile_step_size);
+    let flips = flips(&axes);
+    let classes = plan.configuration.architecture.num_classes();
+    let voxels: usize = input.shape.iter().product();
+    let origins: Vec<[usize; 3]> = window.origins().collect();
+    let total = plan.members * origins.len();
+    for member in 0..plan.members {
+        let (mut sums, mut weights) = (vec![0.0f32; classes * voxels], vec![0.0f32; voxels]);
+        for (done, origin) in origins.iter().enumerate() {
+            if control.cancelled() {
+                return Err(InferError::Cancelled.into());
+            }
+            let tile = window.cut(input, *origin);
+            let mut mean = vec![0.0f32; classes * patch.iter().product::<usize>()];
+            for axes in &flips {
+                let turned = flip(&tile, patch, axes);
+                let logits = engine.forward(&plan.id, member, turned, dims.clone())?;
+                for (sum, logit) in mean.iter_mut().zip(flip(&logits, patch, axes)) {
+                    *sum += logit / flips.len() as f32;
+                }
+            }
+            window.add(*origin, &mean, &mut sums, &mut weights);
+            control.progress(member * origins.len() + done + 1, total);
+        }
+        for class in sums.chunks_exact_mut(voxels) {
+            for (sum, weight) in class.iter_mut().zip(&weights) {
+                *sum /= weight;
+            }
+        }
+        take(sums)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn tiles_cover_every_voxel_and_merge_to_what_was_cut(
+            volume in prop::array::uniform3(1usize..14), patch in prop::array::uniform3(1usize..9),
+        ) {
+            let window = Window::new(volume, patch, 0.5);
+            let len: usize = volume.iter().product();
+            let input = VolumeInput { channels: 1, shape: volume, data: (0..len).map(|i| (i % 91) as f32).collect() };
+            let (mut sums, mut weights) = (vec![0.0; len], vec![0.0; len]);
+            for origin in window.origins() {
+                window.add(origin, &window.cut(&input, origin), &mut sums, &mut weights);
+            }
+            for i in 0..len {
+                prop_assert!((sums[i] / weights[i] - input.data[i]).abs() < 1e-3);
+            }
+        }
+
+        #[test]
+        fn a_flip_undoes_itself(patch in prop::array::uniform3(1usize..5), set in 0usize..8) {
+            let data: Vec<f32> = (0..2 * patch.iter().product::<usize>()).map(|i| i as f32).collect();
+            let axes = &flips(&[0, 1, 2])[set];
+            prop_assert_eq!(flip(&flip(&data, patch, axes), patch, axes), data);
+        }
+    }
+
+    #[test]
+    fn all_sets_of_axes_are_flipped() {
+        assert_eq!(flips(&[]), [Vec::<usize>::new()]);
+        assert_eq!(flips(&[1, 2]), [vec![], vec![1], vec![2], vec![1, 2]]);
+    }
+
+    /// The values that scipy 1.17 gives for nnU-Net's call with tile (4, 6, 8), times ten.
+    #[test]
+    fn weights_are_nnunets() {
+        let weight = gaussian([4, 6, 8]);
+        let at = |x: usize, y: usize, z: usize| weight[(x * 6 + y) * 8 + z];
+        assert!((at(2, 3, 4) - 10.0).abs() < 1e-6);
+        let expected = 10.0 * (-0.5f64 * (1.0 / 0.25 + 4.0 / (0.75 * 0.75) + 9.0)).exp();
+        assert!((f64::from(at(1, 1, 1)) - expected).abs() < 1e-7);
+    }
+}

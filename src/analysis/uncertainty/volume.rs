@@ -1,0 +1,258 @@
+//! Stage 4 for whole-volume plans: the logits of one member after the other → [`Prediction`] on the source grid.
+//!
+//! Each member's logits come back plane by plane and are summed voxel by voxel: logits (when they decide), probabilities, squares, entropies.
+//! So the source grid holds two sums a class, however many members there are.
+//! The label is the class with the highest mean, background included; regions are painted one over the other, each where it is more likely than not.
+//! Entropies are in units of log K; of regions, the mean over them in bits.
+
+use super::{UncertaintyError, case, entropy};
+use crate::domain::{
+    plan::{Activation, Ensemble, Plan},
+    prediction::Prediction,
+    volume::Volume,
+    volume_trace::VolumeTrace,
+};
+use rayon::prelude::*;
+
+/// Planes that are brought back at once: bounds the memory beside the sums.
+const PLANES_AT_ONCE: usize = 8;
+/// Region probability from which a voxel belongs to the region, as in nnU-Net.
+const REGION_THRESHOLD: f32 = 0.5;
+
+/// The sums of an ensemble.
+#[derive(Debug)]
+pub struct Sums<'a> {
+    plan: &'a Plan,
+    trace: &'a VolumeTrace,
+    classes: usize,
+    members: usize,
+    /// `[class][voxel]`; empty when probabilities decide.
+    logits: Vec<f32>,
+    /// `[class][voxel]`
+    probabilities: Vec<f32>,
+    /// Of the foreground.
+    squares: Vec<f32>,
+    entropies: Vec<f32>,
+    /// The foreground of each member, for their agreement.
+    masks: Vec<Vec<bool>>,
+}
+
+/// What one member says of one plane.
+struct Plane {
+    /// `[class][voxel]`
+    logits: Vec<Vec<f32>>,
+    probabilities: Vec<Vec<f32>>,
+    entropy: Vec<f32>,
+}
+
+impl<'a> Sums<'a> {
+    /// Nothing summed yet.
+    ///
+    /// # Errors
+    /// When the plan's labels are not the network's classes.
+    pub fn new(plan: &'a Plan, trace: &'a VolumeTrace) -> Result<Self, UncertaintyError> {
+        let classes = plan.configuration.architecture.num_classes();
+        let background = usize::from(plan.activation == Activation::Softmax);
+        if classes != plan.labels.len() + background {
+            return Err(UncertaintyError::Classes {
+                classes,
+                labels: plan.labels.len(),
+            });
+        }
+        let voxels = trace.source.len();
+        let decided_by_logits = plan.ensemble == Ensemble::MeanLogits && plan.members > 1;
+        Ok(Self {
+            plan,
+            trace,
+            classes,
+            members: 0,
+            logits: vec![0.0; if decided_by_logits { classes * voxels } else { 0 }],
+            probabilities: vec![0.0; classes * voxels],
+            squares: vec![0.0; voxels],
+            entropies: vec![0.0; voxels],
+            masks: Vec::new(),
+        })
+    }
+
+    /// Adds a member's logits, `[class][first axis][second][third]` of the network's grid.
+    ///
+    /// # Errors
+    /// When there are too few of them, or one is not finite.
+    pub fn add(&mut self, logits: &[f32]) -> Result<(), UncertaintyError> {
+        let per_class: usize = self.trace.shape.iter().product();
+        if logits.len() != self.classes * per_class {
+            return Err(UncertaintyError::Classes {
+                classes: logits.len() / per_class.max(1),
+                labels: self.plan.labels.len(),
+            });
+        }
+        if let Some(bad) = logits.iter().position(|v| !v.is_finite()) {
+            let plane = bad % per_class / (self.trace.shape[1] * self.trace.shape[2]);
+            return Err(UncertaintyError::NotFinite(plane));
+        }
+        let planes = self.trace.cropped_shape()[0];
+        let voxels = self.trace.source.len();
+        let mut mask = vec![false; voxels];
+        for first in (0..planes).step_by(PLANES_AT_ONCE) {
+            let done: Vec<Plane> = (first..planes.min(first + PLANES_AT_ONCE))
+                .into_par_iter()
+                .map(|at| self.plane(logits, per_class, at))
+                .collect();
+            for (at, plane) in (first..).zip(done) {
+                for (i, v) in self.trace.plane_indices(at).enumerate() {
+                    let mut foreground = 0.0f32;
+                    for k in 0..self.classes {
+                        let p = plane.probabilities[k][i];
+                        self.probabilities[k * voxels + v] += p;
+                        if !self.logits.is_empty() {
+                            self.logits[k * voxels + v] += plane.logits[k][i];
+                        }
+                        foreground = match self.plan.activation {
+                            Activation::Softmax if k == 0 => 1.0 - p,
+                            Activation::Softmax => foreground,
+                            Activation::Sigmoid => foreground.max(p),
+                        };
+                    }
+                    self.squares[v] += foreground * foreground;
+                    self.entropies[v] += plane.entropy[i];
+                    mask[v] = foreground >= REGION_THRESHOLD;
+                }
+            }
+        }
+        self.members += 1;
+        self.masks.push(mask);
+        Ok(())
+    }
+
+    /// One plane of a member on the source grid.
+    fn plane(&self, logits: &[f32], per_class: usize, at: usize) -> Plane {
+        let logits: Vec<Vec<f32>> = logits
+            .chunks_exact(per_class)
+            .map(|channel| self.trace.plane(channel, at))
+            .collect();
+        let len = logits[0].len();
+        let mut probabilities = vec![vec![0.0; len]; self.classes];
+        let mut entropies = Vec::with_capacity(len);
+        let (mut p, mut voxel) = (vec![0.0; self.classes], vec![0.0; self.classes]);
+        for i in 0..len {
+            for (value, channel) in voxel.iter_mut().zip(&logits) {
+                *value = channel[i];
+            }
+            activate(self.plan.activation, &voxel, &mut p);
+            for (channel, p) in probabilities.iter_mut().zip(&p) {
+                channel[i] = *p;
+            }
+            entropies.push(uncertainty(self.plan.activation, &p));
+        }
+        Plane {
+            logits,
+            probabilities,
+            entropy: entropies,
+        }
+    }
+
+    /// The ensemble's prediction; what was cropped away is background, surely.
+    #[must_use]
+    pub fn finish(self) -> Prediction {
+        let geometry = &self.trace.source;
+        let voxels = geometry.len();
+        let count = self.members.max(1) as f32;
+        let blank = || Volume {
+            geometry: geometry.clone(),
+            data: vec![0.0f32; voxels],
+        };
+        let mut labels = vec![0u8; voxels];
+        let (mut score, mut entropy) = (blank(), blank());
+        let (mut mutual_information, mut variance) = (blank(), blank());
+        let (mut p, mut decided) = (vec![0.0; self.classes], vec![0.0; self.classes]);
+        for at in 0..self.trace.cropped_shape()[0] {
+            for v in self.trace.plane_indices(at) {
+                for k in 0..self.classes {
+                    p[k] = self.probabilities[k * voxels + v] / count;
+                    decided[k] = self.logits.get(k * voxels + v).copied().unwrap_or(p[k]);
+                }
+                if !self.logits.is_empty() {
+                    let logits: Vec<f32> = decided.iter().map(|sum| sum / count).collect();
+                    activate(self.plan.activation, &logits, &mut decided);
+                }
+                labels[v] = self.label(&decided);
+                let foreground = match self.plan.activation {
+                    Activation::Softmax => 1.0 - p[0],
+                    Activation::Sigmoid => p.iter().copied().fold(0.0, f32::max),
+                };
+                let total = uncertainty(self.plan.activation, &p);
+                score.data[v] = foreground.clamp(0.0, 1.0);
+                entropy.data[v] = total.clamp(0.0, 1.0);
+                mutual_information.data[v] = (total - self.entropies[v] / count).clamp(0.0, 1.0);
+                variance.data[v] = (self.squares[v] / count - foreground * foreground).max(0.0);
+            }
+        }
+        Prediction {
+            labels: Volume {
+                geometry: geometry.clone(),
+                data: labels,
+            },
+            score,
+            entropy,
+            mutual_information,
+            variance,
+            disagreement: case::disagreement(&case::overlaps(&self.masks)),
+        }
+    }
+
+    fn label(&self, decided: &[f32]) -> u8 {
+        let labels = &self.plan.labels;
+        match self.plan.activation {
+            Activation::Softmax => {
+                // The first of equals, as argmax takes it.
+                let best = (1..decided.len()).fold(0, |best, k| if decided[k] > decided[best] { k } else { best });
+                let chosen = best.checked_sub(1).map(|i| &labels[i]);
+                chosen.map_or(0, |label| {
+                    if f64::from(decided[best]) >= label.threshold {
+                        label.value
+                    } else {
+                        0
+                    }
+                })
+            }
+            Activation::Sigmoid => labels
+                .iter()
+                .zip(decided)
+                .filter(|(_, p)| **p > REGION_THRESHOLD)
+                .map(|(label, _)| label.value)
+                .next_back()
+                .unwrap_or(0),
+        }
+    }
+}
+
+/// Logits of a voxel → probabilities.
+fn activate(activation: Activation, logits: &[f32], p: &mut [f32]) {
+    match activation {
+        Activation::Softmax => {
+            let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let mut sum = 0.0;
+            for (p, logit) in p.iter_mut().zip(logits) {
+                *p = (logit - highest).exp();
+                sum += *p;
+            }
+            p.iter_mut().for_each(|p| *p /= sum);
+        }
+        Activation::Sigmoid => {
+            for (p, logit) in p.iter_mut().zip(logits) {
+                *p = 1.0 / (1.0 + (-logit).exp());
+            }
+        }
+    }
+}
+
+/// The entropy of a voxel, 0 to 1.
+fn uncertainty(activation: Activation, p: &[f32]) -> f32 {
+    match activation {
+        Activation::Softmax => entropy(p),
+        Activation::Sigmoid => {
+            let bits = |p: &f32| entropy(&[*p, 1.0 - *p]);
+            p.iter().map(bits).sum::<f32>() / p.len().max(1) as f32
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The one loop of all convolutions.
+
+use super::{
+    BLOCK, Isa, blocks, filled,
+    geometry::Geometry,
+    memory::Aligned,
+    tile::{Band, Step},
+    window::{Copied, Source},
+};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Row steps of one job.
+const ROWS: usize = 8;
+/// Column steps of one job, at least: three tiles.
+const COLUMNS: usize = 42;
+/// The copied input of one job, in values: it shares 1 MiB of second-level cache with weights and output.
+const WINDOW: usize = 128 << 10;
+/// Steps between two visits of the output: their weights, 2 KiB each, stay in the second-level cache.
+const STEPS: usize = 108;
+
+/// A PyTorch weight and which way it is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Weight<'a> {
+    pub(crate) values: &'a [f32],
+    /// Values from one output channel to the next.
+    pub(crate) output: usize,
+    /// Values from one input channel to the next.
+    pub(crate) input: usize,
+}
+
+/// The weights of one phase: `[group of up to V blocks][input block][tap][16 inputs][V × 16 outputs]`.
+struct Packed {
+    data: Aligned,
+    /// Three offsets of each tap.
+    taps: Vec<[isize; 3]>,
+    phase: [usize; 3],
+}
+
+/// Where group `group` starts in [`Packed::data`], and how many blocks it has.
+fn group_at(geometry: &Geometry, taps: usize, vectors: usize, group: usize) -> (usize, usize) {
+    let each = blocks(geometry.c_in) * taps * BLOCK * BLOCK;
+    (
+        group * vectors * each,
+        vectors.min(blocks(geometry.c_out) - group * vectors),
+    )
+}
+
+fn pack(weight: Weight, geometry: &Geometry, phase: [usize; 3], vectors: usize) -> Packed {
+    let taps = geometry.taps_of(phase);
+    let each = taps.len() * BLOCK * BLOCK;
+    let mut data = Aligned::default();
+    data.grow(blocks(geometry.c_out) * blocks(geometry.c_in) * each);
+    if !taps.is_empty() {
+        data.par_chunks_mut(blocks(geometry.c_in) * each * vectors)
+            .enumerate()
+            .for_each(|(group, data)| {
+                let width = data.len() / (blocks(geometry.c_in) * each) * BLOCK;
+                let first = group * vectors * BLOCK;
+                for i in 0..geometry.c_in {
+                    for o in first..(first + width).min(geometry.c_out) {
+                        let from = o * weight.output + i * weight.input;
+                        let to = (i / BLOCK * taps.len() * BLOCK + i % BLOCK) * width + o - first;
+                        for (tap, (_, index)) in taps.iter().enumerate() {
+                            data[to + tap * BLOCK * width] = weight.values[from + index];
+                        }
+                    }
+                }
+            });
+    }
+    Packed {
+        data,
+        taps: taps.into_iter().map(|(offset, _)| offset).collect(),
+        phase,
+    }
+}
+
+/// A pointer that jobs share because each writes voxels of its own.
+#[derive(Clone, Copy)]
+struct Output(*mut f32);
+#[expect(
+    unsafe_code,
+    reason = "jobs write disjoint voxels of the output; see `convolve`"
+)]
+// SAFETY: every job derives its own, disjoint voxels from the pointer.
+unsafe impl Sync for Output {}
+
+/// `count` parts of nearly equal size: the `index`-th.
+fn part(len: usize, count: usize, index: usize) -> Range<usize> {
+    let (each, more) = (len / count, len % count);
+    let start = index * each + index.min(more);
+    start..start + each + usize::from(index < more)
+}
+
+/// How the steps of the three axes are cut into jobs.
+pub(super) struct Cut {
+    /// Parts along depth, rows, columns.
+    pub(super) parts: [usize; 3],
+    steps: [usize; 3],
+}
+
+impl Cut {
+    /// Cuts so that the window of `blocks` blocks stays within the cache and `threads` have enough to do.
+    pub(super) fn new(geometry: &Geometry, blocks: usize, threads: usize) -> Self {
+        let steps = [0, 1, 2].map(|a| geometry.axes[a].steps());
+        let mut rows = steps[1].div_ceil(ROWS);
+        let mut columns = 1;
+        let fits = |rows: usize, columns: usize| {
+            Copied::len(
+                geometry,
+                blocks,
+                steps[1].div_ceil(rows),
+                steps[2].div_ceil(columns),
+            ) <= WINDOW
+        };
+        while !fits(rows, columns) && steps[2].div_ceil(columns + 1) >= COLUMNS {
+            columns += 1;
+        }
+        while !fits(rows, columns) && rows < steps[1].div_ceil(2) {
+            rows += 1;
+        }
+        let planes = (4 * threads)
+            .div_ceil(geometry.batch * rows * columns)
+            .clamp(1, steps[0]);
+        Self {
+            parts: [planes, rows, columns],
+            steps,
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.parts.iter().product()
+    }
+
+    /// The steps of job `index`.
+    pub(super) fn job(&self, index: usize) -> [Range<usize>; 3] {
+        let [_, rows, columns] = self.parts;
+        let at = [index / (rows * columns), index / columns % rows, index % columns];
+        [0, 1, 2].map(|a| part(self.steps[a], self.parts[a], at[a]))
+    }
+}
+
+/// Convolves `x` with `weight`; `bias` may be empty.
+///
+/// # Shape
+/// `x`: sources whose blocks are those of `c_in`; result: `[batch, c_out/16, D, H, W, 16]`.
+pub(crate) fn convolve(
+    x: &[Source],
+    weight: Weight,
+    bias: &[f32],
+    geometry: &Geometry,
+    isa: Isa,
+) -> Vec<f32> {
+    let in_blocks = blocks(geometry.c_in);
+    assert_eq!(
+        x.iter().map(|source| source.values.len()).sum::<usize>(),
+        geometry.in_len(),
+        "the input has the shape that was declared"
+    );
+    assert_eq!(
+        weight.values.len(),
+        geometry.c_in * geometry.c_out * geometry.taps(),
+        "the weight has the shape that was declared"
+    );
+    let vectors = isa.vectors();
+    let packed: Vec<Packed> = geometry
+        .phases()
+        .into_iter()
+        .map(|phase| pack(weight, geometry, phase, vectors))
+        .collect();
+    let mut padded_bias = vec![0.0; blocks(geometry.c_out) * BLOCK];
+    padded_bias[..bias.len()].copy_from_slice(bias);
+    let cut = Cut::new(geometry, in_blocks, rayon::current_num_threads());
+    let run = |target: *mut f32| {
+        let target = Output(target);
+        (0..geometry.batch * cut.count()).into_par_iter().for_each_init(
+            || (Copied::default(), Vec::new()),
+            |(window, steps), job| {
+                let target = &target;
+                let n = job / cut.count();
+                let [planes, rows, columns] = cut.job(job % cut.count());
+                window.open(geometry, 0..in_blocks, rows.clone(), columns.clone());
+                for plane in planes {
+                    window.advance(x, geometry, n, plane);
+                    for packed in &packed {
+                        let plane = Plane {
+                            geometry,
+                            window,
+                            packed,
+                            bias: &padded_bias,
+                            at: [plane, rows.start, columns.start],
+                            rows: rows.end,
+                            columns: columns.end,
+                            n,
+                        };
+                        #[expect(unsafe_code, reason = "hands each job the voxels that it owns")]
+                        // SAFETY: no other job has the same (n, plane, rows, columns), and the output's length is `out_len`.
+                        unsafe {
+                            convolve_plane(&plane, steps, target.0, isa);
+                        }
+                    }
+                }
+            },
+        );
+    };
+    #[expect(unsafe_code, reason = "the output is not zeroed first")]
+    // SAFETY: the jobs cover all steps, the phases of a step all its voxels, the groups all blocks: every value is written.
+    unsafe {
+        filled(geometry.out_len(), run)
+    }
+}
+
+/// One plane of one job.
+struct Plane<'a> {
+    geometry: &'a Geometry,
+    window: &'a Copied,
+    packed: &'a Packed,
+    bias: &'a [f32],
+    /// First steps.
+    at: [usize; 3],
+    /// Ends of the steps.
+    rows: usize,
+    columns: usize,
+    n: usize,
+}
+
+/// # Safety
+/// `out` is the whole output; nobody else writes the voxels of this plane, these rows and columns meanwhile.
+#[expect(unsafe_code, reason = "jobs write disjoint voxels")]
+#[expect(clippy::cast_possible_wrap, reason = "axes are far below the limit of isize")]
+unsafe fn convolve_plane(job: &Plane, steps: &mut Vec<Step>, out: *mut f32, isa: Isa) {
+    let Plane {
+        geometry,
+        window,
+        packed,
+        ..
+    } = *job;
+    let [z, y, x] = &geometry.axes;
+    let [a, b, c] = packed.phase;
+    let rows = y.steps_of(b).min(job.rows).saturating_sub(job.at[1]);
+    let columns = x.steps_of(c).min(job.columns).saturating_sub(job.at[2]);
+    if job.at[0] >= z.steps_of(a) || rows == 0 || columns == 0 {
+        return;
+    }
+    let (in_blocks, out_blocks, vectors) = (blocks(geometry.c_in), blocks(geometry.c_out), isa.vectors());
+    let taps = packed.taps.len();
+    let voxel = [
+        job.at[0] * z.step + a,
+        job.at[1] * y.step + b,
+        job.at[2] * x.step + c,
+    ];
+    let first = (voxel[0] * y.output + voxel[1]) * x.output + voxel[2];
+    // Taps on planes outside the input add nothing.
+    let plane = |offset: &[isize; 3]| {
+        let plane = (job.at[0] * z.stride) as isize + offset[0];
+        (0..z.input as isize).contains(&plane).then_some(plane)
+    };
+    for group in 0..out_blocks.div_ceil(vectors) {
+        let (at, width) = group_at(geometry, taps, vectors, group);
+        let len = in_blocks * taps * BLOCK * BLOCK * width;
+        steps.clear();
+        for block in 0..in_blocks {
+            for (tap, offset) in packed.taps.iter().enumerate() {
+                if let Some(plane) = plane(offset) {
+                    steps.push(Step {
+                        x: window.at(block, plane, *offset),
+                        weight: (block * taps + tap) * BLOCK * width * BLOCK,
+                    });
+                }
+            }
+        }
+        let bias = &job.bias[group * vectors * BLOCK..(group * vectors + width) * BLOCK];
+        let blocks_at = [0, width - 1].map(|v| {
+            let block = job.n * out_blocks + group * vectors + v;
+            out.wrapping_add((block * geometry.out_voxels() + first) * BLOCK)
+        });
+        // The last block of input channels may not be full.
+        let each = steps.len() / in_blocks;
+        let full = geometry.c_in / BLOCK * each;
+        let mut bias = Some(bias);
+        for (part, channels) in [(&steps[..full], BLOCK), (&steps[full..], geometry.c_in % BLOCK)] {
+            let mut chunks = part.chunks(STEPS);
+            // Without any tap the output is the bias.
+            let empty: &[Step] = &[];
+            let none = (part.is_empty() && steps.is_empty() && bias.is_some()).then_some(empty);
+            for steps in chunks.by_ref().chain(none) {
+                let band = Band {
+                    x: &window.data,
+                    row_step: window.row_step(geometry),
+                    steps,
+                    channels: channels.max(1),
+                    weight: &packed.data[at..at + len],
+                    bias: bias.take(),
+                    rows,
+                    columns,
+                    out_row: y.step * x.output * BLOCK,
+                    out_step: x.step * BLOCK,
+                };
+                // SAFETY: the voxels are this job's own; after the first round they hold its sums.
+                unsafe { isa.run(&band, width, blocks_at) };
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The part of the input that one job reads, copied once with its zero border.
+//!
+//! Layout: `[plane][block][row][phase][column][16]`; planes form a ring, so that a job that walks through depth copies each plane once.
+//! With a stride along the columns, column c lies at `[c mod stride][c / stride]`: neighbouring outputs always read neighbouring columns.
+
+use super::{BLOCK, geometry::Geometry, memory::Aligned};
+use std::ops::Range;
+
+/// An input made of one or more tensors whose channel blocks follow each other.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    /// `[batch][blocks][D][H][W][16]`
+    pub(crate) values: &'a [f32],
+    pub(crate) blocks: usize,
+}
+
+/// A copied part of the input.
+#[derive(Default)]
+pub(super) struct Copied {
+    pub(super) data: Aligned,
+    /// Planes in the ring.
+    depth: usize,
+    rows: usize,
+    row_len: usize,
+    columns: usize,
+    stride: usize,
+    low: [isize; 3],
+    first_row: isize,
+    first_column: isize,
+    blocks: Range<usize>,
+    /// Planes that are there.
+    held: Range<isize>,
+}
+
+impl Copied {
+    /// How many values a part of `blocks` blocks under `rows` × `columns` steps takes.
+    pub(super) fn len(geometry: &Geometry, blocks: usize, rows: usize, columns: usize) -> usize {
+        let (_, depth) = geometry.axes[0].under(0, 1);
+        let (_, rows) = geometry.axes[1].under(0, rows);
+        let (_, columns) = geometry.axes[2].under(0, columns);
+        let stride = geometry.axes[2].stride;
+        depth * blocks * rows * columns.div_ceil(stride) * stride * BLOCK
+    }
+
+    /// Starts a new part: some blocks under a range of row and column steps.
+    pub(super) fn open(
+        &mut self,
+        geometry: &Geometry,
+        blocks: Range<usize>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) {
+        let [z, y, x] = &geometry.axes;
+        self.low = [z.reach().0, y.reach().0, x.reach().0];
+        self.depth = z.under(0, 1).1;
+        (self.first_row, self.rows) = y.under(rows.start, rows.len());
+        let span;
+        (self.first_column, span) = x.under(columns.start, columns.len());
+        self.stride = x.stride;
+        self.columns = span.div_ceil(x.stride);
+        self.row_len = self.columns * self.stride * BLOCK;
+        self.held = 0..0;
+        let len = self.depth * blocks.len() * self.rows * self.row_len;
+        self.blocks = blocks;
+        self.data.grow(len);
+    }
+
+    /// Values from one row step to the next.
+    pub(super) fn row_step(&self, geometry: &Geometry) -> usize {
+        geometry.axes[1].stride * self.row_len
+    }
+
+    /// Where block `block` (of those copied) of the first voxel's tap lies; `plane` is the input plane that the tap reads.
+    #[expect(clippy::cast_sign_loss, reason = "a tap's offset is at least the lowest one")]
+    pub(super) fn at(&self, block: usize, plane: isize, offset: [isize; 3]) -> usize {
+        let row = (offset[1] - self.low[1]) as usize;
+        let column = (offset[2] - self.low[2]) as usize;
+        ((self.slot(plane) * self.blocks.len() + block) * self.rows + row) * self.row_len
+            + (column % self.stride * self.columns + column / self.stride) * BLOCK
+    }
+
+    #[expect(
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        reason = "a ring has a handful of planes"
+    )]
+    fn slot(&self, plane: isize) -> usize {
+        plane.rem_euclid(self.depth as isize) as usize
+    }
+
+    /// Copies the planes under depth step `step` of image `n` that are not there yet.
+    #[expect(clippy::cast_possible_wrap, reason = "axes are far below the limit of isize")]
+    pub(super) fn advance(&mut self, x: &[Source], geometry: &Geometry, n: usize, step: usize) {
+        let axis = &geometry.axes[0];
+        let (first, count) = axis.under(step, 1);
+        let wanted = first.max(0)..(first + count as isize).min(axis.input as isize);
+        for plane in wanted.start.max(self.held.end)..wanted.end {
+            self.copy(x, geometry, n, plane);
+        }
+        self.held = wanted.start..wanted.end.max(self.held.end);
+    }
+
+    #[expect(
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_truncation,
+        reason = "planes, rows and columns are checked to lie within the input"
+    )]
+    fn copy(&mut self, x: &[Source], geometry: &Geometry, n: usize, plane: isize) {
+        let [depth, height, width] = [0, 1, 2].map(|a| geometry.axes[a].input);
+        let slot = self.slot(plane);
+        for (b, block) in self.blocks.clone().enumerate() {
+            let (mut local, mut source) = (block, x[0]);
+            for next in x.iter().skip(1) {
+                if local < source.blocks {
+                    break;
+                }
+                local -= source.blocks;
+                source = *next;
+            }
+            let from = ((n * source.blocks + local) * depth + plane as usize) * height * width * BLOCK;
+            let from = &source.values[from..from + height * width * BLOCK];
+            let to = (slot * self.blocks.len() + b) * self.rows * self.row_len;
+            let to = &mut self.data[to..to + self.rows * self.row_len];
+            for (r, to) in to.chunks_exact_mut(self.row_len).enumerate() {
+                let y = self.first_row + r as isize;
+                if y < 0 || y >= height as isize {
+                    to.fill(0.0);
+                    continue;
+                }
+                let row = &from[y as usize * width * BLOCK..(y as usize + 1) * width * BLOCK];
+                if self.stride == 1 {
+                    let before = (-self.first_column).clamp(0, self.columns as isize) as usize;
+                    let start = self.first_column.max(0) as usize;
+                    let there = width.saturating_sub(start).min(self.columns - before);
+                    to[..before * BLOCK].fill(0.0);
+                    to[before * BLOCK..(before + there) * BLOCK]
+                        .copy_from_slice(&row[start.min(width) * BLOCK..(start.min(width) + there) * BLOCK]);
+                    to[(before + there) * BLOCK..].fill(0.0);
+                    continue;
+                }
+                for phase in 0..self.stride {
+                    for c in 0..self.columns {
+                        let x = self.first_column + (c * self.stride + phase) as isize;
+                        let to = &mut to[(phase * self.columns + c) * BLOCK..][..BLOCK];
+                        if x < 0 || x >= width as isize {
+                            to.fill(0.0);
+                        } else {
+                            to.copy_from_slice(&row[x as usize * BLOCK..][..BLOCK]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

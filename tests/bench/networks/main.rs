@@ -1,0 +1,189 @@
+//! How fast whole U-Nets run: ictus beside PyTorch, ONNX Runtime and OpenVINO, on the same weights, input and threads.
+//!
+//! `ICTUS_BENCH_PYTHON` names a Python with these packages (see `engines.py`); without it only ictus and candle's own operators are timed.
+//! `ICTUS_BENCH_PAIRS` and `ICTUS_BENCH_ONLY` (`unet3d`, `unet2d`) shorten a run.
+//! Prints medians and ratios with their 95 % intervals over interleaved rounds; it asserts nothing.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark prints, and stops when it cannot run"
+)]
+
+mod engines;
+mod peak;
+mod unet;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::Optimizer;
+use std::{collections::HashMap, time::Instant};
+use unet::{Network, Size};
+
+/// Rounds in which every engine runs once.
+const PAIRS: usize = 20;
+
+fn main() {
+    let pairs = std::env::var("ICTUS_BENCH_PAIRS").map_or(PAIRS, |n| n.parse().unwrap());
+    let only = std::env::var("ICTUS_BENCH_ONLY").unwrap_or_default();
+    let threads = rayon::current_num_threads();
+    println!(
+        "{threads} threads, {}; load before: {}",
+        ictus::nn::instruction_set(),
+        load()
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let mut python = engines::Engines::start(folder.path(), threads);
+    for size in [&unet::UNET_3D, &unet::UNET_2D] {
+        if only.is_empty() || size.name == only {
+            compare(size, pairs, threads, folder.path(), python.as_mut());
+        }
+    }
+}
+
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_else(|_| "unknown".into());
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// Milliseconds and the result.
+fn timed<T>(run: impl FnOnce() -> T) -> (f64, T) {
+    let started = Instant::now();
+    let result = run();
+    (started.elapsed().as_secs_f64() * 1e3, result)
+}
+
+fn compare(
+    size: &Size,
+    pairs: usize,
+    threads: usize,
+    folder: &std::path::Path,
+    mut python: Option<&mut engines::Engines>,
+) {
+    let device = Device::Cpu;
+    let weights = unet::weights(size, &device);
+    let network = Network::new(size, &weights);
+    let x = Tensor::randn(0f32, 1.0, size.input.to_vec(), &device).unwrap();
+    let y = network.forward(&x);
+    let gflop = network.gflop(size);
+    println!("\n{} {:?}, {gflop:.0} GFLOP", size.name, size.input);
+    let mut tensors: HashMap<String, Tensor> = weights.clone();
+    tensors.insert("input".into(), x.clone());
+    tensors.insert("output".into(), y);
+    candle_core::safetensors::save(&tensors, folder.join(format!("{}.safetensors", size.name))).unwrap();
+    let others = python
+        .as_mut()
+        .map_or_else(Vec::new, |python| python.load(size.name));
+
+    let vars: HashMap<String, candle_core::Var> = weights
+        .iter()
+        .map(|(name, tensor)| (name.clone(), candle_core::Var::from_tensor(tensor).unwrap()))
+        .collect();
+    let tracked = vars
+        .iter()
+        .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
+        .collect();
+    let trained = Network::new(size, &tracked);
+    let parameters = candle_nn::ParamsAdamW {
+        lr: 1e-4,
+        ..Default::default()
+    };
+    let mut optimizer = candle_nn::AdamW::new(vars.into_values().collect(), parameters).unwrap();
+    let mut train = || {
+        let loss = trained.forward(&x).sqr().unwrap().mean_all().unwrap();
+        optimizer.backward_step(&loss).unwrap();
+        loss.to_dtype(DType::F32).unwrap()
+    };
+
+    let mut times: HashMap<String, Vec<f64>> = HashMap::new();
+    let mut differences: HashMap<String, f64> = HashMap::new();
+    let mut peaks = Vec::new();
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    // The first round warms up and is not counted.
+    for round in 0..=pairs {
+        let mut put = |name: &str, ms: f64| {
+            if round > 0 {
+                times.entry(name.to_owned()).or_default().push(ms);
+            }
+        };
+        peaks.push(peak::gflops(threads));
+        put("ictus", timed(|| network.forward(&x)).0);
+        put(
+            "ictus_one_thread",
+            timed(|| one.install(|| network.forward(&x))).0,
+        );
+        put("ictus_training", timed(&mut train).0);
+        if let Some(python) = python.as_mut() {
+            for name in &others {
+                let (ms, difference) = python.run(name);
+                put(name, ms);
+                differences.insert(name.clone(), difference);
+            }
+        } else if round <= 3 {
+            // candle's own operators take a minute in 3-D.
+            put("candle", timed(|| network.forward_plain(&x)).0);
+        }
+    }
+    report(&times, &differences, gflop, median(&peaks));
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The order statistics that hold the median with at least 95 % (binomial).
+fn interval(ratios: &[f64]) -> (f64, f64) {
+    let mut ratios = ratios.to_vec();
+    ratios.sort_by(f64::total_cmp);
+    let n = ratios.len();
+    let (mut below, mut term) = (0.0, 0.5f64.powi(i32::try_from(n).unwrap()));
+    let mut k = 0;
+    while below + term <= 0.025 {
+        below += term;
+        term *= (n - k) as f64 / (k + 1) as f64;
+        k += 1;
+    }
+    let k = k.saturating_sub(1);
+    (ratios[k], ratios[n - 1 - k])
+}
+
+fn report(times: &HashMap<String, Vec<f64>>, differences: &HashMap<String, f64>, gflop: f64, peak: f64) {
+    println!(
+        "FMA peak measured between the rounds, median: {peak:.0} GFLOP/s; load {}",
+        load()
+    );
+    let mut names: Vec<&String> = times.keys().collect();
+    names.sort();
+    for name in names {
+        let times_of = &times[name];
+        let ms = median(times_of);
+        let mut line = format!("{name:20} {ms:8.0} ms");
+        let base = if name.contains("training") {
+            "ictus_training"
+        } else {
+            "ictus"
+        };
+        if name.contains("training") {
+            line += &format!("  {:5.0} GFLOP/s", 3.0 * gflop / ms * 1e3);
+        } else {
+            line += &format!("  {:5.0} GFLOP/s", gflop / ms * 1e3);
+        }
+        if name == "ictus" {
+            line += &format!("  {:.0} % of the peak", 100.0 * gflop / ms * 1e3 / peak);
+        }
+        if name != base {
+            let ratios: Vec<f64> = times_of.iter().zip(&times[base]).map(|(a, b)| a / b).collect();
+            let (low, high) = interval(&ratios);
+            line += &format!(
+                "  takes {:.2} times {base}'s time (95 %: {low:.2} to {high:.2}, n = {})",
+                median(&ratios),
+                ratios.len()
+            );
+        }
+        if let Some(difference) = differences.get(name) {
+            line += &format!("  largest difference {difference:.1e}");
+        }
+        println!("{line}");
+    }
+}
