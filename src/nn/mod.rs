@@ -35,3 +35,6 @@ pub use kernels::{KeepLarge, release};
 pub fn instruction_set() -> &'static str {
     kernels::isa().name()
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,7 +154,12 @@ pub(super) fn convolve_transposed(x: &Tensor, conv: &ConvTranspose) -> Result<Te
         x = x.narrow(at, cut, left)?;
     }
     let mirrored = Conv {
-        weight: conv.weight.transpose(0, 1)?.flip(&[2, 3, 4])?.contiguous()?,
+        weight: conv
+            .weight
+            .transpose(0, 1)?
+            .contiguous()?
+            .flip(&[2, 3, 4])?
+            .contiguous()?,
         bias: conv.bias.clone(),
         stride: [1; 3],
         padding: [0; 3],

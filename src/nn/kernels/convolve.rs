@@ -57,15 +57,23 @@ fn pack(weight: Weight, geometry: &Geometry, phase: [usize; 3], vectors: usize) 
             .for_each(|(group, data)| {
                 let width = data.len() / (blocks(geometry.c_in) * each) * BLOCK;
                 let first = group * vectors * BLOCK;
-                for i in 0..geometry.c_in {
-                    for o in first..(first + width).min(geometry.c_out) {
-                        let from = o * weight.output + i * weight.input;
-                        let to = (i / BLOCK * taps.len() * BLOCK + i % BLOCK) * width + o - first;
-                        for (tap, (_, index)) in taps.iter().enumerate() {
-                            data[to + tap * BLOCK * width] = weight.values[from + index];
+                // A block of inputs at a time: what is written stays in the second-level cache.
+                data.par_chunks_mut(each / BLOCK * width)
+                    .enumerate()
+                    .for_each(|(block, data)| {
+                        let inputs = block * BLOCK..((block + 1) * BLOCK).min(geometry.c_in);
+                        for o in first..(first + width).min(geometry.c_out) {
+                            for i in inputs.clone() {
+                                let from = &weight.values[o * weight.output + i * weight.input..];
+                                let to = data[(i - inputs.start) * width + o - first..]
+                                    .iter_mut()
+                                    .step_by(BLOCK * width);
+                                for (to, (_, index)) in to.zip(&taps) {
+                                    *to = from[*index];
+                                }
+                            }
                         }
-                    }
-                }
+                    });
             });
     }
     Packed {

@@ -140,14 +140,29 @@ impl Copied {
                     continue;
                 }
                 for phase in 0..self.stride {
-                    for c in 0..self.columns {
-                        let x = self.first_column + (c * self.stride + phase) as isize;
-                        let to = &mut to[(phase * self.columns + c) * BLOCK..][..BLOCK];
-                        if x < 0 || x >= width as isize {
-                            to.fill(0.0);
-                        } else {
-                            to.copy_from_slice(&row[x as usize * BLOCK..][..BLOCK]);
-                        }
+                    let to = &mut to[phase * self.columns * BLOCK..][..self.columns * BLOCK];
+                    // Columns before `start` and from `end` on lie outside the input.
+                    let first = self.first_column + phase as isize;
+                    let start = (-first)
+                        .max(0)
+                        .unsigned_abs()
+                        .div_ceil(self.stride)
+                        .min(self.columns);
+                    let end = (width as isize - first)
+                        .max(0)
+                        .unsigned_abs()
+                        .div_ceil(self.stride)
+                        .clamp(start, self.columns);
+                    to[..start * BLOCK].fill(0.0);
+                    to[end * BLOCK..].fill(0.0);
+                    if start == end {
+                        continue;
+                    }
+                    let from = row[(first + (start * self.stride) as isize) as usize * BLOCK..]
+                        .chunks(self.stride * BLOCK);
+                    let to = to[start * BLOCK..end * BLOCK].chunks_exact_mut(BLOCK);
+                    for (to, from) in to.zip(from) {
+                        to.copy_from_slice(&from[..BLOCK]);
                     }
                 }
             }
