@@ -423,7 +423,11 @@ fn says_what_a_folder_is_when_it_is_no_results_folder() {
         .unwrap_err()
         .to_string()
     };
-    results.path();
+    let bundle = results.dir.path().join("bundle");
+    fs::create_dir_all(bundle.join("configs")).unwrap();
+    fs::write(bundle.join("configs/inference.json"), "{}").unwrap();
+    assert!(ask(bundle.clone()).contains("a MONAI bundle"));
+    fs::remove_dir_all(bundle).unwrap();
     assert!(ask(results.dir.path().to_owned()).contains("nnUNetTrainer__nnUNetPlans__2d"));
     assert!(ask(results.checkpoint()).contains("not a folder"));
     fs::remove_dir_all(results.path().join("fold_0")).unwrap();

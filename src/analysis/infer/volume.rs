@@ -96,7 +96,9 @@ fn gaussian(patch: [usize; 3]) -> Vec<f32> {
         let (centre, sigma) = ((n / 2) as f64, n as f64 / 8.0);
         let weight = |i: usize| (-0.5 * ((i as f64 - centre) / sigma).powi(2)).exp();
         // An axis of one voxel (a 2-D plan) has nothing to weigh.
-        (0..n).map(|i| if n == 1 { 1.0 } else { weight(i) }).collect::<Vec<f64>>()
+        (0..n)
+            .map(|i| if n == 1 { 1.0 } else { weight(i) })
+            .collect::<Vec<f64>>()
     });
     let mut out = Vec::with_capacity(patch.iter().product());
     for x in &axes[0] {
