@@ -11,8 +11,8 @@ use rayon::prelude::*;
 
 /// Pole of the cubic B-spline's inverse filter, √3 − 2.
 const POLE: f64 = -0.267_949_192_431_122_7;
-/// Edge voxels repeated at either end, so that every tap of a sample inside the array is there.
-const PAD: usize = 4;
+/// Edge voxels repeated at either end: as many as scipy repeats, after which the ends no longer matter (POLE to the power of 24).
+const PAD: usize = 12;
 /// Columns that are filtered together.
 const LANES: usize = 32;
 /// From this ratio of spacings on an axis is coarse enough to be treated apart. Source: nnU-Net's ANISO_THRESHOLD.
