@@ -60,7 +60,7 @@ check-cuda: toolchains web/dist/index.html ## Type-check the CUDA feature withou
 	.ci/check-cuda
 
 .PHONY: bench
-bench: ## Run the benchmarks
+bench: ## Run the benchmarks; ICTUS_BENCH_PYTHON=python3 adds PyTorch, ONNX Runtime and OpenVINO
 	cargo bench --locked --profile dev
 
 .PHONY: fmt

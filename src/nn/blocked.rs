@@ -5,7 +5,7 @@
 
 use super::{
     conv::{Conv, ConvTranspose},
-    kernels::{self, Axis, BLOCK, Geometry, Source, Weight, Window, blocks},
+    kernels::{self, Axis, BLOCK, Geometry, Isa, Source, Weight, Window, blocks},
 };
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Error, Layout, Result, Shape, Storage, Tensor};
 use rayon::prelude::*;
@@ -68,17 +68,17 @@ impl Pair {
     }
 
     /// Wide → narrow.
-    fn down(&self, x: &[Source], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+    fn down(&self, x: &[Source], weight: &[f32], bias: &[f32], isa: Isa) -> Vec<f32> {
         let weight = Weight {
             values: weight,
             output: self.wide.0 * self.taps(),
             input: self.taps(),
         };
-        kernels::convolve(x, weight, bias, &self.down_geometry(), kernels::isa())
+        kernels::convolve(x, weight, bias, &self.down_geometry(), isa)
     }
 
     /// Narrow → wide.
-    fn up(&self, x: &[Source], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+    fn up(&self, x: &[Source], weight: &[f32], bias: &[f32], isa: Isa) -> Vec<f32> {
         let geometry = Geometry {
             batch: self.batch,
             c_in: self.narrow.0,
@@ -90,7 +90,7 @@ impl Pair {
             output: self.taps(),
             input: self.wide.0 * self.taps(),
         };
-        kernels::convolve(x, weight, bias, &geometry, kernels::isa())
+        kernels::convolve(x, weight, bias, &geometry, isa)
     }
 
     fn shape(&self, (channels, axes): (usize, [usize; 3])) -> Shape {
@@ -235,10 +235,11 @@ fn apply(
     let weight = Held::new(&weight);
     let bias = bias.map(Held::new);
     let bias = bias.as_ref().map_or(Ok(&[][..]), Held::values)?;
+    let isa = kernels::inference_isa();
     let (out, side) = if transposed {
-        (pair.up(&sources, weight.values()?, bias), pair.wide)
+        (pair.up(&sources, weight.values()?, bias, isa), pair.wide)
     } else {
-        (pair.down(&sources, weight.values()?, bias), pair.narrow)
+        (pair.down(&sources, weight.values()?, bias, isa), pair.narrow)
     };
     Tensor::from_vec(out, pair.shape(side), &Device::Cpu)
 }
@@ -271,12 +272,12 @@ impl CustomOp3 for Blocked {
         let pair = &self.pair;
         Ok(if self.transposed {
             (
-                CpuStorage::F32(pair.up(&source, weight, bias)),
+                CpuStorage::F32(pair.up(&source, weight, bias, kernels::isa())),
                 pair.shape(pair.wide),
             )
         } else {
             (
-                CpuStorage::F32(pair.down(&source, weight, bias)),
+                CpuStorage::F32(pair.down(&source, weight, bias, kernels::isa())),
                 pair.shape(pair.narrow),
             )
         })
@@ -300,9 +301,9 @@ impl CustomOp3 for Blocked {
                 blocks: grad.dims()[1],
             }];
             let out = if self.transposed {
-                pair.down(&source, wv, &[])
+                pair.down(&source, wv, &[], kernels::isa())
             } else {
-                pair.up(&source, wv, &[])
+                pair.up(&source, wv, &[], kernels::isa())
             };
             Some(Tensor::from_vec(out, x.shape(), &Device::Cpu)?)
         } else {

@@ -31,7 +31,7 @@ impl Conv {
     /// # Errors
     /// Says which shape was found and which the weight wants.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        check_rank(x, &self.weight)?;
+        self.check(x)?;
         if !layout::is_blocked(x) {
             return plain::convolve(x, self);
         }
@@ -53,10 +53,23 @@ impl Conv {
     /// As [`Self::forward`].
     pub fn forward2(&self, a: &Tensor, b: &Tensor, split: usize) -> Result<Tensor> {
         if layout::is_blocked(a) && layout::is_blocked(b) && split.is_multiple_of(BLOCK) && self.groups == 1 {
+            self.check(a)?;
             return blocked::convolve(&[a, b], self);
         }
-        let rest = self.weight.dim(1)? * self.groups - split;
+        let channels = self.weight.dim(1)? * self.groups;
+        let Some(rest) = channels.checked_sub(split) else {
+            return Err(Error::Msg(format!(
+                "the weight wants {channels} channels, the first part alone has {split}"
+            ))
+            .bt());
+        };
         self.forward(&layout::cat(&[(a, split), (b, rest)], self.weight.rank() - 2)?)
+    }
+
+    fn check(&self, x: &Tensor) -> Result<()> {
+        check_rank(x, &self.weight)?;
+        check_sizes(&self.weight, &[self.stride, self.dilation, [self.groups; 3]])?;
+        check_bias(self.bias.as_ref(), self.weight.dim(0)?)
     }
 }
 
@@ -85,10 +98,35 @@ impl ConvTranspose {
     /// Says which shape was found and which the weight wants.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         check_rank(x, &self.weight)?;
+        check_sizes(&self.weight, &[self.stride])?;
+        check_bias(self.bias.as_ref(), self.weight.dim(1)?)?;
         if !layout::is_blocked(x) {
             return plain::convolve_transposed(x, self);
         }
         blocked::convolve_transposed(x, self)
+    }
+}
+
+/// No axis of a kernel, stride or dilation is 0.
+fn check_sizes(weight: &Tensor, sizes: &[[usize; 3]]) -> Result<()> {
+    if weight.dims().contains(&0) || sizes.iter().any(|size| size.contains(&0)) {
+        return Err(Error::Msg(format!(
+            "a convolution has no size of 0; found a weight of {:?} with {sizes:?}",
+            weight.dims()
+        ))
+        .bt());
+    }
+    Ok(())
+}
+
+fn check_bias(bias: Option<&Tensor>, channels: usize) -> Result<()> {
+    match bias {
+        Some(bias) if bias.dims() != [channels] => Err(Error::Msg(format!(
+            "a bias of shape [{channels}] is wanted, found {:?}",
+            bias.dims()
+        ))
+        .bt()),
+        _ => Ok(()),
     }
 }
 

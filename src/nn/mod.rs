@@ -5,7 +5,7 @@
 //! Rank 4, `[N, C, H, W]`, and rank 5, `[N, C, D, H, W]`, run on candle's own operators and so on any device.
 //! Both are differentiable and are held to each other by tests.
 //! Spatial parameters are always three: depth, rows, columns; in 2-D the first is 1 (0 for a padding).
-//! What it does not do yet: bf16.
+//! Without gradients the blocked convolutions can multiply bf16 ([`with_bf16`]), opt-in.
 
 pub mod activation;
 mod blocked;
@@ -28,7 +28,7 @@ mod unet_decoder;
 mod unit;
 pub mod upsample;
 
-pub use kernels::{KeepLarge, release};
+pub use kernels::{KeepLarge, has_bf16, release, with_bf16};
 
 /// The instruction set that the CPU kernels run on: `avx512`, `avx2` or `portable`.
 #[must_use]

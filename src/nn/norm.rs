@@ -86,6 +86,14 @@ impl Norm {
         if !layout::is_blocked(x) {
             return Ok(None);
         }
+        let fused = self.parameters(x)?;
+        if let Some(fused) = &fused {
+            fused.check(x)?;
+        }
+        Ok(fused)
+    }
+
+    fn parameters(&self, x: &Tensor) -> Result<Option<Fused>> {
         Ok(match self {
             Self::Instance { weight, bias, eps } => {
                 let channels = weight
@@ -297,6 +305,23 @@ impl Statistics {
 }
 
 impl Fused {
+    fn check(&self, x: &Tensor) -> Result<()> {
+        let channels = self.weight.elem_count();
+        let groups = match self.statistics {
+            Statistics::Own { groups, .. } => groups,
+            Statistics::Given => channels,
+        };
+        let fits = kernels::blocks(channels) == x.dim(1)? && self.bias.elem_count() == channels;
+        if fits && groups > 0 && channels.is_multiple_of(groups) {
+            return Ok(());
+        }
+        Err(Error::Msg(format!(
+            "a norm of {channels} channels in {groups} groups does not fit the blocked shape {:?}",
+            x.dims()
+        ))
+        .bt())
+    }
+
     fn forward(&self, x: &Tensor, slope: f32) -> Result<Tensor> {
         let op = FusedOp {
             statistics: self.statistics.clone(),

@@ -137,7 +137,7 @@ pub(super) fn convolve_transposed(x: &Tensor, conv: &ConvTranspose) -> Result<Te
     }
     // Zeros between the voxels, then the convolution with the mirrored kernel.
     let mut x = x.clone();
-    for axis in 0..3 {
+    for (axis, taps) in kernel.into_iter().enumerate() {
         let (at, step) = (axis + 2, conv.stride[axis]);
         if step > 1 {
             let size = x.dim(at)?;
@@ -147,7 +147,7 @@ pub(super) fn convolve_transposed(x: &Tensor, conv: &ConvTranspose) -> Result<Te
                 .flatten(at, at + 1)?;
             x = x.narrow(at, 0, (size - 1) * step + 1)?;
         }
-        let (before, after) = (kernel[axis] - 1, kernel[axis] - 1 + conv.output_padding[axis]);
+        let (before, after) = (taps - 1, taps - 1 + conv.output_padding[axis]);
         x = x.pad_with_zeros(at, before, after)?;
         let cut = conv.padding[axis];
         let left = x.dim(at)?.saturating_sub(2 * cut);

@@ -1,6 +1,7 @@
 //! Maximum and average pooling, per axis, on plain and blocked tensors.
 //!
 //! Both are separable: an axis after the other, each a handful of strided slices.
+//! Where the largest value is there twice, its gradient is shared.
 
 use super::{layout, plain};
 use candle_core::{Error, Result, Tensor};

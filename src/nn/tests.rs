@@ -287,7 +287,7 @@ fn gradients_of_a_small_network_equal_finite_differences() {
             let mut unit = vec![0.0f32; count];
             unit[i] = 1.0;
             let unit = Tensor::from_vec(unit, start.shape(), device).unwrap();
-            let mut at = |step: f64| {
+            let at = |step: f64| {
                 var.set(&(&start + (&unit * step).unwrap()).unwrap()).unwrap();
                 value()
             };

@@ -38,17 +38,20 @@ struct Packed {
 }
 
 /// Where group `group` starts in [`Packed::data`], and how many blocks it has.
-fn group_at(geometry: &Geometry, taps: usize, vectors: usize, group: usize) -> (usize, usize) {
-    let each = blocks(geometry.c_in) * taps * BLOCK * BLOCK;
+fn group_at(geometry: &Geometry, taps: usize, isa: Isa, group: usize) -> (usize, usize) {
+    let vectors = isa.vectors();
+    let each = blocks(geometry.c_in) * taps * isa.slot() * BLOCK;
     (
         group * vectors * each,
         vectors.min(blocks(geometry.c_out) - group * vectors),
     )
 }
 
-fn pack(weight: Weight, geometry: &Geometry, phase: [usize; 3], vectors: usize) -> Packed {
+fn pack(weight: Weight, geometry: &Geometry, phase: [usize; 3], isa: Isa) -> Packed {
+    let (vectors, slot) = (isa.vectors(), isa.slot());
+    let share = BLOCK / slot;
     let taps = geometry.taps_of(phase);
-    let each = taps.len() * BLOCK * BLOCK;
+    let each = taps.len() * slot * BLOCK;
     let mut data = Aligned::default();
     data.grow(blocks(geometry.c_out) * blocks(geometry.c_in) * each);
     if !taps.is_empty() {
@@ -58,18 +61,22 @@ fn pack(weight: Weight, geometry: &Geometry, phase: [usize; 3], vectors: usize) 
                 let width = data.len() / (blocks(geometry.c_in) * each) * BLOCK;
                 let first = group * vectors * BLOCK;
                 // A block of inputs at a time: what is written stays in the second-level cache.
-                data.par_chunks_mut(each / BLOCK * width)
+                data.par_chunks_mut(taps.len() * slot * width)
                     .enumerate()
                     .for_each(|(block, data)| {
                         let inputs = block * BLOCK..((block + 1) * BLOCK).min(geometry.c_in);
                         for o in first..(first + width).min(geometry.c_out) {
                             for i in inputs.clone() {
                                 let from = &weight.values[o * weight.output + i * weight.input..];
-                                let to = data[(i - inputs.start) * width + o - first..]
+                                let to = data[(i - inputs.start) / share * width + o - first..]
                                     .iter_mut()
-                                    .step_by(BLOCK * width);
+                                    .step_by(slot * width);
                                 for (to, (_, index)) in to.zip(&taps) {
-                                    *to = from[*index];
+                                    *to = if share == 1 {
+                                        from[*index]
+                                    } else {
+                                        pair(*to, from[*index], i % 2 == 1)
+                                    };
                                 }
                             }
                         }
@@ -81,6 +88,18 @@ fn pack(weight: Weight, geometry: &Geometry, phase: [usize; 3], vectors: usize) 
         taps: taps.into_iter().map(|(offset, _)| offset).collect(),
         phase,
     }
+}
+
+/// Puts `value`, rounded to bf16, into the lower or upper half of a pair.
+fn pair(pair: f32, value: f32, upper: bool) -> f32 {
+    let bits = value.to_bits();
+    // To the nearest, ties to even.
+    let half = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    f32::from_bits(if upper {
+        pair.to_bits() & 0xffff | half << 16
+    } else {
+        pair.to_bits() & 0xffff_0000 | half
+    })
 }
 
 /// A pointer that jobs share because each writes voxels of its own.
@@ -174,7 +193,7 @@ pub(crate) fn convolve(
     let packed: Vec<Packed> = geometry
         .phases()
         .into_iter()
-        .map(|phase| pack(weight, geometry, phase, vectors))
+        .map(|phase| pack(weight, geometry, phase, isa))
         .collect();
     let mut padded_bias = vec![0.0; blocks(geometry.c_out) * BLOCK];
     padded_bias[..bias.len()].copy_from_slice(bias);
@@ -187,9 +206,9 @@ pub(crate) fn convolve(
                 let target = &target;
                 let n = job / cut.count();
                 let [planes, rows, columns] = cut.job(job % cut.count());
-                window.open(geometry, 0..in_blocks, rows.clone(), columns.clone());
+                window.open(geometry, 0..in_blocks, rows.clone(), columns.clone(), isa);
                 for plane in planes {
-                    window.advance(x, geometry, n, plane);
+                    window.advance(x, geometry, n, plane, isa);
                     for packed in &packed {
                         let plane = Plane {
                             geometry,
@@ -264,15 +283,15 @@ unsafe fn convolve_plane(job: &Plane, steps: &mut Vec<Step>, out: *mut f32, isa:
         (0..z.input as isize).contains(&plane).then_some(plane)
     };
     for group in 0..out_blocks.div_ceil(vectors) {
-        let (at, width) = group_at(geometry, taps, vectors, group);
-        let len = in_blocks * taps * BLOCK * BLOCK * width;
+        let (at, width) = group_at(geometry, taps, isa, group);
+        let len = in_blocks * taps * isa.slot() * BLOCK * width;
         steps.clear();
         for block in 0..in_blocks {
             for (tap, offset) in packed.taps.iter().enumerate() {
                 if let Some(plane) = plane(offset) {
                     steps.push(Step {
                         x: window.at(block, plane, *offset),
-                        weight: (block * taps + tap) * BLOCK * width * BLOCK,
+                        weight: (block * taps + tap) * isa.slot() * width * BLOCK,
                     });
                 }
             }
@@ -285,8 +304,9 @@ unsafe fn convolve_plane(job: &Plane, steps: &mut Vec<Step>, out: *mut f32, isa:
         // The last block of input channels may not be full.
         let each = steps.len() / in_blocks;
         let full = geometry.c_in / BLOCK * each;
+        let rest = (geometry.c_in % BLOCK).div_ceil(BLOCK / isa.slot());
         let mut bias = Some(bias);
-        for (part, channels) in [(&steps[..full], BLOCK), (&steps[full..], geometry.c_in % BLOCK)] {
+        for (part, channels) in [(&steps[..full], isa.slot()), (&steps[full..], rest)] {
             let mut chunks = part.chunks(STEPS);
             // Without any tap the output is the bias.
             let empty: &[Step] = &[];

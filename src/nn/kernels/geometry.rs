@@ -49,7 +49,6 @@ impl Window {
 #[expect(
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
-    clippy::cast_possible_truncation,
     reason = "sizes of axes are far below the limits of isize"
 )]
 impl Axis {

@@ -9,6 +9,8 @@
     reason = "register kernels work on raw pointers; bounds are kept by `tile`"
 )]
 pub(super) trait Lanes: Copy {
+    /// 32-bit values that a voxel of the copied input takes: 16 channels of f32, or 8 pairs of bf16.
+    const SLOT: usize = 16;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn splat(from: *const f32) -> Self;
@@ -47,7 +49,7 @@ impl Lanes for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(super) use x86::{Avx2, Avx512, Avx512Bf16, narrow};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -113,6 +115,54 @@ mod x86 {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: the caller vouches for AVX-512F.
             Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
+        }
+    }
+
+    /// One 512-bit register of f32 sums; what is multiplied are pairs of bf16.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Avx512Bf16(__m512);
+
+    #[expect(unsafe_code, reason = "see `Lanes`; AVX512-BF16 was detected by `Isa::bf16`")]
+    impl Lanes for Avx512Bf16 {
+        const SLOT: usize = 8;
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller vouches for 16 values and for AVX-512F.
+            Self(unsafe { _mm512_loadu_ps(from) })
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as above.
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn splat(from: *const f32) -> Self {
+            // SAFETY: as above, one pair.
+            Self(unsafe { broadcast_512(from) })
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: both kinds of register are 512 bits without invalid patterns; the caller vouches for AVX512-BF16.
+            unsafe {
+                let pairs = |lanes: Self| std::mem::transmute::<__m512, __m512bh>(lanes.0);
+                Self(_mm512_dpbf16_ps(self.0, pairs(a), pairs(b)))
+            }
+        }
+    }
+
+    /// Rounds blocks of 16 f32 to 16 bf16, which take the room of 8 f32.
+    ///
+    /// # Safety
+    /// AVX-512F and AVX512-BF16 are there.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    #[expect(unsafe_code, reason = "vector loads and stores")]
+    pub(in super::super) unsafe fn narrow(from: &[f32], to: &mut [f32]) {
+        for (from, to) in from.chunks_exact(16).zip(to.chunks_exact_mut(8)) {
+            // SAFETY: 64 bytes are read and 32 written, which is what the chunks hold.
+            unsafe {
+                let half = _mm512_cvtneps_pbh(_mm512_loadu_ps(from.as_ptr()));
+                to.as_mut_ptr().cast::<__m256bh>().write_unaligned(half);
+            }
         }
     }
 

@@ -25,7 +25,7 @@ pub(crate) use tile::Isa;
 pub(crate) use weight_gradient::weight_gradient;
 pub(crate) use window::Source;
 
-use std::sync::OnceLock;
+use std::{cell::Cell, sync::OnceLock};
 
 /// Channels of a block: one AVX-512 register of f32.
 pub(crate) const BLOCK: usize = 16;
@@ -39,6 +39,39 @@ pub(crate) fn blocks(channels: usize) -> usize {
 pub(crate) fn isa() -> Isa {
     static ISA: OnceLock<Isa> = OnceLock::new();
     *ISA.get_or_init(Isa::detect)
+}
+
+thread_local! {
+    static BF16: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this machine multiplies bf16.
+#[must_use]
+pub fn has_bf16() -> bool {
+    Isa::bf16().is_some()
+}
+
+/// Runs `run` with the blocked convolutions that it starts on this thread multiplying bf16 and adding f32; in f32 where the machine cannot.
+///
+/// Activations between layers, norms and everything with gradients stay f32.
+pub fn with_bf16<R>(run: impl FnOnce() -> R) -> R {
+    /// Puts the former state back, on a panic too.
+    struct Former(bool);
+    impl Drop for Former {
+        fn drop(&mut self) {
+            BF16.set(self.0);
+        }
+    }
+    let _former = Former(BF16.replace(true));
+    run()
+}
+
+/// The instruction set for a convolution without gradients that this thread starts.
+pub(crate) fn inference_isa() -> Isa {
+    if BF16.get() {
+        return Isa::bf16().unwrap_or_else(isa);
+    }
+    isa()
 }
 
 #[cfg(test)]

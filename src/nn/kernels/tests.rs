@@ -198,6 +198,29 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn bf16_is_exact_on_numbers_that_bf16_holds(case in cases(), seed in 0usize..1000) {
+        // Every product of two such numbers is an f32: only the order of the sums differs.
+        let Some(isa) = Isa::bf16() else { return Ok(()) };
+        let [c_in, c_out] = case.channels;
+        let round = |values: Vec<f32>| -> Vec<f32> {
+            values.into_iter().map(|v| f32::from_bits(v.to_bits() & 0xffff_0000)).collect()
+        };
+        let x = round(activation(c_in, case.batch, case.wide, seed));
+        let w = round(fill(c_out * c_in * case.taps(), seed + 1));
+        let weight = Weight { values: &w, output: c_in * case.taps(), input: case.taps() };
+        let source = sources(&x, c_in, case.batch);
+        let exact = convolve(&source, weight, &[], &case.down(), Isa::Portable);
+        let exact: Vec<f64> = exact.into_iter().map(f64::from).collect();
+        let got = convolve(&source, weight, &[], &case.down(), isa);
+        let worst = largest_difference(c_out, case.batch, case.narrow, &got, &exact);
+        prop_assert!(worst < 1e-3, "{worst}");
+    }
+}
+
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let case = Case {

@@ -14,12 +14,12 @@ pub(super) struct Step {
 
 /// Some rows of output of V blocks, and the steps to add up for them.
 pub(super) struct Band<'a> {
-    /// The copied input; the next voxel of a row is 16 values on.
+    /// The copied input; the next voxel of a row is [`Isa::slot`] values on.
     pub(super) x: &'a [f32],
     /// Values from one row to the next.
     pub(super) row_step: usize,
     pub(super) steps: &'a [Step],
-    /// Input channels in use in each step, 1 to 16.
+    /// Input channels (or pairs of them) in use in each step, 1 to [`Isa::slot`].
     pub(super) channels: usize,
     /// `[16 inputs][V × 16 outputs]` at each step's place.
     pub(super) weight: &'a [f32],
@@ -58,6 +58,9 @@ pub(crate) enum Isa {
     /// AVX-512F.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AVX-512F, products of bf16 added in f32; only where it was asked for.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
 }
 
 impl Isa {
@@ -82,6 +85,35 @@ impl Isa {
         found
     }
 
+    /// The one that multiplies bf16, if this machine has it.
+    pub(super) fn bf16() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
+            return Some(Self::Avx512Bf16);
+        }
+        None
+    }
+
+    /// 32-bit values that a voxel of the copied input takes.
+    pub(super) fn slot(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => lanes::Avx512Bf16::SLOT,
+            _ => BLOCK,
+        }
+    }
+
+    /// Copies voxels of 16 f32 into the form that the tiles multiply.
+    pub(super) fn copy(self, from: &[f32], to: &mut [f32]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "calls code compiled for the detected instruction set")]
+            // SAFETY: `bf16` has seen the instruction set.
+            Self::Avx512Bf16 => unsafe { lanes::narrow(from, to) },
+            _ => to.copy_from_slice(from),
+        }
+    }
+
     /// The word for it in a numeric mode.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -89,7 +121,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => "avx512",
+            Self::Avx512 | Self::Avx512Bf16 => "avx512",
         }
     }
 
@@ -100,7 +132,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "calls code compiled for the detected instruction set")]
             // SAFETY: `detect` has seen AVX-512F.
-            Self::Avx512 => unsafe { wide_avx512(run) },
+            Self::Avx512 | Self::Avx512Bf16 => unsafe { wide_avx512(run) },
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "calls code compiled for the detected instruction set")]
             // SAFETY: `detect` has seen AVX2 and FMA.
@@ -113,7 +145,7 @@ impl Isa {
     pub(super) fn vectors(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => 2,
+            Self::Avx512 | Self::Avx512Bf16 => 2,
             _ => 1,
         }
     }
@@ -127,7 +159,7 @@ impl Isa {
         reason = "calls the kernel compiled for the detected instruction set"
     )]
     pub(super) unsafe fn run(self, band: &Band, vectors: usize, out: [*mut f32; 2]) {
-        let last = (band.rows - 1) * band.row_step + (band.columns - 1) * BLOCK + band.channels;
+        let last = (band.rows - 1) * band.row_step + (band.columns - 1) * self.slot() + band.channels;
         for step in band.steps {
             assert!(step.x + last <= band.x.len(), "the copied input holds every tap");
             assert!(
@@ -146,6 +178,10 @@ impl Isa {
                 (Self::Avx512, 2) => band_avx512_two(band, out),
                 #[cfg(target_arch = "x86_64")]
                 (Self::Avx512, _) => band_avx512_one(band, out),
+                #[cfg(target_arch = "x86_64")]
+                (Self::Avx512Bf16, 2) => band_bf16_two(band, out),
+                #[cfg(target_arch = "x86_64")]
+                (Self::Avx512Bf16, _) => band_bf16_one(band, out),
                 #[cfg(target_arch = "x86_64")]
                 (Self::Avx2, _) => band_avx2(band, out),
                 (Self::Portable, _) => rows::<lanes::Portable, 4, 1>(band, out),
@@ -174,9 +210,9 @@ impl Isa {
         unsafe {
             match (self, vectors) {
                 #[cfg(target_arch = "x86_64")]
-                (Self::Avx512, 2) => gradient_avx512_two(task, sum),
+                (Self::Avx512 | Self::Avx512Bf16, 2) => gradient_avx512_two(task, sum),
                 #[cfg(target_arch = "x86_64")]
-                (Self::Avx512, _) => gradient_avx512_one(task, sum),
+                (Self::Avx512 | Self::Avx512Bf16, _) => gradient_avx512_one(task, sum),
                 #[cfg(target_arch = "x86_64")]
                 (Self::Avx2, _) => gradient_avx2(task, sum),
                 (Self::Portable, _) => gradient::<lanes::Portable, 4, 1>(task, sum),
@@ -214,6 +250,22 @@ unsafe fn band_avx512_two(band: &Band, out: [*mut f32; 2]) {
 unsafe fn band_avx512_one(band: &Band, out: [*mut f32; 2]) {
     // SAFETY: as `Isa::run`.
     unsafe { rows::<lanes::Avx512, 12, 1>(band, out) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[expect(unsafe_code, reason = "compiles the generic band for AVX512-BF16")]
+unsafe fn band_bf16_two(band: &Band, out: [*mut f32; 2]) {
+    // SAFETY: as `Isa::run`.
+    unsafe { rows::<lanes::Avx512Bf16, 12, 2>(band, out) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[expect(unsafe_code, reason = "compiles the generic band for AVX512-BF16")]
+unsafe fn band_bf16_one(band: &Band, out: [*mut f32; 2]) {
+    // SAFETY: as `Isa::run`.
+    unsafe { rows::<lanes::Avx512Bf16, 12, 1>(band, out) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -264,7 +316,7 @@ unsafe fn rows<L: Lanes, const P: usize, const V: usize>(band: &Band, out: [*mut
             let count = width + usize::from(tile < wider);
             // SAFETY: `run` checked that the taps of all rows and columns lie within the copied input; the caller vouches for the output.
             unsafe {
-                let x = band.x.as_ptr().add(row * band.row_step + column * BLOCK);
+                let x = band.x.as_ptr().add(row * band.row_step + column * L::SLOT);
                 let at = row * band.out_row + column * band.out_step;
                 let out = out.map(|out| out.wrapping_add(at));
                 match count {
@@ -309,7 +361,7 @@ unsafe fn tile_of<L: Lanes, const P: usize, const V: usize>(band: &Band, x: *con
             while value != end {
                 let factors: [L; V] = std::array::from_fn(|v| L::load(weight.add(v * BLOCK)));
                 for (p, voxel) in sum.iter_mut().enumerate() {
-                    let x = L::splat(value.add(p * BLOCK));
+                    let x = L::splat(value.add(p * L::SLOT));
                     for (sum, factor) in voxel.iter_mut().zip(factors) {
                         *sum = sum.add_product(x, factor);
                     }

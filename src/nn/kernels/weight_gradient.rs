@@ -29,6 +29,7 @@ pub(crate) fn weight_gradient(x: &[f32], grad: &[f32], geometry: &Geometry, isa:
         geometry.out_len(),
         "the gradient has the shape that was declared"
     );
+    assert_eq!(isa.slot(), BLOCK, "gradients are f32");
     let (in_blocks, out_blocks, vectors) = (blocks(geometry.c_in), blocks(geometry.c_out), isa.vectors());
     let groups = out_blocks.div_ceil(vectors);
     // One thread: the cut itself must not depend on how many there are.
@@ -103,6 +104,7 @@ impl Sum<'_> {
             self.block..self.block + 1,
             rows.clone(),
             columns.clone(),
+            self.isa,
         );
         let source = [Source {
             values: self.x,
@@ -111,7 +113,7 @@ impl Sum<'_> {
         let taps = geometry.taps_of([0; 3]);
         let at_once = (VOXELS / columns.len()).max(1);
         for plane in planes {
-            self.window.advance(&source, geometry, n, plane);
+            self.window.advance(&source, geometry, n, plane, self.isa);
             for row in rows.clone().step_by(at_once) {
                 let count = at_once.min(rows.end - row);
                 let grad = [0, width - 1].map(|v| {

@@ -3,7 +3,7 @@
 //! Layout: `[plane][block][row][phase][column][16]`; planes form a ring, so that a job that walks through depth copies each plane once.
 //! With a stride along the columns, column c lies at `[c mod stride][c / stride]`: neighbouring outputs always read neighbouring columns.
 
-use super::{BLOCK, geometry::Geometry, memory::Aligned};
+use super::{BLOCK, Isa, geometry::Geometry, memory::Aligned};
 use std::ops::Range;
 
 /// An input made of one or more tensors whose channel blocks follow each other.
@@ -24,6 +24,8 @@ pub(super) struct Copied {
     row_len: usize,
     columns: usize,
     stride: usize,
+    /// Values of a voxel.
+    slot: usize,
     low: [isize; 3],
     first_row: isize,
     first_column: isize,
@@ -49,7 +51,9 @@ impl Copied {
         blocks: Range<usize>,
         rows: Range<usize>,
         columns: Range<usize>,
+        isa: Isa,
     ) {
+        self.slot = isa.slot();
         let [z, y, x] = &geometry.axes;
         self.low = [z.reach().0, y.reach().0, x.reach().0];
         self.depth = z.under(0, 1).1;
@@ -58,7 +62,7 @@ impl Copied {
         (self.first_column, span) = x.under(columns.start, columns.len());
         self.stride = x.stride;
         self.columns = span.div_ceil(x.stride);
-        self.row_len = self.columns * self.stride * BLOCK;
+        self.row_len = self.columns * self.stride * self.slot;
         self.held = 0..0;
         let len = self.depth * blocks.len() * self.rows * self.row_len;
         self.blocks = blocks;
@@ -75,27 +79,23 @@ impl Copied {
     pub(super) fn at(&self, block: usize, plane: isize, offset: [isize; 3]) -> usize {
         let row = (offset[1] - self.low[1]) as usize;
         let column = (offset[2] - self.low[2]) as usize;
-        ((self.slot(plane) * self.blocks.len() + block) * self.rows + row) * self.row_len
-            + (column % self.stride * self.columns + column / self.stride) * BLOCK
+        ((self.plane(plane) * self.blocks.len() + block) * self.rows + row) * self.row_len
+            + (column % self.stride * self.columns + column / self.stride) * self.slot
     }
 
-    #[expect(
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss,
-        reason = "a ring has a handful of planes"
-    )]
-    fn slot(&self, plane: isize) -> usize {
+    #[expect(clippy::cast_possible_wrap, reason = "a ring has a handful of planes")]
+    fn plane(&self, plane: isize) -> usize {
         plane.rem_euclid(self.depth as isize) as usize
     }
 
     /// Copies the planes under depth step `step` of image `n` that are not there yet.
     #[expect(clippy::cast_possible_wrap, reason = "axes are far below the limit of isize")]
-    pub(super) fn advance(&mut self, x: &[Source], geometry: &Geometry, n: usize, step: usize) {
+    pub(super) fn advance(&mut self, x: &[Source], geometry: &Geometry, n: usize, step: usize, isa: Isa) {
         let axis = &geometry.axes[0];
         let (first, count) = axis.under(step, 1);
         let wanted = first.max(0)..(first + count as isize).min(axis.input as isize);
         for plane in wanted.start.max(self.held.end)..wanted.end {
-            self.copy(x, geometry, n, plane);
+            self.copy(x, geometry, n, plane, isa);
         }
         self.held = wanted.start..wanted.end.max(self.held.end);
     }
@@ -103,12 +103,11 @@ impl Copied {
     #[expect(
         clippy::cast_possible_wrap,
         clippy::cast_sign_loss,
-        clippy::cast_possible_truncation,
         reason = "planes, rows and columns are checked to lie within the input"
     )]
-    fn copy(&mut self, x: &[Source], geometry: &Geometry, n: usize, plane: isize) {
+    fn copy(&mut self, x: &[Source], geometry: &Geometry, n: usize, plane: isize, isa: Isa) {
         let [depth, height, width] = [0, 1, 2].map(|a| geometry.axes[a].input);
-        let slot = self.slot(plane);
+        let (at, slot) = (self.plane(plane), self.slot);
         for (b, block) in self.blocks.clone().enumerate() {
             let (mut local, mut source) = (block, x[0]);
             for next in x.iter().skip(1) {
@@ -120,8 +119,11 @@ impl Copied {
             }
             let from = ((n * source.blocks + local) * depth + plane as usize) * height * width * BLOCK;
             let from = &source.values[from..from + height * width * BLOCK];
-            let to = (slot * self.blocks.len() + b) * self.rows * self.row_len;
+            let to = (at * self.blocks.len() + b) * self.rows * self.row_len;
             let to = &mut self.data[to..to + self.rows * self.row_len];
+            // With an odd number of channels half of a pair is an unused lane, which may hold anything.
+            let in_use = geometry.c_in - block * BLOCK;
+            let odd = (slot < BLOCK && in_use < BLOCK && !in_use.is_multiple_of(2)).then_some(in_use / 2);
             for (r, to) in to.chunks_exact_mut(self.row_len).enumerate() {
                 let y = self.first_row + r as isize;
                 if y < 0 || y >= height as isize {
@@ -131,16 +133,21 @@ impl Copied {
                 let row = &from[y as usize * width * BLOCK..(y as usize + 1) * width * BLOCK];
                 if self.stride == 1 {
                     let before = (-self.first_column).clamp(0, self.columns as isize) as usize;
-                    let start = self.first_column.max(0) as usize;
-                    let there = width.saturating_sub(start).min(self.columns - before);
-                    to[..before * BLOCK].fill(0.0);
-                    to[before * BLOCK..(before + there) * BLOCK]
-                        .copy_from_slice(&row[start.min(width) * BLOCK..(start.min(width) + there) * BLOCK]);
-                    to[(before + there) * BLOCK..].fill(0.0);
+                    let start = (self.first_column.max(0) as usize).min(width);
+                    let there = (width - start).min(self.columns - before);
+                    to[..before * slot].fill(0.0);
+                    isa.copy(
+                        &row[start * BLOCK..(start + there) * BLOCK],
+                        &mut to[before * slot..(before + there) * slot],
+                    );
+                    to[(before + there) * slot..].fill(0.0);
+                    if let Some(odd) = odd {
+                        clear_upper(to, odd, slot);
+                    }
                     continue;
                 }
                 for phase in 0..self.stride {
-                    let to = &mut to[phase * self.columns * BLOCK..][..self.columns * BLOCK];
+                    let whole = &mut to[phase * self.columns * slot..][..self.columns * slot];
                     // Columns before `start` and from `end` on lie outside the input.
                     let first = self.first_column + phase as isize;
                     let start = (-first)
@@ -153,19 +160,29 @@ impl Copied {
                         .unsigned_abs()
                         .div_ceil(self.stride)
                         .clamp(start, self.columns);
-                    to[..start * BLOCK].fill(0.0);
-                    to[end * BLOCK..].fill(0.0);
+                    whole[..start * slot].fill(0.0);
+                    whole[end * slot..].fill(0.0);
                     if start == end {
                         continue;
                     }
                     let from = row[(first + (start * self.stride) as isize) as usize * BLOCK..]
                         .chunks(self.stride * BLOCK);
-                    let to = to[start * BLOCK..end * BLOCK].chunks_exact_mut(BLOCK);
+                    let to = whole[start * slot..end * slot].chunks_exact_mut(slot);
                     for (to, from) in to.zip(from) {
-                        to.copy_from_slice(&from[..BLOCK]);
+                        isa.copy(&from[..BLOCK], to);
+                    }
+                    if let Some(odd) = odd {
+                        clear_upper(whole, odd, slot);
                     }
                 }
             }
         }
+    }
+}
+
+/// Zeroes the upper bf16 of pair `pair` of every voxel.
+fn clear_upper(voxels: &mut [f32], pair: usize, slot: usize) {
+    for voxel in voxels.chunks_exact_mut(slot) {
+        voxel[pair] = f32::from_bits(voxel[pair].to_bits() & 0xffff);
     }
 }

@@ -68,6 +68,7 @@ fn compare(
     println!("\n{} {:?}, {gflop:.0} GFLOP", size.name, size.input);
     let mut tensors: HashMap<String, Tensor> = weights.clone();
     tensors.insert("input".into(), x.clone());
+    let exact = y.clone();
     tensors.insert("output".into(), y);
     candle_core::safetensors::save(&tensors, folder.join(format!("{}.safetensors", size.name))).unwrap();
     let others = python
@@ -159,10 +160,13 @@ fn report(times: &HashMap<String, Vec<f64>>, differences: &HashMap<String, f64>,
         let times_of = &times[name];
         let ms = median(times_of);
         let mut line = format!("{name:20} {ms:8.0} ms");
-        let base = if name.contains("training") {
-            "ictus_training"
-        } else {
-            "ictus"
+        // bf16 against bf16; ours against our f32.
+        let base = match name.as_str() {
+            name if name.contains("training") => "ictus_training",
+            name if name.contains("bf16") && name != "ictus_bf16" && times.contains_key("ictus_bf16") => {
+                "ictus_bf16"
+            }
+            _ => "ictus",
         };
         if name.contains("training") {
             line += &format!("  {:5.0} GFLOP/s", 3.0 * gflop / ms * 1e3);
