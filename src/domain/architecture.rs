@@ -303,13 +303,19 @@ impl Architecture {
     pub fn divisors(&self) -> Vec<usize> {
         let product = |strides: &[Vec<usize>]| {
             (0..self.spatial_dims())
-                .map(|axis| strides.iter().filter_map(|s| s.get(axis)).product())
+                .map(|axis| {
+                    let along = strides.iter().filter_map(|s| s.get(axis));
+                    along.fold(1usize, |n, s| n.saturating_mul(*s))
+                })
                 .collect()
         };
         match self {
             Self::PlainConvUNet(a) => product(&a.strides),
             Self::ResidualEncoderUNet(a) => product(&a.strides),
-            Self::UNet(a) => vec![a.strides.iter().product(); a.spatial_dims],
+            Self::UNet(a) => {
+                let all = a.strides.iter().fold(1usize, |n, s| n.saturating_mul(*s));
+                vec![all; a.spatial_dims]
+            }
             Self::DynUNet(a) => product(&a.strides),
             Self::SegResNet(a) => {
                 let levels = u32::try_from(a.blocks_down.len()).unwrap_or(u32::MAX);

@@ -18,6 +18,7 @@ pub struct Network {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::enum_variant_names, reason = "the class names of the packages")]
 enum Family {
     PlainConvUNet(PlainConvUNet),
     ResidualEncoderUNet(ResidualEncoderUNet),

@@ -309,7 +309,7 @@ proptest::proptest! {
 #[test]
 fn refuses_what_it_does_not_understand_by_name() {
     type Change = fn(&mut Value);
-    let plans: [(Change, &[&str]); 12] = [
+    let plans: [(Change, &[&str]); 14] = [
         (
             |p| p["configurations"]["2d"]["normalization_schemes"][0] = json!("MyNorm"),
             &["MyNorm"],
@@ -348,6 +348,17 @@ fn refuses_what_it_does_not_understand_by_name() {
         (
             |p| p["configurations"]["2d"]["architecture"]["arch_kwargs"]["nonlin"] = json!("torch.nn.GELU"),
             &["torch.nn.GELU"],
+        ),
+        (
+            |p| {
+                p["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"] =
+                    json!([2, 1u64 << 40])
+            },
+            &["at most", "2048 features"],
+        ),
+        (
+            |p| p["configurations"]["2d"]["patch_size"] = json!([1u64 << 40, 1u64 << 40]),
+            &["voxels"],
         ),
         (|p| p["configurations"]["2d"]["tta"] = json!(1), &["tta"]),
         (|p| p["label_manager"] = json!("MyLabels"), &["MyLabels"]),
