@@ -15,6 +15,12 @@ pub enum Architecture {
     PlainConvUNet(PlainConvUNet),
     /// nnU-Net's U-Net with a residual encoder.
     ResidualEncoderUNet(ResidualEncoderUNet),
+    /// MONAI's `UNet`.
+    UNet(UNet),
+    /// MONAI's `DynUNet`.
+    DynUNet(DynUNet),
+    /// MONAI's `SegResNet`.
+    SegResNet(SegResNet),
 }
 
 /// A plain convolutional U-Net: convolution, instance norm, LeakyReLU; strided on the way down, transposed on the way up.
@@ -92,8 +98,154 @@ pub enum ResidualBlock {
     BottleneckD,
 }
 
+/// MONAI's U-Net: a recursion of strided layers, joined to what they lead to, and transposed ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UNet {
+    /// Spatial axes: 2 or 3.
+    pub spatial_dims: usize,
+    /// Input channels.
+    pub in_channels: usize,
+    /// Output channels, background included.
+    pub out_channels: usize,
+    /// Channels a level.
+    pub channels: Vec<usize>,
+    /// Stride between levels, the same on all axes.
+    pub strides: Vec<usize>,
+    /// Kernel size on the way down, the same on all axes.
+    #[serde(default = "three")]
+    pub kernel_size: usize,
+    /// Kernel size of the transposed convolutions, the same on all axes.
+    #[serde(default = "three")]
+    pub up_kernel_size: usize,
+    /// Convolutions of a residual unit; 0: no residual units.
+    #[serde(default)]
+    pub num_res_units: usize,
+    /// What follows each norm.
+    #[serde(default)]
+    pub act: FeatureActivation,
+    /// What follows each convolution.
+    #[serde(default)]
+    pub norm: FeatureNorm,
+    /// Whether convolutions have a bias.
+    #[serde(default = "yes")]
+    pub bias: bool,
+}
+
+/// MONAI's remake of nnU-Net's U-Net; LeakyReLU of slope 0.01.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DynUNet {
+    /// Spatial axes: 2 or 3.
+    pub spatial_dims: usize,
+    /// Input channels.
+    pub in_channels: usize,
+    /// Output channels, background included.
+    pub out_channels: usize,
+    /// Kernel size a level and axis.
+    pub kernel_size: Vec<Vec<usize>>,
+    /// Stride a level and axis, the first of ones.
+    pub strides: Vec<Vec<usize>>,
+    /// Channels a level.
+    pub filters: Vec<usize>,
+    /// What follows each convolution.
+    #[serde(default = "affine")]
+    pub norm_name: FeatureNorm,
+    /// Whether blocks are residual.
+    #[serde(default)]
+    pub res_block: bool,
+    /// Whether transposed convolutions have a bias.
+    #[serde(default)]
+    pub trans_bias: bool,
+}
+
+/// MONAI's residual network for segmentation, norm before convolution, without its auto-encoder; ReLU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegResNet {
+    /// Spatial axes: 2 or 3.
+    pub spatial_dims: usize,
+    /// Channels of the first level; each level has twice those of the one above.
+    pub init_filters: usize,
+    /// Input channels.
+    pub in_channels: usize,
+    /// Output channels, background included.
+    pub out_channels: usize,
+    /// What precedes each convolution.
+    #[serde(default = "groups")]
+    pub norm: FeatureNorm,
+    /// Residual blocks a level on the way down.
+    pub blocks_down: Vec<usize>,
+    /// Residual blocks a level on the way up, lowest level first.
+    pub blocks_up: Vec<usize>,
+    /// How a level is brought to the size of the one above.
+    #[serde(default)]
+    pub upsample_mode: UpsampleMode,
+}
+
+/// MONAI's norms by their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, tag = "name", rename_all = "UPPERCASE")]
+pub enum FeatureNorm {
+    /// Each channel of each image.
+    Instance {
+        /// Whether it learns scale and shift.
+        #[serde(default)]
+        affine: bool,
+    },
+    /// Each channel, with the statistics of the training: at inference only.
+    Batch,
+    /// Groups of channels of each image.
+    Group {
+        /// How many.
+        num_groups: usize,
+    },
+}
+
+impl Default for FeatureNorm {
+    fn default() -> Self {
+        Self::Instance { affine: false }
+    }
+}
+
+/// MONAI's activations by their names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum FeatureActivation {
+    /// One learnt slope a layer.
+    #[default]
+    Prelu,
+    /// ReLU.
+    Relu,
+    /// LeakyReLU of slope 0.01.
+    LeakyRelu,
+}
+
+/// How MONAI's `SegResNet` makes a level larger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpsampleMode {
+    /// Linear interpolation.
+    #[default]
+    Nontrainable,
+    /// Transposed convolution.
+    Deconv,
+}
+
 fn yes() -> bool {
     true
+}
+
+fn three() -> usize {
+    3
+}
+
+fn affine() -> FeatureNorm {
+    FeatureNorm::Instance { affine: true }
+}
+
+fn groups() -> FeatureNorm {
+    FeatureNorm::Group { num_groups: 8 }
 }
 
 impl Architecture {
@@ -103,6 +255,9 @@ impl Architecture {
         match self {
             Self::PlainConvUNet(_) => "PlainConvUNet",
             Self::ResidualEncoderUNet(_) => "ResidualEncoderUNet",
+            Self::UNet(_) => "UNet",
+            Self::DynUNet(_) => "DynUNet",
+            Self::SegResNet(_) => "SegResNet",
         }
     }
 
@@ -112,6 +267,9 @@ impl Architecture {
         match self {
             Self::PlainConvUNet(a) => a.input_channels,
             Self::ResidualEncoderUNet(a) => a.input_channels,
+            Self::UNet(a) => a.in_channels,
+            Self::DynUNet(a) => a.in_channels,
+            Self::SegResNet(a) => a.in_channels,
         }
     }
 
@@ -121,6 +279,9 @@ impl Architecture {
         match self {
             Self::PlainConvUNet(a) => a.num_classes,
             Self::ResidualEncoderUNet(a) => a.num_classes,
+            Self::UNet(a) => a.out_channels,
+            Self::DynUNet(a) => a.out_channels,
+            Self::SegResNet(a) => a.out_channels,
         }
     }
 
@@ -131,6 +292,9 @@ impl Architecture {
         match self {
             Self::PlainConvUNet(a) => axes(&a.kernel_sizes),
             Self::ResidualEncoderUNet(a) => axes(&a.kernel_sizes),
+            Self::UNet(a) => a.spatial_dims,
+            Self::DynUNet(a) => a.spatial_dims,
+            Self::SegResNet(a) => a.spatial_dims,
         }
     }
 
@@ -139,12 +303,24 @@ impl Architecture {
     pub fn divisors(&self) -> Vec<usize> {
         let product = |strides: &[Vec<usize>]| {
             (0..self.spatial_dims())
-                .map(|axis| strides.iter().filter_map(|s| s.get(axis)).product())
+                .map(|axis| {
+                    let along = strides.iter().filter_map(|s| s.get(axis));
+                    along.fold(1usize, |n, s| n.saturating_mul(*s))
+                })
                 .collect()
         };
         match self {
             Self::PlainConvUNet(a) => product(&a.strides),
             Self::ResidualEncoderUNet(a) => product(&a.strides),
+            Self::UNet(a) => {
+                let all = a.strides.iter().fold(1usize, |n, s| n.saturating_mul(*s));
+                vec![all; a.spatial_dims]
+            }
+            Self::DynUNet(a) => product(&a.strides),
+            Self::SegResNet(a) => {
+                let levels = u32::try_from(a.blocks_down.len()).unwrap_or(u32::MAX);
+                vec![1usize.checked_shl(levels.saturating_sub(1)).unwrap_or(0); a.spatial_dims]
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{ImportError, Imported, Request, Trained, card, nnunet::Labels};
 use crate::{
     domain::{
-        code::{Code, MORPHOLOGICALLY_ABNORMAL_STRUCTURE},
+        code::Code,
         plan::{Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Plan, SCHEMA, Trigger},
     },
     nn::{network::Network, parameters::Parameters},
@@ -230,7 +230,7 @@ fn label(value: u8, name: &str) -> Label {
     Label {
         value,
         name: name.to_owned(),
-        category: MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+        category: Code::new("unspecified", "99ICTUS", "Unspecified"),
         kind: Code {
             value: format!("LABEL-{value}").into(),
             scheme: "99ICTUS".into(),
@@ -238,8 +238,9 @@ fn label(value: u8, name: &str) -> Label {
         },
         side_aware: false,
         min_volume_ml: 0.0,
-        threshold: 0.5,
-        min_peak_score: 0.5,
+        // nnU-Net takes the highest class, however low.
+        threshold: 0.0,
+        min_peak_score: 0.0,
         flag_score: None,
     }
 }

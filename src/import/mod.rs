@@ -41,6 +41,9 @@ pub enum ImportError {
         /// What was looked for.
         what: String,
     },
+    /// A kind of model that is known and not built yet.
+    #[error("{0} is not in this build")]
+    NotBuilt(String),
     /// The model asks for something that this build does not do.
     #[error("{place}: {what}; it is refused rather than approximated")]
     Unsupported {
@@ -157,12 +160,17 @@ pub fn import(request: &Request) -> Result<Imported, ImportError> {
         let trained = nnunet::read(path, &request.checkpoint)?;
         return folder::write(request, trained);
     }
+    if has("configs/inference.json") || has("configs/train.json") || has("configs/metadata.json") {
+        // MONAI's UNet, DynUNet and SegResNet are there; what a bundle does to an image before them is not.
+        return Err(ImportError::NotBuilt(format!(
+            "import of {}, a MONAI bundle (its transforms are not understood yet),",
+            path.display()
+        )));
+    }
     let what = if !path.is_dir() {
         "it is not a folder; unpack an archive first".to_owned()
     } else if has("plan.json") {
         "it is one of ictus's own, which need no import (`--models-dir`)".to_owned()
-    } else if has("configs/inference.json") || has("configs/train.json") || has("configs/metadata.json") {
-        "it is a MONAI bundle, and none of MONAI's networks is in this build".to_owned()
     } else {
         let inner = results_inside(path);
         if inner.is_empty() {

@@ -1,8 +1,8 @@
 //! Any network family behind one door: plain tensors in, plain logits out, whatever layout runs inside.
 
 use super::{
-    layout, parameters::Parameters, residual_unet::ResidualEncoderUNet, unet::PlainConvUNet,
-    unit::check_input,
+    layout, monai_dynunet::DynUNet, monai_segresnet::SegResNet, monai_unet::UNet, parameters::Parameters,
+    residual_unet::ResidualEncoderUNet, unet::PlainConvUNet, unit::check_input,
 };
 use crate::domain::architecture::Architecture;
 use candle_core::{Result, Tensor};
@@ -18,9 +18,13 @@ pub struct Network {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::enum_variant_names, reason = "the class names of the packages")]
 enum Family {
     PlainConvUNet(PlainConvUNet),
     ResidualEncoderUNet(ResidualEncoderUNet),
+    UNet(UNet),
+    DynUNet(DynUNet),
+    SegResNet(SegResNet),
 }
 
 impl Network {
@@ -34,6 +38,9 @@ impl Network {
             Architecture::ResidualEncoderUNet(a) => {
                 Family::ResidualEncoderUNet(ResidualEncoderUNet::new(a, p)?)
             }
+            Architecture::UNet(a) => Family::UNet(UNet::new(a, p)?),
+            Architecture::DynUNet(a) => Family::DynUNet(DynUNet::new(a, p)?),
+            Architecture::SegResNet(a) => Family::SegResNet(SegResNet::new(a, p)?),
         };
         Ok(Self {
             family,
@@ -104,6 +111,10 @@ impl Family {
         match self {
             Self::PlainConvUNet(network) => network.run(x, all),
             Self::ResidualEncoderUNet(network) => network.run(x, all),
+            // MONAI's heads for deep supervision are not built: there is one answer.
+            Self::UNet(network) => Ok(vec![network.run(&x)?]),
+            Self::DynUNet(network) => Ok(vec![network.run(&x)?]),
+            Self::SegResNet(network) => Ok(vec![network.run(&x)?]),
         }
     }
 }

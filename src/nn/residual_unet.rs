@@ -162,7 +162,7 @@ impl ResidualEncoderUNet {
         };
         let stem = Unit::new(p, "encoder.stem.convs.0", stem)?;
         let mut encoder = Vec::with_capacity(plan.n_stages);
-        for s in 0..plan.n_stages {
+        for (s, inside) in inside.into_iter().enumerate() {
             let mut blocks = Vec::with_capacity(plan.n_blocks_per_stage[s]);
             for b in 0..plan.n_blocks_per_stage[s] {
                 let block = UnitPlan {
@@ -174,7 +174,7 @@ impl ResidualEncoderUNet {
                     activate: true,
                 };
                 let name = format!("encoder.stages.{s}.blocks.{b}");
-                blocks.push(Block::new(p, &name, block, inside[s])?);
+                blocks.push(Block::new(p, &name, block, inside)?);
                 channels = plan.features_per_stage[s];
             }
             encoder.push(blocks);

@@ -9,6 +9,12 @@ use super::{
 };
 use candle_core::{Result, Tensor};
 
+/// Bounds on what a plan may ask for, some times what nnU-Net's planners make: a plan must not exhaust the memory.
+const MOST_STAGES: usize = 12;
+const MOST_FEATURES: usize = 2048;
+const MOST_LAYERS: usize = 64;
+const WIDEST: usize = 15;
+
 /// One level of the way up.
 #[derive(Debug, Clone)]
 struct Level {
@@ -51,6 +57,18 @@ impl DecoderPlan<'_> {
             return Err(refuse(
                 "kernel sizes and strides have two or three axes, the same number on every level".into(),
             ));
+        }
+        let most = self.features_per_stage.iter().chain([&self.num_classes]).max();
+        let longest = encoder.iter().chain(self.n_conv_per_stage_decoder).max();
+        let widest = self.kernel_sizes.iter().chain(self.strides).flatten().max();
+        let within = n_stages <= MOST_STAGES
+            && most.is_none_or(|n| *n <= MOST_FEATURES)
+            && longest.is_none_or(|n| *n <= MOST_LAYERS)
+            && widest.is_none_or(|n| *n <= WIDEST);
+        if !within {
+            return Err(refuse(format!(
+                "a network has at most {MOST_STAGES} stages, {MOST_FEATURES} features, {MOST_LAYERS} layers a stage and kernels and strides of {WIDEST}"
+            )));
         }
         let counts = encoder
             .iter()

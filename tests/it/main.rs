@@ -7,6 +7,7 @@ mod audit;
 mod coverage;
 mod dicom;
 mod encode;
+mod import;
 mod networks;
 mod nnunet;
 mod placement;

@@ -114,6 +114,36 @@ fn a_residual_unet_of_bottlenecks_answers_as_the_original() {
 }
 
 #[test]
+fn monais_unet_answers_as_the_original() {
+    agrees("monai_unet_2d");
+}
+
+#[test]
+fn monais_residual_unet_with_batch_norm_answers_as_the_original() {
+    agrees("monai_unet_residual_3d");
+}
+
+#[test]
+fn monais_dynunet_answers_as_the_original() {
+    agrees("monai_dynunet_3d");
+}
+
+#[test]
+fn monais_residual_dynunet_answers_as_the_original() {
+    agrees("monai_dynunet_residual_2d");
+}
+
+#[test]
+fn monais_segresnet_answers_as_the_original() {
+    agrees("monai_segresnet_3d");
+}
+
+#[test]
+fn monais_segresnet_with_transposed_convolutions_answers_as_the_original() {
+    agrees("monai_segresnet_2d");
+}
+
+#[test]
 fn refuses_an_input_that_does_not_fit() {
     let Golden {
         architecture,

@@ -170,11 +170,17 @@ fn segment(context: &Context<'_>, finding: &Finding) -> Dataset {
     let mut item = Dataset::new_empty();
     item.us(tags::SEGMENT_NUMBER, finding.segment);
     item.text(tags::SEGMENT_LABEL, VR::LO, label(context, finding));
+    // A private code is a label that came with a model from elsewhere: nobody here has said what it means.
+    let origin = if finding.code.scheme == concept::SCHEME {
+        "label of an imported model, not validated, "
+    } else {
+        ""
+    };
     item.text(
         tags::SEGMENT_DESCRIPTION,
         VR::ST,
         format!(
-            "{}, mean score {:.2} (not calibrated), {NOT_FOR_CLINICAL_USE}",
+            "{}, {origin}mean score {:.2} (not calibrated), {NOT_FOR_CLINICAL_USE}",
             finding.id, finding.score
         ),
     );

@@ -2,7 +2,7 @@
 //!
 //! nnU-Net's sliding window: steps re-spaced evenly, a frame of zeros where the volume is smaller than a tile, Gaussian weights with sigma = tile / 8, the mean over all flips of the allowed axes.
 //! A 2-D plan goes through the first axis slice by slice.
-//! Weights and sums are f32 where nnU-Net has half precision: the two differ by its rounding.
+//! Weights are rounded to half precision as nnU-Net rounds them; sums are f32 where nnU-Net has half precision: the two differ by its rounding.
 //! Members are handed on one at a time, so that the logits of an ensemble are never in memory together.
 //!
 //! Source: nnU-Net v2, `predict_from_raw_data.py` and `sliding_window_prediction.py`.
@@ -10,9 +10,12 @@
 use super::{Engine, InferError, bundle::Model, sliding_window::starts};
 use crate::domain::network::{Control, VolumeInput};
 
-/// The greatest weight; the smallest is that of half precision, as nnU-Net has it.
+/// The greatest weight.
 const LARGEST_WEIGHT: f64 = 10.0;
-const SMALLEST_WEIGHT: f64 = 5.960_464_5e-8;
+/// Below this, half precision has steps of [`HALF_STEP`] (IEEE 754: 10 bits of fraction, least exponent −14).
+const HALF_NORMAL: f64 = 6.103_515_625e-5;
+const HALF_STEP: f64 = 5.960_464_477_539_063e-8;
+const HALF_FRACTION_BITS: i32 = 10;
 
 /// Tiles of one volume.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,19 +99,35 @@ fn gaussian(patch: [usize; 3]) -> Vec<f32> {
         let (centre, sigma) = ((n / 2) as f64, n as f64 / 8.0);
         let weight = |i: usize| (-0.5 * ((i as f64 - centre) / sigma).powi(2)).exp();
         // An axis of one voxel (a 2-D plan) has nothing to weigh.
-        (0..n).map(|i| if n == 1 { 1.0 } else { weight(i) }).collect::<Vec<f64>>()
+        (0..n)
+            .map(|i| if n == 1 { 1.0 } else { weight(i) })
+            .collect::<Vec<f64>>()
     });
     let mut out = Vec::with_capacity(patch.iter().product());
     for x in &axes[0] {
         for y in &axes[1] {
-            out.extend(
-                axes[2]
-                    .iter()
-                    .map(|z| (x * y * z * LARGEST_WEIGHT).max(SMALLEST_WEIGHT) as f32),
-            );
+            out.extend(axes[2].iter().map(|z| half(x * y * z * LARGEST_WEIGHT) as f32));
         }
     }
+    let smallest = out
+        .iter()
+        .copied()
+        .filter(|w| *w > 0.0)
+        .fold(f32::INFINITY, f32::min);
+    for weight in out.iter_mut().filter(|w| **w == 0.0) {
+        *weight = smallest;
+    }
     out
+}
+
+/// The nearest value of half precision: nnU-Net keeps its weights so, and at the corners of a tile little else is left of them.
+fn half(value: f64) -> f64 {
+    let step = if value < HALF_NORMAL {
+        HALF_STEP
+    } else {
+        (value.log2().floor() - f64::from(HALF_FRACTION_BITS)).exp2()
+    };
+    (value / step).round_ties_even() * step
 }
 
 /// Every set of the allowed axes, the empty one first.
@@ -258,6 +277,12 @@ mod tests {
         let at = |x: usize, y: usize, z: usize| weight[(x * 6 + y) * 8 + z];
         assert!((at(2, 3, 4) - 10.0).abs() < 1e-6);
         let expected = 10.0 * (-0.5f64 * (1.0 / 0.25 + 4.0 / (0.75 * 0.75) + 9.0)).exp();
-        assert!((f64::from(at(1, 1, 1)) - expected).abs() < 1e-7);
+        assert!((f64::from(at(1, 1, 1)) - expected).abs() < 5e-4 * expected);
+        // 10 × exp(−24) is nothing in half precision, and takes the place of the smallest that is something.
+        assert!(at(0, 0, 0) > 0.0 && at(0, 0, 0) == weight.iter().copied().fold(f32::INFINITY, f32::min));
+        assert_eq!(
+            [1.0, 0.1, 3e-8, 2e-8].map(half),
+            [1.0, 0.099_975_585_937_5, HALF_STEP, 0.0]
+        );
     }
 }

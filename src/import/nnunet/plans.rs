@@ -16,6 +16,8 @@ use std::path::Path;
 const READERS: [&str; 2] = ["SimpleITKIO", "NibabelIO"];
 /// nnU-Net divides by no less than this.
 const LEAST_STD: f64 = 1e-8;
+/// Most voxels of a tile: 512 a side, far beyond what fits any device that trained it.
+const MOST_VOXELS: usize = 1 << 27;
 /// Longest chain of `inherits_from`.
 const LONGEST_CHAIN: usize = 8;
 
@@ -86,6 +88,13 @@ pub(super) fn read(path: &Path, configuration: &str, dataset: &Dataset) -> Resul
             format!("patch_size {patch_size:?} and spacing {spacing:?} do not fit each other"),
         ));
     }
+    let voxels = patch_size.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
+    if voxels.is_none_or(|n| n > MOST_VOXELS) {
+        return Err(ImportError::unsupported(
+            c.place(),
+            format!("patch_size {patch_size:?} has more than {MOST_VOXELS} voxels"),
+        ));
+    }
     if spacing.iter().any(|s| !s.is_finite() || *s <= 0.0) {
         return Err(ImportError::damaged(c.place(), format!("spacing is {spacing:?}")));
     }
@@ -103,16 +112,12 @@ pub(super) fn read(path: &Path, configuration: &str, dataset: &Dataset) -> Resul
     };
     let architecture = architecture::read(&mut c, outside)?;
     c.finish()?;
-    if let Some(axis) = (0..patch_size.len()).find(|a| {
-        let divisors = architecture.divisors();
-        patch_size[*a] % divisors.get(*a).copied().unwrap_or(1) != 0
-    }) {
+    let divisors = architecture.divisors();
+    let fits = |(size, divisor): (&usize, &usize)| size.is_multiple_of(*divisor);
+    if let Some(axis) = patch_size.iter().zip(&divisors).position(|pair| !fits(pair)) {
         return Err(ImportError::damaged(
             path.display().to_string(),
-            format!(
-                "patch_size {patch_size:?} is no multiple of {:?} on axis {axis}",
-                architecture.divisors()
-            ),
+            format!("patch_size {patch_size:?} is no multiple of {divisors:?} on axis {axis}"),
         ));
     }
     Ok(Plans {

@@ -8,8 +8,10 @@ use std::{
     io::{Read, Seek, SeekFrom},
 };
 
-/// Longest end record: 22 bytes and a comment of at most 65535.
-const LONGEST_END: u64 = 22 + 65535;
+/// Bytes of the end record without its comment.
+const END: u64 = 22;
+/// The end record with the longest comment.
+const LONGEST_END: u64 = END + 65535;
 /// A network has some hundred tensors, its optimiser's state twice as many.
 const MOST_ENTRIES: u64 = 100_000;
 /// Central directories of [`MOST_ENTRIES`] names of ordinary length.
@@ -22,6 +24,8 @@ const OLD_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\
 struct Entry {
     header: u64,
     len: u64,
+    /// Whether its bytes stand for others.
+    packed: bool,
     crc: u32,
 }
 
@@ -84,6 +88,11 @@ impl<R: Read + Seek> Archive<R> {
             .entries
             .get(name)
             .ok_or_else(|| wrong(format!("it has no entry `{name}`")))?;
+        if entry.packed {
+            return Err(wrong(format!(
+                "entry `{name}` is compressed; torch stores its numbers plainly, and nothing is inflated here"
+            )));
+        }
         let local = self.bytes(entry.header, 30)?;
         if !local.starts_with(b"PK\x03\x04") {
             return Err(wrong(format!("entry `{name}` is not where the directory says")));
@@ -125,6 +134,9 @@ impl<R: Read + Seek> Archive<R> {
             .rposition(|w| w == b"PK\x05\x06")
             .ok_or_else(|| wrong("its directory is missing; it is truncated"))?;
         let end = &tail[at..];
+        if end.len() as u64 != END + number::<2>(end, 20).unwrap_or_default() {
+            return Err(wrong("its end is cut off; it is truncated"));
+        }
         let (mut count, mut size, mut offset) = (
             number::<2>(end, 10)?,
             number::<4>(end, 12)?,
@@ -185,18 +197,21 @@ impl<R: Read + Seek> Archive<R> {
             let packed = field(number::<4>(record, 20)?)?;
             let header = field(number::<4>(record, 42)?)?;
             let (flags, method) = (number::<2>(record, 8)?, number::<2>(record, 10)?);
-            if method != 0 || packed != len {
-                return Err(wrong(format!(
-                    "entry `{name}` is compressed ({packed} bytes stand for {len}); torch stores its entries plainly, and nothing is inflated here"
-                )));
-            }
             if flags & 1 != 0 {
                 return Err(wrong(format!("entry `{name}` is encrypted")));
             }
-            spans.push((header, len));
+            spans.push((header, packed));
             if self
                 .entries
-                .insert(name.clone(), Entry { header, len, crc })
+                .insert(
+                    name.clone(),
+                    Entry {
+                        header,
+                        len,
+                        packed: method != 0 || packed != len,
+                        crc,
+                    },
+                )
                 .is_some()
             {
                 return Err(wrong(format!("it has entry `{name}` twice")));

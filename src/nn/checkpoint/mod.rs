@@ -178,7 +178,7 @@ impl Checkpoint {
             read().map_err(|e: candle_core::Error| wrong(format!("is not understood: {e}")))?;
         if bad > 0 {
             return Err(wrong(format!(
-                "holds {bad} numbers of {} that are not finite",
+                "holds {bad} of {} numbers that are not finite",
                 tensor.elem_count()
             )));
         }

@@ -142,6 +142,61 @@ def residual_bottleneck_3d():
     )  # fmt: skip
 
 
+def monai(name, family, shape, ours, **arguments):
+    from monai.networks import nets
+
+    network = getattr(nets, family)(**arguments)
+    drop = ("num_batches_tracked", "skip_layers")
+    save(name, network, {"network_class_name": family} | ours, shape, drop)
+
+
+@case
+def monai_unet_2d():
+    sizes = dict(spatial_dims=2, in_channels=2, out_channels=3, channels=[4, 6, 10], strides=[2, 2])
+    monai("monai_unet_2d", "UNet", (2, 2, 16, 12), sizes, **sizes)
+
+
+@case
+def monai_unet_residual_3d():
+    sizes = dict(spatial_dims=3, in_channels=1, out_channels=2, channels=[4, 6, 8], strides=[2, 1], num_res_units=2)
+    batch = {"norm": {"name": "BATCH"}, "act": "RELU"}
+    monai("monai_unet_residual_3d", "UNet", (1, 1, 8, 8, 6), sizes | batch, **sizes, norm="BATCH", act="RELU")
+
+
+@case
+def monai_dynunet_3d():
+    ours = dict(
+        spatial_dims=3, in_channels=1, out_channels=3, kernel_size=[[3, 3, 1], [3, 3, 3], [3, 3, 3]],
+        strides=[[1, 1, 1], [2, 2, 1], [2, 2, 2]], filters=[4, 6, 10],
+    )  # fmt: skip
+    monai("monai_dynunet_3d", "DynUNet", (1, 1, 8, 8, 6), ours, **ours, upsample_kernel_size=ours["strides"][1:])
+
+
+@case
+def monai_dynunet_residual_2d():
+    ours = dict(
+        spatial_dims=2, in_channels=1, out_channels=2, kernel_size=[[3, 3]] * 3, strides=[[1, 1], [2, 2], [2, 2]],
+        filters=[6, 10, 16], res_block=True, trans_bias=True,
+    )  # fmt: skip
+    monai("monai_dynunet_residual_2d", "DynUNet", (2, 1, 16, 12), ours, **ours, upsample_kernel_size=[[2, 2]] * 2)
+
+
+@case
+def monai_segresnet_3d():
+    ours = dict(spatial_dims=3, init_filters=8, in_channels=1, out_channels=2, blocks_down=[1, 2], blocks_up=[1])
+    monai("monai_segresnet_3d", "SegResNet", (1, 1, 6, 8, 4), ours, **ours)
+
+
+@case
+def monai_segresnet_2d():
+    sizes = dict(
+        spatial_dims=2, init_filters=4, in_channels=2, out_channels=3, blocks_down=[1, 1, 2], blocks_up=[1, 1],
+        upsample_mode="deconv",
+    )  # fmt: skip
+    norm = {"norm": {"name": "GROUP", "num_groups": 2}}
+    monai("monai_segresnet_2d", "SegResNet", (2, 2, 8, 12), sizes | norm, **sizes, norm=("GROUP", {"num_groups": 2}))
+
+
 if __name__ == "__main__":
     for name in sys.argv[1:] or CASES:
         CASES[name]()
