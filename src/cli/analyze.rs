@@ -221,7 +221,9 @@ fn volume(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Ve
         .iter()
         .all(|scheme| matches!(scheme, Normalization::CTNormalization { .. }));
     let values = if is_ct { Values::Hu } else { Values::Any };
-    let read = files.iter().map(|bytes| analysis::assemble::from_nifti(bytes, values));
+    let read = files
+        .iter()
+        .map(|bytes| analysis::assemble::from_nifti(bytes, values));
     let channels = read.collect::<Result<Vec<_>, _>>()?;
     // On the grid of the file that came in, so that both lie on each other in every viewer.
     let source = nifti::read(&files[0])?;

@@ -75,7 +75,13 @@ mod tests {
     #[test]
     fn takes_the_channels_of_one_case_in_order_and_nothing_less() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["a_0001.nii.gz", "a_0000.nii.gz", "b_0000.nii", "notes.txt", "a_01.nii"] {
+        for name in [
+            "a_0001.nii.gz",
+            "a_0000.nii.gz",
+            "b_0000.nii",
+            "notes.txt",
+            "a_01.nii",
+        ] {
             fs::write(folder.path().join(name), []).unwrap();
         }
         let at = |name: &str| folder.path().join(name);

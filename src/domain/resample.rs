@@ -67,7 +67,9 @@ pub fn resample(data: Vec<f32>, shape: [usize; 3], new: [usize; 3], method: Meth
     }
     let (mut data, mut now) = (data, shape);
     let apart = method.apart.map(|(axis, _)| axis);
-    let in_planes: Vec<usize> = (0..3).filter(|a| Some(*a) != apart && now[*a] != new[*a]).collect();
+    let in_planes: Vec<usize> = (0..3)
+        .filter(|a| Some(*a) != apart && now[*a] != new[*a])
+        .collect();
     let ranges = (method.order == 3 && !in_planes.is_empty()).then(|| ranges(&data, now, apart));
     for axis in in_planes {
         data = along(&data, now, axis, new[axis], method.order);
@@ -152,10 +154,7 @@ fn taps(n: usize, m: usize, order: u8) -> Vec<Taps> {
 /// Resamples one axis; all others keep their size.
 fn along(data: &[f32], shape: [usize; 3], axis: usize, m: usize, order: u8) -> Vec<f32> {
     let n = shape[axis];
-    let (outer, inner): (usize, usize) = (
-        shape[..axis].iter().product(),
-        shape[axis + 1..].iter().product(),
-    );
+    let (outer, inner): (usize, usize) = (shape[..axis].iter().product(), shape[axis + 1..].iter().product());
     let taps = taps(n, m, order);
     let blocks = inner.div_ceil(LANES);
     // One job a block of columns; a job's columns do not meet another's.
@@ -164,7 +163,14 @@ fn along(data: &[f32], shape: [usize; 3], axis: usize, m: usize, order: u8) -> V
         .map_init(Vec::new, |line, job| {
             let (o, first) = (job / blocks, job % blocks * LANES);
             let width = LANES.min(inner - first);
-            gather(&data[o * n * inner..(o + 1) * n * inner], n, inner, first, width, line);
+            gather(
+                &data[o * n * inner..(o + 1) * n * inner],
+                n,
+                inner,
+                first,
+                width,
+                line,
+            );
             if order == 3 {
                 prefilter(line, width);
             }
@@ -281,7 +287,10 @@ mod tests {
     fn the_same_size_changes_nothing_and_linear_halves_are_means() {
         let data: Vec<f32> = (0..24).map(|i| i as f32).collect();
         assert_eq!(resample(data.clone(), [2, 3, 4], [2, 3, 4], CUBIC), data);
-        let linear = Method { order: 1, apart: None };
+        let linear = Method {
+            order: 1,
+            apart: None,
+        };
         let half = resample(data, [2, 3, 4], [2, 3, 2], linear);
         assert_eq!(half[..4], [0.5, 2.5, 4.5, 6.5]);
     }

@@ -115,7 +115,10 @@ impl Geometry {
     #[must_use]
     pub fn regular_step_mm(&self) -> Option<f64> {
         let normal = self.normal();
-        let steps = self.planes.windows(2).map(|pair| sub(pair[1].origin_mm, pair[0].origin_mm));
+        let steps = self
+            .planes
+            .windows(2)
+            .map(|pair| sub(pair[1].origin_mm, pair[0].origin_mm));
         let steps: Vec<Vec3> = steps.collect();
         let first = dot(*steps.first()?, normal);
         let regular = steps.iter().all(|step| {

@@ -116,12 +116,7 @@ impl VolumeTrace {
             order: self.method.order,
             apart,
         };
-        resample(
-            between,
-            [1, rows, columns],
-            [1, cropped[1], cropped[2]],
-            method,
-        )
+        resample(between, [1, rows, columns], [1, cropped[1], cropped[2]], method)
     }
 
     /// The source indices of a plane of the cropped grid, in the order of [`Self::plane`].
@@ -210,7 +205,11 @@ mod tests {
             trace.method.apart = apart;
             let whole = resample(data.clone(), trace.shape, full, trace.method);
             let planes: Vec<f32> = (0..full[0]).flat_map(|at| trace.plane(&data, at)).collect();
-            let worst = whole.iter().zip(&planes).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let worst = whole
+                .iter()
+                .zip(&planes)
+                .map(|(a, b)| (a - b).abs())
+                .fold(0.0, f32::max);
             assert!(worst < 1e-4, "{apart:?} {worst}");
         }
     }

@@ -3,7 +3,10 @@
 use crate::domain::{
     architecture::{Architecture, PlainConvUNet},
     code::{HEMORRHAGE, MORPHOLOGICALLY_ABNORMAL_STRUCTURE},
-    plan::{Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Normalization, Plan, SCHEMA, Trigger},
+    plan::{
+        Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Normalization, Plan, SCHEMA,
+        Trigger,
+    },
 };
 
 /// The plan, with as many members as asked for.

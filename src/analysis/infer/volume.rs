@@ -99,7 +99,9 @@ fn gaussian(patch: [usize; 3]) -> Vec<f32> {
         let (centre, sigma) = ((n / 2) as f64, n as f64 / 8.0);
         let weight = |i: usize| (-0.5 * ((i as f64 - centre) / sigma).powi(2)).exp();
         // An axis of one voxel (a 2-D plan) has nothing to weigh.
-        (0..n).map(|i| if n == 1 { 1.0 } else { weight(i) }).collect::<Vec<f64>>()
+        (0..n)
+            .map(|i| if n == 1 { 1.0 } else { weight(i) })
+            .collect::<Vec<f64>>()
     });
     let mut out = Vec::with_capacity(patch.iter().product());
     for x in &axes[0] {
@@ -107,7 +109,11 @@ fn gaussian(patch: [usize; 3]) -> Vec<f32> {
             out.extend(axes[2].iter().map(|z| half(x * y * z * LARGEST_WEIGHT) as f32));
         }
     }
-    let smallest = out.iter().copied().filter(|w| *w > 0.0).fold(f32::INFINITY, f32::min);
+    let smallest = out
+        .iter()
+        .copied()
+        .filter(|w| *w > 0.0)
+        .fold(f32::INFINITY, f32::min);
     for weight in out.iter_mut().filter(|w| **w == 0.0) {
         *weight = smallest;
     }
@@ -274,6 +280,9 @@ mod tests {
         assert!((f64::from(at(1, 1, 1)) - expected).abs() < 5e-4 * expected);
         // 10 × exp(−24) is nothing in half precision, and takes the place of the smallest that is something.
         assert!(at(0, 0, 0) > 0.0 && at(0, 0, 0) == weight.iter().copied().fold(f32::INFINITY, f32::min));
-        assert_eq!([1.0, 0.1, 3e-8, 2e-8].map(half), [1.0, 0.099_975_585_937_5, HALF_STEP, 0.0]);
+        assert_eq!(
+            [1.0, 0.1, 3e-8, 2e-8].map(half),
+            [1.0, 0.099_975_585_937_5, HALF_STEP, 0.0]
+        );
     }
 }

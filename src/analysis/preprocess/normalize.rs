@@ -48,7 +48,11 @@ pub fn normalize(image: &mut [f32], scheme: &Normalization, mask: Option<&[bool]
 
 /// Mean and standard deviation (of the population) of the values that count.
 fn statistics(image: &[f32], within: impl Fn(usize) -> bool) -> (f64, f64) {
-    let chosen = || (0..image.len()).filter(|i| within(*i)).map(|i| f64::from(image[i]));
+    let chosen = || {
+        (0..image.len())
+            .filter(|i| within(*i))
+            .map(|i| f64::from(image[i]))
+    };
     let count = chosen().count().max(1) as f64;
     let mean = chosen().sum::<f64>() / count;
     let variance = chosen().map(|v| (v - mean).powi(2)).sum::<f64>() / count;

@@ -99,7 +99,9 @@ pub fn preprocess(
     let mut data = Vec::with_capacity(channels.len() * trace.shape.iter().product::<usize>());
     for (c, (channel, scheme)) in whole.into_iter().zip(schemes).enumerate() {
         let mut channel = crop(&channel, full, &trace.crop);
-        let within = mask.as_deref().filter(|_| use_mask_for_norm.get(c) == Some(&true));
+        let within = mask
+            .as_deref()
+            .filter(|_| use_mask_for_norm.get(c) == Some(&true));
         normalize(&mut channel, scheme, within);
         data.extend(resample::resample(channel, cropped, trace.shape, method));
     }
@@ -125,7 +127,11 @@ fn crop<T: Copy>(data: &[T], shape: [usize; 3], [a, b, c]: &[Range<usize>; 3]) -
 /// The smallest box that holds every true voxel.
 fn bounding_box(mask: &[bool], [_, rows, columns]: [usize; 3]) -> Option<[Range<usize>; 3]> {
     let mut found: Option<[Range<usize>; 3]> = None;
-    for i in mask.iter().enumerate().filter_map(|(i, inside)| inside.then_some(i)) {
+    for i in mask
+        .iter()
+        .enumerate()
+        .filter_map(|(i, inside)| inside.then_some(i))
+    {
         let at = [i / (rows * columns), i / columns % rows, i % columns];
         let bounds = found.get_or_insert_with(|| at.map(|x| x..x + 1));
         for (bound, x) in bounds.iter_mut().zip(at) {
@@ -190,7 +196,9 @@ mod tests {
         };
         // In one plane everything is at the border: stack three.
         let stack = |closed: bool| -> Vec<bool> {
-            let lid: Vec<bool> = (0..25).map(|i| (1..4).contains(&(i / 5)) && (1..4).contains(&(i % 5))).collect();
+            let lid: Vec<bool> = (0..25)
+                .map(|i| (1..4).contains(&(i / 5)) && (1..4).contains(&(i % 5)))
+                .collect();
             [lid.clone(), ring(closed), lid].concat()
         };
         let middle = 25 + 12;

@@ -205,7 +205,8 @@ impl<'a> Sums<'a> {
         match self.plan.activation {
             Activation::Softmax => {
                 // The first of equals, as argmax takes it.
-                let best = (1..decided.len()).fold(0, |best, k| if decided[k] > decided[best] { k } else { best });
+                let best =
+                    (1..decided.len()).fold(0, |best, k| if decided[k] > decided[best] { k } else { best });
                 let chosen = best.checked_sub(1).map(|i| &labels[i]);
                 chosen.map_or(0, |label| {
                     if f64::from(decided[best]) >= label.threshold {
