@@ -4,7 +4,7 @@
 
 use super::{architecture::Architecture, code::Code};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The format of `plan.json` that this build reads.
 pub const SCHEMA: u32 = 1;
@@ -205,4 +205,235 @@ pub enum Contrast {
 pub struct Golden {
     /// Largest absolute difference of member logits, by numeric type: `f32`, `bf16`, `f16`.
     pub tolerance: BTreeMap<String, f64>,
+}
+
+impl Plan {
+    /// Refuses a plan that contradicts itself, or asks for what its grid does not do.
+    ///
+    /// # Errors
+    /// A sentence: what was found, what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        let Configuration {
+            patch_size,
+            spacing,
+            normalization_schemes,
+            channel_names,
+            tile_step_size,
+            architecture,
+            ..
+        } = &self.configuration;
+        let dims = patch_size.len();
+        ensure(matches!(dims, 2 | 3) && spacing.len() == dims, || {
+            format!(
+                "patch_size has {dims} axes and spacing {}, expected 2 or 3 for both",
+                spacing.len()
+            )
+        })?;
+        ensure(architecture.spatial_dims() == dims, || {
+            format!(
+                "the network has {} spatial axes, patch_size {dims}",
+                architecture.spatial_dims()
+            )
+        })?;
+        ensure(spacing.iter().all(|mm| mm.is_finite() && *mm > 0.0), || {
+            format!("spacing is {spacing:?}, expected millimetres above 0")
+        })?;
+        for (size, divisor) in patch_size.iter().zip(architecture.divisors()) {
+            ensure(*size > 0 && size.is_multiple_of(divisor), || {
+                format!(
+                    "patch_size is {patch_size:?}, the network needs {size} to be a multiple of {divisor}"
+                )
+            })?;
+        }
+        ensure(*tile_step_size > 0.0 && *tile_step_size <= 1.0, || {
+            format!("tile_step_size is {tile_step_size}, expected above 0 and at most 1")
+        })?;
+        let channels = normalization_schemes.len();
+        ensure(channels == architecture.input_channels(), || {
+            format!(
+                "found {channels} normalization_schemes for a network of {} input channels",
+                architecture.input_channels()
+            )
+        })?;
+        ensure(
+            channel_names.is_empty() || channel_names.len() == channels,
+            || {
+                format!(
+                    "found {} channel_names for {channels} channels",
+                    channel_names.len()
+                )
+            },
+        )?;
+        ensure(self.members > 0, || "members is 0, expected at least 1".into())?;
+        self.check_grid()?;
+        self.check_labels()?;
+        self.check_mirrors()
+    }
+
+    fn check_grid(&self) -> Result<(), String> {
+        let channels = self.configuration.normalization_schemes.len();
+        match &self.configuration.grid {
+            // What only whole-volume plans do is refused here rather than left out in silence.
+            Grid::SourceSlices => ensure(
+                self.configuration.patch_size.len() == 2
+                    && channels == 1
+                    && self.activation == Activation::Softmax
+                    && self.keep_largest.is_empty()
+                    && self.mirror_axes.is_empty(),
+                || {
+                    "a plan on source_slices has two axes, one channel, softmax, and neither mirror_axes nor keep_largest"
+                        .into()
+                },
+            ),
+            Grid::Volume {
+                transpose_forward,
+                use_mask_for_norm,
+                ..
+            } => {
+                let mut axes = *transpose_forward;
+                axes.sort_unstable();
+                ensure(axes == [0, 1, 2], || {
+                    format!("transpose_forward is {transpose_forward:?}, expected each of 0, 1, 2 once")
+                })?;
+                ensure(
+                    use_mask_for_norm.is_empty() || use_mask_for_norm.len() == channels,
+                    || {
+                        format!(
+                            "use_mask_for_norm has {} entries for {channels} channels",
+                            use_mask_for_norm.len()
+                        )
+                    },
+                )
+            }
+        }
+    }
+
+    fn check_labels(&self) -> Result<(), String> {
+        let values: BTreeSet<u8> = self.labels.iter().map(|l| l.value).collect();
+        ensure(
+            values.len() == self.labels.len() && !values.is_empty() && !values.contains(&0),
+            || "labels need one entry or more, each with a value of its own above 0".into(),
+        )?;
+        let outputs = self.labels.len() + usize::from(self.activation == Activation::Softmax);
+        let found = self.configuration.architecture.num_classes();
+        ensure(found == outputs, || {
+            format!("the network has {found} outputs, the labels need {outputs}")
+        })?;
+        let unknown = self.keep_largest.iter().flatten().find(|v| !values.contains(v));
+        ensure(unknown.is_none(), || {
+            format!("keep_largest names the value {unknown:?}, which no label has")
+        })
+    }
+
+    fn check_mirrors(&self) -> Result<(), String> {
+        let dims = self.configuration.patch_size.len();
+        let axes: BTreeSet<usize> = self.mirror_axes.iter().copied().collect();
+        ensure(
+            axes.len() == self.mirror_axes.len() && axes.iter().all(|axis| *axis < dims),
+            || {
+                format!(
+                    "mirror_axes is {:?}, expected some of the network's {dims} axes, each once",
+                    self.mirror_axes
+                )
+            },
+        )?;
+        let Grid::Volume {
+            transpose_forward, ..
+        } = &self.configuration.grid
+        else {
+            return Ok(());
+        };
+        // The last axis of an axial stack runs from one side of the patient to the other; a 2-D network lacks the first.
+        let across = transpose_forward
+            .iter()
+            .position(|source| *source == 2)
+            .and_then(|axis| (axis + dims).checked_sub(3));
+        let sided = self.labels.iter().find(|label| label.side_aware);
+        match (sided, across) {
+            (Some(label), Some(axis)) if axes.contains(&axis) => Err(format!(
+                "mirror_axes has {axis}, which is left-right, and the label {} is side_aware",
+                label.name
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn ensure(holds: bool, sentence: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(sentence()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shipped() -> Plan {
+        serde_json::from_str(include_str!("../../models/haemorrhage-2d-phantom/plan.json")).unwrap()
+    }
+
+    fn on_volume() -> Plan {
+        let mut plan = shipped();
+        let resampling = Resampling {
+            order: 1,
+            order_z: 0,
+            force_separate_z: None,
+        };
+        plan.configuration.grid = Grid::Volume {
+            transpose_forward: [0, 1, 2],
+            use_mask_for_norm: vec![false],
+            resampling_data: resampling,
+            resampling_probabilities: resampling,
+        };
+        plan
+    }
+
+    #[test]
+    fn the_shipped_plan_agrees_with_itself() {
+        shipped().check().unwrap();
+        on_volume().check().unwrap();
+    }
+
+    #[test]
+    fn refuses_to_mirror_left_and_right_for_a_side_aware_label() {
+        let mut plan = on_volume();
+        plan.mirror_axes = vec![0];
+        plan.check().unwrap();
+        plan.mirror_axes = vec![0, 1];
+        assert!(plan.check().unwrap_err().contains("left-right"));
+        plan.labels[0].side_aware = false;
+        plan.check().unwrap();
+        plan.mirror_axes = vec![2];
+        assert!(plan.check().unwrap_err().contains("2 axes"));
+    }
+
+    #[test]
+    fn refuses_what_its_grid_would_leave_out_and_what_contradicts_itself() {
+        type Change = fn(&mut Plan);
+        let changes: [(Change, &str); 7] = [
+            (|p| p.mirror_axes = vec![0], "source_slices"),
+            (|p| p.activation = Activation::Sigmoid, "source_slices"),
+            (|p| p.configuration.patch_size[0] = 225, "multiple of 16"),
+            (|p| p.configuration.spacing = vec![1.0, 0.0], "above 0"),
+            (|p| p.labels[0].value = 0, "value of its own"),
+            (
+                |p| {
+                    p.labels.push(Label {
+                        value: 2,
+                        ..p.labels[0].clone()
+                    })
+                },
+                "2 outputs",
+            ),
+            (
+                |p| p.configuration.normalization_schemes.clear(),
+                "input channels",
+            ),
+        ];
+        for (change, words) in changes {
+            let mut plan = shipped();
+            change(&mut plan);
+            let error = plan.check().unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+    }
 }

@@ -264,12 +264,11 @@ fn report(findings: Vec<Finding>, plan: &Plan) -> Report {
 fn plan() -> Plan {
     serde_json::from_value(serde_json::json!({
         "schema": 1, "id": "phantom-bleed", "version": "1.0.0", "question": "haemorrhage",
-        "network": "PlainConvUNet",
         "configuration": {
             "patch_size": [256, 256], "spacing": [1.0, 1.0], "tile_step_size": 0.5,
             "normalization_schemes": [{"scheme": "CTNormalization",
                 "lower_hu": -20.0, "upper_hu": 120.0, "mean_hu": 35.0, "std_hu": 20.0}],
-            "architecture": {"input_channels": 1, "n_stages": 2, "features_per_stage": [8, 16],
+            "architecture": {"network_class_name": "PlainConvUNet", "input_channels": 1, "n_stages": 2, "features_per_stage": [8, 16],
                 "kernel_sizes": [[3, 3], [3, 3]], "strides": [[1, 1], [2, 2]],
                 "n_conv_per_stage": [2, 2], "n_conv_per_stage_decoder": [2], "num_classes": 2}},
         "members": 3, "ensemble": "mean_probabilities",

@@ -23,11 +23,11 @@ use safetensors::SafeTensors;
 use std::{collections::BTreeMap, path::Path};
 
 /// Largest difference of preprocessed values, which reach 4: nnU-Net normalises in single precision.
-const INPUT_TOLERANCE: f32 = 5e-6;
+const INPUT_TOLERANCE: f32 = 1e-6;
 /// Largest difference of logits on the network's grid, which reach 3.
-const LOGIT_TOLERANCE: f32 = 1e-4;
+const LOGIT_TOLERANCE: f32 = 3e-5;
 /// Largest difference of probabilities on the source's grid.
-const PROBABILITY_TOLERANCE: f32 = 5e-5;
+const PROBABILITY_TOLERANCE: f32 = 1e-5;
 /// Voxels that may fall on the other side of a border between labels.
 const OTHER_SHARE: f64 = 0.001;
 

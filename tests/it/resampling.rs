@@ -6,7 +6,7 @@ use serde::Deserialize;
 use std::path::Path;
 
 /// Largest absolute difference from scipy in double precision; values reach about 4.
-const TOLERANCE: f32 = 2e-6;
+const TOLERANCE: f32 = 1e-6;
 
 #[derive(Deserialize)]
 struct Case {

@@ -65,6 +65,10 @@ impl Bundle {
             let what = format!("plan.json has schema {}, this build reads {SCHEMA}", plan.schema);
             return Err(InferError::Model { id: plan.id, what });
         }
+        if let Err(what) = plan.check() {
+            let what = format!("plan.json contradicts itself: {what}");
+            return Err(InferError::Model { id: plan.id, what });
+        }
         Ok(Self {
             plan,
             weights,
