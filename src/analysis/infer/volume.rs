@@ -3,6 +3,7 @@
 //! nnU-Net's sliding window: steps re-spaced evenly, a frame of zeros where the volume is smaller than a tile, Gaussian weights with sigma = tile / 8, the mean over all flips of the allowed axes.
 //! A 2-D plan goes through the first axis slice by slice.
 //! Weights are rounded to half precision as nnU-Net rounds them; sums are f32 where nnU-Net has half precision: the two differ by its rounding.
+//! That rounding is no small one where only the corner of a tile reaches: nnU-Net's logits move there by up to 0.5 (`tests/golden/nnunet/make.py` prints it), and ours do not.
 //! Members are handed on one at a time, so that the logits of an ensemble are never in memory together.
 //!
 //! Source: nnU-Net v2, `predict_from_raw_data.py` and `sliding_window_prediction.py`.
