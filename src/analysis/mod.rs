@@ -278,6 +278,12 @@ pub fn look(
     let started = Instant::now();
     let found = postprocess::find(&prediction, &brain, &cavity, series, &model.plan)?;
     clock(&mut report.timings, "postprocess", started);
+    let limits = model.plan.provenance.disclaimer();
+    if report.models.is_empty() {
+        limits.clone_into(&mut report.disclaimer);
+    } else if !report.disclaimer.contains(limits) {
+        report.disclaimer = format!("{} {limits}", report.disclaimer);
+    }
     report.models.push(ModelRun {
         id: model.plan.id.clone(),
         version: model.plan.version.clone(),

@@ -255,17 +255,15 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn study(&self, study: &Uid) -> Result<Option<Study>, DbError> {
-        Ok(
-            sqlx::query_as(
-                "SELECT worklist.*, reading.verdict AS read_as, reader, reading.at AS read_at, \
+        Ok(sqlx::query_as(
+            "SELECT worklist.*, reading.verdict AS read_as, reader, reading.at AS read_at, \
                  reading.analysis_id IS DISTINCT FROM worklist.analysis_id AS outdated \
                  FROM worklist LEFT JOIN reading ON reading.study_id = worklist.study_id \
                  WHERE study_instance_uid = $1",
-            )
-                .bind(study.as_str())
-                .fetch_optional(&self.app)
-                .await?,
         )
+        .bind(study.as_str())
+        .fetch_optional(&self.app)
+        .await?)
     }
 
     /// One study for its page.

@@ -2,7 +2,7 @@
 //!
 //! Unknown keys are refused, so that a plan never asks for something that is silently not done.
 
-use super::{architecture::Architecture, code::Code};
+use super::{architecture::Architecture, code::Code, finding::DISCLAIMER};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,6 +39,9 @@ pub struct Plan {
     pub trigger: Trigger,
     /// Spatial axes that may be flipped at test time; never left–right for a side-aware label.
     pub mirror_axes: Vec<usize>,
+    /// Where the weights come from: decides what every result says of its limits.
+    #[serde(default)]
+    pub provenance: Provenance,
     /// What turns scores into probabilities; null until `ictus calibrate` has made one.
     pub calibration: Option<String>,
     /// How closely `golden.safetensors` must be reproduced before the model serves.
@@ -197,6 +200,37 @@ pub enum Contrast {
     With,
     /// Either.
     Any,
+}
+
+/// Where weights come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Provenance {
+    /// Trained on phantoms by `ictus train`.
+    #[default]
+    SyntheticPhantoms,
+    /// Brought here by `ictus model import`; nobody has validated it here.
+    Imported,
+}
+
+impl Provenance {
+    /// The limits of use in few words: what every result says where a reader sees it.
+    #[must_use]
+    pub fn limits(self) -> &'static str {
+        match self {
+            Self::SyntheticPhantoms => "synthetic-trained, not for clinical use",
+            Self::Imported => "imported, not validated, not for clinical use",
+        }
+    }
+
+    /// The same as a sentence.
+    #[must_use]
+    pub fn disclaimer(self) -> &'static str {
+        match self {
+            Self::SyntheticPhantoms => DISCLAIMER,
+            Self::Imported => "Imported model, not validated here. For research, not for clinical use.",
+        }
+    }
 }
 
 /// The check that a model passes on this machine before it serves.

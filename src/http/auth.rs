@@ -106,8 +106,7 @@ impl From<AccountRole> for Role {
     }
 }
 
-/// The roles that a key can have: none of a person's.
-
+// The roles that a key can have: none of a person's.
 impl FromStr for Role {
     type Err = AuthError;
     fn from_str(text: &str) -> Result<Self, AuthError> {

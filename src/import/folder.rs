@@ -4,7 +4,10 @@ use super::{ImportError, Imported, Request, Trained, card, nnunet::Labels};
 use crate::{
     domain::{
         code::Code,
-        plan::{Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Plan, SCHEMA, Trigger},
+        plan::{
+            Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Plan, Provenance, SCHEMA,
+            Trigger,
+        },
     },
     nn::{network::Network, parameters::Parameters},
 };
@@ -200,6 +203,7 @@ fn plan(id: &str, trained: &Trained) -> Plan {
         activation,
         labels: labels(&recipe.labels),
         keep_largest: recipe.keep_largest.clone(),
+        provenance: Provenance::Imported,
         // No series asks for an imported model by itself: nobody here knows what it is for.
         trigger: Trigger {
             modality: "CT".to_owned(),

@@ -172,10 +172,7 @@ pub async fn sign_in(db: &Db, name: &str, password: String) -> Result<SignedIn, 
         return Err(ReviewError::Throttled);
     }
     let known = db.credentials(name).await?.filter(|found| !found.disabled);
-    let kept = match &known {
-        Some(known) => Some(known.password_hash.clone()),
-        None => None,
-    };
+    let kept = known.as_ref().map(|known| known.password_hash.clone());
     let mut tx = db.begin().await?;
     let (Some(known), true) = (known, verify(password, kept).await?) else {
         // The name may be a password typed into the wrong field: the trail has none of it.

@@ -4,8 +4,8 @@ use crate::domain::{
     architecture::{Architecture, PlainConvUNet},
     code::{HEMORRHAGE, MORPHOLOGICALLY_ABNORMAL_STRUCTURE},
     plan::{
-        Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Normalization, Plan, SCHEMA,
-        Trigger,
+        Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Normalization, Plan, Provenance,
+        SCHEMA, Trigger,
     },
 };
 
@@ -70,6 +70,7 @@ pub fn haemorrhage_2d(members: usize) -> Plan {
             body_part: "HEAD".into(),
         },
         mirror_axes: vec![],
+        provenance: Provenance::SyntheticPhantoms,
         calibration: None,
         golden: Golden {
             tolerance: [("f32".to_owned(), 1e-4)].into(),

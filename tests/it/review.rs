@@ -23,7 +23,9 @@ async fn add(world: &World, name: &str, role: AccountRole) {
         display_name: format!("Dr. {name}"),
         role,
     };
-    account::create(&world.db, "test", &new, PASSWORD.to_owned()).await.unwrap();
+    account::create(&world.db, "test", &new, PASSWORD.to_owned())
+        .await
+        .unwrap();
 }
 
 async fn sign_in(server: &Server, name: &str, password: &str) -> Answer {
@@ -52,7 +54,12 @@ async fn judge(server: &Server, cookie: &str, body: &Value) -> Answer {
         ("origin", "http://localhost"),
     ];
     server
-        .send(request(Method::POST, &path, &headers, Body::from(body.to_string())))
+        .send(request(
+            Method::POST,
+            &path,
+            &headers,
+            Body::from(body.to_string()),
+        ))
         .await
 }
 
@@ -74,13 +81,17 @@ async fn a_radiologist_signs_in_judges_and_signs_out_and_the_trail_has_it_all() 
     add(&server.world, "reader", AccountRole::Radiologist).await;
     let cookie = cookie(&server, "reader").await;
     let who = server.get("/api/session", &[("cookie", &cookie)]).await.json();
-    assert_eq!((&who["display_name"], &who["person"]), (&json!("Dr. reader"), &json!(true)));
+    assert_eq!(
+        (&who["display_name"], &who["person"]),
+        (&json!("Dr. reader"), &json!(true))
+    );
 
     let finding = json!({"analysis": analysis, "finding": "haemorrhage-1", "verdict": "reject",
         "reason": "calcification", "note": "choroid plexus of Mrs. Secret"});
     let answer = judge(&server, &cookie, &finding).await;
     assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
-    let whole = json!({"analysis": analysis, "finding": null, "verdict": "reject", "reason": null, "note": null});
+    let whole =
+        json!({"analysis": analysis, "finding": null, "verdict": "reject", "reason": null, "note": null});
     assert_eq!(judge(&server, &cookie, &whole).await.status, StatusCode::CREATED);
 
     let path = format!("/api/studies/{}/verdicts", uid("s"));
@@ -90,7 +101,11 @@ async fn a_radiologist_signs_in_judges_and_signs_out_and_the_trail_has_it_all() 
     let study = server.world.db.study(&uid("s")).await.unwrap().unwrap();
     let reading = study.reading.unwrap();
     assert_eq!(
-        (reading.verdict.as_str(), reading.reader.as_str(), reading.outdated),
+        (
+            reading.verdict.as_str(),
+            reading.reader.as_str(),
+            reading.outdated
+        ),
         ("reject", "Dr. reader", false)
     );
 
@@ -117,13 +132,22 @@ async fn a_radiologist_signs_in_judges_and_signs_out_and_the_trail_has_it_all() 
 #[tokio::test]
 async fn only_a_radiologist_who_signed_in_gives_a_verdict() {
     let (server, analysis) = flagged().await;
-    let verdict = json!({"analysis": analysis, "finding": null, "verdict": "accept", "reason": null, "note": null});
+    let verdict =
+        json!({"analysis": analysis, "finding": null, "verdict": "accept", "reason": null, "note": null});
     let answer = judge(&server, "", &verdict).await;
-    assert_eq!(answer.status, StatusCode::FORBIDDEN, "whoever sits at the machine is no person");
+    assert_eq!(
+        answer.status,
+        StatusCode::FORBIDDEN,
+        "whoever sits at the machine is no person"
+    );
     for (name, role) in [("auditor", AccountRole::Auditor), ("admin", AccountRole::Admin)] {
         add(&server.world, name, role).await;
         let cookie = cookie(&server, name).await;
-        assert_eq!(judge(&server, &cookie, &verdict).await.status, StatusCode::FORBIDDEN, "{name}");
+        assert_eq!(
+            judge(&server, &cookie, &verdict).await.status,
+            StatusCode::FORBIDDEN,
+            "{name}"
+        );
     }
     assert_eq!(server.world.count("SELECT count(*) FROM verdict").await, 0);
 }
@@ -133,22 +157,35 @@ async fn a_session_changes_nothing_from_another_sites_page() {
     let (server, analysis) = flagged().await;
     add(&server.world, "reader", AccountRole::Radiologist).await;
     let cookie = cookie(&server, "reader").await;
-    let body = json!({"analysis": analysis, "finding": null, "verdict": "accept", "reason": null, "note": null});
+    let body =
+        json!({"analysis": analysis, "finding": null, "verdict": "accept", "reason": null, "note": null});
     let path = format!("/api/studies/{}/verdicts", uid("s"));
     for origin in [None, Some("http://evil.example"), Some("null")] {
         let mut headers = vec![("content-type", "application/json"), ("cookie", cookie.as_str())];
         headers.extend(origin.map(|origin| ("origin", origin)));
         let answer = server
-            .send(request(Method::POST, &path, &headers, Body::from(body.to_string())))
+            .send(request(
+                Method::POST,
+                &path,
+                &headers,
+                Body::from(body.to_string()),
+            ))
             .await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{origin:?}");
     }
-    let headers = [("content-type", "application/json"), ("origin", "http://evil.example")];
+    let headers = [
+        ("content-type", "application/json"),
+        ("origin", "http://evil.example"),
+    ];
     let body = json!({"name": "reader", "password": PASSWORD}).to_string();
     let answer = server
         .send(request(Method::POST, "/api/session", &headers, Body::from(body)))
         .await;
-    assert_eq!(answer.status, StatusCode::FORBIDDEN, "nobody is signed in by another site");
+    assert_eq!(
+        answer.status,
+        StatusCode::FORBIDDEN,
+        "nobody is signed in by another site"
+    );
 }
 
 #[tokio::test]
@@ -156,7 +193,8 @@ async fn refuses_verdicts_that_do_not_fit_what_is_shown() {
     let (server, analysis) = flagged().await;
     add(&server.world, "reader", AccountRole::Radiologist).await;
     let cookie = cookie(&server, "reader").await;
-    let base = json!({"analysis": analysis, "finding": null, "verdict": "accept", "reason": null, "note": null});
+    let base =
+        json!({"analysis": analysis, "finding": null, "verdict": "accept", "reason": null, "note": null});
     let with = |changes: &[(&str, Value)]| {
         let mut verdict = base.clone();
         for (name, value) in changes {
@@ -165,15 +203,24 @@ async fn refuses_verdicts_that_do_not_fit_what_is_shown() {
         verdict
     };
     for (verdict, status) in [
-        (with(&[("analysis", json!(uuid::Uuid::nil()))]), StatusCode::CONFLICT),
-        (with(&[("finding", json!("haemorrhage-9"))]), StatusCode::BAD_REQUEST),
+        (
+            with(&[("analysis", json!(uuid::Uuid::nil()))]),
+            StatusCode::CONFLICT,
+        ),
+        (
+            with(&[("finding", json!("haemorrhage-9"))]),
+            StatusCode::BAD_REQUEST,
+        ),
         (
             with(&[("finding", json!("haemorrhage-1")), ("verdict", json!("reject"))]),
             StatusCode::BAD_REQUEST,
         ),
         (with(&[("verdict", json!("missed"))]), StatusCode::BAD_REQUEST),
         (with(&[("verdict", json!("cleared"))]), StatusCode::BAD_REQUEST),
-        (with(&[("note", json!("x".repeat(2001)))]), StatusCode::BAD_REQUEST),
+        (
+            with(&[("note", json!("x".repeat(2001)))]),
+            StatusCode::BAD_REQUEST,
+        ),
         (json!({"verdict": "accept"}), StatusCode::BAD_REQUEST),
     ] {
         let answer = judge(&server, &cookie, &verdict).await;
@@ -198,10 +245,19 @@ async fn wrong_passwords_are_slowed_down_and_disabled_accounts_stay_out() {
         sign_in(&server, "reader", PASSWORD).await.status,
         StatusCode::TOO_MANY_REQUESTS
     );
-    assert_eq!(sign_in(&server, "nobody", PASSWORD).await.status, StatusCode::UNAUTHORIZED);
-    account::disable(&server.world.db, "test", "reader").await.unwrap();
+    assert_eq!(
+        sign_in(&server, "nobody", PASSWORD).await.status,
+        StatusCode::UNAUTHORIZED
+    );
+    account::disable(&server.world.db, "test", "reader")
+        .await
+        .unwrap();
     let who = server.get("/api/session", &[("cookie", &living)]).await.json();
-    assert_eq!(who["person"], json!(false), "a disabled account's sessions have ended");
+    assert_eq!(
+        who["person"],
+        json!(false),
+        "a disabled account's sessions have ended"
+    );
 }
 
 #[tokio::test]
@@ -211,7 +267,10 @@ async fn with_a_key_file_a_session_opens_what_no_key_would() {
     let path = "/api/worklist";
     assert_eq!(server.get(path, &[]).await.status, StatusCode::UNAUTHORIZED);
     let cookie = cookie(&server, "reader").await;
-    assert_eq!(server.get(path, &[("cookie", &cookie)]).await.status, StatusCode::OK);
+    assert_eq!(
+        server.get(path, &[("cookie", &cookie)]).await.status,
+        StatusCode::OK
+    );
     let forged = format!("{}0", &cookie[..cookie.len() - 1]);
     assert_eq!(
         server.get(path, &[("cookie", &forged)]).await.status,
@@ -237,7 +296,11 @@ async fn accounts_want_a_name_a_password_and_no_twin() {
     account::set_password(&world.db, "test", "reader", "another password".to_owned())
         .await
         .unwrap();
-    assert!(account::sign_in(&world.db, "reader", PASSWORD.to_owned()).await.is_err());
+    assert!(
+        account::sign_in(&world.db, "reader", PASSWORD.to_owned())
+            .await
+            .is_err()
+    );
     let stored: String = sqlx::query_scalar("SELECT password_hash FROM account")
         .fetch_one(&mut world.superuser().await)
         .await

@@ -7,7 +7,7 @@
 //! Source: PS3.3 sections C.7.1.1, C.7.2.1, C.7.2.2, C.7.3.1, C.7.4.1, C.7.5.1, C.12.1.
 
 use super::{
-    ENCODER_VERSION, EncodeError, EncodeInput, NOT_FOR_CLINICAL_USE, concept,
+    ENCODER_VERSION, EncodeError, EncodeInput, concept,
     element::{Dataset, Fill, code_item, unbound},
     shared::{ACQUISITION, OPTIONAL, Presence, TYPE_2, copy, element_of, one_uid, text_of, uid_of},
 };
@@ -172,7 +172,7 @@ impl<'a> Context<'a> {
                 "calibration={}",
                 self.input.plan.calibration.as_deref().unwrap_or("none")
             ),
-            NOT_FOR_CLINICAL_USE.to_owned(),
+            self.input.plan.provenance.limits().to_owned(),
         ])
         .collect()
     }

@@ -32,9 +32,6 @@ mod sr;
 /// Changes whenever the same input would encode to other bytes; part of every UID made here.
 pub const ENCODER_VERSION: &str = "1";
 
-/// Wherever a reader sees a result of a model that was trained on phantoms only.
-pub const NOT_FOR_CLINICAL_USE: &str = "synthetic-trained, not for clinical use";
-
 /// What makes the results of one analysis reproducible: nothing in them comes from the clock or from chance.
 #[derive(Debug, Clone)]
 pub struct Stamp {

@@ -12,7 +12,7 @@
 //! Source: PS3.3 sections A.75 and C.8.32; PS3.5 annex G; PS3.3 section C.7.6.16.2.11 (real-world values).
 
 use super::{
-    EncodeError, MapFormat, Maps, NOT_FOR_CLINICAL_USE, Quantity, concept,
+    EncodeError, MapFormat, Maps, Quantity, concept,
     context::{Context, Kind, mismatch},
     element::{Dataset, Fill},
     frames::{
@@ -40,7 +40,7 @@ struct Map<'a> {
     series_number: u16,
     /// For SeriesDescription.
     shows: &'static str,
-    /// For ContentDescription.
+    /// For ContentDescription, which has 64 characters with the limits of use.
     description: &'static str,
     /// For the real-world value: at most 16 characters.
     label: &'static str,
@@ -70,7 +70,7 @@ impl<'a> Map<'a> {
                 name,
                 series_number: 9004,
                 shows: "score",
-                description: "Mean score, not calibrated",
+                description: "Mean score",
                 label: "Score",
                 quantity: concept::SCORE,
                 derivation: concept::SCORE_DERIVATION,
@@ -90,7 +90,7 @@ impl<'a> Map<'a> {
                 name,
                 series_number: 9006,
                 shows: "variance",
-                description: "Variance of the members' score",
+                description: "Score variance",
                 label: "Variance",
                 quantity: concept::VARIANCE,
                 derivation: concept::SPREAD_DERIVATION,
@@ -198,7 +198,7 @@ fn one(
     dataset.text(
         tags::CONTENT_DESCRIPTION,
         VR::LO,
-        format!("{}, {NOT_FOR_CLINICAL_USE}", map.description),
+        format!("{}, {}", map.description, context.input.plan.provenance.limits()),
     );
     dataset.text(tags::CONTENT_CREATOR_NAME, VR::PN, "ictus^");
     let frames = (1u32..)

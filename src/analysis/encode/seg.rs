@@ -6,7 +6,7 @@
 //! Source: PS3.3 sections A.51 and C.8.20; PS3.5 section 8.1.1 and annex D.
 
 use super::{
-    EncodeError, NOT_FOR_CLINICAL_USE, concept,
+    EncodeError, concept,
     context::{Context, Kind, brain_region, mismatch},
     element::{Dataset, Fill, code_item},
     frames::{Dimension, POSITION, frame_groups, put_frames, put_image, put_integer_pixels, shared_groups},
@@ -14,6 +14,7 @@ use super::{
 use crate::domain::{
     code::{self, Code},
     finding::{Finding, Side},
+    plan::Plan,
 };
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::{tags, uids};
@@ -52,7 +53,7 @@ pub(super) fn encode(context: &Context<'_>) -> Result<DefaultDicomObject, Encode
     dataset.text(tags::SEGMENTATION_TYPE, VR::CS, "BINARY");
     dataset.text(tags::SEGMENTS_OVERLAP, VR::CS, "NO");
     dataset.text(tags::CONTENT_QUALIFICATION, VR::CS, "RESEARCH");
-    put_content(&mut dataset, &context.input.plan.question, "FINDINGS");
+    put_content(&mut dataset, context.input.plan);
     dataset.sequence(
         tags::SEGMENT_SEQUENCE,
         context
@@ -145,9 +146,10 @@ fn pack(voxels: impl Iterator<Item = bool>, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// Content Identification; `question` names what a reader chooses by.
-pub(super) fn put_content(dataset: &mut Dataset, question: &str, fallback: &str) {
-    let label: String = question
+/// Content Identification: a reader chooses by the question.
+fn put_content(dataset: &mut Dataset, plan: &Plan) {
+    let label: String = plan
+        .question
         .to_ascii_uppercase()
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
@@ -157,12 +159,12 @@ pub(super) fn put_content(dataset: &mut Dataset, question: &str, fallback: &str)
         tags::CONTENT_LABEL,
         VR::CS,
         if label.is_empty() {
-            fallback.to_owned()
+            "FINDINGS".to_owned()
         } else {
             label
         },
     );
-    dataset.text(tags::CONTENT_DESCRIPTION, VR::LO, NOT_FOR_CLINICAL_USE);
+    dataset.text(tags::CONTENT_DESCRIPTION, VR::LO, plan.provenance.limits());
     dataset.text(tags::CONTENT_CREATOR_NAME, VR::PN, "ictus^");
 }
 
@@ -180,8 +182,10 @@ fn segment(context: &Context<'_>, finding: &Finding) -> Dataset {
         tags::SEGMENT_DESCRIPTION,
         VR::ST,
         format!(
-            "{}, {origin}mean score {:.2} (not calibrated), {NOT_FOR_CLINICAL_USE}",
-            finding.id, finding.score
+            "{}, {origin}mean score {:.2} (not calibrated), {}",
+            finding.id,
+            finding.score,
+            context.input.plan.provenance.limits()
         ),
     );
     item.code(

@@ -8,7 +8,7 @@
 //! Source: PS3.16 TID 1500, 1001, 1204, 1411, 1501, 4019; PS3.3 sections A.35.13 and C.17.2.
 
 use super::{
-    EncodeError, NOT_FOR_CLINICAL_USE, concept,
+    EncodeError, concept,
     content::{
         Contains, HasConceptModifier, HasObservationContext, code, container, image, number, put_root, text,
         uid_reference, under,
@@ -252,7 +252,11 @@ fn evaluations(context: &Context<'_>) -> Vec<Dataset> {
     items.push(text(
         Contains,
         &concept::LIMITS,
-        format!("{}: {NOT_FOR_CLINICAL_USE}", context.input.plan.id),
+        format!(
+            "{}: {}",
+            context.input.plan.id,
+            context.input.plan.provenance.limits()
+        ),
     ));
     items.push(text(Contains, &concept::COMMENT, &*report.disclaimer));
     for (name, list) in [
