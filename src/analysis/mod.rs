@@ -291,6 +291,8 @@ pub fn look(
         numeric_mode: engine.numeric_mode().to_owned(),
         duration_ms,
     });
+    // The network's buffers are large, and the next study may be hours away.
+    crate::nn::release();
     report.answers.extend(found.answer.clone());
     report.findings.extend(found.findings.clone());
     Ok(Look {

@@ -154,7 +154,7 @@ pub enum AuthError {
     NotLoopback(IpAddr),
 }
 
-/// Who sends a request; stands in the request's extensions behind [`guard`].
+/// Who sends a request; stands in the request's extensions behind the guard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// The account's or the key's name, or `local` without either.

@@ -387,10 +387,70 @@ describe('trouble', () => {
     expect(await axe(page)).toEqual([]);
     await page.keyboard.press('Escape');
     expect(await page.getByRole('dialog').isVisible()).toBe(true);
-    await page.getByRole('textbox').fill('secret-of-the-test');
+    await page.getByText(messages.key.title, { exact: true }).click();
+    await page.getByLabel(messages.key.label, { exact: true }).fill('secret-of-the-test');
     await page.keyboard.press('Enter');
     await page.waitForSelector('tbody tr');
     expect(sent.length).toBeGreaterThan(0);
+  });
+});
+
+describe('a reader', () => {
+  const [name = '', password = ''] = (process.env.ICTUS_READER ?? '').split(':');
+  beforeEach(openTab);
+  afterEach(closeTab);
+
+  it('has to sign in for a verdict, judges by keys, and finds it in the trail', async () => {
+    const uid = one('flagged');
+    await openStudy(context, page, uid);
+    await page.locator('[data-part=verdicts]').waitFor();
+    await page.keyboard.press('a');
+    const dialog = page.getByRole('dialog');
+    await dialog.waitFor();
+    expect(await axe(page)).toEqual([]);
+    await page.getByLabel(messages.signIn.name, { exact: true }).fill(name);
+    await page.getByLabel(messages.signIn.password).fill('not the password');
+    await page.keyboard.press('Enter');
+    await page.getByText('do not belong to an account').waitFor();
+    await page.getByLabel(messages.signIn.password).fill(password);
+    await page.keyboard.press('Enter');
+    await dialog.waitFor({ state: 'detached' });
+    await page.locator('.masthead .who', { hasText: 'Reader of the test' }).waitFor();
+
+    // The first finding is chosen by N, rejected by X and one digit; the answer is agreed to and left by Enter.
+    const finding = (await study(uid)).analysis?.report.findings[0]?.id ?? '';
+    await page.keyboard.press('n');
+    await page.locator(`.finding[data-finding="${finding}"][aria-pressed=true]`).waitFor();
+    await page.keyboard.press('x');
+    await page.getByText(messages.review.why.reject).waitFor();
+    expect(await axe(page)).toEqual([]);
+    await picture(page, 'reason');
+    await page.keyboard.press('1');
+    const given = page.locator(`[data-verdict-of="${finding}"] [data-verdict=reject]`);
+    await page.waitForFunction(
+      (b) => b?.getAttribute('aria-pressed') === 'true',
+      await given.elementHandle(),
+    );
+    await picture(page, 'verdict');
+    expect(await axe(page)).toEqual([]);
+    await page.locator('.panel h2').first().click();
+    await page.keyboard.press('Enter');
+    await page.waitForURL((to) => !to.pathname.includes(uid));
+
+    await page.goto(`${server()}/study/${uid}/trail`);
+    await page.locator('tr[data-act=verdict]').first().waitFor();
+    const rows = await page.locator('tr[data-act=verdict]').allTextContents();
+    expect(rows.some((text) => text.includes('artefact') && text.includes(finding))).toBe(true);
+    expect(rows.some((text) => text.includes('accept'))).toBe(true);
+    expect(await page.locator('tr[data-act=analyse]').count()).toBe(1);
+    expect(await axe(page)).toEqual([]);
+    await picture(page, 'trail');
+
+    await page.goto(server());
+    await row(uid).locator('.reading').waitFor();
+    expect(await row(uid).locator('.reading').textContent()).toContain('Reader of the test');
+    await page.getByRole('button', { name: messages.signIn.out }).click();
+    await page.getByRole('button', { name: messages.signIn.title }).waitFor();
   });
 });
 

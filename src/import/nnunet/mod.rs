@@ -1,4 +1,4 @@
-//! A results folder of nnU-Net v2, `<Trainer>__<Plans>__<configuration>/` → a [`Trained`] model.
+//! A results folder of nnU-Net v2, `<Trainer>__<Plans>__<configuration>/` → a trained model.
 //!
 //! `plans.json` and `dataset.json` beside the folds say what the network is and what surrounds it; each fold's checkpoint is one member.
 //! Source: nnU-Net 2.8.1 (`plans_handler.py`, `label_handling.py`, `predict_from_raw_data.py`), read and run; Isensee et al., doi:10.1038/s41592-020-01008-z.
