@@ -8,7 +8,7 @@
 use super::{DicomError, instance::guarded};
 use crate::domain::phi::redact;
 use dicom_core::{PrimitiveValue, Tag, value::C, value::Value};
-use dicom_dictionary_std::tags;
+use dicom_dictionary_std::{tags, uids};
 use dicom_encoding::{
     Codec, TransferSyntaxIndex,
     adapters::{PixelDataObject, RawPixelData},
@@ -192,6 +192,9 @@ fn compressed(uid: &str, fragment: &[u8], layout: Layout) -> Result<Vec<i32>, Di
             layout.columns, layout.rows
         )));
     }
+    if uid == uids::RLE_LOSSLESS {
+        check_rle_header(fragment)?;
+    }
     let frame = Frame {
         uid,
         fragment,
@@ -207,6 +210,27 @@ fn compressed(uid: &str, fragment: &[u8], layout: Layout) -> Result<Vec<i32>, Di
             })
     })?;
     little_endian(&bytes, layout)
+}
+
+/// Refuses a header that claims more segments than there can be: the decoder reserves memory for them before it looks further.
+///
+/// Source: PS3.5 annex G.5.
+fn check_rle_header(fragment: &[u8]) -> Result<(), DicomError> {
+    /// The number of segments and fifteen offsets.
+    const HEADER_BYTES: usize = 64;
+    let header = fragment.get(..HEADER_BYTES).ok_or_else(|| {
+        refused(format!(
+            "the RLE frame has {} bytes; its header alone has {HEADER_BYTES}",
+            fragment.len()
+        ))
+    })?;
+    let segments = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+    if !(1..=15).contains(&segments) {
+        return Err(refused(format!(
+            "the RLE frame claims {segments} segments; expected 1 to 15"
+        )));
+    }
+    Ok(())
 }
 
 /// Rows and columns that a JPEG or JPEG 2000 stream claims: decoders reserve memory for them before they look further.

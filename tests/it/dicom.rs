@@ -289,6 +289,23 @@ fn a_compressed_image_of_another_size_than_the_header_is_refused_before_it_is_de
     );
 }
 
+#[test]
+fn refuses_an_rle_frame_that_claims_segments_without_end() {
+    for claimed in [0u32, 16, u32::MAX] {
+        let mut bytes = claimed.to_le_bytes().to_vec();
+        bytes.resize(64, 0);
+        let mut dataset = slice();
+        let fragments = dicom_core::value::PixelFragmentSequence::new(Vec::new(), vec![bytes]);
+        dataset.put(DataElement::new(tags::PIXEL_DATA, VR::OB, fragments));
+        let instance = Instance::from_bytes(&part10(dataset, uids::RLE_LOSSLESS)).unwrap();
+        let error = instance.pixels().unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("{claimed} segments")),
+            "{error}"
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

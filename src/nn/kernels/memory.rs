@@ -14,13 +14,15 @@ use std::{
 
 /// Smaller requests go to the system's allocator, which keeps them by itself.
 const LARGE: usize = 1 << 20;
+/// Larger requests, too: zeroed ones cost nothing there until they are used, which a damaged file may claim without end.
+const LARGEST: usize = 256 << 20;
 /// Large blocks are multiples of this, a huge page, so that nearly equal requests share them.
 const PAGE: usize = 2 << 20;
 /// A cache line.
 const LINE: usize = 64;
 /// Blocks that are kept at most.
 const SLOTS: usize = 64;
-/// Bytes that are kept at most: the activations of a 3-D U-Net on a patch of 128³.
+/// Bytes that are kept at most: the activations of a 3-D U-Net on a patch of 128³, each at most [`LARGEST`].
 const KEPT: usize = 2 << 30;
 
 /// A block that nobody uses.
@@ -41,7 +43,7 @@ pub struct KeepLarge;
 
 /// The layout of a large block that serves `layout`; none if the request is not large.
 fn large(layout: Layout) -> Option<Layout> {
-    if layout.size() < LARGE || layout.align() > LINE {
+    if !(LARGE..=LARGEST).contains(&layout.size()) || layout.align() > LINE {
         return None;
     }
     Layout::from_size_align(layout.size().checked_next_multiple_of(PAGE)?, LINE).ok()
