@@ -6,7 +6,7 @@ const MOST = 6;
 export function facts(detail: unknown): [string, string][] {
   if (typeof detail !== 'object' || detail === null) return [];
   return Object.entries(detail)
-    .filter(([, value]) => value !== null && value !== '')
+    .filter(([, value]) => value !== null && value !== '' && !(Array.isArray(value) && value.length === 0))
     .map(([name, value]) => [name.replaceAll('_', ' '), text(value)]);
 }
 

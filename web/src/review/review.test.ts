@@ -45,13 +45,19 @@ describe('a verdict', () => {
 
 describe('the particulars of an audit row', () => {
   it('are pairs of words, and long lists are counted', () => {
-    expect(facts({ note_sha256: null, finding: 'h-1', results: [1, 2], big: [1, 2, 3, 4, 5, 6, 7] })).toEqual(
-      [
-        ['finding', 'h-1'],
-        ['results', '1; 2'],
-        ['big', '7'],
-      ],
-    );
+    expect(
+      facts({
+        note_sha256: null,
+        superseded: [],
+        finding: 'h-1',
+        results: [1, 2],
+        big: [1, 2, 3, 4, 5, 6, 7],
+      }),
+    ).toEqual([
+      ['finding', 'h-1'],
+      ['results', '1; 2'],
+      ['big', '7'],
+    ]);
     expect(facts([{ role: 'seg' }])).toEqual([['0', 'role seg']]);
     expect(facts('text')).toEqual([]);
   });

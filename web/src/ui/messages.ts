@@ -92,7 +92,7 @@ export const messages = {
     back: 'Study',
     loading: 'Loading the trail …',
     explain:
-      'Every act on this study, oldest first. Each row carries a hash over the row before it; `ictus audit verify` recomputes them all, and `ictus audit replay` runs an analysis again.',
+      'Every act on this study, oldest first. Each row carries a hash over the row before it; “ictus audit verify” recomputes them all, and “ictus audit replay” runs an analysis again.',
     number: 'No.',
     when: 'When',
     who: 'Who',
