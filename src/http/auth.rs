@@ -54,7 +54,7 @@ pub enum Permission {
 
 /// What a request of this kind needs; nothing for what everyone may do with themselves.
 fn needed(method: &Method, path: &str) -> Option<Permission> {
-    if path == SESSION {
+    if path == SESSION || path == VIEWS || path.starts_with(&format!("{VIEWS}/")) {
         return None;
     }
     Some(match *method {
@@ -66,6 +66,8 @@ fn needed(method: &Method, path: &str) -> Option<Permission> {
 
 /// Where people sign in and out.
 const SESSION: &str = "/api/session";
+/// Where people keep their filters of the worklist.
+const VIEWS: &str = "/api/views";
 /// The name of the cookie.
 const COOKIE: &str = "ictus_session";
 /// What makes a browser forget it.
