@@ -10,6 +10,7 @@
 
 pub mod analysis;
 pub mod audit;
+pub mod correction;
 pub mod error;
 pub mod events;
 pub mod index;
