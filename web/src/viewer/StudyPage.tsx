@@ -199,7 +199,7 @@ export default function StudyPage(props: { uid: string }) {
         </button>
       </div>
       <p class="announce" role="status">
-        {announced()} {masks.said()}
+        {[announced(), masks.said()].filter(Boolean).join(' ')}
       </p>
       <Show when={trouble()} keyed>
         {(text) => <Trouble text={text} retry={load} />}
