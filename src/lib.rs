@@ -46,10 +46,12 @@
 
 pub mod analysis;
 pub mod archive;
+pub mod association;
 pub mod audit;
 pub mod config;
 pub mod db;
 pub mod dicom;
+pub mod dimse;
 pub mod domain;
 pub mod http;
 pub mod import;

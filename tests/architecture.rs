@@ -31,6 +31,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("dicom", &["domain"]),
     ("nifti", &["domain"]),
     ("nn", &["domain"]),
+    ("association", &["domain"]),
     // Stages: blind to each other and to all state.
     ("analysis::assemble", &["domain", "dicom", "nifti"]),
     ("analysis::preprocess", &["domain"]),
@@ -59,7 +60,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     // Services: they meet in the database, never in each other.
     ("receive", &["domain", "dicom", "archive", "db"]),
     ("worker", &["domain", "dicom", "analysis", "archive", "db"]),
-    ("deliver", &["domain", "dicom", "archive", "db"]),
+    ("deliver", &["domain", "dicom", "association", "archive", "db"]),
     ("review", &["domain", "dicom", "archive", "db"]),
     ("audit", &["domain", "archive", "db"]),
     (
@@ -99,6 +100,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "config",
             "telemetry",
             "dicom",
+            "association",
             "archive",
             "db",
             "receive",
@@ -139,7 +141,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         "candle_nn",
         &["nn", "analysis::infer", "analysis::uncertainty", "train"],
     ),
-    ("dicom_ul", &["dimse", "deliver"]),
+    ("dicom_ul", &["association"]),
     ("tracing_subscriber", &["telemetry"]),
 ];
 

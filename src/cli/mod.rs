@@ -7,6 +7,7 @@ pub(crate) mod audit;
 mod channels;
 pub(crate) mod database;
 pub(crate) mod demo;
+mod dimse;
 pub(crate) mod doctor;
 mod engine;
 pub(crate) mod evaluate;

@@ -7,6 +7,7 @@
 use super::{
     analyser::{self, Analysers},
     database::{Database, DatabaseArgs, Role},
+    dimse::{DimseArgs, Listener},
     engine::{EngineArgs, MapArgs},
 };
 use anyhow::Context as _;
@@ -14,6 +15,7 @@ use ictus::{
     archive::Archive,
     config::DEFAULT_QUIET,
     db::{Db, events::Events, queue::Timing},
+    dimse::Provider,
     http::{
         App, Limits,
         auth::{Access, AuthError},
@@ -68,21 +70,14 @@ pub(crate) struct Args {
     /// File of API keys, one `name:role:sha256` a line; see `ictus key create`.
     #[arg(long, env = "ICTUS_KEY_FILE", value_name = "PATH")]
     pub(crate) key_file: Option<PathBuf>,
-    /// DICOM listener: not in this build.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) dimse: Option<String>,
-    /// Application entity title: not in this build.
-    #[arg(long, value_name = "TITLE")]
-    pub(crate) aet: Option<String>,
+    #[command(flatten)]
+    pub(crate) dimse: DimseArgs,
 }
 
 /// Runs the command until a signal ends it.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    if args.dimse.is_some() || args.aet.is_some() {
-        writeln!(
-            std::io::stderr(),
-            "--dimse and --aet: not in this build; send over DICOMweb instead"
-        )?;
+    if let Err(error) = args.dimse.check() {
+        writeln!(std::io::stderr(), "{error}")?;
         return Ok(ExitCode::from(USAGE));
     }
     let access = match Access::new(args.key_file.as_deref(), args.listen.ip()) {
@@ -95,6 +90,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let listener = std::net::TcpListener::bind(args.listen)
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
     listener.set_nonblocking(true)?;
+    let dimse = args.dimse.bind()?;
     let analysers = if args.no_worker {
         Analysers::none()
     } else {
@@ -108,6 +104,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         quiet: Duration::from_secs(args.quiet),
         access,
         analysers,
+        dimse,
     };
     runtime.block_on(serve(settings, listener, &database, stop_signal()))?;
     // Whatever still runs on the threads of the runtime must not outlive the database.
@@ -125,6 +122,8 @@ pub(crate) struct Settings {
     pub(crate) access: Access,
     /// What it analyses with.
     pub(crate) analysers: Analysers,
+    /// Where it answers DICOM associations.
+    pub(crate) dimse: Option<Listener>,
 }
 
 /// Serves until `stop`; also what `demo` runs.
@@ -139,6 +138,7 @@ pub(crate) async fn serve(
     let archive = open_archive(&settings.data)?;
     let receiver = Receiver::new(db.clone(), archive.clone(), settings.quiet);
     receiver.sweep_staging().await?;
+    receiver.audit_associations(true).await?;
     let events = db.listen().await?;
     let (stopping, stopped) = watch::channel(false);
 
@@ -147,6 +147,19 @@ pub(crate) async fn serve(
         tokio::spawn(worker.run(Timing::default(), has_stopped(stopped.clone())))
     });
     let sweeper = tokio::spawn(sweep(db.clone(), receiver.clone()));
+    let (dimse, dimse_address) = match settings.dimse {
+        Some(Listener { socket, settings }) => {
+            let title = settings.title.clone();
+            let provider = Provider::new(db.clone(), archive.clone(), receiver.clone(), settings);
+            let listener = tokio::net::TcpListener::from_std(socket)?;
+            let address = (title, listener.local_addr()?);
+            (
+                Some(tokio::spawn(provider.run(listener, stopped.clone()))),
+                Some(address),
+            )
+        }
+        None => (None, None),
+    };
     let app = App {
         db: db.clone(),
         archive,
@@ -159,6 +172,9 @@ pub(crate) async fn serve(
     };
     let listener = tokio::net::TcpListener::from_std(listener)?;
     announce(listener.local_addr()?)?;
+    if let Some((title, address)) = dimse_address {
+        writeln!(std::io::stdout(), "ictus listens on dicom://{title}@{address}")?;
+    }
     let router = ictus::http::router(app, settings.access);
     let serving = tokio::spawn(ictus::http::run(listener, router, has_stopped(stopped)));
 
@@ -169,6 +185,11 @@ pub(crate) async fn serve(
     match tokio::time::timeout(REQUESTS_END_WITHIN, serving).await {
         Ok(ended) => ended??,
         Err(_) => tracing::warn!("some requests did not end in time and are cut off"),
+    }
+    if let Some(dimse) = dimse
+        && tokio::time::timeout(REQUESTS_END_WITHIN, dimse).await.is_err()
+    {
+        tracing::warn!("some associations did not end in time and are cut off");
     }
     sweeper.abort();
     if let Some(worker) = worker {
@@ -205,6 +226,9 @@ async fn sweep(db: Db, receiver: Receiver) {
         interval.tick().await;
         if let Err(error) = db.sweep_queues().await {
             tracing::warn!(%error, "clearing empty queues failed; it is tried again in an hour");
+        }
+        if let Err(error) = receiver.audit_associations(false).await {
+            tracing::warn!(%error, "putting associations into the trail failed; it is tried again in an hour");
         }
         if let Err(error) = receiver.sweep_unreferenced().await {
             tracing::warn!(%error, "looking for unreferenced files failed; it is tried again in an hour");

@@ -9,6 +9,7 @@
 //! No error of this module quotes a value (see [`error`]).
 
 pub mod analysis;
+pub mod association;
 pub mod audit;
 pub mod error;
 pub mod events;
