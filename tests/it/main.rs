@@ -6,6 +6,8 @@ mod assemble;
 mod audit;
 mod coverage;
 mod dicom;
+mod dimse;
+mod dimse_support;
 mod encode;
 mod import;
 mod networks;
