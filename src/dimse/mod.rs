@@ -15,7 +15,6 @@ mod store;
 pub use rules::{Caller, CallerError};
 
 use crate::{
-    archive::Archive,
     association::{Duplex, Link, Timeouts, Wire, requestor::Peer},
     db::Db,
     domain::failure::FailureClass,
@@ -104,7 +103,6 @@ impl Settings {
 #[derive(Debug, Clone)]
 pub struct Provider {
     db: Db,
-    archive: Archive,
     receiver: Receiver,
     settings: Arc<Settings>,
     rejected: Arc<Mutex<HashMap<(String, IpAddr), Instant>>>,
@@ -113,10 +111,9 @@ pub struct Provider {
 impl Provider {
     /// A provider that has not heard anything yet.
     #[must_use]
-    pub fn new(db: Db, archive: Archive, receiver: Receiver, settings: Settings) -> Self {
+    pub fn new(db: Db, receiver: Receiver, settings: Settings) -> Self {
         Self {
             db,
-            archive,
             receiver,
             settings: Arc::new(settings),
             rejected: Arc::default(),

@@ -408,6 +408,7 @@ async fn garbage_and_lies_are_answered_with_an_abort() {
         idle: Duration::from_secs(2),
         pdu: Duration::from_secs(2),
         write: Duration::from_secs(2),
+        ..Timeouts::default()
     };
     let scp = Scp::new(&world, |settings| settings.timeouts = quick).await;
     let broken_command = data(1, 3, b"\x00\x00\x00\x01\xff\xff\xff\xff\x01\x00");
