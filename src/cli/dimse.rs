@@ -1,8 +1,8 @@
-//! The flags of the DICOM listener and of delivery, for `serve`.
+//! The flags of the DICOM listener, for `serve`.
 
 use anyhow::Context as _;
 use ictus::{
-    association::{Timeouts, requestor::Peer},
+    association::Timeouts,
     dimse::{Caller, DEFAULT_ASSOCIATIONS, Settings},
 };
 use std::net::{SocketAddr, TcpListener};
@@ -24,14 +24,6 @@ pub(crate) struct DimseArgs {
         value_name = "TITLE[@ADDRESS]"
     )]
     dimse_allow: Vec<Caller>,
-    /// An application entity that we may call: a destination of C-MOVE; repeat it, or join with commas.
-    #[arg(
-        long,
-        env = "ICTUS_DIMSE_PEERS",
-        value_delimiter = ',',
-        value_name = "TITLE@HOST:PORT"
-    )]
-    dimse_peer: Vec<Peer>,
     /// Associations at once; one host gets half of them.
     #[arg(long, env = "ICTUS_DIMSE_ASSOCIATIONS", default_value_t = DEFAULT_ASSOCIATIONS, value_name = "COUNT")]
     dimse_associations: usize,
@@ -68,7 +60,6 @@ impl DimseArgs {
         Settings {
             title: self.aet.clone(),
             allowed: self.dimse_allow.clone(),
-            peers: self.dimse_peer.clone(),
             associations: self.dimse_associations,
             timeouts: Timeouts::default(),
         }

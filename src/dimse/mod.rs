@@ -1,4 +1,4 @@
-//! DIMSE: what a PACS or a modality asks over an association → the services and the index.
+//! DIMSE: what a PACS or a modality sends over an association → the service that stores it.
 //!
 //! Each association is a task of its own and waits for nobody else's; how many there are is bounded in all and a host.
 //! A connection holds its place from its first byte on, so that silent ones are bounded, too; who finds no place is told
@@ -6,7 +6,9 @@
 //! Beyond loopback it listens only with a list of the application entities that may call.
 //! It asks for no asynchronous operations and grants none: one message at a time a side.
 //!
-//! Source: PS3.4 annexes A, B, C and J; PS3.7 sections 8, 9 and 10.
+//! It verifies (C-ECHO) and stores (C-STORE); it is not queried, gives nothing back and commits to nothing yet.
+//!
+//! Source: PS3.4 annexes A and B; PS3.7 sections 8 and 9.
 
 mod rules;
 mod service;
@@ -15,7 +17,7 @@ mod store;
 pub use rules::{Caller, CallerError};
 
 use crate::{
-    association::{Duplex, Link, Timeouts, Wire, requestor::Peer},
+    association::{Duplex, Link, Timeouts, Wire},
     db::Db,
     domain::failure::FailureClass,
     receive::Receiver,
@@ -75,8 +77,6 @@ pub struct Settings {
     pub title: String,
     /// Who may call; empty means everybody, which is for loopback only.
     pub allowed: Vec<Caller>,
-    /// Application entities that we call: destinations of C-MOVE and of reports of storage commitment.
-    pub peers: Vec<Peer>,
     /// Associations at once; a host gets half of them.
     pub associations: usize,
     /// How long a peer is waited for.

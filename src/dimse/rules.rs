@@ -1,6 +1,6 @@
 //! Who may call, and what each presentation context is answered.
 //!
-//! Source: PS3.8 section 7.1; PS3.4 annexes A to C and J.
+//! Source: PS3.8 section 7.1; PS3.4 annexes A and B.
 
 use super::Settings;
 use crate::association::{
@@ -117,7 +117,6 @@ mod tests {
         Settings {
             title: "ICTUS".to_owned(),
             allowed: allowed.iter().map(|text| text.parse().unwrap()).collect(),
-            peers: Vec::new(),
             associations: 1,
             timeouts: crate::association::Timeouts::default(),
         }

@@ -35,7 +35,6 @@ impl Scp {
         let mut settings = Settings {
             title: "ICTUS".to_owned(),
             allowed: Vec::new(),
-            peers: Vec::new(),
             associations: 32,
             timeouts: Timeouts::default(),
         };
