@@ -225,7 +225,7 @@ fn one(
         channels: vec![assembled.volume],
         turn: Turn::DICOM,
     };
-    let look = look(&scan, engine, model, &series, control, report)?;
+    let look = look(scan, engine, model, &series, control, report)?;
     merge_series(&mut report.series, assembled.series);
     report.warnings.extend(assembled.warnings);
     let started = Instant::now();
@@ -264,7 +264,7 @@ fn one(
 /// # Errors
 /// What a stage says.
 pub fn look(
-    scan: &Scan,
+    mut scan: Scan,
     engine: &Engine,
     model: &Model,
     series: &Uid,
@@ -272,8 +272,8 @@ pub fn look(
     report: &mut Report,
 ) -> Result<Look, AnalysisError> {
     let (brain, prediction, cavity, duration_ms) = match model.plan.configuration.grid {
-        Grid::SourceSlices => on_slices(scan, engine, model, control, report)?,
-        Grid::Volume { .. } => on_volume(scan, engine, model, control, report)?,
+        Grid::SourceSlices => on_slices(&scan, engine, model, control, report)?,
+        Grid::Volume { .. } => on_volume(&scan, engine, model, control, report)?,
     };
     let started = Instant::now();
     let found = postprocess::find(&prediction, &brain, &cavity, series, &model.plan)?;
@@ -296,7 +296,7 @@ pub fn look(
     report.answers.extend(found.answer.clone());
     report.findings.extend(found.findings.clone());
     Ok(Look {
-        volume: scan.channels[0].clone(),
+        volume: scan.channels.swap_remove(0),
         brain,
         prediction,
         found,
@@ -354,17 +354,20 @@ fn on_volume(
     let mut prediction = sums.finish();
     add_time(&mut report.timings, "uncertainty", summing + started.elapsed());
     postprocess::keep_largest(&mut prediction.labels, &plan.keep_largest);
-    // Nobody said that the model looks at heads: then nothing is inside or outside a skull.
-    let everywhere = Volume {
-        geometry: trace.source.clone(),
-        data: vec![true; trace.source.len()],
-    };
-    let (brain, cavity) = match preprocess::head_trace(&scan.channels[0]) {
-        Ok(head) if plan.trigger.body_part == HEAD => {
-            let found = preprocess::brain::intracranial(&scan.channels[0], &head);
-            (found.brain, found.cavity)
+    let head = (plan.trigger.body_part == HEAD).then(|| preprocess::head_trace(&scan.channels[0]));
+    let Intracranial { brain, cavity } = match head {
+        Some(Ok(head)) => preprocess::brain::intracranial(&scan.channels[0], &head),
+        // Nobody said that the model looks at heads, or there is none: then nothing is inside or outside a skull.
+        Some(Err(_)) | None => {
+            let everywhere = Volume {
+                data: vec![true; trace.source.len()],
+                geometry: trace.source,
+            };
+            Intracranial {
+                brain: everywhere.clone(),
+                cavity: everywhere,
+            }
         }
-        _ => (everywhere.clone(), everywhere),
     };
     Ok((brain, prediction, cavity, duration_ms))
 }

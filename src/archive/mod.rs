@@ -16,7 +16,6 @@ use object_store::{
 };
 use sha2::{Digest, Sha256};
 use std::{
-    fmt::Write,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -326,11 +325,7 @@ fn remove_old(folder: &Path, min_age: Duration) -> io::Result<usize> {
 
 /// `sha256/ab/cd/{64 digits}`: two levels keep folders small.
 fn key_of(digest: &[u8]) -> String {
-    let hex = digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
+    let hex = hex::encode(digest);
     format!("{KEPT}/{}/{}/{hex}", &hex[..2], &hex[2..4])
 }
 

@@ -7,7 +7,7 @@
 use crate::{
     db::{
         Db,
-        audit::{AuditEntry, AuditRow, hex},
+        audit::{AuditEntry, AuditRow},
         error::DbError,
     },
     domain::{
@@ -91,7 +91,7 @@ pub async fn verify(db: &Db) -> Result<Verdict, AuditError> {
     let (mut rows, mut hash) = (0, vec![0; 32]);
     let verdict = |rows, hash: &[u8], fault| Verdict {
         rows,
-        hash: hex(hash),
+        hash: hex::encode(hash),
         fault,
     };
     loop {

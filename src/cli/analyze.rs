@@ -238,7 +238,7 @@ fn volume(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Ve
     let mut hash = Sha256::new();
     files.iter().for_each(|bytes| hash.update(bytes));
     let series = Uid::derive(&[&hash.finalize()]);
-    let look = analysis::look(&scan, engine, model, &series, bar, &mut report)?;
+    let look = analysis::look(scan, engine, model, &series, bar, &mut report)?;
     let write = |name: &str, bytes: Vec<u8>| fs::write(args.out.join(name), bytes);
     write(
         "labels.nii.gz",

@@ -32,10 +32,7 @@ enum Command {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Command::Create { name, role, key_file } = &args.command;
     // 32 random bytes from the generator that the operating system seeds.
-    let key: String = rand::random::<[u8; 32]>()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let key = hex::encode(rand::random::<[u8; 32]>());
     let line = key_line(name, *role, &key)?;
     let mut out = std::io::stdout();
     if let Some(path) = key_file {

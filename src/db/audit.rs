@@ -114,23 +114,10 @@ impl From<AuditRow> for AuditEntry {
             principal: row.principal,
             act: row.act,
             detail: serde_json::from_str(&row.detail).unwrap_or(Value::Null),
-            hash: hex(&row.hash),
-            prev_hash: hex(&row.prev_hash),
+            hash: hex::encode(row.hash),
+            prev_hash: hex::encode(row.prev_hash),
         }
     }
-}
-
-/// Lowercase hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 /// Appends one row; the last statement before COMMIT. Returns its number.

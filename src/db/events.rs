@@ -4,7 +4,7 @@
 //! A notification is a hint to look again, never the only copy of something:
 //! after a lost connection [`Event::Missed`] tells every listener to look at everything.
 
-use super::{Db, Tx, error::DbError};
+use super::{Db, Tx, error::DbError, worklist::Progress};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgListener;
 use std::time::Duration;
@@ -35,10 +35,8 @@ pub struct StudyEvent {
     pub study_instance_uid: String,
     /// Its state as the worklist words it.
     pub state: String,
-    /// Steps done of the analysis under way.
-    pub done: Option<i32>,
-    /// Steps in all of the analysis under way.
-    pub total: Option<i32>,
+    /// The analysis under way, if any.
+    pub progress: Option<Progress>,
 }
 
 /// A handle on the broadcast; clones share it.
@@ -124,7 +122,9 @@ fn parse(channel: &str, payload: &str) -> Option<Event> {
 pub async fn notify_study(tx: &mut Tx, study_id: i64) -> Result<(), DbError> {
     sqlx::query(
         "SELECT pg_notify($1, json_build_object('study_instance_uid', study_instance_uid, 'state', state, \
-         'done', progress_done, 'total', progress_total)::text) FROM worklist WHERE study_id = $2",
+         'progress', CASE WHEN progress_since IS NOT NULL THEN json_build_object('done', progress_done, \
+         'total', progress_total, 'since', to_char(progress_since AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')) \
+         END)::text) FROM study_state WHERE study_id = $2",
     )
     .bind(STUDY_CHANNEL)
     .bind(study_id)

@@ -19,6 +19,7 @@ pub mod qido;
 pub mod queue;
 pub mod recorded;
 pub mod review;
+pub mod saved_view;
 pub mod worklist;
 
 use error::DbError;

@@ -4,28 +4,71 @@
 
 use super::{Db, error::DbError};
 use crate::domain::uid::Uid;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+/// Which studies, and in which order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only these states; none means any.
+    pub states: Vec<String>,
+    /// Only those that a reader judged as they are now, or only those that nobody did.
+    pub read: Option<bool>,
+    /// Each word must be in the name, ID, accession number, description, date or reason; case and marks do not count.
+    pub words: Vec<String>,
+    /// In which order.
+    pub order: Order,
+}
+
+/// The order of the worklist.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Flagged, uncertain, then everything else that nobody read by arrival, and last what was read.
+    /// The longest waiting comes first in each, so that no study is overtaken because the machine saw nothing in it.
+    #[default]
+    Urgency,
+    /// The last arrived first.
+    Newest,
+}
+
 /// A page of the worklist.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Worklist {
-    /// Studies of this page, flagged first.
+    /// Studies of this page.
     pub studies: Vec<Study>,
-    /// Studies in all.
+    /// Studies that the filter lets through.
     pub total: i64,
+    /// All studies, by where they stand.
+    pub lanes: Lanes,
+}
+
+/// How many studies stand where, whatever the filter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, FromRow, ToSchema)]
+pub struct Lanes {
+    /// Flagged, and nobody has read them.
+    pub flagged: i64,
+    /// Uncertain, and nobody has read them.
+    pub uncertain: i64,
+    /// Not flagged, failed or under way, and nobody has read them.
+    pub other: i64,
+    /// Judged by a reader as they are now.
+    pub read: i64,
 }
 
 /// How far the analysis under way is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
     /// Steps done.
     pub done: i32,
     /// Steps in all; 0 until the worker knows.
     pub total: i32,
+    /// When it began.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
 }
 
 /// One study of the worklist.
@@ -97,6 +140,7 @@ impl FromRow<'_, PgRow> for Study {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let done: Option<i32> = row.try_get("progress_done")?;
         let total: Option<i32> = row.try_get("progress_total")?;
+        let since: Option<OffsetDateTime> = row.try_get("progress_since")?;
         Ok(Self {
             study_instance_uid: row.try_get("study_instance_uid")?,
             patient_name: row.try_get("patient_name")?,
@@ -110,7 +154,10 @@ impl FromRow<'_, PgRow> for Study {
             arrived_at: row.try_get("arrived_at")?,
             updated_at: row.try_get("updated_at")?,
             state: row.try_get("state")?,
-            progress: done.zip(total).map(|(done, total)| Progress { done, total }),
+            progress: match (done, total, since) {
+                (Some(done), Some(total), Some(since)) => Some(Progress { done, total, since }),
+                _ => None,
+            },
             score: row.try_get("score")?,
             uncertainty: row.try_get("uncertainty")?,
             findings: row.try_get("findings")?,
@@ -217,25 +264,31 @@ pub struct Revision {
 }
 
 impl Db {
-    /// The worklist: flagged, uncertain, then what failed or is under way, then not flagged; newest first in each.
+    /// A page of the studies that a filter lets through.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn worklist(&self, limit: i64, offset: i64) -> Result<Worklist, DbError> {
-        let studies = sqlx::query_as(
-            "SELECT worklist.*, reading.verdict AS read_as, reader, reading.at AS read_at, \
-             reading.analysis_id IS DISTINCT FROM worklist.analysis_id AS outdated \
-             FROM worklist LEFT JOIN reading ON reading.study_id = worklist.study_id ORDER BY CASE state WHEN 'flagged' THEN 0 WHEN 'uncertain' THEN 1 \
-             WHEN 'not_flagged' THEN 3 ELSE 2 END, arrived_at DESC, worklist.study_id DESC LIMIT $1 OFFSET $2",
-        )
-        .bind(limit.max(0))
-        .bind(offset.max(0))
-        .fetch_all(&self.app)
-        .await?;
-        let total = sqlx::query_scalar("SELECT count(*) FROM study")
+    pub async fn worklist(&self, filter: &Filter, limit: i64, offset: i64) -> Result<Worklist, DbError> {
+        let studies = sqlx::query_as(PAGE)
+            .bind(&filter.states)
+            .bind(filter.read)
+            .bind(&filter.words)
+            .bind(filter.order == Order::Newest)
+            .bind(limit.max(0))
+            .bind(offset.max(0))
+            .fetch_all(&self.app)
+            .await?;
+        let counts = sqlx::query(COUNTS)
+            .bind(&filter.states)
+            .bind(filter.read)
+            .bind(&filter.words)
             .fetch_one(&self.app)
             .await?;
-        Ok(Worklist { studies, total })
+        Ok(Worklist {
+            studies,
+            total: counts.try_get("total")?,
+            lanes: Lanes::from_row(&counts)?,
+        })
     }
 
     /// How many studies are in each state of the worklist.
@@ -244,7 +297,7 @@ impl Db {
     /// When the database does not answer.
     pub async fn count_studies(&self) -> Result<Vec<(String, i64)>, DbError> {
         Ok(
-            sqlx::query_as("SELECT state, count(*) FROM worklist GROUP BY state ORDER BY state")
+            sqlx::query_as("SELECT state, count(*) FROM study_state GROUP BY state ORDER BY state")
                 .fetch_all(&self.app)
                 .await?,
         )
@@ -255,15 +308,12 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn study(&self, study: &Uid) -> Result<Option<Study>, DbError> {
-        Ok(sqlx::query_as(
-            "SELECT worklist.*, reading.verdict AS read_as, reader, reading.at AS read_at, \
-                 reading.analysis_id IS DISTINCT FROM worklist.analysis_id AS outdated \
-                 FROM worklist LEFT JOIN reading ON reading.study_id = worklist.study_id \
-                 WHERE study_instance_uid = $1",
+        Ok(
+            sqlx::query_as("SELECT * FROM worklist WHERE study_instance_uid = $1")
+                .bind(study.as_str())
+                .fetch_optional(&self.app)
+                .await?,
         )
-        .bind(study.as_str())
-        .fetch_optional(&self.app)
-        .await?)
     }
 
     /// One study for its page.
@@ -333,6 +383,27 @@ impl Db {
         }))
     }
 }
+
+/// Found first, counted after: instances are counted for the studies of the page only.
+const PAGE: &str = "
+WITH page AS MATERIALIZED (
+    SELECT study_id, row_number() OVER (
+        ORDER BY CASE WHEN $4 THEN arrived_at END DESC,
+            array_position(ARRAY['flagged', 'uncertain', 'other', 'read'], lane),
+            CASE WHEN NOT read THEN arrived_at END, read_at DESC, study_id
+    ) AS place
+    FROM study_state WHERE matches(study_state, $1, $2, $3)
+    ORDER BY place LIMIT $5 OFFSET $6
+)
+SELECT worklist.* FROM page JOIN worklist USING (study_id) ORDER BY place
+";
+
+const COUNTS: &str = "
+SELECT count(*) FILTER (WHERE matches(study_state, $1, $2, $3)) AS total,
+       count(*) FILTER (WHERE lane = 'flagged') AS flagged, count(*) FILTER (WHERE lane = 'uncertain') AS uncertain,
+       count(*) FILTER (WHERE lane = 'other') AS other, count(*) FILTER (WHERE lane = 'read') AS read
+FROM study_state
+";
 
 /// `chosen` and `reason` come from the report of the current analysis.
 const SERIES: &str = "

@@ -77,7 +77,7 @@ impl VolumeTrace {
 
     /// The transposed, cropped array of a source volume.
     #[must_use]
-    pub fn cut(&self, data: &[f32]) -> Vec<f32> {
+    pub fn cut<T: Copy>(&self, data: &[T]) -> Vec<T> {
         let [a, b, c] = self.crop.clone();
         let mut out = Vec::with_capacity(self.cropped_shape().iter().product());
         for x in a {

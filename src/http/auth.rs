@@ -20,6 +20,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use hex::FromHex;
 use sha2::{Digest, Sha256};
 use std::{net::IpAddr, path::Path, str::FromStr, sync::Arc};
 
@@ -53,7 +54,7 @@ pub enum Permission {
 
 /// What a request of this kind needs; nothing for what everyone may do with themselves.
 fn needed(method: &Method, path: &str) -> Option<Permission> {
-    if path == SESSION {
+    if path == SESSION || path == VIEWS || path.starts_with(&format!("{VIEWS}/")) {
         return None;
     }
     Some(match *method {
@@ -65,6 +66,8 @@ fn needed(method: &Method, path: &str) -> Option<Permission> {
 
 /// Where people sign in and out.
 const SESSION: &str = "/api/session";
+/// Where people keep their filters of the worklist.
+const VIEWS: &str = "/api/views";
 /// The name of the cookie.
 const COOKIE: &str = "ictus_session";
 /// What makes a browser forget it.
@@ -269,8 +272,8 @@ impl Keys {
             let role = role
                 .parse()
                 .map_err(|_| fault("the role is not viewer, sender or operator"))?;
-            let digest =
-                digest_from_hex(digest).ok_or_else(|| fault("the digest is not SHA-256 in hexadecimal"))?;
+            let digest = <[u8; 32]>::from_hex(digest)
+                .map_err(|_| fault("the digest is not SHA-256 in hexadecimal"))?;
             keys.push(Key {
                 digest,
                 principal: Principal::program(name, role),
@@ -301,8 +304,7 @@ impl Keys {
 /// # Errors
 /// When it is empty, long, or holds a character that the file or the audit trail could trip over.
 pub fn check_name(name: &str) -> Result<(), AuthError> {
-    let fine = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
-    if (1..=64).contains(&name.len()) && name.chars().all(fine) {
+    if account::is_name(name) {
         Ok(())
     } else {
         Err(AuthError::Name)
@@ -316,25 +318,13 @@ pub fn check_name(name: &str) -> Result<(), AuthError> {
 pub fn key_line(name: &str, role: Role, key: &str) -> Result<String, AuthError> {
     check_name(name)?;
     let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("{name}:{}:{hex}", role.as_str()))
+    Ok(format!("{name}:{}:{}", role.as_str(), hex::encode(digest)))
 }
 
 fn equal_in_constant_time(a: &[u8; 32], b: &[u8; 32]) -> bool {
     let difference = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
     // Without this the optimiser may turn the fold into a loop that ends at the first difference.
     std::hint::black_box(difference) == 0
-}
-
-fn digest_from_hex(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    let mut digest = [0; 32];
-    for (index, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
-    }
-    Some(digest)
 }
 
 /// The token in a request's cookie.

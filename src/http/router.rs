@@ -64,6 +64,8 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
             api::session::delete
         ))
         .routes(routes!(api::verdict::list, api::verdict::give))
+        .routes(routes!(api::views::list, api::views::save))
+        .routes(routes!(api::views::forget))
         .routes(routes!(api::series::complete))
         .routes(routes!(api::events::stream))
         .routes(routes!(api::version::get))

@@ -153,7 +153,7 @@ fn check_rank(x: &Tensor, weight: &Tensor) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout;
+    use super::super::{layout, tests::largest};
     use super::*;
     use candle_core::{DType, Device, Var};
 
@@ -167,16 +167,7 @@ mod tests {
     }
 
     fn difference(a: &Tensor, b: &Tensor) -> f32 {
-        (a - b)
-            .unwrap()
-            .abs()
-            .unwrap()
-            .flatten_all()
-            .unwrap()
-            .max(0)
-            .unwrap()
-            .to_scalar()
-            .unwrap()
+        largest(&(a - b).unwrap())
     }
 
     /// Output and the three gradients of a loss that weighs every output value differently.

@@ -113,13 +113,11 @@ impl Convolution {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = match &self.conv {
-            Direction::Down(conv) => conv.forward(x)?,
-            Direction::Up(conv) => conv.forward(x)?,
-        };
-        match &self.adn {
-            Some(adn) => adn.forward(&y),
-            None => Ok(y),
+        match (&self.conv, &self.adn) {
+            (Direction::Down(conv), Some(adn)) => adn.after(conv, x),
+            (Direction::Down(conv), None) => conv.forward(x),
+            (Direction::Up(conv), Some(adn)) => adn.forward(&conv.forward(x)?),
+            (Direction::Up(conv), None) => conv.forward(x),
         }
     }
 }

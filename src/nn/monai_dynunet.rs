@@ -31,7 +31,7 @@ struct Block {
     conv1: Conv,
     norm1: NormAct,
     conv2: Conv,
-    norm2: Norm,
+    norm2: NormAct,
     residual: bool,
     projection: Option<(Conv, Norm)>,
 }
@@ -64,32 +64,37 @@ impl Block {
                 activation: LEAKY,
             },
             conv2,
-            norm2,
+            norm2: NormAct {
+                norm: norm2,
+                // A residual block activates after the sum.
+                activation: if plan.residual {
+                    Activation::Identity
+                } else {
+                    LEAKY
+                },
+            },
             residual: plan.residual,
             projection,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.rest(self.conv1.forward(x)?, x)
+        self.rest(self.norm1.after(&self.conv1, x)?, x)
     }
 
     /// The same for two tensors of equal channels, joined; such a block is never residual.
     fn forward_joined(&self, first: &Tensor, second: &Tensor) -> Result<Tensor> {
         let channels = self.conv1.weight.dim(1)? / 2;
-        self.rest(self.conv1.forward2(first, second, channels)?, first)
+        let y = self.norm1.after2(&self.conv1, first, second, channels)?;
+        self.rest(y, first)
     }
 
+    /// What follows the first convolution, its norm and activation.
     fn rest(&self, y: Tensor, x: &Tensor) -> Result<Tensor> {
-        let y = self.conv2.forward(&self.norm1.forward(&y)?)?;
+        let y = self.norm2.after(&self.conv2, &y)?;
         if !self.residual {
-            return NormAct {
-                norm: self.norm2.clone(),
-                activation: LEAKY,
-            }
-            .forward(&y);
+            return Ok(y);
         }
-        let y = self.norm2.forward(&y)?;
         let skip = match &self.projection {
             Some((conv, norm)) => norm.forward(&conv.forward(x)?)?,
             None => x.clone(),

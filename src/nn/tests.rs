@@ -183,7 +183,8 @@ fn upsample(layer: Upsample) -> Layer {
     Box::new(move |_, x| layer.forward(x))
 }
 
-fn largest(tensor: &Tensor) -> f32 {
+/// The largest absolute value.
+pub(super) fn largest(tensor: &Tensor) -> f32 {
     tensor
         .abs()
         .unwrap()

@@ -19,6 +19,8 @@ const WIDEST: usize = 15;
 #[derive(Debug, Clone)]
 struct Level {
     transpose: ConvTranspose,
+    /// Takes what came up, and the skip.
+    joined: Unit,
     units: Vec<Unit>,
     /// Only the last level has one without deep supervision.
     head: Option<Conv>,
@@ -105,18 +107,20 @@ impl Decoder {
                 &plan.strides[level + 1],
                 plan.conv_bias,
             )?;
-            let units = (0..plan.n_conv_per_stage_decoder[d])
-                .map(|c| {
-                    let unit = UnitPlan {
-                        c_in: if c == 0 { 2 * features } else { features },
-                        c_out: features,
-                        kernel,
-                        stride: &ones,
-                        bias: plan.conv_bias,
-                        activate: true,
-                    };
-                    Unit::new(p, &format!("decoder.stages.{d}.convs.{c}"), unit)
-                })
+            let mut unit = |c: usize, c_in: usize| {
+                let unit = UnitPlan {
+                    c_in,
+                    c_out: features,
+                    kernel,
+                    stride: &ones,
+                    bias: plan.conv_bias,
+                    activate: true,
+                };
+                Unit::new(p, &format!("decoder.stages.{d}.convs.{c}"), unit)
+            };
+            let joined = unit(0, 2 * features)?;
+            let units = (1..plan.n_conv_per_stage_decoder[d])
+                .map(|c| unit(c, features))
                 .collect::<Result<_>>()?;
             let head = (plan.deep_supervision || level == 0)
                 .then(|| {
@@ -126,6 +130,7 @@ impl Decoder {
                 .transpose()?;
             levels.push(Level {
                 transpose,
+                joined,
                 units,
                 head,
             });
@@ -139,14 +144,15 @@ impl Decoder {
         let mut x = skips.pop().ok_or_else(missing)?;
         let mut heads = Vec::new();
         for (d, level) in self.levels.iter().enumerate() {
-            let skip = skips.pop().ok_or_else(missing)?;
-            x = level.transpose.forward(&x)?;
-            for (c, unit) in level.units.iter().enumerate() {
-                x = if c == 0 {
-                    unit.forward_joined(&x, &skip)?
-                } else {
-                    unit.forward(&x)?
-                };
+            // The skip is let go before the next convolution needs a buffer.
+            x = {
+                let skip = skips.pop().ok_or_else(missing)?;
+                level
+                    .joined
+                    .forward_joined(&level.transpose.forward(&x)?, &skip)?
+            };
+            for unit in &level.units {
+                x = unit.forward(&x)?;
             }
             if let Some(head) = &level.head
                 && (all || d + 1 == self.levels.len())

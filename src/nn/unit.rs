@@ -72,13 +72,13 @@ impl Unit {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.norm.forward(&self.conv.forward(x)?)
+        self.norm.after(&self.conv, x)
     }
 
     /// The same for two tensors of equal channels, joined.
     pub(super) fn forward_joined(&self, first: &Tensor, second: &Tensor) -> Result<Tensor> {
         let channels = self.conv.weight.dim(1)? / 2;
-        self.norm.forward(&self.conv.forward2(first, second, channels)?)
+        self.norm.after2(&self.conv, first, second, channels)
     }
 }
 

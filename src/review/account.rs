@@ -111,13 +111,19 @@ pub struct NewAccount {
     pub role: AccountRole,
 }
 
+/// Whether a name can be an account's or a key's.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
+    (1..=64).contains(&name.len()) && name.chars().all(fine)
+}
+
 /// Adds an account; `principal` does so.
 ///
 /// # Errors
 /// When the name is taken or cannot be used, or the password is too short or too long.
 pub async fn create(db: &Db, principal: &str, new: &NewAccount, password: String) -> Result<(), ReviewError> {
-    let fine = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
-    if !(1..=64).contains(&new.name.len()) || !new.name.chars().all(fine) {
+    if !is_name(&new.name) {
         return Err(ReviewError::Name);
     }
     if !(1..=100).contains(&new.display_name.trim().chars().count()) {
@@ -182,7 +188,7 @@ pub async fn sign_in(db: &Db, name: &str, password: String) -> Result<SignedIn, 
         return Err(ReviewError::SignIn);
     };
     let account = Account::try_from(known.account)?;
-    let token: String = hex(&rand::random::<[u8; 32]>());
+    let token = hex::encode(rand::random::<[u8; 32]>());
     review::insert_session(&mut tx, &digest(&token), account.id).await?;
     audit::append(&mut tx, &act(&account.name, "signed_in", json!({}))).await?;
     db::commit(tx).await?;
@@ -225,10 +231,6 @@ fn act<'a>(principal: &'a str, act: &'a str, detail: serde_json::Value) -> Act<'
 
 fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    audit::hex(bytes)
 }
 
 /// Hashes on a thread of its own: it is meant to take long.

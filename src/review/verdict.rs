@@ -158,7 +158,7 @@ pub async fn give(
         "analysis": row.analysis,
         "finding": row.finding,
         "reason": row.reason,
-        "note_sha256": note.map(|note| audit::hex(&Sha256::digest(note.as_bytes()))),
+        "note_sha256": note.map(|note| hex::encode(Sha256::digest(note.as_bytes()))),
     });
     let act = Act {
         principal: &reader.name,

@@ -145,7 +145,7 @@ pub fn evaluate(
             channels: vec![rendered.hu.clone()],
             turn: Turn::DICOM,
         };
-        let look = analysis::look(&scan, engine, model, &series, &Unattended, &mut report).map_err(|e| {
+        let look = analysis::look(scan, engine, model, &series, &Unattended, &mut report).map_err(|e| {
             TrainError::Stage {
                 seed,
                 what: e.to_string(),

@@ -8,11 +8,7 @@
 use super::{Analyser, PreviousReport, Request, identity, read_all};
 use crate::{
     archive::{Archive, ArchiveError},
-    db::{
-        Db,
-        audit::{Act, hex},
-        error::DbError,
-    },
+    db::{Db, audit::Act, error::DbError},
     dicom::instance::Instance,
     domain::{
         failure::FailureClass,
@@ -122,6 +118,7 @@ struct ResultDetail {
 pub struct Recorded {
     analysis: Uuid,
     study: Uid,
+    identity: [u8; 32],
     created_at: OffsetDateTime,
     model_digest: Vec<u8>,
     calibration_digest: Vec<u8>,
@@ -206,9 +203,9 @@ impl Recorded {
                 .find(|r| r.sop_instance_uid == record.sop_instance_uid)
             {
                 Some(result) => result.sha256.clone(),
-                None => hex(&record.digest),
+                None => hex::encode(&record.digest),
             };
-            if hex(&instance.digest()) != expected {
+            if hex::encode(instance.digest()) != expected {
                 return Err(ReplayError::Changed {
                     sop_instance_uid: record.sop_instance_uid.clone(),
                 });
@@ -221,12 +218,13 @@ impl Recorded {
             }
         }
         let identity = identity(&study, digests, &row.model_digest, &row.calibration_digest);
-        if hex(&identity) != detail.identity {
+        if hex::encode(identity) != detail.identity {
             return Err(ReplayError::OtherInstances(trail.seq));
         }
         Ok(Self {
             analysis,
             study,
+            identity,
             created_at: row.created_at,
             model_digest: row.model_digest.clone(),
             calibration_digest: row.calibration_digest.clone(),
@@ -263,14 +261,8 @@ impl Recorded {
                 recorded: named.collect::<Vec<_>>().join(", "),
             });
         }
-        let digests = self.sources.iter().map(Instance::digest).collect::<Vec<_>>();
         let request = Request {
-            analysis_key: identity(
-                &self.study,
-                digests.iter().map(<[u8; 32]>::as_slice).collect(),
-                &self.model_digest,
-                &self.calibration_digest,
-            ),
+            analysis_key: self.identity,
             created_at: self.created_at,
             previous_report: self.results.iter().find_map(predecessor),
         };
@@ -282,7 +274,7 @@ impl Recorded {
             let uid = instance.attributes.sop_instance_uid.as_ref();
             made.insert(
                 uid.map(Uid::to_string).unwrap_or_default(),
-                hex(&instance.digest()),
+                hex::encode(instance.digest()),
             );
         }
         let mut results: Vec<_> = self

@@ -43,7 +43,7 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
         log.push(json!({
             "role": role(new),
             "sop_instance_uid": new.sop_instance_uid,
-            "sha256": audit::hex(&new.digest),
+            "sha256": hex::encode(&new.digest),
         }));
     }
     let completed = analysis::complete(&mut tx, run.running, &report, &results).await?;
@@ -61,7 +61,7 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
         .collect();
     let detail = json!({
         "analysis": run.running.id,
-        "identity": audit::hex(&run.identity),
+        "identity": hex::encode(&run.identity),
         "models": models,
         "answer": completed.answer,
         "findings": report.findings.len(),

@@ -159,7 +159,7 @@ fn agrees(name: &str) {
 
     let mut report = analysis::empty_report(None);
     let series = Uid::derive(&[b"series"]);
-    let look = analysis::look(&scan, &engine, model, &series, &Unattended, &mut report).unwrap();
+    let look = analysis::look(scan, &engine, model, &series, &Unattended, &mut report).unwrap();
     let expected = golden.values("segmentation");
     let labels = look.prediction.labels.data.iter().map(|l| f32::from(*l));
     let other = labels

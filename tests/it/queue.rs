@@ -9,7 +9,7 @@ use ictus::{
     db::{
         qido::Filter,
         queue::Timing,
-        worklist::{Study, StudyDetail},
+        worklist::{self, Study, StudyDetail},
     },
     dicom::instance::Instance,
     domain::{
@@ -659,7 +659,7 @@ async fn a_run_that_was_taken_for_dead_and_ends_late_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_worklist_puts_flagged_before_uncertain_before_the_rest_before_not_flagged() {
+async fn the_worklist_puts_flagged_before_uncertain_and_all_others_in_the_order_of_their_arrival() {
     let world = World::new().await;
     let fake = Fake::new(|_, instances, _| {
         let study = instances[0].attributes.study_instance_uid.clone().unwrap();
@@ -687,7 +687,7 @@ async fn the_worklist_puts_flagged_before_uncertain_before_the_rest_before_not_f
     until_state(&world, "bleed-1", "flagged").await;
     worker.stop().await;
     let names = [
-        "bleed-2", "bleed-1", "doubt", "waiting", "broken", "clear-2", "clear-1",
+        "bleed-1", "bleed-2", "doubt", "clear-1", "broken", "clear-2", "waiting",
     ];
     let listed = |studies: Vec<Study>| {
         studies
@@ -695,13 +695,21 @@ async fn the_worklist_puts_flagged_before_uncertain_before_the_rest_before_not_f
             .map(|study| study.study_instance_uid)
             .collect::<Vec<_>>()
     };
-    let all = world.db.worklist(50, 0).await.unwrap();
+    let all = world
+        .db
+        .worklist(&worklist::Filter::default(), 50, 0)
+        .await
+        .unwrap();
     assert_eq!(all.total, 7);
     assert_eq!(listed(all.studies), names.map(|name| uid(name).to_string()));
-    let page = world.db.worklist(2, 1).await.unwrap();
+    let page = world
+        .db
+        .worklist(&worklist::Filter::default(), 2, 1)
+        .await
+        .unwrap();
     assert_eq!(
         listed(page.studies),
-        ["bleed-1", "doubt"].map(|name| uid(name).to_string())
+        ["bleed-2", "doubt"].map(|name| uid(name).to_string())
     );
 }
 

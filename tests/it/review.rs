@@ -2,13 +2,15 @@
 
 use crate::{
     queue::{Fake, Running, report, until_no_job, until_state},
-    support::{Slice, World, uid},
+    support::{Slice, World, part10, uid},
     web::{Answer, Server, request},
 };
 use axum::{
     body::Body,
     http::{Method, StatusCode, header},
 };
+use dicom_core::{DataElement, VR};
+use dicom_dictionary_std::tags;
 use ictus::{
     audit,
     review::account::{self, AccountRole, NewAccount},
@@ -306,4 +308,159 @@ async fn accounts_want_a_name_a_password_and_no_twin() {
         .await
         .unwrap();
     assert!(stored.starts_with("$argon2id$"), "{stored}");
+}
+
+/// The UIDs of the studies that a query of the worklist lists.
+async fn listed(server: &Server, query: &str) -> Vec<String> {
+    let answer = server.get(&format!("/api/worklist?{query}"), &[]).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let studies = answer.json()["studies"].as_array().unwrap().clone();
+    let uid = |study: &Value| study["study_instance_uid"].as_str().unwrap().to_owned();
+    studies.iter().map(uid).collect()
+}
+
+fn uids<const N: usize>(names: [&str; N]) -> Vec<String> {
+    names.map(|name| uid(name).to_string()).into()
+}
+
+#[tokio::test]
+async fn what_was_read_goes_behind_what_nobody_read_until_it_is_revised() {
+    let server = Server::new().await;
+    add(&server.world, "reader", AccountRole::Radiologist).await;
+    let cookie = cookie(&server, "reader").await;
+    let fake = Fake::new(|_, instances, _| {
+        let study = instances[0].attributes.study_instance_uid.clone().unwrap();
+        Ok(report((study == uid("s")).then_some(3.0)))
+    });
+    let worker = Running::start(&server.world, fake).await;
+    for study in ["first", "s", "last"] {
+        server
+            .world
+            .send(Slice::head(study, &format!("{study} series")))
+            .await;
+    }
+    for (study, state) in [
+        ("first", "not_flagged"),
+        ("s", "flagged"),
+        ("last", "not_flagged"),
+    ] {
+        until_state(&server.world, study, state).await;
+    }
+    assert_eq!(listed(&server, "").await, uids(["s", "first", "last"]));
+    assert_eq!(
+        listed(&server, "order=newest").await,
+        uids(["last", "s", "first"])
+    );
+    let detail = server
+        .get(&format!("/api/studies/{}", uid("s")), &[])
+        .await
+        .json();
+    let body = json!({ "analysis": detail["analysis"]["id"], "verdict": "accept" });
+    assert_eq!(judge(&server, &cookie, &body).await.status, StatusCode::CREATED);
+    assert_eq!(listed(&server, "").await, uids(["first", "last", "s"]));
+    assert_eq!(listed(&server, "read=false").await, uids(["first", "last"]));
+    assert_eq!(listed(&server, "read=true").await, uids(["s"]));
+    let page = server
+        .get("/api/worklist?state=flagged&limit=0", &[])
+        .await
+        .json();
+    assert_eq!(
+        (page["total"].clone(), page["lanes"].clone()),
+        (
+            json!(1),
+            json!({ "flagged": 0, "uncertain": 0, "other": 2, "read": 1 })
+        )
+    );
+    // A late slice revises the answer: it is to be read again.
+    server.world.send(vec![Slice::new("s", "late", 1).bytes()]).await;
+    server
+        .world
+        .receiver
+        .complete(&uid("late"), "test")
+        .await
+        .unwrap();
+    until_no_job(&server.world).await;
+    assert_eq!(listed(&server, "read=false").await, uids(["s", "first", "last"]));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn the_worklist_is_searched_by_words_without_case_and_marks() {
+    let server = Server::new().await;
+    for (study, name) in [
+        ("one", "M\u{fc}ller^J\u{f6}rg"),
+        ("two", "Miller^George"),
+        ("three", ""),
+    ] {
+        let slice = Slice {
+            patient_name: name.to_owned(),
+            ..Slice::new(study, study, 1)
+        };
+        let mut object = slice.object();
+        object.put(DataElement::new(
+            tags::SPECIFIC_CHARACTER_SET,
+            VR::CS,
+            "ISO_IR 192",
+        ));
+        server.world.send(vec![part10(object)]).await;
+    }
+    assert_eq!(listed(&server, "q=jorg%20MULLER").await, uids(["one"]));
+    assert_eq!(listed(&server, "q=ller").await, uids(["one", "two"]));
+    assert_eq!(listed(&server, "q=m%C3%BCller").await, uids(["one"]));
+    assert_eq!(listed(&server, "q=nobody").await, uids([]));
+    assert_eq!(listed(&server, "q=%25").await, uids([]), "no wildcards");
+    assert_eq!(listed(&server, "state=arriving,failed&q=george").await.len(), 1);
+    let refused = server.get("/api/worklist?state=cleared", &[]).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(
+        refused.text().contains("`cleared` is no state"),
+        "{}",
+        refused.text()
+    );
+}
+
+#[tokio::test]
+async fn views_are_a_persons_own() {
+    let server = Server::new().await;
+    add(&server.world, "a", AccountRole::Radiologist).await;
+    add(&server.world, "b", AccountRole::Auditor).await;
+    let (a, b) = (cookie(&server, "a").await, cookie(&server, "b").await);
+    let send = async |method: Method, path: &str, cookie: &str, body: Value| {
+        let headers = [
+            ("content-type", "application/json"),
+            ("cookie", cookie),
+            ("origin", "http://localhost"),
+        ];
+        server
+            .send(request(method, path, &headers, Body::from(body.to_string())))
+            .await
+    };
+    let night = json!({ "name": "Night", "query": "state=flagged&q=head" });
+    let answer = send(Method::PUT, "/api/views", &a, night.clone()).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
+    let views = async |cookie: &str| server.get("/api/views", &[("cookie", cookie)]).await.json();
+    assert_eq!((views(&a).await, views(&b).await), (json!([night]), json!([])));
+    let changed = json!({ "name": "Night", "query": "read=false" });
+    send(Method::PUT, "/api/views", &a, changed.clone()).await;
+    assert_eq!(views(&a).await, json!([changed]));
+    let nameless = json!({ "name": " ", "query": "" });
+    assert_eq!(
+        send(Method::PUT, "/api/views", &b, nameless).await.status,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(
+        send(Method::DELETE, "/api/views/Night", &b, Value::Null)
+            .await
+            .status,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(
+        send(Method::DELETE, "/api/views/Night", &a, Value::Null)
+            .await
+            .status,
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(views(&a).await, json!([]));
+    // Whoever sits at the machine is nobody in particular.
+    assert_eq!(server.get("/api/views", &[]).await.status, StatusCode::FORBIDDEN);
 }

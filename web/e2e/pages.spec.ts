@@ -53,12 +53,12 @@ describe('the worklist', () => {
   beforeEach(async () => {
     await openTab();
     await page.goto(server());
-    await page.waitForSelector('tbody tr');
+    await page.waitForSelector('tr[data-study]');
   });
   afterEach(closeTab);
 
   it('shows every study with its state, in the order of the server', async () => {
-    const uids = await page.locator('tbody tr').evaluateAll((rows) => rows.map((r) => r.dataset.study));
+    const uids = await page.locator('tr[data-study]').evaluateAll((rows) => rows.map((r) => r.dataset.study));
     expect(uids).toEqual(list.studies.map((s) => s.study_instance_uid));
     expect(await row(one('flagged')).locator('.badge').textContent()).toBe(messages.state.flagged);
     expect(await row(one('not_flagged')).locator('.badge').textContent()).toBe(messages.state.not_flagged);
@@ -106,14 +106,96 @@ describe('the worklist', () => {
     expect(await page.getByRole('dialog').textContent()).toContain(messages.help.worklist[0][1]);
   });
 
-  it('is filtered by state and by text', async () => {
-    await page.getByLabel(messages.worklist.state).selectOption('flagged');
-    const states = await page.locator('tbody tr').evaluateAll((rows) => rows.map((r) => r.dataset.state));
+  it('is filtered by state and by text, and stays so while a study is open', async () => {
+    const uid = one('flagged');
+    await page.getByLabel(messages.worklist.state, { exact: true }).selectOption('flagged');
+    await row(one('not_flagged')).waitFor({ state: 'detached' });
+    const states = await page
+      .locator('tr[data-study]')
+      .evaluateAll((rows) => rows.map((r) => r.dataset.state));
     expect(states.length).toBeGreaterThan(0);
     expect(new Set(states)).toEqual(new Set(['flagged']));
+    expect(new URL(page.url()).search).toBe('?state=flagged');
+    await row(uid).locator('a.patient').click();
+    await page.waitForSelector('.patient-bar');
+    await page.keyboard.press('Escape');
+    await row(uid).waitFor();
+    expect(await row(one('not_flagged')).count()).toBe(0);
+    await page.reload();
+    await row(uid).waitFor();
+    expect(await row(one('not_flagged')).count()).toBe(0);
     await page.keyboard.press('/');
     await page.keyboard.type('nobody has this name');
     await page.getByText(messages.worklist.noMatch).waitFor();
+    await page.keyboard.press('Escape');
+    await row(uid).waitFor();
+  });
+
+  it('holds thousands of studies with few rows in the page, and keys reach them all', async () => {
+    const [first] = list.studies;
+    const many = 5000;
+    const uidOf = (i: number) => `1.2.3.${i}`;
+    const asked: number[] = [];
+    await context.route('**/api/worklist*', (route) => {
+      const query = new URL(route.request().url()).searchParams;
+      const [offset, limit] = [Number(query.get('offset')), Number(query.get('limit'))];
+      asked.push(limit);
+      const studies = Array.from({ length: Math.min(limit, many - offset) }, (_, i) => ({
+        ...first,
+        study_instance_uid: uidOf(offset + i),
+        patient_name: `Number^${offset + i}`,
+      }));
+      return route.fulfill({ json: { ...list, total: many, studies } });
+    });
+    await page.goto(server());
+    await row(uidOf(0)).waitFor();
+    expect(await page.locator('table').getAttribute('aria-rowcount')).toBe(String(many + 1));
+    await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight / 2));
+    await page.waitForFunction(() => {
+      const middle = document.elementFromPoint(innerWidth / 2, innerHeight / 2)?.closest('tr');
+      return Number(middle?.dataset.index ?? 0) > 2000;
+    });
+    // Upwards from nothing is the last; upwards again the one before it.
+    await page.keyboard.press('k');
+    await row(uidOf(many - 1))
+      .locator('a:focus')
+      .waitFor();
+    await page.keyboard.press('k');
+    await row(uidOf(many - 2))
+      .locator('a:focus')
+      .waitFor();
+    expect(await page.locator('tr[data-study]').count()).toBeLessThan(100);
+    expect(Math.max(...asked)).toBeLessThanOrEqual(300);
+    expect(await axe(page)).toEqual([]);
+  });
+
+  it('keeps the focus on a study when others come before it', async () => {
+    const [first] = list.studies;
+    const uids = ['1.1', '1.2', '1.3'];
+    const known = () => uids.map((uid) => ({ ...first, study_instance_uid: uid }));
+    let arrive = () => {};
+    const arrived = new Promise<void>((resolve) => {
+      arrive = resolve;
+    });
+    await context.route('**/api/events', async (route) => {
+      await arrived;
+      const event = { study_instance_uid: '1.0', state: 'flagged', progress: null };
+      const body = `event: study\ndata: ${JSON.stringify(event)}\n\n`;
+      await route.fulfill({ contentType: 'text/event-stream', body });
+    });
+    await context.route('**/api/worklist*', (route) =>
+      route.fulfill({ json: { ...list, total: uids.length, studies: known() } }),
+    );
+    await page.goto(server());
+    await row('1.2').waitFor();
+    await page.keyboard.press('j');
+    await page.keyboard.press('j');
+    await row('1.2').locator('a:focus').waitFor();
+    uids.unshift('1.0');
+    arrive();
+    await row('1.0').waitFor();
+    expect(await row('1.2').locator('a:focus').count()).toBe(1);
+    expect(await row('1.2').getAttribute('data-index')).toBe('2');
   });
 
   it('is loaded again when the server tells of a change', async () => {
@@ -126,7 +208,9 @@ describe('the worklist', () => {
     await page.waitForSelector('tbody tr');
     await context.route('**/api/worklist*', async (route) => {
       const [first] = list.studies;
-      await route.fulfill({ json: { total: 1, studies: [{ ...first, study_description: title }] } });
+      await route.fulfill({
+        json: { ...list, total: 1, studies: [{ ...first, study_description: title }] },
+      });
     });
     await page.getByText(title).waitFor();
   });
@@ -448,6 +532,24 @@ describe('a reader', () => {
 
     await page.goto(server());
     await row(uid).locator('.reading').waitFor();
+    // What was read stands behind what nobody has read.
+    expect(await page.locator('tr[data-study]').last().getAttribute('data-study')).toBe(uid);
+    await page.keyboard.press('u');
+    await row(uid).waitFor({ state: 'detached' });
+    await page.getByRole('button', { name: messages.views.save }).click();
+    await page.getByLabel(messages.views.name, { exact: true }).fill('To do');
+    expect(await axe(page)).toEqual([]);
+    await page.keyboard.press('Enter');
+    await page.getByRole('button', { name: messages.views.forget('To do') }).waitFor();
+    await page.keyboard.press('u');
+    await row(uid).waitFor();
+    await page.getByLabel(messages.views.title).selectOption('To do');
+    await row(uid).waitFor({ state: 'detached' });
+    await picture(page, 'worklist-view');
+    await page.getByRole('button', { name: messages.views.forget('To do') }).click();
+    await page.getByRole('button', { name: messages.views.save }).waitFor();
+    await page.keyboard.press('u');
+    await row(uid).waitFor();
     expect(await row(uid).locator('.reading').textContent()).toContain('Reader of the test');
     await page.getByRole('button', { name: messages.signIn.out }).click();
     await page.getByRole('button', { name: messages.signIn.title }).waitFor();

@@ -5,7 +5,7 @@ import { getVersion, sentence } from './api/client.ts';
 import { keyVersion, keyWanted } from './api/key.ts';
 import { connected, startLive } from './live.ts';
 import { loadWho, setSigningIn, signingIn, signOut, who } from './api/session.ts';
-import { follow, studyUid, trailUid } from './router.ts';
+import { follow, studyUid, trailUid, worklistPath } from './router.ts';
 import { messages } from './ui/messages.ts';
 import { SignIn } from './ui/SignIn.tsx';
 import { Trouble } from './ui/Trouble.tsx';
@@ -32,7 +32,7 @@ export function App() {
         {messages.skip}
       </a>
       <header class="masthead">
-        <a class="brand" href="/" onClick={follow}>
+        <a class="brand" href={worklistPath()} onClick={follow}>
           <img src="/icon.svg" alt="" width="26" height="26" />
           {messages.title}
           <span class="version num">{version()}</span>

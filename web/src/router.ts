@@ -3,7 +3,25 @@
 import { createSignal } from 'solid-js';
 
 const [path, setPath] = createSignal(location.pathname);
-addEventListener('popstate', () => setPath(location.pathname));
+/** The query of the worklist, kept while a study is open. */
+const [listQuery, setQuery] = createSignal(path() === '/' ? location.search.slice(1) : '');
+addEventListener('popstate', () => {
+  setPath(location.pathname);
+  if (location.pathname === '/') setQuery(location.search.slice(1));
+});
+
+export { listQuery };
+
+/** Another query of the worklist, which is shown. */
+export function setListQuery(query: string): void {
+  setQuery(query);
+  history.replaceState(null, '', worklistPath());
+}
+
+/** The worklist as it was left. */
+export function worklistPath(): string {
+  return listQuery() === '' ? '/' : `/?${listQuery()}`;
+}
 
 /** The study that the address names; null on the worklist. */
 export function studyUid(): string | null {
@@ -36,5 +54,5 @@ export function go(to: string): void {
 export function follow(event: MouseEvent & { currentTarget: HTMLAnchorElement }): void {
   if (event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
-  go(event.currentTarget.pathname);
+  go(event.currentTarget.pathname + event.currentTarget.search);
 }

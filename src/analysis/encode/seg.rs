@@ -172,17 +172,11 @@ fn segment(context: &Context<'_>, finding: &Finding) -> Dataset {
     let mut item = Dataset::new_empty();
     item.us(tags::SEGMENT_NUMBER, finding.segment);
     item.text(tags::SEGMENT_LABEL, VR::LO, label(context, finding));
-    // A private code is a label that came with a model from elsewhere: nobody here has said what it means.
-    let origin = if finding.code.scheme == concept::SCHEME {
-        "label of an imported model, not validated, "
-    } else {
-        ""
-    };
     item.text(
         tags::SEGMENT_DESCRIPTION,
         VR::ST,
         format!(
-            "{}, {origin}mean score {:.2} (not calibrated), {}",
+            "{}, mean score {:.2} (not calibrated), {}",
             finding.id,
             finding.score,
             context.input.plan.provenance.limits()

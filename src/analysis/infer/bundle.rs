@@ -7,7 +7,7 @@ use crate::{
 };
 use candle_core::{Device, Tensor, safetensors};
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fmt::Write, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 /// The files of a model, as bytes.
 #[derive(Debug, Clone)]
@@ -79,13 +79,7 @@ impl Bundle {
     /// SHA-256 of the weights, hexadecimal.
     #[must_use]
     pub fn weights_sha256(&self) -> String {
-        Sha256::digest(&self.weights)
-            .iter()
-            .fold(String::new(), |mut text, byte| {
-                // Writing to a String cannot fail.
-                let _ = write!(text, "{byte:02x}");
-                text
-            })
+        hex::encode(Sha256::digest(&self.weights))
     }
 
     /// Builds the networks on a device.

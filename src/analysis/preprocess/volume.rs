@@ -79,26 +79,25 @@ pub fn preprocess(
         },
     };
     trace.crop = trace.transposed_shape().map(|n| 0..n);
-    let whole: Vec<Vec<f32>> = channels.iter().map(|c| trace.cut(&c.data)).collect();
-    let full = trace.transposed_shape();
-    let nonzero: Vec<bool> = (0..whole[0].len())
+    let nonzero: Vec<bool> = (0..trace.source.len())
         .into_par_iter()
-        .map(|i| whole.iter().any(|channel| channel[i] != 0.0))
+        .map(|v| channels.iter().any(|channel| channel.data[v] != 0.0))
         .collect();
-    trace.crop = bounding_box(&nonzero, full).ok_or(PreprocessError::Empty)?;
+    trace.crop =
+        bounding_box(&trace.cut(&nonzero), trace.transposed_shape()).ok_or(PreprocessError::Empty)?;
     let cropped = trace.cropped_shape();
     trace.shape = resample::new_shape(cropped, spacing_mm, target_mm);
     let mask = use_mask_for_norm
         .contains(&true)
-        .then(|| fill_holes(&crop(&nonzero, full, &trace.crop), cropped));
+        .then(|| fill_holes(&trace.cut(&nonzero), cropped));
     let method = Method {
         order: resampling_data.order,
         apart: resample::axis_apart(resampling_data.force_separate_z, spacing_mm, target_mm)
             .map(|axis| (axis, resampling_data.order_z)),
     };
     let mut data = Vec::with_capacity(channels.len() * trace.shape.iter().product::<usize>());
-    for (c, (channel, scheme)) in whole.into_iter().zip(schemes).enumerate() {
-        let mut channel = crop(&channel, full, &trace.crop);
+    for (c, (channel, scheme)) in channels.iter().zip(schemes).enumerate() {
+        let mut channel = trace.cut(&channel.data);
         let within = mask
             .as_deref()
             .filter(|_| use_mask_for_norm.get(c) == Some(&true));
@@ -111,17 +110,6 @@ pub fn preprocess(
         data,
     };
     Ok((input, trace))
-}
-
-fn crop<T: Copy>(data: &[T], shape: [usize; 3], [a, b, c]: &[Range<usize>; 3]) -> Vec<T> {
-    let mut out = Vec::with_capacity(a.len() * b.len() * c.len());
-    for x in a.clone() {
-        for y in b.clone() {
-            let row = (x * shape[1] + y) * shape[2];
-            out.extend_from_slice(&data[row + c.start..row + c.end]);
-        }
-    }
-    out
 }
 
 /// The smallest box that holds every true voxel.

@@ -150,15 +150,12 @@ fn combine_slice(logits: &[Vec<f32>], classes: usize, trace: &SpatialTrace, plan
             .collect();
         let mut mask = vec![false; len];
         for v in 0..len {
-            let highest = placed.iter().map(|c| c[v]).fold(f32::NEG_INFINITY, f32::max);
-            let mut total = 0.0;
             for k in 0..classes {
-                p[k] = (placed[k][v] - highest).exp();
-                total += p[k];
-                sum_logits[k * len + v] += placed[k][v];
+                p[k] = placed[k][v];
+                sum_logits[k * len + v] += p[k];
             }
+            softmax(&mut p);
             for k in 0..classes {
-                p[k] /= total;
                 sum_p[k * len + v] += p[k];
             }
             sum_entropy[v] += entropy(&p);
@@ -190,15 +187,10 @@ fn combine_slice(logits: &[Vec<f32>], classes: usize, trace: &SpatialTrace, plan
         match plan.ensemble {
             Ensemble::MeanProbabilities => decided.copy_from_slice(&p),
             Ensemble::MeanLogits => {
-                let highest = (0..classes)
-                    .map(|k| sum_logits[k * len + v])
-                    .fold(f32::NEG_INFINITY, f32::max);
-                let mut sum = 0.0;
                 for k in 0..classes {
-                    decided[k] = ((sum_logits[k * len + v] - highest) / count).exp();
-                    sum += decided[k];
+                    decided[k] = sum_logits[k * len + v] / count;
                 }
-                decided.iter_mut().for_each(|d| *d /= sum);
+                softmax(&mut decided);
             }
         }
         let best = plan
@@ -213,6 +205,17 @@ fn combine_slice(logits: &[Vec<f32>], classes: usize, trace: &SpatialTrace, plan
     }
     slice.overlap = case::overlaps(&masks);
     slice
+}
+
+/// Logits → probabilities, in place.
+fn softmax(logits: &mut [f32]) {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for value in &mut *logits {
+        *value = (*value - highest).exp();
+        sum += *value;
+    }
+    logits.iter_mut().for_each(|p| *p /= sum);
 }
 
 /// Entropy of a distribution in units of log K.

@@ -5,7 +5,7 @@
 //! The label is the class with the highest mean, background included; regions are painted one over the other, each where it is more likely than not.
 //! Entropies are in units of log K; of regions, the mean over them in bits.
 
-use super::{UncertaintyError, case, entropy};
+use super::{UncertaintyError, case, entropy, softmax};
 use crate::domain::{
     plan::{Activation, Ensemble, Plan},
     prediction::Prediction,
@@ -42,6 +42,7 @@ struct Plane {
     /// `[class][voxel]`
     logits: Vec<Vec<f32>>,
     probabilities: Vec<Vec<f32>>,
+    foreground: Vec<f32>,
     entropy: Vec<f32>,
 }
 
@@ -100,19 +101,13 @@ impl<'a> Sums<'a> {
                 .collect();
             for (at, plane) in (first..).zip(done) {
                 for (i, v) in self.trace.plane_indices(at).enumerate() {
-                    let mut foreground = 0.0f32;
                     for k in 0..self.classes {
-                        let p = plane.probabilities[k][i];
-                        self.probabilities[k * voxels + v] += p;
+                        self.probabilities[k * voxels + v] += plane.probabilities[k][i];
                         if !self.logits.is_empty() {
                             self.logits[k * voxels + v] += plane.logits[k][i];
                         }
-                        foreground = match self.plan.activation {
-                            Activation::Softmax if k == 0 => 1.0 - p,
-                            Activation::Softmax => foreground,
-                            Activation::Sigmoid => foreground.max(p),
-                        };
                     }
+                    let foreground = plane.foreground[i];
                     self.squares[v] += foreground * foreground;
                     self.entropies[v] += plane.entropy[i];
                     mask[v] = foreground >= REGION_THRESHOLD;
@@ -132,21 +127,24 @@ impl<'a> Sums<'a> {
             .collect();
         let len = logits[0].len();
         let mut probabilities = vec![vec![0.0; len]; self.classes];
+        let mut foregrounds = Vec::with_capacity(len);
         let mut entropies = Vec::with_capacity(len);
-        let (mut p, mut voxel) = (vec![0.0; self.classes], vec![0.0; self.classes]);
+        let mut p = vec![0.0; self.classes];
         for i in 0..len {
-            for (value, channel) in voxel.iter_mut().zip(&logits) {
+            for (value, channel) in p.iter_mut().zip(&logits) {
                 *value = channel[i];
             }
-            activate(self.plan.activation, &voxel, &mut p);
+            activate(self.plan.activation, &mut p);
             for (channel, p) in probabilities.iter_mut().zip(&p) {
                 channel[i] = *p;
             }
+            foregrounds.push(foreground(self.plan.activation, &p));
             entropies.push(uncertainty(self.plan.activation, &p));
         }
         Plane {
             logits,
             probabilities,
+            foreground: foregrounds,
             entropy: entropies,
         }
     }
@@ -172,14 +170,11 @@ impl<'a> Sums<'a> {
                     decided[k] = self.logits.get(k * voxels + v).copied().unwrap_or(p[k]);
                 }
                 if !self.logits.is_empty() {
-                    let logits: Vec<f32> = decided.iter().map(|sum| sum / count).collect();
-                    activate(self.plan.activation, &logits, &mut decided);
+                    decided.iter_mut().for_each(|sum| *sum /= count);
+                    activate(self.plan.activation, &mut decided);
                 }
                 labels[v] = self.label(&decided);
-                let foreground = match self.plan.activation {
-                    Activation::Softmax => 1.0 - p[0],
-                    Activation::Sigmoid => p.iter().copied().fold(0.0, f32::max),
-                };
+                let foreground = foreground(self.plan.activation, &p);
                 let total = uncertainty(self.plan.activation, &p);
                 score.data[v] = foreground.clamp(0.0, 1.0);
                 entropy.data[v] = total.clamp(0.0, 1.0);
@@ -227,23 +222,19 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// Logits of a voxel → probabilities.
-fn activate(activation: Activation, logits: &[f32], p: &mut [f32]) {
+/// Logits of a voxel → probabilities, in place.
+fn activate(activation: Activation, logits: &mut [f32]) {
     match activation {
-        Activation::Softmax => {
-            let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let mut sum = 0.0;
-            for (p, logit) in p.iter_mut().zip(logits) {
-                *p = (logit - highest).exp();
-                sum += *p;
-            }
-            p.iter_mut().for_each(|p| *p /= sum);
-        }
-        Activation::Sigmoid => {
-            for (p, logit) in p.iter_mut().zip(logits) {
-                *p = 1.0 / (1.0 + (-logit).exp());
-            }
-        }
+        Activation::Softmax => softmax(logits),
+        Activation::Sigmoid => logits.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp())),
+    }
+}
+
+/// How surely a voxel is anything but background.
+fn foreground(activation: Activation, p: &[f32]) -> f32 {
+    match activation {
+        Activation::Softmax => 1.0 - p[0],
+        Activation::Sigmoid => p.iter().copied().fold(0.0, f32::max),
     }
 }
 

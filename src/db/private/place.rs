@@ -161,7 +161,7 @@ impl Place {
             return Ok(self.dir.clone());
         }
         let digest = Sha256::digest(self.dir.as_os_str().as_bytes());
-        let name: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = hex::encode(&digest[..8]);
         let bases = std::env::var_os("XDG_RUNTIME_DIR")
             .map(PathBuf::from)
             .into_iter()

@@ -44,14 +44,10 @@ pub struct StudyChange {
 
 impl From<StudyEvent> for StudyChange {
     fn from(event: StudyEvent) -> Self {
-        let progress = event
-            .done
-            .zip(event.total)
-            .map(|(done, total)| Progress { done, total });
         Self {
             study_instance_uid: event.study_instance_uid,
             state: event.state,
-            progress,
+            progress: event.progress,
         }
     }
 }

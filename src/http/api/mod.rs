@@ -6,4 +6,5 @@ pub mod session;
 pub mod study;
 pub mod verdict;
 pub mod version;
+pub mod views;
 pub mod worklist;

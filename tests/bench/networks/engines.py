@@ -62,13 +62,29 @@ class UNet(nn.Module):
         return self.head(x)
 
 
+def renamed(name, levels):
+    """nnU-Net's name of a parameter -> the one it has here."""
+    part, kind, number, *rest = name.split(".")
+    level = int(number)
+    if part == "encoder":
+        at, (_, _, conv, layer, what) = f"enc.{level}", rest
+    elif kind == "transpconvs":
+        return f"up.{levels - 2 - level}.{rest[0]}"
+    elif kind == "seg_layers":
+        return f"head.{rest[0]}"
+    else:
+        at, (_, conv, layer, what) = f"dec.{levels - 2 - level}", rest
+    return f"{at}.{'c' if layer == 'conv' else 'n'}{int(conv) + 1}.{what}"
+
+
 def load(folder, name):
     """Builds every engine that is installed: name → a function from nothing to the output."""
     tensors = {k: torch.from_numpy(v.copy()) for k, v in load_file(folder / f"{name}.safetensors").items()}
     x, expected = tensors.pop("input"), tensors.pop("output").numpy()
     features = []
-    while f"enc.{len(features)}.c1.weight" in tensors:
-        features.append(tensors[f"enc.{len(features)}.c1.weight"].shape[0])
+    while (first := f"encoder.stages.{len(features)}.0.convs.0.conv.weight") in tensors:
+        features.append(tensors[first].shape[0])
+    tensors = {renamed(key, len(features)): tensor for key, tensor in tensors.items()}
     network = UNet(x.dim() - 2, features, expected.shape[1])
     network.load_state_dict(tensors)
     network.eval()

@@ -16,8 +16,11 @@ mod unet;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Optimizer;
-use std::{collections::HashMap, time::Instant};
-use unet::{Network, Size};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
+use unet::Size;
 
 /// Rounds in which every engine runs once.
 const PAIRS: usize = 20;
@@ -59,38 +62,31 @@ fn compare(
     folder: &std::path::Path,
     mut python: Option<&mut engines::Engines>,
 ) {
-    let device = Device::Cpu;
-    let weights = unet::weights(size, &device);
-    let network = Network::new(size, &weights);
-    let x = Tensor::randn(0f32, 1.0, size.input.to_vec(), &device).unwrap();
-    let y = network.forward(&x);
-    let gflop = network.gflop(size);
+    let (trained, vars) = size.trainable();
+    let weights: BTreeMap<String, Tensor> = vars
+        .iter()
+        .map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap().detach()))
+        .collect();
+    let network = size.loaded(&weights);
+    let x = Tensor::randn(0f32, 1.0, size.input.to_vec(), &Device::Cpu).unwrap();
+    let exact = network.forward(&x).unwrap();
+    let gflop = size.gflop(&weights);
     println!("\n{} {:?}, {gflop:.0} GFLOP", size.name, size.input);
-    let mut tensors: HashMap<String, Tensor> = weights.clone();
+    let mut tensors: HashMap<String, Tensor> = weights.into_iter().collect();
     tensors.insert("input".into(), x.clone());
-    let exact = y.clone();
-    tensors.insert("output".into(), y);
+    tensors.insert("output".into(), exact.clone());
     candle_core::safetensors::save(&tensors, folder.join(format!("{}.safetensors", size.name))).unwrap();
     let others = python
         .as_mut()
         .map_or_else(Vec::new, |python| python.load(size.name));
 
-    let vars: HashMap<String, candle_core::Var> = weights
-        .iter()
-        .map(|(name, tensor)| (name.clone(), candle_core::Var::from_tensor(tensor).unwrap()))
-        .collect();
-    let tracked = vars
-        .iter()
-        .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
-        .collect();
-    let trained = Network::new(size, &tracked);
     let parameters = candle_nn::ParamsAdamW {
         lr: 1e-4,
         ..Default::default()
     };
     let mut optimizer = candle_nn::AdamW::new(vars.into_values().collect(), parameters).unwrap();
     let mut train = || {
-        let loss = trained.forward(&x).sqr().unwrap().mean_all().unwrap();
+        let loss = trained.forward(&x).unwrap().sqr().unwrap().mean_all().unwrap();
         optimizer.backward_step(&loss).unwrap();
         loss.to_dtype(DType::F32).unwrap()
     };
@@ -107,9 +103,9 @@ fn compare(
             }
         };
         peaks.push(peak::gflops(threads));
-        put("ictus", timed(|| network.forward(&x)).0);
+        put("ictus", timed(|| network.forward(&x).unwrap()).0);
         if ictus::nn::has_bf16() {
-            let (ms, y) = timed(|| ictus::nn::with_bf16(|| network.forward(&x)));
+            let (ms, y) = timed(|| ictus::nn::with_bf16(|| network.forward(&x).unwrap()));
             put("ictus_bf16", ms);
             let difference = (y - &exact).unwrap().abs().unwrap().flatten_all().unwrap();
             let difference: f32 = difference.max(0).unwrap().to_scalar().unwrap();
@@ -117,7 +113,7 @@ fn compare(
         }
         put(
             "ictus_one_thread",
-            timed(|| one.install(|| network.forward(&x))).0,
+            timed(|| one.install(|| network.forward(&x).unwrap())).0,
         );
         put("ictus_training", timed(&mut train).0);
         if let Some(python) = python.as_mut() {
@@ -128,7 +124,7 @@ fn compare(
             }
         } else if round <= 3 {
             // candle's own operators take a minute in 3-D.
-            put("candle", timed(|| network.forward_plain(&x)).0);
+            put("candle", timed(|| network.forward_plain(&x).unwrap()).0);
         }
     }
     report(&times, &differences, gflop, median(&peaks));

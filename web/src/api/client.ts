@@ -6,7 +6,7 @@
 
 import { messages } from '../ui/messages.ts';
 import { authorization, wantKey } from './key.ts';
-import type { StudyDetail, Version, Worklist } from './model.ts';
+import type { SavedView, StudyDetail, Version, Worklist } from './model.ts';
 
 /** A request that did not succeed, in a sentence. */
 export class ApiError extends Error {
@@ -73,9 +73,22 @@ export async function json<T>(path: string, init?: RequestInit): Promise<T> {
   }
 }
 
-/** The first `limit` studies, in the server's order. */
-export function getWorklist(limit: number): Promise<Worklist> {
-  return json(`/api/worklist?limit=${limit}&offset=0`);
+/** `limit` studies after the first `offset` that a query lets through, in the server's order. */
+export function getWorklist(query: string, offset: number, limit: number): Promise<Worklist> {
+  return json(`/api/worklist?${query}${query === '' ? '' : '&'}offset=${offset}&limit=${limit}`);
+}
+
+export function getViews(): Promise<SavedView[]> {
+  return json('/api/views');
+}
+
+export async function saveView(view: SavedView): Promise<void> {
+  const headers = { 'Content-Type': 'application/json' };
+  await request('/api/views', 'application/json', { method: 'PUT', headers, body: JSON.stringify(view) });
+}
+
+export async function forgetView(name: string): Promise<void> {
+  await request(`/api/views/${encodeURIComponent(name)}`, 'application/json', { method: 'DELETE' });
 }
 
 export function getStudy(uid: string): Promise<StudyDetail> {

@@ -10,6 +10,8 @@ export interface Progress {
   done: number;
   /** 0 until the worker knows. */
   total: number;
+  /** When it began. */
+  since: string;
 }
 
 /** A row of the worklist. */
@@ -84,9 +86,25 @@ export interface AuditEntry {
   prev_hash: string;
 }
 
+/** Studies by where they stand, whatever the filter. */
+export interface Lanes {
+  flagged: number;
+  uncertain: number;
+  other: number;
+  read: number;
+}
+
 export interface Worklist {
   studies: Study[];
+  /** Studies that the filter lets through. */
   total: number;
+  lanes: Lanes;
+}
+
+/** A filter of the worklist under a name. */
+export interface SavedView {
+  name: string;
+  query: string;
 }
 
 export interface Series {

@@ -70,13 +70,12 @@ export function createDesk(study: () => StudyDetail | null) {
     return analysis ? holding(verdicts(), analysis.id, finding) : null;
   };
 
-  /** The study after this one in the worklist that nobody has read; null when there is none. */
+  /** The first other study of the worklist that nobody has read; null when there is none. */
   const next = async (): Promise<string | null> => {
-    const { studies } = await getWorklist(AHEAD);
-    const here = studies.findIndex((s) => s.study_instance_uid === study()?.study_instance_uid);
-    const following = [...studies.slice(here + 1), ...studies.slice(0, Math.max(here, 0))];
-    const unread = following.find((s) => s.reading === null && s.state !== 'arriving');
-    return unread?.study_instance_uid ?? null;
+    const { studies } = await getWorklist('read=false', 0, AHEAD);
+    const others = studies.filter((s) => s.study_instance_uid !== study()?.study_instance_uid);
+    const ready = others.find((s) => s.state !== 'arriving' && s.state !== 'analysing');
+    return ready?.study_instance_uid ?? null;
   };
 
   return { verdicts, trouble, pending, setPending, busy, load, give, current, next };

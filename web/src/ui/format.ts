@@ -1,5 +1,6 @@
 /** Values → what a reader sees. What is not known is a dash, never 0. */
 
+import type { Progress } from '../api/model.ts';
 import { messages } from './messages.ts';
 
 export const DASH = '–';
@@ -33,6 +34,14 @@ export function since(then: string, now: number): string {
   const hours = Math.floor(minutes / 60);
   if (hours < 24) return messages.time.hours(hours, minutes % 60);
   return messages.time.days(Math.floor(hours / 24));
+}
+
+/** Whole seconds that an analysis still takes at the pace it had; null before that can be said. */
+export function remaining(progress: Progress | null, now: number): number | null {
+  if (progress === null || progress.done === 0 || progress.done >= progress.total) return null;
+  const passed = now - Date.parse(progress.since);
+  if (!(passed > 0)) return null;
+  return Math.ceil((passed / progress.done) * (progress.total - progress.done) * 1e-3);
 }
 
 /** A moment, in the reader's own zone. */

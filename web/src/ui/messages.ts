@@ -131,7 +131,7 @@ export const messages = {
 
   worklist: {
     title: 'Worklist',
-    filter: 'Filter',
+    filter: 'Search',
     filterHint: 'Name, ID, accession or description',
     state: 'State',
     anyState: 'Any state',
@@ -151,13 +151,31 @@ export const messages = {
         : `${shown} of ${plural(total, 'study', 'studies')}`,
     empty: 'No study has arrived yet. Send one with STOW-RS to /dicom-web/studies.',
     noMatch: 'No study matches the filter.',
-    more: 'Show more',
     loading: 'Loading the worklist …',
     slices: (done: number, total: number) => `${done} of ${total}`,
     images: (n: number) => plural(n, 'image', 'images'),
     open: (patient: string) => `Open the study of ${patient}`,
     unnamed: 'No name',
-    attention: (flagged: number) => (flagged === 0 ? '' : `${plural(flagged, 'study', 'studies')} flagged`),
+    attention: (flagged: number) => (flagged === 0 ? '' : ` · ${flagged} flagged and unread`),
+    doubtful: (uncertain: number) => (uncertain === 0 ? '' : ` · ${uncertain} uncertain and unread`),
+    left: (seconds: number) =>
+      `about ${seconds < 100 ? `${seconds} s` : `${Math.ceil(seconds / 60)} min`} left`,
+    reading: 'Read or unread',
+    readOrNot: 'Read and unread',
+    unread: 'Unread',
+    readOnly: 'Read',
+    order: 'Order',
+    byUrgency: 'By urgency',
+    byArrival: 'Newest first',
+  },
+
+  views: {
+    title: 'Saved views',
+    none: 'No view',
+    save: 'Save view …',
+    name: 'Name',
+    keep: 'Save',
+    forget: (name: string) => `Forget “${name}”`,
   },
 
   time: {
@@ -316,7 +334,8 @@ export const messages = {
       ['J or ↓', 'next study'],
       ['K or ↑', 'previous study'],
       ['Enter', 'open the study'],
-      ['/', 'filter'],
+      ['/', 'search'],
+      ['U', 'only what nobody has read, or all'],
       ['?', 'this list'],
     ],
     study: [

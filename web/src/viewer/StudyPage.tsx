@@ -9,7 +9,7 @@ import { stack } from '../dicomweb/geometry.ts';
 import { onLive } from '../live.ts';
 import { createDesk } from '../review/desk.ts';
 import { ReasonDialog } from '../review/ReasonDialog.tsx';
-import { follow, go, studyPath, trailPath } from '../router.ts';
+import { follow, go, studyPath, trailPath, worklistPath } from '../router.ts';
 import { Badge } from '../ui/Badge.tsx';
 import { dicomDate, dicomTime, personName } from '../ui/format.ts';
 import { Help } from '../ui/Help.tsx';
@@ -145,7 +145,7 @@ export default function StudyPage(props: { uid: string }) {
     else if (key === 's' || key === 'S') void desk.give(subject(), 'unsure');
     else if (key === 'w' || key === 'W') void desk.give(null, 'missed');
     else if (key === 'Enter') void readAndNext();
-    else if (key === 'Escape') go('/');
+    else if (key === 'Escape') go(worklistPath());
     else if (key === '?') setHelp(true);
     else return viewerKey(session, key);
     return true;
@@ -154,7 +154,7 @@ export default function StudyPage(props: { uid: string }) {
   return (
     <div class="study">
       <div class="patient-bar">
-        <a class="back" href="/" onClick={follow}>
+        <a class="back" href={worklistPath()} onClick={follow}>
           <span aria-hidden="true">‹ </span>
           {messages.study.back}
         </a>

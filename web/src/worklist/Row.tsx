@@ -1,13 +1,31 @@
 /** One study of the worklist. */
 
-import { Show } from 'solid-js';
+import { onMount, Show } from 'solid-js';
 import type { Study } from '../api/model.ts';
 import { follow, go, studyPath } from '../router.ts';
 import { Badge } from '../ui/Badge.tsx';
-import { DASH, dicomDate, dicomTime, millilitres, moment, personName, since, unit } from '../ui/format.ts';
+import {
+  DASH,
+  dicomDate,
+  dicomTime,
+  millilitres,
+  moment,
+  personName,
+  remaining,
+  since,
+  unit,
+} from '../ui/format.ts';
 import { messages } from '../ui/messages.ts';
 
-export function Row(props: { study: Study; now: number }) {
+export function Row(props: {
+  study: Study;
+  /** 0 for the first of the list. */
+  place: number;
+  now: number;
+  measure: (row: HTMLElement) => void;
+}) {
+  let row: HTMLTableRowElement | undefined;
+  onMount(() => row && props.measure(row));
   const href = () => studyPath(props.study.study_instance_uid);
   const details = () =>
     [props.study.patient_id, dicomDate(props.study.patient_birth_date), props.study.patient_sex]
@@ -22,6 +40,9 @@ export function Row(props: { study: Study; now: number }) {
   return (
     // The link in the row is what keyboard and screen reader use; a click anywhere else in the row is a convenience.
     <tr
+      ref={row}
+      data-index={props.place}
+      aria-rowindex={props.place + 2}
       data-state={props.study.state}
       data-study={props.study.study_instance_uid}
       onClick={(event) => {
@@ -30,6 +51,9 @@ export function Row(props: { study: Study; now: number }) {
     >
       <td>
         <Badge state={props.study.state} progress={props.study.progress} />
+        <Show when={remaining(props.study.progress, props.now)} keyed>
+          {(left) => <small>{messages.worklist.left(left)}</small>}
+        </Show>
         <Show when={props.study.reading} keyed>
           {(reading) => (
             <small class="reading" data-outdated={reading.outdated}>

@@ -1,98 +1,106 @@
-/** `/`: every study, in the server's order, live. */
+/** `/`: every study that the filter lets through, in the server's order, live. */
 
-import { createEffect, createMemo, createSignal, For, onCleanup, Show } from 'solid-js';
-import { createStore, reconcile } from 'solid-js/store';
-import { getWorklist, sentence } from '../api/client.ts';
-import { keyVersion, keyWanted } from '../api/key.ts';
-import type { State, Study, StudyEvent } from '../api/model.ts';
-import { onLive } from '../live.ts';
+import { createWindowVirtualizer } from '@tanstack/solid-virtual';
+import { createEffect, createMemo, createSignal, For, on, onCleanup, Show } from 'solid-js';
+import { keyVersion } from '../api/key.ts';
+import type { State } from '../api/model.ts';
+import { listQuery, setListQuery } from '../router.ts';
 import { Help } from '../ui/Help.tsx';
 import { onKeys } from '../ui/keyboard.ts';
 import { messages } from '../ui/messages.ts';
 import { Trouble } from '../ui/Trouble.tsx';
-import { filterStudies } from './filter.ts';
+import { type Filter, formatFilter, parseFilter, STATES } from './filter.ts';
 import { Row } from './Row.tsx';
+import { createRows } from './rows.ts';
+import { Views } from './Views.tsx';
 
-const PAGE = 100;
-/** Events come in bursts; the list is loaded once for those that fall into this time. */
-const GATHER_MS = 250;
+const said = messages.worklist;
 const CLOCK_MS = 10_000;
+/** Typing pauses so long before the server is asked. */
+const TYPING_MS = 200;
+/** A row of two lines; the true height is measured once it is drawn. */
+const ROW_PIXELS = 62;
+const COLUMNS = 8;
+/** Frames to wait for a row that was scrolled to: it may have to be loaded first. */
+const FRAMES = 120;
 
 export function WorklistPage() {
-  const [list, setList] = createStore<{ studies: Study[]; total: number }>({ studies: [], total: 0 });
-  const [loaded, setLoaded] = createSignal(false);
-  const [trouble, setTrouble] = createSignal<string | null>(null);
-  const [query, setQuery] = createSignal('');
-  const [state, setState] = createSignal<State | null>(null);
-  const [limit, setLimit] = createSignal(PAGE);
+  const filter = createMemo(() => parseFilter(listQuery()));
+  const { rows, lanes, trouble, loadedAt, placeOf, look, restart } = createRows(listQuery);
   const [now, setNow] = createSignal(Date.now());
   const [help, setHelp] = createSignal(false);
+  const [top, setTop] = createSignal(0);
   let search: HTMLInputElement | undefined;
   let body: HTMLTableSectionElement | undefined;
-  let gathering: ReturnType<typeof setTimeout> | undefined;
+  let typing: ReturnType<typeof setTimeout> | undefined;
 
-  let loads = 0;
-  const load = async () => {
-    const mine = ++loads;
-    try {
-      const { studies, total } = await getWorklist(limit());
-      // An answer that was overtaken by a later request is old.
-      if (mine !== loads) return;
-      setList('studies', reconcile(studies, { key: 'study_instance_uid' }));
-      setList('total', total);
-      setNow(Date.now());
-      setTrouble(null);
-      setLoaded(true);
-    } catch (error) {
-      setTrouble(keyWanted() ? null : sentence(error));
-    }
+  const change = (part: Partial<Filter>) => {
+    clearTimeout(typing);
+    setListQuery(formatFilter({ ...filter(), ...part }));
   };
-  const loadSoon = () => {
-    clearTimeout(gathering);
-    gathering = setTimeout(load, GATHER_MS);
-  };
-  const hear = (event: StudyEvent | 'reload') => {
-    const index =
-      event === 'reload'
-        ? -1
-        : list.studies.findIndex((s) => s.study_instance_uid === event.study_instance_uid);
-    // Progress alone changes neither the order nor anything else in the row.
-    if (event !== 'reload' && index >= 0 && list.studies[index]?.state === event.state && event.progress) {
-      setList('studies', index, 'progress', event.progress);
-    } else loadSoon();
-  };
-  createEffect(() => {
-    keyVersion();
-    void load();
-  });
-  onLive(hear);
+  createEffect(on([keyVersion, listQuery], () => void restart()));
   const clock = setInterval(() => setNow(Date.now()), CLOCK_MS);
   onCleanup(() => {
     clearInterval(clock);
-    clearTimeout(gathering);
+    clearTimeout(typing);
   });
   createEffect(() => {
-    document.title = `${messages.worklist.title} · ${messages.title}`;
+    const flagged = lanes()?.flagged ?? 0;
+    document.title = `${flagged > 0 ? `(${flagged}) ` : ''}${said.title} · ${messages.title}`;
   });
 
-  const shown = createMemo(() => filterStudies(list.studies, query(), state()));
-  const flagged = () => list.studies.filter((s) => s.state === 'flagged').length;
+  const virtual = createWindowVirtualizer({
+    get count() {
+      return rows().length;
+    },
+    get scrollMargin() {
+      return top();
+    },
+    estimateSize: () => ROW_PIXELS,
+    overscan: 12,
+    // A row keeps its height when it moves.
+    getItemKey: (index: number) => rows()[index]?.study_instance_uid ?? index,
+  });
+  const items = () => virtual.getVirtualItems();
+  createEffect(() => {
+    const [first, last] = [items()[0], items().at(-1)];
+    if (first && last) look(first.index, last.index);
+  });
+  createEffect(() => {
+    // What stands above the rows changes with the filter and the width.
+    if (loadedAt() !== null && body) setTop(body.getBoundingClientRect().top + scrollY);
+  });
+  /** By study, so that a row and the focus in it follow the study and not the place. */
+  const keys = createMemo(() => items().map(({ index }) => rows()[index]?.study_instance_uid ?? `#${index}`));
+  const above = () => (items()[0]?.start ?? top()) - top();
+  const below = () => virtual.getTotalSize() - ((items().at(-1)?.end ?? top()) - top());
 
   /** Moves the focus by rows; the focused link is what Enter opens. */
   const step = (by: 1 | -1): boolean => {
-    const links = [...(body?.querySelectorAll<HTMLAnchorElement>('a.patient') ?? [])];
-    const at = links.indexOf(document.activeElement as HTMLAnchorElement);
-    const next = at < 0 ? (by > 0 ? 0 : links.length - 1) : Math.min(Math.max(at + by, 0), links.length - 1);
-    links[next]?.focus();
-    return links.length > 0;
+    if (rows().length === 0) return false;
+    const uid = document.activeElement?.closest<HTMLElement>('tr[data-study]')?.dataset.study;
+    const at = uid === undefined ? undefined : placeOf().get(uid);
+    const next =
+      at === undefined ? (by > 0 ? 0 : rows().length - 1) : Math.min(Math.max(at + by, 0), rows().length - 1);
+    let frames = FRAMES;
+    const reach = () => {
+      const wanted = rows()[next]?.study_instance_uid;
+      const link = wanted && body?.querySelector<HTMLElement>(`tr[data-study="${wanted}"] a.patient`);
+      if (link) link.focus();
+      else if (frames-- > 0) requestAnimationFrame(reach);
+    };
+    virtual.scrollToIndex(next);
+    reach();
+    return true;
   };
   onKeys((key) => {
     if (key === 'j' || key === 'ArrowDown') return step(1);
     if (key === 'k' || key === 'ArrowUp') return step(-1);
     if (key === '/') search?.focus();
+    else if (key === 'u') change({ read: filter().read === null ? false : null });
     else if (key === '?') setHelp(true);
     else if (key === 'Escape' && document.activeElement === search) {
-      setQuery('');
+      change({ text: '' });
       search?.blur();
     } else return false;
     return true;
@@ -101,90 +109,139 @@ export function WorklistPage() {
   return (
     <div class="worklist">
       <div class="head">
-        <h1>{messages.worklist.title}</h1>
+        <h1>{said.title}</h1>
         <p class="count" aria-live="polite">
-          <Show when={loaded()}>{messages.worklist.count(shown().length, list.total)}</Show>
-          <Show when={flagged() > 0}>
-            <strong> · {messages.worklist.attention(flagged())}</strong>
+          <Show when={lanes()} keyed>
+            {(known) => (
+              <>
+                {said.count(rows().length, known.flagged + known.uncertain + known.other + known.read)}
+                <strong>{said.attention(known.flagged)}</strong>
+                {said.doubtful(known.uncertain)}
+              </>
+            )}
           </Show>
         </p>
         <label class="search">
-          <span>{messages.worklist.filter}</span>
+          <span>{said.filter}</span>
           <input
             ref={search}
             type="search"
-            value={query()}
-            placeholder={messages.worklist.filterHint}
+            value={filter().text}
+            placeholder={said.filterHint}
             aria-keyshortcuts="/"
-            onInput={(event) => setQuery(event.currentTarget.value)}
+            onInput={(event) => {
+              const text = event.currentTarget.value;
+              clearTimeout(typing);
+              typing = setTimeout(() => change({ text }), TYPING_MS);
+            }}
           />
         </label>
         <select
-          aria-label={messages.worklist.state}
-          onChange={(event) => setState((event.currentTarget.value || null) as State | null)}
+          aria-label={said.state}
+          value={filter().state ?? ''}
+          onChange={(event) => change({ state: (event.currentTarget.value || null) as State | null })}
         >
-          <option value="">{messages.worklist.anyState}</option>
-          <For each={Object.entries(messages.state)}>
-            {([value, name]) => <option value={value}>{name}</option>}
-          </For>
+          <option value="">{said.anyState}</option>
+          <For each={STATES}>{(state) => <option value={state}>{messages.state[state]}</option>}</For>
         </select>
+        <select
+          aria-label={said.reading}
+          value={String(filter().read)}
+          onChange={(event) => change({ read: parseFilter(`read=${event.currentTarget.value}`).read })}
+        >
+          <option value="null">{said.readOrNot}</option>
+          <option value="false">{said.unread}</option>
+          <option value="true">{said.readOnly}</option>
+        </select>
+        <select
+          aria-label={said.order}
+          value={filter().order}
+          onChange={(event) => change({ order: event.currentTarget.value as Filter['order'] })}
+        >
+          <option value="urgency">{said.byUrgency}</option>
+          <option value="newest">{said.byArrival}</option>
+        </select>
+        <Views query={listQuery()} apply={setListQuery} />
         <button type="button" aria-keyshortcuts="?" onClick={() => setHelp(true)}>
           {messages.help.open} <kbd>?</kbd>
         </button>
       </div>
       <Show when={trouble()} keyed>
-        {(text) => <Trouble text={text} retry={load} />}
+        {(text) => <Trouble text={text} retry={restart} />}
       </Show>
       <Show
-        when={loaded()}
-        fallback={<p class="wait">{trouble() === null ? messages.worklist.loading : ''}</p>}
+        when={loadedAt() !== null}
+        fallback={<p class="wait">{trouble() === null ? said.loading : ''}</p>}
       >
         <Show
-          when={shown().length > 0}
-          fallback={
-            <p class="wait">{list.total === 0 ? messages.worklist.empty : messages.worklist.noMatch}</p>
-          }
+          when={rows().length > 0}
+          fallback={<p class="wait">{listQuery() === '' ? said.empty : said.noMatch}</p>}
         >
           <div class="scroll">
-            <table>
+            <table aria-rowcount={rows().length + 1}>
               <thead>
-                <tr>
-                  <th scope="col">{messages.worklist.columns.state}</th>
-                  <th scope="col">{messages.worklist.columns.patient}</th>
-                  <th scope="col">{messages.worklist.columns.study}</th>
+                <tr aria-rowindex={1}>
+                  <th scope="col">{said.columns.state}</th>
+                  <th scope="col">{said.columns.patient}</th>
+                  <th scope="col">{said.columns.study}</th>
                   <th scope="col" class="num">
-                    {messages.worklist.columns.arrived}
+                    {said.columns.arrived}
                   </th>
                   <th scope="col" class="num">
-                    {messages.worklist.columns.findings}
+                    {said.columns.findings}
                   </th>
                   <th scope="col" class="num">
-                    {messages.worklist.columns.volume}
+                    {said.columns.volume}
                   </th>
                   <th scope="col" class="num" title={messages.panel.scoreNote}>
-                    {messages.worklist.columns.score}
+                    {said.columns.score}
                     <small>{messages.panel.notCalibrated}</small>
                   </th>
                   <th scope="col" class="num">
-                    {messages.worklist.columns.uncertainty}
+                    {said.columns.uncertainty}
                   </th>
                 </tr>
               </thead>
               <tbody ref={body}>
-                <For each={shown()}>{(study) => <Row study={study} now={now()} />}</For>
+                <Gap pixels={above()} />
+                <For each={keys()}>
+                  {(key) => {
+                    const place = () => placeOf().get(key);
+                    const study = () => rows()[place() ?? -1];
+                    return (
+                      <Show when={study()} fallback={<Gap pixels={ROW_PIXELS} />}>
+                        {(known) => (
+                          <Row
+                            study={known()}
+                            place={place() ?? 0}
+                            now={now()}
+                            measure={(row) => virtual.measureElement(row)}
+                          />
+                        )}
+                      </Show>
+                    );
+                  }}
+                </For>
+                <Gap pixels={below()} />
               </tbody>
             </table>
           </div>
-        </Show>
-        <Show when={list.studies.length < list.total}>
-          <button type="button" class="more" onClick={() => setLimit((n) => n + PAGE)}>
-            {messages.worklist.more}
-          </button>
         </Show>
       </Show>
       <Show when={help()}>
         <Help keys={messages.help.worklist} onClose={() => setHelp(false)} />
       </Show>
     </div>
+  );
+}
+
+/** Rows that are not drawn. */
+function Gap(props: { pixels: number }) {
+  return (
+    <Show when={props.pixels > 0}>
+      <tr class="gap" aria-hidden="true">
+        <td colSpan={COLUMNS} style={{ height: `${props.pixels}px` }} />
+      </tr>
+    </Show>
   );
 }
