@@ -14,6 +14,7 @@ pub mod audit;
 pub mod error;
 pub mod events;
 pub mod index;
+pub mod outbox;
 pub mod private;
 pub mod qido;
 pub mod queue;

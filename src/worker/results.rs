@@ -1,4 +1,4 @@
-//! The output of an analysis → archive, index, findings, alert and audit row, in one transaction.
+//! The output of an analysis → archive, index, findings, alert, outbox and audit row, in one transaction.
 
 use super::{Output, Run, WorkerError};
 use crate::{
@@ -7,6 +7,7 @@ use crate::{
         self, Tx, analysis, audit,
         error::DbError,
         index::{self, NewInstance, Origin},
+        outbox,
     },
     dicom::instance::Instance,
     domain::phi::{redact, redact_text},
@@ -47,6 +48,7 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
         }));
     }
     let completed = analysis::complete(&mut tx, run.running, &report, &results).await?;
+    let filed = outbox::file(&mut tx, run.running.id, &completed.superseded).await?;
     let models: Vec<_> = report
         .models
         .iter()
@@ -59,7 +61,7 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
             })
         })
         .collect();
-    let detail = json!({
+    let mut detail = json!({
         "analysis": run.running.id,
         "identity": hex::encode(&run.identity),
         "models": models,
@@ -69,6 +71,16 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
         "superseded": completed.superseded,
         "results": log,
     });
+    if !filed.targets.is_empty() {
+        detail["deliver_to"] = json!(filed.targets);
+    }
+    if !filed.withdrawn.is_empty() {
+        detail["withdrawn"] = filed
+            .withdrawn
+            .iter()
+            .map(|(target, analysis)| json!({ "target": target, "analysis": analysis }))
+            .collect();
+    }
     audit::append(&mut tx, &run.act("analyse", detail)).await?;
     Ok(db::commit(tx).await?)
 }
