@@ -51,6 +51,7 @@ pub mod association;
 pub mod audit;
 pub mod config;
 pub mod db;
+pub mod deliver;
 pub mod dicom;
 pub mod dimse;
 pub mod domain;

@@ -91,6 +91,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "receive",
             "review",
             "audit",
+            "deliver",
         ],
     ),
     (
@@ -142,6 +143,8 @@ const OWNERS: &[(&str, &[&str])] = &[
         &["nn", "analysis::infer", "analysis::uncertainty", "train"],
     ),
     ("dicom_ul", &["association"]),
+    ("reqwest", &["deliver", "cli"]),
+    ("rustls", &["deliver"]),
     ("tracing_subscriber", &["telemetry"]),
 ];
 

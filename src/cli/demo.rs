@@ -65,6 +65,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         access,
         analysers,
         dimse: None,
+        deliver: None,
     };
     let done = runtime.block_on(async {
         let (finish, finished) = oneshot::channel::<()>();

@@ -6,6 +6,7 @@ pub(crate) mod analyze;
 pub(crate) mod audit;
 mod channels;
 pub(crate) mod database;
+pub(crate) mod deliver;
 pub(crate) mod demo;
 mod dimse;
 pub(crate) mod doctor;

@@ -15,6 +15,7 @@ use ictus::{
     archive::Archive,
     config::DEFAULT_QUIET,
     db::{Db, events::Events, queue::Timing},
+    deliver::{Deliverer, Target},
     dimse::Provider,
     http::{
         App, Limits,
@@ -72,6 +73,9 @@ pub(crate) struct Args {
     pub(crate) key_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) dimse: DimseArgs,
+    /// File of the targets that results are sent to (JSON); all servers on one database get the same.
+    #[arg(long, env = "ICTUS_DELIVER", value_name = "FILE")]
+    pub(crate) deliver: Option<PathBuf>,
 }
 
 /// Runs the command until a signal ends it.
@@ -86,6 +90,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(USAGE));
         }
         other => other?,
+    };
+    let deliver = match args
+        .deliver
+        .as_deref()
+        .map(ictus::deliver::target::read)
+        .transpose()
+    {
+        Ok(targets) => targets,
+        Err(error) => {
+            writeln!(std::io::stderr(), "ictus: {:#}", anyhow::Error::from(error))?;
+            return Ok(ExitCode::from(USAGE));
+        }
     };
     let listener = std::net::TcpListener::bind(args.listen)
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
@@ -105,6 +121,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         access,
         analysers,
         dimse,
+        deliver,
     };
     runtime.block_on(serve(settings, listener, &database, stop_signal()))?;
     // Whatever still runs on the threads of the runtime must not outlive the database.
@@ -124,6 +141,8 @@ pub(crate) struct Settings {
     pub(crate) analysers: Analysers,
     /// Where it answers DICOM associations.
     pub(crate) dimse: Option<Listener>,
+    /// Whom it sends results to; nothing about targets is changed without.
+    pub(crate) deliver: Option<Vec<Target>>,
 }
 
 /// Serves until `stop`; also what `demo` runs.
@@ -146,6 +165,15 @@ pub(crate) async fn serve(
         let worker = Worker::new(db.clone(), archive.clone(), events.clone(), analyser);
         tokio::spawn(worker.run(Timing::default(), has_stopped(stopped.clone())))
     });
+    let deliverer = match settings.deliver {
+        Some(targets) => {
+            let timing = ictus::deliver::Timing::default();
+            let deliverer = Deliverer::new(db.clone(), archive.clone(), targets, timing)?;
+            deliverer.register().await?;
+            Some(tokio::spawn(deliverer.run(has_stopped(stopped.clone()))))
+        }
+        None => None,
+    };
     let sweeper = tokio::spawn(sweep(db.clone(), receiver.clone()));
     let (dimse, dimse_address) = match settings.dimse {
         Some(Listener { socket, settings }) => {
@@ -192,6 +220,14 @@ pub(crate) async fn serve(
         tracing::warn!("some associations did not end in time and are cut off");
     }
     sweeper.abort();
+    if let Some(mut deliverer) = deliverer
+        && tokio::time::timeout(WORKER_ENDS_WITHIN, &mut deliverer)
+            .await
+            .is_err()
+    {
+        deliverer.abort();
+        tracing::warn!("a delivery is cut off; it is made again when a server is there");
+    }
     if let Some(worker) = worker {
         match tokio::time::timeout(WORKER_ENDS_WITHIN, worker).await {
             Ok(ended) => ended??,

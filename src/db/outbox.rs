@@ -402,14 +402,15 @@ impl Db {
         }))
     }
 
-    /// Renews a lease; false when the delivery is no longer this server's to make.
+    /// Renews a lease; false when another server has the delivery. One that is superseded meanwhile is still sent to its end,
+    /// so that what the target took is known.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn renew_delivery(&self, id: Uuid, server: Uuid, lease: Duration) -> Result<bool, DbError> {
         let renewed = sqlx::query(
             "UPDATE outbox SET lease_until = clock_timestamp() + make_interval(secs => $3) \
-             WHERE id = $1 AND leased_by = $2 AND state = 'pending'",
+             WHERE id = $1 AND leased_by = $2",
         )
         .bind(id)
         .bind(server)

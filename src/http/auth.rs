@@ -50,6 +50,8 @@ pub enum Permission {
     Store,
     /// Says what a reader thinks.
     Review,
+    /// Decides how the server runs.
+    Run,
 }
 
 /// What a request of this kind needs; nothing for what everyone may do with themselves.
@@ -60,6 +62,7 @@ fn needed(method: &Method, path: &str) -> Option<Permission> {
     Some(match *method {
         Method::GET | Method::HEAD | Method::OPTIONS => Permission::Read,
         _ if path.starts_with("/api/studies/") && path.ends_with("/verdicts") => Permission::Review,
+        _ if path.starts_with("/api/deliveries/") => Permission::Run,
         _ => Permission::Store,
     })
 }
@@ -81,7 +84,7 @@ impl Role {
             Self::Viewer | Self::Auditor => permission == Permission::Read,
             Self::Sender => permission == Permission::Store,
             Self::Operator | Self::Admin => permission != Permission::Review,
-            Self::Radiologist => permission != Permission::Store,
+            Self::Radiologist => matches!(permission, Permission::Read | Permission::Review),
         }
     }
 
