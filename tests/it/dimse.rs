@@ -2,7 +2,7 @@
 
 use crate::{
     dimse_support::{
-        CT, Scp, call, call_as, exchange, folder_of, proposal, python, run, store, store_command, until,
+        CT, Scp, call, call_as, exchange, folder_of, proposal, python, run, store, store_command, until, url,
     },
     support::{Slice, World, part10, uid},
 };
@@ -594,16 +594,6 @@ async fn stopping_ends_idle_associations_and_keeps_what_was_stored() {
 async fn what_was_acknowledged_is_there_after_the_server_was_killed() {
     let world = World::new().await;
     let folder = tempfile::tempdir().unwrap();
-    let options = &world.options;
-    let url = format!(
-        "postgres://{}@{}/{}",
-        options.get_username(),
-        options
-            .get_socket()
-            .map(|path| path.to_str().unwrap().replace('/', "%2F"))
-            .unwrap_or_else(|| options.get_host().replace('/', "%2F")),
-        options.get_database().unwrap()
-    );
     let mut server = tokio::process::Command::new(env!("CARGO_BIN_EXE_ictus"))
         .args([
             "serve",
@@ -614,7 +604,7 @@ async fn what_was_acknowledged_is_there_after_the_server_was_killed() {
             "127.0.0.1:0",
         ])
         .args(["--data", folder.path().to_str().unwrap()])
-        .env("DATABASE_URL", url)
+        .env("DATABASE_URL", url(&world))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true)

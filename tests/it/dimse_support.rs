@@ -181,3 +181,17 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
     panic!("never: {what}");
 }
+
+/// The database of a world, for processes.
+pub(crate) fn url(world: &World) -> String {
+    let options = &world.options;
+    format!(
+        "postgres://{}@{}/{}",
+        options.get_username(),
+        options
+            .get_socket()
+            .map(|path| path.to_str().unwrap().replace('/', "%2F"))
+            .unwrap_or_else(|| options.get_host().replace('/', "%2F")),
+        options.get_database().unwrap()
+    )
+}

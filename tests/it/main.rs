@@ -5,6 +5,8 @@ mod api;
 mod assemble;
 mod audit;
 mod coverage;
+mod deliver;
+mod deliver_support;
 mod dicom;
 mod dimse;
 mod dimse_support;

@@ -1,0 +1,200 @@
+//! Deliveries under test: analysed studies, a deliverer in this process, and targets of other makers that come and go.
+
+use crate::{
+    dimse_support::{python, until},
+    queue::{Fake, Running, report, until_state},
+    support::{Slice, World, uid},
+};
+use ictus::{
+    db::outbox::{Delivery, Filter},
+    deliver::{Deliverer, Timing, target},
+};
+use serde_json::{Value, json};
+use std::{path::PathBuf, process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, ChildStdin, Command},
+    sync::oneshot,
+};
+
+/// The default timing, faster.
+pub(crate) const FAST: Timing = Timing {
+    lease: Duration::from_millis(1500),
+    renew: Duration::from_millis(300),
+    poll: Duration::from_millis(50),
+    first_delay: Duration::from_millis(100),
+    longest_delay: Duration::from_millis(400),
+};
+/// Segmentation Storage.
+pub(crate) const SEG: &str = "1.2.840.10008.5.1.4.1.1.66.4";
+/// Comprehensive 3D SR Storage.
+pub(crate) const SR: &str = "1.2.840.10008.5.1.4.1.1.88.34";
+
+/// A deliverer that works until it is dropped.
+pub(crate) struct Delivering {
+    _stop: oneshot::Sender<()>,
+}
+
+impl Delivering {
+    /// To these targets, as a file would name them.
+    pub(crate) async fn start(world: &World, targets: Value) -> Self {
+        let targets = target::parse(&json!({ "targets": targets }).to_string()).unwrap();
+        let deliverer = Deliverer::new(world.db.clone(), world.archive.clone(), targets, FAST).unwrap();
+        deliverer.register().await.unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(deliverer.run(async move { drop(stopped.await) }));
+        Self { _stop: stop }
+    }
+}
+
+/// The entry of a C-STORE target on this machine.
+pub(crate) fn c_store(port: u16) -> Value {
+    json!({ "name": "peer", "kind": "cstore", "host": "127.0.0.1", "port": port, "called": "PEER" })
+}
+
+/// Sends a head of each study and analyses it: a finding of this volume, or none.
+pub(crate) async fn analyse(world: &World, studies: &[&str], volume_ml: Option<f64>) {
+    let worker = Running::start(world, Fake::new(move |_, _, _| Ok(report(volume_ml)))).await;
+    for study in studies {
+        world
+            .send(Slice::head(study, &format!("series of {study}")))
+            .await;
+    }
+    let state = if volume_ml.is_some() {
+        "flagged"
+    } else {
+        "not_flagged"
+    };
+    for study in studies {
+        until_state(world, study, state).await;
+    }
+    worker.stop().await;
+}
+
+/// One more slice of a study that [`analyse`] sent, analysed.
+pub(crate) async fn revise(world: &World, study: &str, volume_ml: Option<f64>) {
+    let series = format!("series of {study}");
+    world.send(vec![Slice::new(study, &series, 30).bytes()]).await;
+    world.receiver.complete(&uid(&series), "test").await.unwrap();
+    let worker = Running::start(world, Fake::new(move |_, _, _| Ok(report(volume_ml)))).await;
+    crate::queue::until_no_job(world).await;
+    worker.stop().await;
+}
+
+/// All deliveries, the latest first.
+pub(crate) async fn deliveries(world: &World) -> Vec<Delivery> {
+    world.db.deliveries(&Filter::default(), 1000, 0).await.unwrap()
+}
+
+/// Waits until a study has a delivery in this state.
+pub(crate) async fn until_delivery(world: &World, study: &str, state: &str) -> Delivery {
+    let mut found = None;
+    until(&format!("a delivery of {study} is {state}"), async || {
+        let filter = Filter {
+            state: Some(state.to_owned()),
+            target: None,
+            study_instance_uid: Some(uid(study).to_string()),
+        };
+        found = world.db.deliveries(&filter, 1, 0).await.unwrap().pop();
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
+/// What the rows of the trail of one act say.
+pub(crate) async fn trail(world: &World, act: &str) -> Vec<Value> {
+    let rows = world.db.audit_rows(0, 10_000).await.unwrap();
+    rows.into_iter()
+        .filter(|row| row.act == act)
+        .map(|row| serde_json::from_str(&row.detail).unwrap())
+        .collect()
+}
+
+/// A port that nobody listens on, for now.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// pynetdicom as a storage SCP; dropped, it is killed.
+pub(crate) struct PythonScp {
+    child: Child,
+    /// It ends when this is closed.
+    _stdin: ChildStdin,
+}
+
+impl PythonScp {
+    /// Starts it with modes of `store_scp.py`; it listens when this returns.
+    pub(crate) async fn start(port: u16, log: &Log, modes: &[&str]) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/store_scp.py");
+        let mut child = Command::new(python())
+            .args([script, &port.to_string(), log.path().to_str().unwrap()])
+            .args(modes)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("ready"));
+        let stdin = child.stdin.take().unwrap();
+        Self { child, _stdin: stdin }
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn has_ended(&mut self) {
+        self.child.wait().await.unwrap();
+    }
+}
+
+/// What a [`PythonScp`] answered, over all its lives.
+pub(crate) struct Log(tempfile::TempDir);
+
+impl Log {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("log")
+    }
+
+    /// A file beside it.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// SOP instance UID, transfer syntax and status of each answer.
+    pub(crate) fn answers(&self) -> Vec<[String; 3]> {
+        let text = std::fs::read_to_string(self.path()).unwrap_or_default();
+        text.lines()
+            .map(|line| {
+                let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+                words.try_into().unwrap()
+            })
+            .collect()
+    }
+
+    /// The SOP instance UIDs, sorted.
+    pub(crate) fn instances(&self) -> Vec<String> {
+        let mut uids: Vec<String> = self.answers().into_iter().map(|[uid, ..]| uid).collect();
+        uids.sort();
+        uids
+    }
+}
+
+/// SOP instance UIDs of a delivery, sorted.
+pub(crate) fn instances(delivery: &Delivery) -> Vec<String> {
+    let mut uids: Vec<String> = delivery
+        .instances
+        .iter()
+        .map(|instance| instance.sop_instance_uid.clone())
+        .collect();
+    uids.sort();
+    uids
+}
