@@ -325,7 +325,7 @@ pub async fn finish(tx: &mut Tx, id: Uuid, server: Uuid, attempt: &Attempt) -> R
 pub async fn retry(tx: &mut Tx, id: Uuid) -> Result<Retried, DbError> {
     let row: Option<(String, Uuid, String, String)> = sqlx::query_as(
         "SELECT target, analysis_id, study_instance_uid, outbox.state FROM outbox \
-         JOIN analysis ON analysis.id = analysis_id JOIN study ON study.id = study_id \
+         JOIN analysis ON analysis.id = analysis_id JOIN study ON study.id = analysis.study_id \
          WHERE outbox.id = $1 FOR UPDATE OF outbox",
     )
     .bind(id)
@@ -485,7 +485,7 @@ RETURNING id, target
 const CLAIM: &str = "
 UPDATE outbox SET leased_by = $1, lease_until = clock_timestamp() + make_interval(secs => $3),
        attempts = outbox.attempts + 1
-FROM delivery_target, analysis JOIN study ON study.id = study_id
+FROM delivery_target, analysis JOIN study ON study.id = analysis.study_id
 WHERE outbox.id = (SELECT id FROM outbox due
                    WHERE due.target = $2 AND due.state = 'pending' AND due.next_at <= clock_timestamp()
                      AND (due.lease_until IS NULL OR due.lease_until <= clock_timestamp())
@@ -510,7 +510,7 @@ SELECT outbox.id, target, delivery_target.active AS target_active, study_instanc
         JOIN analysis_instance made ON made.instance_id = sent.instance_id AND made.analysis_id = outbox.analysis_id
         WHERE sent.outbox_id = outbox.id) AS instances
 FROM outbox JOIN delivery_target ON delivery_target.name = target
-JOIN analysis ON analysis.id = analysis_id JOIN study ON study.id = study_id
+JOIN analysis ON analysis.id = analysis_id JOIN study ON study.id = analysis.study_id
 WHERE ($1::text IS NULL OR outbox.state = $1) AND ($2::text IS NULL OR target = $2)
   AND ($3::text IS NULL OR study_instance_uid = $3)
 ORDER BY outbox.created_at DESC, outbox.id LIMIT $4 OFFSET $5

@@ -18,8 +18,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How often a delivery is tried when the file does not say: after the first eleven attempts, which take an hour, every
-/// half hour for three days, which is a weekend with a holiday.
+/// How often a delivery is tried when the file does not say: after the first ten attempts, which take three
+/// quarters of an hour, every half hour for three days, which is a weekend with a holiday.
 const DEFAULT_ATTEMPTS: i32 = 155;
 /// The most attempts that a file may ask for.
 const MOST_ATTEMPTS: i64 = 10_000;
