@@ -300,8 +300,7 @@ impl Said {
             Err(_) => Vec::new(),
         };
         for dataset in &datasets {
-            said.stored
-                .extend(items(dataset, REFERENCED).filter_map(|item| uid(item)));
+            said.stored.extend(items(dataset, REFERENCED).filter_map(uid));
             said.failed.extend(items(dataset, FAILED).filter_map(|item| {
                 let code = item[FAILURE_REASON]["Value"][0].as_u64();
                 Some((uid(item)?, u16::try_from(code.unwrap_or(0)).unwrap_or_default()))

@@ -150,7 +150,7 @@ impl Session {
                 study_instance_uid: Some(stored.study_instance_uid.to_string()),
                 series_instance_uid: Some(stored.series_instance_uid.to_string()),
                 sop_instance_uid: Some(stored.sop_instance_uid.to_string()),
-                sha256: Some(hex::encode(&checked.new.digest)),
+                sha256: Some(hex::encode(checked.new.digest)),
                 became: became.to_owned(),
                 ..Line::default()
             },

@@ -336,7 +336,7 @@ impl<'a> Filing<'a> {
         let key = (new.study_instance_uid.clone(), new.series_instance_uid.clone());
         self.log.entry(key).or_default().push(json!({
             "sop_instance_uid": new.sop_instance_uid,
-            "sha256": hex::encode(&new.digest),
+            "sha256": hex::encode(new.digest),
             "became": became,
         }));
         StoredInstance {

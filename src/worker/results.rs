@@ -44,7 +44,7 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
         log.push(json!({
             "role": role(new),
             "sop_instance_uid": new.sop_instance_uid,
-            "sha256": hex::encode(&new.digest),
+            "sha256": hex::encode(new.digest),
         }));
     }
     let completed = analysis::complete(&mut tx, run.running, &report, &results).await?;
@@ -63,7 +63,7 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
         .collect();
     let mut detail = json!({
         "analysis": run.running.id,
-        "identity": hex::encode(&run.identity),
+        "identity": hex::encode(run.identity),
         "models": models,
         "answer": completed.answer,
         "findings": report.findings.len(),

@@ -2,8 +2,8 @@
 
 use crate::{
     deliver_support::{
-        Delivering, Log, PythonScp, SEG, SR, analyse, c_store, deliveries, free_port, instances, revise,
-        trail, until_delivery,
+        Compressed, Delivering, Log, PythonScp, SEG, SR, analyse, analyse_with, c_store, deliveries,
+        free_port, instances, revise, script_that_is_ready, trail, until_delivery,
     },
     dimse_support::{Scp, call_as, proposal, run, until},
     support::{Slice, World, uid},
@@ -612,6 +612,133 @@ async fn a_server_that_is_killed_within_a_delivery_makes_it_again_when_it_is_bac
     arrived.dedup();
     assert_eq!(arrived, instances(&delivery));
     assert_eq!(trail(&world, "deliver").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_compressed_result_goes_out_as_it_is_or_uncompressed() {
+    let world = World::new().await;
+    let (port, log) = (free_port(), Log::new());
+    let plain = PythonScp::start(port, &log, &[]).await;
+    let _delivering = Delivering::start(&world, json!([c_store(port)])).await;
+    analyse_with(&world, "s1", Arc::new(Compressed)).await;
+    until_delivery(&world, "s1", "delivered").await;
+    drop(plain);
+    let _able = PythonScp::start(port, &log, &["also=1.2.840.10008.1.2.5"]).await;
+    analyse_with(&world, "s2", Arc::new(Compressed)).await;
+    until_delivery(&world, "s2", "delivered").await;
+    let forms: Vec<String> = log.answers().into_iter().map(|[_, form, _]| form).collect();
+    assert_eq!(forms, [syntax::EXPLICIT, "1.2.840.10008.1.2.5"]);
+}
+
+#[tokio::test]
+async fn a_stow_target_that_refuses_compression_gets_the_result_without() {
+    let world = World::new().await;
+    let answered = Arc::new(AtomicUsize::new(0));
+    let counts = answered.clone();
+    // The first answer is that of PS3.18 table I.2-2 for a transfer syntax that is not supported.
+    let answer = move |body: axum::body::Bytes| async move {
+        let call = counts.fetch_add(1, Ordering::SeqCst);
+        let start = body.windows(4).position(|four| four == b"DICM").unwrap() - 128;
+        let end = body.windows(9).rposition(|nine| nine == b"\r\n--ictus").unwrap();
+        let head = String::from_utf8_lossy(&body[..start]).into_owned();
+        let file = &body[start..end];
+        let object = dicom_object::from_reader(file).unwrap();
+        let uid = object.meta().media_storage_sop_instance_uid().to_owned();
+        let form = object.meta().transfer_syntax().to_owned();
+        assert!(head.contains("Content-Type: application/dicom"));
+        if call > 0 {
+            assert_eq!(form, syntax::EXPLICIT);
+            return (StatusCode::OK, String::new());
+        }
+        let failed = json!({ "00081198": { "vr": "SQ", "Value": [{
+            "00081155": { "vr": "UI", "Value": [uid] }, "00081197": { "vr": "US", "Value": [0xC122] },
+        }] } });
+        (StatusCode::CONFLICT, failed.to_string())
+    };
+    let router = Router::new().route("/studies", post(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let target = json!({ "name": "plain", "kind": "stow", "url": url });
+    let _delivering = Delivering::start(&world, json!([target])).await;
+    analyse_with(&world, "s", Arc::new(Compressed)).await;
+    let delivery = until_delivery(&world, "s", "delivered").await;
+    assert_eq!((delivery.attempts, answered.load(Ordering::SeqCst)), (1, 2));
+}
+
+#[tokio::test]
+async fn https_is_held_to_the_certificates_of_the_machine() {
+    let world = World::new().await;
+    let data = tempfile::tempdir().unwrap();
+    let path = |name: &str| data.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (path("certificate.pem"), path("key.pem"));
+    let made = run(
+        "openssl",
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
+        ],
+    )
+    .await;
+    assert!(made.success, "{}", made.text);
+    let (port, log) = (free_port(), path("log"));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls_stow.py");
+    let arguments = [script, &port.to_string(), &certificate, &key, &log];
+    let _target = script_that_is_ready(&arguments).await;
+    std::os::unix::fs::symlink(world.folder.path(), data.path().join("archive")).unwrap();
+    let targets =
+        json!([{ "name": "vna", "kind": "stow", "url": format!("https://localhost:{port}/dicom-web") }]);
+    std::fs::write(path("targets.json"), json!({ "targets": targets }).to_string()).unwrap();
+
+    // Nobody vouches for it.
+    let stranger = Delivering::start(&world, targets).await;
+    analyse(&world, &["s"], Some(12.5)).await;
+    until("it was refused", async || {
+        deliveries(&world).await[0].last_error.is_some()
+    })
+    .await;
+    let refused = &deliveries(&world).await[0];
+    assert!(
+        refused.last_error.as_deref().unwrap().contains("certificate"),
+        "{:?}",
+        refused.last_error
+    );
+    assert!(!Path::new(&log).exists());
+    drop(stranger);
+
+    // The machine's store does.
+    let arguments = [
+        "serve",
+        "--no-worker",
+        "--listen",
+        "127.0.0.1:0",
+        "--deliver",
+        &path("targets.json"),
+    ];
+    let _server = ictus(&world, data.path(), &arguments)
+        .env("SSL_CERT_FILE", &certificate)
+        .spawn()
+        .unwrap();
+    until_delivery(&world, "s", "delivered").await;
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert!(log.starts_with("/dicom-web/studies "), "{log}");
 }
 
 #[tokio::test]

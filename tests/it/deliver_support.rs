@@ -5,12 +5,17 @@ use crate::{
     queue::{Fake, Running, report, until_state},
     support::{Slice, World, uid},
 };
+use dicom_core::{DataElement, VR, value::PixelFragmentSequence};
+use dicom_dictionary_std::tags;
 use ictus::{
     db::outbox::{Delivery, Filter},
     deliver::{Deliverer, Timing, target},
+    dicom::instance::Instance,
+    domain::{network::Control, uid::Uid},
+    worker::{Analyser, Failure, Output, Request},
 };
 use serde_json::{Value, json};
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, ChildStdin, Command},
@@ -71,6 +76,59 @@ pub(crate) async fn analyse(world: &World, studies: &[&str], volume_ml: Option<f
     worker.stop().await;
 }
 
+/// The same for one study and an analyser that finds something.
+pub(crate) async fn analyse_with(world: &World, study: &str, analyser: Arc<dyn Analyser>) {
+    let worker = Running::start(world, analyser).await;
+    world
+        .send(Slice::head(study, &format!("series of {study}")))
+        .await;
+    until_state(world, study, "flagged").await;
+    worker.stop().await;
+}
+
+/// An analyser whose one result is a Parametric Map of 8 by 8 pixels in RLE.
+pub(crate) struct Compressed;
+
+impl Analyser for Compressed {
+    fn model_digest(&self) -> Vec<u8> {
+        b"compressed".to_vec()
+    }
+
+    fn calibration_digest(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn analyse(&self, instances: &[Instance], request: &Request, _: &dyn Control) -> Result<Output, Failure> {
+        const PM: &str = "1.2.840.10008.5.1.4.1.1.30";
+        let uid = |part: &str| Uid::derive(&[&request.analysis_key, part.as_bytes()]).to_string();
+        // Two segments of one run each: 64 high bytes, 64 low bytes (PS3.5 annex G).
+        let mut frame = vec![0; 64];
+        for (at, value) in [(0, 2u8), (4, 64), (8, 66)] {
+            frame[at] = value;
+        }
+        frame.extend_from_slice(&[193, 0x04, 193, 0x00]);
+        let mut object = instances[0].object.clone();
+        object.put(DataElement::new(tags::SOP_CLASS_UID, VR::UI, PM));
+        object.put(DataElement::new(tags::MODALITY, VR::CS, "OT"));
+        object.put(DataElement::new(tags::SOP_INSTANCE_UID, VR::UI, uid("map")));
+        object.put(DataElement::new(tags::SERIES_INSTANCE_UID, VR::UI, uid("series")));
+        object.put(DataElement::new(
+            tags::PIXEL_DATA,
+            VR::OB,
+            PixelFragmentSequence::new(vec![], vec![frame]),
+        ));
+        object.update_meta(|meta| {
+            meta.transfer_syntax = "1.2.840.10008.1.2.5".to_owned();
+            meta.media_storage_sop_class_uid = PM.to_owned();
+            meta.media_storage_sop_instance_uid = uid("map");
+        });
+        Ok(Output {
+            report: report(Some(12.5)),
+            objects: vec![object],
+        })
+    }
+}
+
 /// One more slice of a study that [`analyse`] sent, analysed.
 pub(crate) async fn revise(world: &World, study: &str, volume_ml: Option<f64>) {
     let series = format!("series of {study}");
@@ -120,6 +178,21 @@ pub(crate) fn free_port() -> u16 {
         .port()
 }
 
+/// Runs a Python script and waits until it says that it is ready; dropped, it is killed.
+pub(crate) async fn script_that_is_ready(arguments: &[&str]) -> Child {
+    let mut child = Command::new(python())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("ready"));
+    child
+}
+
 /// pynetdicom as a storage SCP; dropped, it is killed.
 pub(crate) struct PythonScp {
     child: Child,
@@ -131,17 +204,9 @@ impl PythonScp {
     /// Starts it with modes of `store_scp.py`; it listens when this returns.
     pub(crate) async fn start(port: u16, log: &Log, modes: &[&str]) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/store_scp.py");
-        let mut child = Command::new(python())
-            .args([script, &port.to_string(), log.path().to_str().unwrap()])
-            .args(modes)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("ready"));
+        let (port, log) = (port.to_string(), log.path());
+        let arguments = [&[script, &port, log.to_str().unwrap()], modes].concat();
+        let mut child = script_that_is_ready(&arguments).await;
         let stdin = child.stdin.take().unwrap();
         Self { child, _stdin: stdin }
     }

@@ -2,7 +2,8 @@
 
 Writes one line for each instance to LOG when it answers: its SOP instance UID, transfer syntax and status.
 Modes: only=UID (takes this SOP class alone), status=HEX (answers this), die=N (ends without an answer at the Nth
-instance), hold=PATH (answers when this file is there).
+instance), hold=PATH (answers when this file is there),
+also=UID (takes this transfer syntax, too).
 """
 
 import os
@@ -36,6 +37,8 @@ if "only" in modes:
     ae.add_supported_context(modes["only"])
 else:
     ae.supported_contexts = AllStoragePresentationContexts
+    for context in AllStoragePresentationContexts if "also" in modes else []:
+        ae.add_supported_context(context.abstract_syntax, modes["also"])
 server = ae.start_server(("127.0.0.1", int(port)), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
 print("ready", flush=True)
 sys.stdin.read()
