@@ -440,6 +440,18 @@ impl Db {
             .await?)
     }
 
+    /// How many deliveries there are: target, state, number.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn count_deliveries(&self) -> Result<Vec<(String, String, i64)>, DbError> {
+        Ok(sqlx::query_as(
+            "SELECT target, state, count(*) FROM outbox GROUP BY target, state ORDER BY target, state",
+        )
+        .fetch_all(&self.app)
+        .await?)
+    }
+
     /// The deliveries that were given up, of one target or of all.
     ///
     /// # Errors

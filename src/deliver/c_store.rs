@@ -19,6 +19,7 @@ use crate::{
     dicom::{part10, transcode},
     domain::phi::redact,
 };
+use bytes::Bytes;
 
 /// Priority MEDIUM (PS3.7 table 9.1-1).
 const MEDIUM: u16 = 0;
@@ -110,7 +111,7 @@ async fn send_all(
                 return Err(why);
             }
         };
-        let dataset = match in_form(file.to_vec(), &instance.transfer_syntax_uid, &context).await {
+        let dataset = match in_form(file, &instance.transfer_syntax_uid, &context).await {
             Ok(dataset) => dataset,
             Err(why) => {
                 attempt.refused.push((instance.instance_id, why));
@@ -139,7 +140,7 @@ async fn send_all(
 }
 
 /// The dataset in the form of a context.
-async fn in_form(file: Vec<u8>, stored: &str, context: &Context) -> Result<Vec<u8>, String> {
+async fn in_form(file: Bytes, stored: &str, context: &Context) -> Result<Bytes, String> {
     let (same, explicit) = (
         context.transfer_syntax == stored,
         context.transfer_syntax == syntax::EXPLICIT,
@@ -147,10 +148,10 @@ async fn in_form(file: Vec<u8>, stored: &str, context: &Context) -> Result<Vec<u
     let made = tokio::task::spawn_blocking(move || {
         let file = match (same, explicit) {
             (true, _) => file,
-            (false, true) => transcode::to_explicit_vr_little_endian(&file)?,
-            (false, false) => transcode::to_implicit_vr_little_endian(&file)?,
+            (false, true) => transcode::to_explicit_vr_little_endian(&file)?.into(),
+            (false, false) => transcode::to_implicit_vr_little_endian(&file)?.into(),
         };
-        Ok::<_, transcode::TranscodeError>(part10::dataset(&file).map(<[u8]>::to_vec))
+        Ok::<_, transcode::TranscodeError>(part10::dataset(&file).map(|dataset| file.slice_ref(dataset)))
     })
     .await;
     match made {

@@ -521,6 +521,9 @@ async fn operators_see_deliveries_and_retry_them_and_senders_do_not() {
     assert_eq!(list[0]["id"], json!(dead.id));
     assert_eq!(list[0]["instances"][0]["state"], "pending");
     assert!(!list.to_string().contains("Phantom"));
+    let metrics = server.get("/metrics", &viewer).await.text();
+    let line = "ictus_deliveries{target=\"stub\",state=\"dead\"} 1";
+    assert!(metrics.lines().any(|found| found == line), "{metrics}");
     for (query, status) in [
         ("state=lost", StatusCode::BAD_REQUEST),
         ("study=nobody", StatusCode::BAD_REQUEST),
