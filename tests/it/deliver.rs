@@ -363,6 +363,59 @@ async fn a_superseded_analysis_is_not_sent_and_its_revision_is() {
 }
 
 #[tokio::test]
+async fn what_is_superseded_while_it_is_sent_is_told_as_it_was() {
+    let world = World::new().await;
+    let (port, log) = (free_port(), Log::new());
+    let go = log.beside("go");
+    let _scp = PythonScp::start(port, &log, &[&format!("hold={}", go.display())]).await;
+    let _delivering = Delivering::start(&world, json!([c_store(port)])).await;
+    analyse(&world, &["s"], Some(12.5)).await;
+    until("it is being sent", async || {
+        world
+            .count("SELECT count(*) FROM outbox WHERE lease_until IS NOT NULL")
+            .await
+            == 1
+    })
+    .await;
+    revise(&world, "s", Some(14.0)).await;
+    until_delivery(&world, "s", "superseded").await;
+    std::fs::write(&go, "").unwrap();
+    until("both are there", async || {
+        trail(&world, "deliver").await.len() == 2
+    })
+    .await;
+    let all = deliveries(&world).await;
+    assert!(all.iter().all(|one| one.state == "delivered"));
+    let mut wanted: Vec<String> = all.iter().flat_map(instances).collect();
+    wanted.sort();
+    assert_eq!(log.instances(), wanted);
+}
+
+#[tokio::test]
+async fn a_target_that_is_in_the_file_no_more_gets_nothing_new_and_keeps_what_waits() {
+    let world = World::new().await;
+    let stub = Stub::new(503).await;
+    let first = Delivering::start(&world, json!([stub.target()])).await;
+    analyse(&world, &["s1"], Some(12.5)).await;
+    drop(first);
+    for _ in 0..2 {
+        drop(Delivering::start(&world, json!([])).await);
+    }
+    analyse(&world, &["s2"], Some(12.5)).await;
+    let waiting = deliveries(&world).await;
+    assert_eq!(waiting.len(), 1);
+    assert_eq!(
+        (waiting[0].state.as_str(), waiting[0].target_active),
+        ("pending", false)
+    );
+    // The same file twice is one change.
+    assert_eq!(trail(&world, "configure").await.len(), 2);
+    stub.status.store(200, Ordering::SeqCst);
+    let _again = Delivering::start(&world, json!([stub.target()])).await;
+    until_delivery(&world, "s1", "delivered").await;
+}
+
+#[tokio::test]
 async fn a_target_for_flagged_studies_hears_of_no_other_but_that_a_flag_was_taken_back() {
     let world = World::new().await;
     let stub = Stub::new(200).await;
