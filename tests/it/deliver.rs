@@ -2,8 +2,8 @@
 
 use crate::{
     deliver_support::{
-        Compressed, Delivering, Log, PythonScp, SEG, SR, analyse, analyse_with, c_store, deliveries,
-        free_port, instances, revise, script_that_is_ready, trail, until_delivery,
+        Compressed, Delivering, Log, PythonScp, SEG, SR, Stub, analyse, analyse_with, c_store, deliveries,
+        free_port, instances, revise, trail, until_delivery,
     },
     dimse_support::{Scp, call_as, proposal, run, until},
     support::{Slice, World, uid},
@@ -16,13 +16,12 @@ use axum::{
     routing::post,
 };
 use ictus::{association::syntax, db::outbox::Delivery, dicom::part10};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
-    path::Path,
     process::Stdio,
     sync::{
         Arc,
-        atomic::{AtomicU16, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 use tokio::process::Command;
@@ -53,38 +52,6 @@ fn states(delivery: &Delivery) -> Vec<(&str, &str)> {
         .iter()
         .map(|instance| (instance.role.as_str(), instance.state.as_str()))
         .collect()
-}
-
-/// A STOW target that answers what it is told, and counts.
-struct Stub {
-    url: String,
-    status: Arc<AtomicU16>,
-    asked: Arc<AtomicUsize>,
-}
-
-impl Stub {
-    async fn new(status: u16) -> Self {
-        let status = Arc::new(AtomicU16::new(status));
-        let asked = Arc::new(AtomicUsize::new(0));
-        let (says, counts) = (status.clone(), asked.clone());
-        let router = Router::new().route(
-            "/dicom-web/studies",
-            post(move |_body: axum::body::Bytes| async move {
-                counts.fetch_add(1, Ordering::SeqCst);
-                let status = StatusCode::from_u16(says.load(Ordering::SeqCst)).unwrap();
-                // A target may say anything, a patient's name for one: none of it may be kept.
-                (status, "Phantom^One was here")
-            }),
-        );
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/dicom-web", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { url, status, asked }
-    }
-
-    fn target(&self) -> Value {
-        json!({ "name": "stub", "kind": "stow", "url": self.url })
-    }
 }
 
 #[tokio::test]
@@ -608,68 +575,6 @@ async fn operators_see_deliveries_and_retry_them_and_senders_do_not() {
     assert_eq!(retry(&id, "operator").await, StatusCode::CONFLICT);
 }
 
-/// The server as a process, on a world's database and archive.
-fn serve(world: &World, data: &Path, targets: &Path) -> tokio::process::Child {
-    let arguments = ["serve", "--no-worker", "--listen", "127.0.0.1:0"];
-    ictus(world, data, &arguments)
-        .args(["--deliver", targets.to_str().unwrap()])
-        .spawn()
-        .unwrap()
-}
-
-fn ictus(world: &World, data: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ictus"));
-    command
-        .args(arguments)
-        .args(["--data", data.to_str().unwrap()])
-        .env("DATABASE_URL", crate::dimse_support::url(world))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    command
-}
-
-async fn said(mut command: Command) -> (bool, String) {
-    let output = command.output().await.unwrap();
-    (output.status.success(), String::from_utf8(output.stdout).unwrap())
-}
-
-#[tokio::test]
-async fn a_server_that_is_killed_within_a_delivery_makes_it_again_when_it_is_back() {
-    let world = World::new().await;
-    let (port, log, data) = (free_port(), Log::new(), tempfile::tempdir().unwrap());
-    std::os::unix::fs::symlink(world.folder.path(), data.path().join("archive")).unwrap();
-    let targets = data.path().join("targets.json");
-    std::fs::write(&targets, json!({ "targets": [c_store(port)] }).to_string()).unwrap();
-    let go = log.beside("go");
-    let _scp = PythonScp::start(port, &log, &[&format!("hold={}", go.display())]).await;
-
-    let mut server = serve(&world, data.path(), &targets);
-    until("the target is registered", async || {
-        world.count("SELECT count(*) FROM delivery_target").await == 1
-    })
-    .await;
-    analyse(&world, &["s"], Some(12.5)).await;
-    until("it is being sent", async || {
-        world
-            .count("SELECT count(*) FROM outbox WHERE lease_until IS NOT NULL")
-            .await
-            == 1
-    })
-    .await;
-    server.kill().await.unwrap();
-    assert_eq!(deliveries(&world).await[0].state, "pending");
-
-    let _server = serve(&world, data.path(), &targets);
-    std::fs::write(&go, "").unwrap();
-    let delivery = until_delivery(&world, "s", "delivered").await;
-    assert_eq!(delivery.attempts, 2);
-    let mut arrived = log.instances();
-    arrived.dedup();
-    assert_eq!(arrived, instances(&delivery));
-    assert_eq!(trail(&world, "deliver").await.len(), 1);
-}
-
 #[tokio::test]
 async fn a_compressed_result_goes_out_as_it_is_or_uncompressed() {
     let world = World::new().await;
@@ -720,138 +625,4 @@ async fn a_stow_target_that_refuses_compression_gets_the_result_without() {
     analyse_with(&world, "s", Arc::new(Compressed)).await;
     let delivery = until_delivery(&world, "s", "delivered").await;
     assert_eq!((delivery.attempts, answered.load(Ordering::SeqCst)), (1, 2));
-}
-
-#[tokio::test]
-async fn https_is_held_to_the_certificates_of_the_machine() {
-    let world = World::new().await;
-    let data = tempfile::tempdir().unwrap();
-    let path = |name: &str| data.path().join(name).to_str().unwrap().to_owned();
-    let (certificate, key) = (path("certificate.pem"), path("key.pem"));
-    let made = run(
-        "openssl",
-        &[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-            "-keyout",
-            &key,
-            "-out",
-            &certificate,
-        ],
-    )
-    .await;
-    assert!(made.success, "{}", made.text);
-    let (port, log) = (free_port(), path("log"));
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls_stow.py");
-    let arguments = [script, &port.to_string(), &certificate, &key, &log];
-    let _target = script_that_is_ready(&arguments).await;
-    std::os::unix::fs::symlink(world.folder.path(), data.path().join("archive")).unwrap();
-    let targets =
-        json!([{ "name": "vna", "kind": "stow", "url": format!("https://localhost:{port}/dicom-web") }]);
-    std::fs::write(path("targets.json"), json!({ "targets": targets }).to_string()).unwrap();
-
-    // Nobody vouches for it.
-    let stranger = Delivering::start(&world, targets).await;
-    analyse(&world, &["s"], Some(12.5)).await;
-    until("it was refused", async || {
-        deliveries(&world).await[0].last_error.is_some()
-    })
-    .await;
-    let refused = &deliveries(&world).await[0];
-    assert!(
-        refused.last_error.as_deref().unwrap().contains("certificate"),
-        "{:?}",
-        refused.last_error
-    );
-    assert!(!Path::new(&log).exists());
-    drop(stranger);
-
-    // The machine's store does.
-    let arguments = [
-        "serve",
-        "--no-worker",
-        "--listen",
-        "127.0.0.1:0",
-        "--deliver",
-        &path("targets.json"),
-    ];
-    let _server = ictus(&world, data.path(), &arguments)
-        .env("SSL_CERT_FILE", &certificate)
-        .spawn()
-        .unwrap();
-    until_delivery(&world, "s", "delivered").await;
-    let log = std::fs::read_to_string(&log).unwrap();
-    assert!(log.starts_with("/dicom-web/studies "), "{log}");
-}
-
-#[tokio::test]
-async fn the_command_line_lists_deliveries_and_tries_dead_ones_again() {
-    let world = World::new().await;
-    let stub = Stub::new(400).await;
-    let _delivering = Delivering::start(&world, json!([stub.target()])).await;
-    analyse(&world, &["s"], Some(12.5)).await;
-    let dead = until_delivery(&world, "s", "dead").await;
-    let data = tempfile::tempdir().unwrap();
-    let (success, list) = said(ictus(&world, data.path(), &["deliver", "list"])).await;
-    assert!(success);
-    assert!(
-        list.contains(&dead.id.to_string()) && list.contains(" dead ") && list.contains("0/2 attempts 1")
-    );
-    let (_, list) = said(ictus(
-        &world,
-        data.path(),
-        &["deliver", "list", "--json", "--state", "dead"],
-    ))
-    .await;
-    let one: Value = serde_json::from_str(list.trim()).unwrap();
-    assert_eq!(one["id"], json!(dead.id));
-    stub.status.store(200, Ordering::SeqCst);
-    let (success, text) = said(ictus(&world, data.path(), &["deliver", "retry", "--dead"])).await;
-    assert!(success && text.contains("is tried now"), "{text}");
-    until_delivery(&world, "s", "delivered").await;
-    let (success, _) = said(ictus(
-        &world,
-        data.path(),
-        &["deliver", "retry", &dead.id.to_string()],
-    ))
-    .await;
-    assert!(!success);
-}
-
-#[tokio::test]
-async fn a_file_that_cannot_be_meant_stops_the_server_with_a_sentence() {
-    let world = World::new().await;
-    let data = tempfile::tempdir().unwrap();
-    let targets = data.path().join("targets.json");
-    let entry =
-        json!({ "name": "a", "kind": "stow", "url": "https://a.example", "token_env": "NOT_SET_ANYWHERE" });
-    for (text, words) in [
-        ("{".to_owned(), "line 1"),
-        (
-            json!({ "targets": [{ "name": "a" }] }).to_string(),
-            "has no `kind`",
-        ),
-        (json!({ "targets": [entry] }).to_string(), "NOT_SET_ANYWHERE"),
-    ] {
-        std::fs::write(&targets, text).unwrap();
-        let arguments = ["serve", "--no-worker", "--deliver", targets.to_str().unwrap()];
-        let mut command = ictus(&world, data.path(), &arguments);
-        let output = command.stderr(Stdio::piped()).output().await.unwrap();
-        assert_eq!(output.status.code(), Some(2));
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains(words), "{said}");
-    }
 }

@@ -5,6 +5,7 @@ use crate::{
     queue::{Fake, Running, report, until_state},
     support::{Slice, World, uid},
 };
+use axum::{Router, http::StatusCode, routing::post};
 use dicom_core::{DataElement, VR, value::PixelFragmentSequence};
 use dicom_dictionary_std::tags;
 use ictus::{
@@ -15,7 +16,15 @@ use ictus::{
     worker::{Analyser, Failure, Output, Request},
 };
 use serde_json::{Value, json};
-use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, ChildStdin, Command},
@@ -262,4 +271,38 @@ pub(crate) fn instances(delivery: &Delivery) -> Vec<String> {
         .collect();
     uids.sort();
     uids
+}
+
+/// A STOW target that answers what it is told, and counts.
+pub(crate) struct Stub {
+    pub(crate) url: String,
+    pub(crate) status: Arc<AtomicU16>,
+    pub(crate) asked: Arc<AtomicUsize>,
+}
+
+impl Stub {
+    /// One that answers this status until it is told another.
+    pub(crate) async fn new(status: u16) -> Self {
+        let status = Arc::new(AtomicU16::new(status));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (says, counts) = (status.clone(), asked.clone());
+        let router = Router::new().route(
+            "/dicom-web/studies",
+            post(move |_body: axum::body::Bytes| async move {
+                counts.fetch_add(1, Ordering::SeqCst);
+                let status = StatusCode::from_u16(says.load(Ordering::SeqCst)).unwrap();
+                // A target may say anything, a patient's name for one: none of it may be kept.
+                (status, "Phantom^One was here")
+            }),
+        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/dicom-web", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { url, status, asked }
+    }
+
+    /// Its entry in the file.
+    pub(crate) fn target(&self) -> Value {
+        json!({ "name": "stub", "kind": "stow", "url": self.url })
+    }
 }

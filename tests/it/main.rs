@@ -6,6 +6,7 @@ mod assemble;
 mod audit;
 mod coverage;
 mod deliver;
+mod deliver_server;
 mod deliver_support;
 mod dicom;
 mod dimse;
