@@ -61,7 +61,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("receive", &["domain", "dicom", "archive", "db"]),
     ("worker", &["domain", "dicom", "analysis", "archive", "db"]),
     ("deliver", &["domain", "dicom", "association", "archive", "db"]),
-    ("review", &["domain", "dicom", "archive", "db"]),
+    ("review", &["domain", "dicom", "analysis", "archive", "db"]),
     ("audit", &["domain", "archive", "db"]),
     (
         "train",

@@ -4,6 +4,7 @@
 //! `ictus analyze`, the worker and the evaluation all come through here.
 
 pub mod assemble;
+pub mod correction;
 pub mod encode;
 pub mod infer;
 pub mod postprocess;

@@ -10,7 +10,10 @@ use crate::domain::{
     phi::{Redacted, redact},
 };
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{
+    Stream, StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use object_store::{
     ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart, local::LocalFileSystem, path::Path as Name,
 };
@@ -27,6 +30,8 @@ use uuid::Uuid;
 const KEPT: &str = "sha256";
 /// Where files wait until they are acknowledged or refused.
 const STAGING: &str = "staging";
+/// Files read at once.
+const READ_AT_ONCE: usize = 4;
 /// Bytes gathered before they are written to the disk.
 const CHUNK: usize = 1 << 20;
 
@@ -239,6 +244,22 @@ impl Archive {
             });
         }
         Ok(bytes)
+    }
+
+    /// [`Archive::read`] of several files, a few at once; the answer is in their order.
+    ///
+    /// # Errors
+    /// As [`Archive::read`], for the first that fails.
+    pub async fn read_all(&self, keys: Vec<String>) -> Result<Vec<Bytes>, ArchiveError> {
+        let read = |key: String| {
+            let archive = self.clone();
+            async move { archive.read(&key).await }
+        };
+        stream::iter(keys)
+            .map(read)
+            .buffered(READ_AT_ONCE)
+            .try_collect()
+            .await
     }
 
     /// Reads a kept file piece by piece, without the check of [`Archive::read`].

@@ -300,6 +300,20 @@ pub async fn put_instance(
         .await?)
 }
 
+/// The row of something that we made; it may be there already: sent back to us before, or kept by an archive that outlived its database.
+///
+/// # Errors
+/// When a statement fails.
+pub async fn put_made(tx: &mut Tx, new: &NewInstance) -> Result<i64, DbError> {
+    let existing = existing(tx, &[&new.sop_instance_uid]).await?;
+    if let Some(same) = existing.iter().find(|row| row.digest == new.digest) {
+        return Ok(same.id);
+    }
+    let study_id = put_study(tx, new, false).await?;
+    let series = put_series(tx, study_id, new).await?;
+    put_instance(tx, series.id, new, !existing.iter().any(|row| row.current)).await
+}
+
 /// Quarantines a series in every study that has it.
 ///
 /// # Errors

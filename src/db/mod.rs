@@ -11,6 +11,7 @@
 pub mod analysis;
 pub mod association;
 pub mod audit;
+pub mod correction;
 pub mod error;
 pub mod events;
 pub mod index;

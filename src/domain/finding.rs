@@ -29,6 +29,23 @@ pub enum Side {
     Unknown,
 }
 
+/// Where a connected region lies, and how large it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Region {
+    /// Segment Number in the SEG, from 1, largest first.
+    pub segment: u16,
+    /// Voxel sum.
+    pub volume_ml: f64,
+    /// Centre of mass, LPS mm.
+    pub center_mm: Vec3,
+    /// Corners of the axis-aligned box around the voxel centres, LPS mm: lowest, highest.
+    pub bounding_box_mm: [Vec3; 2],
+    /// Side of the patient.
+    pub side: Side,
+    /// The slice that holds most of it.
+    pub key_slice: usize,
+}
+
 /// A clinical statement about one connected region.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {

@@ -61,7 +61,11 @@ fn needed(method: &Method, path: &str) -> Option<Permission> {
     }
     Some(match *method {
         Method::GET | Method::HEAD | Method::OPTIONS => Permission::Read,
-        _ if path.starts_with("/api/studies/") && path.ends_with("/verdicts") => Permission::Review,
+        _ if path.starts_with("/api/studies/")
+            && (path.ends_with("/verdicts") || path.ends_with("/corrections")) =>
+        {
+            Permission::Review
+        }
         _ if path.starts_with("/api/deliveries/") => Permission::Run,
         _ => Permission::Store,
     })

@@ -13,7 +13,7 @@ use super::{
 };
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::Request,
     http::{HeaderName, HeaderValue, header},
     middleware::{self, Next},
     response::Response,
@@ -64,6 +64,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
             api::session::delete
         ))
         .routes(routes!(api::verdict::list, api::verdict::give))
+        .routes(routes!(api::correction::list, api::correction::save))
         .routes(routes!(api::views::list, api::views::save))
         .routes(routes!(api::views::forget))
         .routes(routes!(api::series::complete))
@@ -105,8 +106,6 @@ pub fn router(app: App, access: Access) -> Router {
         .with_state(app)
         .merge(Router::from(openapi::routes(document())))
         .fallback(assets::serve)
-        // STOW has its own limits, on the stream.
-        .layer(DefaultBodyLimit::disable())
         .layer(
             CompressionLayer::new()
                 .gzip(true)

@@ -1,13 +1,19 @@
 //! SERVICE: people and what they say of the machine's answers → rows, each with its row in the audit trail.
 //!
-//! [`account`] knows who someone is, [`verdict`] what they said.
+//! [`account`] knows who someone is, [`verdict`] what they said, [`correction`] what they drew.
 //! A verdict is a person's: no key and no program can give one.
 //! Nothing here changes what the machine said; a reader's word stands beside it.
 
 pub mod account;
+pub mod correction;
 pub mod verdict;
 
-use crate::{db::error::DbError, domain::failure::FailureClass};
+use crate::{
+    analysis::correction::CorrectionError,
+    archive::ArchiveError,
+    db::error::DbError,
+    domain::{failure::FailureClass, phi::Redacted},
+};
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +63,18 @@ pub enum ReviewError {
     /// The note is too long.
     #[error("a note has at most {} characters", verdict::NOTE_CHARACTERS)]
     Note,
+    /// The archive failed.
+    #[error("the archive cannot keep or give back a file")]
+    Archive(#[from] ArchiveError),
+    /// What was drawn cannot be saved.
+    #[error(transparent)]
+    Correction(#[from] CorrectionError),
+    /// A slice under the mask cannot be read.
+    #[error("a slice under the mask cannot be read")]
+    Source(#[source] Redacted),
+    /// A fault of ours.
+    #[error("the mask could not be made into a Segmentation; this is a fault of ictus")]
+    Drawing,
     /// Missed lesions belong to the study.
     #[error("`missed` is said of the study, not of a finding")]
     MissedFinding,
@@ -68,7 +86,9 @@ impl ReviewError {
     pub fn class(&self) -> FailureClass {
         match self {
             Self::Db(error) => error.class(),
-            Self::Hash => FailureClass::Internal,
+            Self::Archive(error) => error.class(),
+            Self::Correction(error) => error.class(),
+            Self::Hash | Self::Source(_) | Self::Drawing => FailureClass::Internal,
             _ => FailureClass::Input,
         }
     }

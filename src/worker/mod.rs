@@ -30,15 +30,11 @@ use crate::{
         uid::Uid,
     },
 };
-use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
 use progress::Watch;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::{future::Future, sync::Arc};
 
-/// Files read from the archive at once.
-const READ_AT_ONCE: usize = 4;
 /// Runs that may end with a fault of ours before it is final.
 const INTERNAL_FAILURES: i32 = 2;
 /// Who acts in the audit trail.
@@ -226,19 +222,6 @@ fn usable(sources: &Sources) -> impl Iterator<Item = &Source> {
         .filter(|source| source.conflict.is_none())
 }
 
-/// Reads and verifies files, a few at once, in order.
-async fn read_all(archive: Archive, keys: Vec<String>) -> Result<Vec<Bytes>, ArchiveError> {
-    let read = move |key: String| {
-        let archive = archive.clone();
-        async move { archive.read(&key).await }
-    };
-    stream::iter(keys)
-        .map(read)
-        .buffered(READ_AT_ONCE)
-        .try_collect()
-        .await
-}
-
 /// One run of one analysis.
 struct Run<'a> {
     worker: &'a Worker,
@@ -266,7 +249,7 @@ impl Run<'_> {
             .into());
         }
         let keys: Vec<String> = usable(sources).map(|source| source.archive_key.clone()).collect();
-        let files = read_all(self.worker.archive.clone(), keys).await?;
+        let files = self.worker.archive.read_all(keys).await?;
         let watch = Watch::new(self.running.cancel_requested);
         let (analyser, control) = (self.worker.analyser.clone(), watch.control());
         let request = Request {

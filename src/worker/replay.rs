@@ -5,7 +5,7 @@
 //! It stores nothing but its own row in the trail.
 //! It refuses where it could not mean anything: with other models or on another numeric mode, whose last bits may differ.
 
-use super::{Analyser, PreviousReport, Request, identity, read_all};
+use super::{Analyser, PreviousReport, Request, identity};
 use crate::{
     archive::{Archive, ArchiveError},
     db::{Db, audit::Act, error::DbError},
@@ -193,7 +193,7 @@ impl Recorded {
             .collect();
         let keys = usable.iter().map(|i| i.archive_key.clone()).collect();
         let (mut sources, mut results, mut digests) = (Vec::new(), Vec::new(), Vec::new());
-        for (record, file) in usable.iter().zip(read_all(archive.clone(), keys).await?) {
+        for (record, file) in usable.iter().zip(archive.read_all(keys).await?) {
             let instance =
                 Instance::from_bytes(&file).map_err(|error| ReplayError::Unreadable(redact(&error)))?;
             // For a result the trail has the last word, for an image the identity below.

@@ -4,8 +4,7 @@ use super::{Output, Run, WorkerError};
 use crate::{
     archive::StagedObject,
     db::{
-        self, Tx, analysis, audit,
-        error::DbError,
+        self, analysis, audit,
         index::{self, NewInstance, Origin},
         outbox,
     },
@@ -40,7 +39,7 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
     let (mut results, mut log) = (Vec::new(), Vec::new());
     for Written { staged, new } in &written {
         run.worker.archive.keep(staged).await?;
-        results.push((file(&mut tx, new).await?, role(new)));
+        results.push((index::put_made(&mut tx, new).await?, role(new)));
         log.push(json!({
             "role": role(new),
             "sop_instance_uid": new.sop_instance_uid,
@@ -104,17 +103,6 @@ async fn write(run: &Run<'_>, object: DefaultDicomObject) -> Result<Written, Wor
             ))))
         })?;
     Ok(Written { staged, new })
-}
-
-/// A result may be there already: sent back to us before, or kept by an archive that outlived its database.
-async fn file(tx: &mut Tx, new: &NewInstance) -> Result<i64, DbError> {
-    let existing = index::existing(tx, &[&new.sop_instance_uid]).await?;
-    if let Some(same) = existing.iter().find(|row| row.digest == new.digest) {
-        return Ok(same.id);
-    }
-    let study_id = index::put_study(tx, new, false).await?;
-    let series = index::put_series(tx, study_id, new).await?;
-    index::put_instance(tx, series.id, new, !existing.iter().any(|row| row.current)).await
 }
 
 /// What a result is to its analysis, by SOP class (PS3.6 annex A).

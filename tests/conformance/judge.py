@@ -3,7 +3,7 @@
 usage: judge.py FOLDER [--even]
 
 FOLDER holds ct*.dcm, pm.dcm (entropy, 16 bit), pm-float.dcm (the same), pm-QUANTITY.dcm of the further maps, sr.dcm,
-seg.dcm when there is a finding, and what was meant by them: segments.u16, entropy.f32 and QUANTITY.f32 (slices, rows,
+seg.dcm when there is a finding, with the same mask as a reader edited and drew it (seg-edited.dcm, seg-drawn.dcm), and what was meant by them: segments.u16, entropy.f32 and QUANTITY.f32 (slices, rows,
 columns, little endian) and meant.json.
 --even says that the source is evenly spaced and not sheared, so that readers must rebuild a regular volume from it.
 Exits 1 after the objections, if there is one.
@@ -49,7 +49,9 @@ def main(folder, even):
     source = sorted(folder.glob("ct*.dcm"))
     maps = {"pm.dcm": values["entropy"], "pm-float.dcm": values["entropy"]}
     maps |= {f"pm-{name}.dcm": values[name] for name in further}
-    results = [folder / name for name in ("seg.dcm", *maps, "sr.dcm")]
+    masks = {"seg.dcm": "AUTOMATIC", "seg-edited.dcm": "SEMIAUTOMATIC", "seg-drawn.dcm": "MANUAL"}
+    masks = {folder / name: algorithm for name, algorithm in masks.items() if (folder / name).exists()}
+    results = [*masks, *(folder / name for name in (*maps, "sr.dcm"))]
     results = [path for path in results if path.exists()]
 
     known = dciodvfy(source[0])
@@ -57,7 +59,7 @@ def main(folder, even):
         for error in sorted(dciodvfy(path) - known):
             object_to("dciodvfy", f"{path.name}: {error}")
 
-    _, said = run(BIN / "dcentvfy", *source, *(folder / n for n in ("pm.dcm", "sr.dcm")), *folder.glob("seg.dcm"))
+    _, said = run(BIN / "dcentvfy", *source, *(folder / n for n in ("pm.dcm", "sr.dcm")), *masks)
     for line in said.splitlines():
         # Its warnings are about the level at which SR and images hold an AccessionNumber, which both may.
         if line.startswith("Error"):
@@ -66,10 +68,10 @@ def main(folder, even):
     for path in results:
         if path.name != "sr.dcm":
             judge_placement(path, source)
-    if (folder / "seg.dcm").exists():
-        judge_seg(folder, meant, segments, even)
-    elif meant["findings"]:
-        object_to("judge", "findings, but no SEG")
+    for path, algorithm in masks.items():
+        judge_seg(path, algorithm, meant, segments, even)
+    if meant["findings"] and len(masks) != 3:
+        object_to("judge", "findings, but not three SEGs")
     judge_pm(folder, meant, maps, even)
     judge_sr(folder, meant)
 
@@ -102,8 +104,7 @@ def lps(affine, index):
     return (affine @ numpy.append(index, 1.0))[:3] * [-1, -1, 1]
 
 
-def judge_seg(folder, meant, segments, even):
-    path = folder / "seg.dcm"
+def judge_seg(path, algorithm, meant, segments, even):
     seg = highdicom.seg.segread(path)
     read = seg.get_pixels_by_source_instance(
         meant["sop_instance_uids"], ignore_spatial_locations=True, assert_missing_frames_are_empty=True
@@ -116,7 +117,9 @@ def judge_seg(folder, meant, segments, even):
             object_to("highdicom", f"segment {index + 1} by source instance is not the mask that was meant")
         description = seg.get_segment_description(finding["segment"])
         if description.tracking_id != finding["id"]:
-            object_to("highdicom", f"segment {index + 1} is tracked as {description.tracking_id}")
+            object_to("highdicom", f"{path.name}: segment {index + 1} is tracked as {description.tracking_id}")
+        if description.algorithm_type.value != algorithm:
+            object_to("highdicom", f"{path.name}: segment {index + 1} is {description.algorithm_type}")
     if not even:
         return
     volume = seg.get_volume()

@@ -7,8 +7,13 @@
 
 mod source;
 
+use dicom_dictionary_std::tags;
 use dicom_object::DefaultDicomObject;
-use ictus::analysis::encode::{MapFormat, Quantity};
+use ictus::{
+    analysis::encode::{Correction, Edited, MapFormat, Quantity, Stamp, encode_correction},
+    dicom::instance::Instance,
+    domain::{code, finding::Region, uid::Uid},
+};
 use source::Case;
 use std::{fs, path::Path, process::Command};
 
@@ -18,6 +23,49 @@ const LESIONS: [([f64; 3], [f64; 3]); 3] = [
     ([0.50, 0.40, 0.35], [0.10, 0.05, 0.07]),
     ([0.82, 0.50, 0.50], [0.06, 0.06, 0.06]),
 ];
+
+/// The same mask as a reader's, begun with the machine's or drawn by hand.
+fn correct(case: &Case, machine: Option<&DefaultDicomObject>) -> DefaultDicomObject {
+    let source: Vec<&Instance> = case.instances.iter().collect();
+    let regions: Vec<Region> = case
+        .report
+        .findings
+        .iter()
+        .map(|finding| Region {
+            segment: finding.segment,
+            volume_ml: finding.volume_ml,
+            center_mm: finding.center_mm,
+            bounding_box_mm: finding.bounding_box_mm,
+            side: finding.side,
+            key_slice: finding.key_slice,
+        })
+        .collect();
+    let uids = machine.map(|object| {
+        [tags::SERIES_INSTANCE_UID, tags::SOP_INSTANCE_UID]
+            .map(|tag| Uid::parse(&object.element(tag).unwrap().to_str().unwrap()).unwrap())
+    });
+    let edited = uids.as_ref().map(|[series, sop]| Edited {
+        series_instance_uid: series,
+        sop_instance_uid: sop,
+        algorithm: "haemorrhage-2d-phantom 0.1.0",
+    });
+    // Another mask has another key.
+    let stamp = Stamp {
+        analysis_key: [u8::from(machine.is_some()); 32],
+        ..case.stamp.clone()
+    };
+    encode_correction(&Correction {
+        source: &source,
+        segments: &case.segments,
+        regions: &regions,
+        kind: "haemorrhage",
+        code: &code::HEMORRHAGE,
+        reader: "Dr. R. Eader",
+        edited: edited.as_ref(),
+        stamp: &stamp,
+    })
+    .unwrap()
+}
 
 /// Writes the source, the results and what was meant by them, then calls the judges on the folder.
 fn judge(case: &mut Case, arguments: &[&str]) {
@@ -43,6 +91,10 @@ fn judge(case: &mut Case, arguments: &[&str]) {
     assert_eq!(objects.len(), names.len());
     for (object, name) in objects.iter().zip(names) {
         write(object, name);
+    }
+    if !negative {
+        write(&correct(case, Some(&objects[0])), "seg-edited.dcm");
+        write(&correct(case, None), "seg-drawn.dcm");
     }
     case.maps.format = MapFormat::Float32;
     let float = case.encode().unwrap();

@@ -9,7 +9,7 @@
 
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::{tags, uids};
-use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
+use dicom_object::{DefaultDicomObject, FileMetaTableBuilder, InMemDicomObject};
 use ictus::{
     analysis::encode::{EncodeInput, Maps, Stamp},
     dicom::{attribute::Attributes, instance::Instance},
@@ -39,9 +39,7 @@ pub(crate) struct Case {
 
 impl Case {
     /// Encodes, with borrowed instances.
-    pub(crate) fn encode(
-        &self,
-    ) -> Result<Vec<dicom_object::DefaultDicomObject>, ictus::analysis::encode::EncodeError> {
+    pub(crate) fn encode(&self) -> Result<Vec<DefaultDicomObject>, ictus::analysis::encode::EncodeError> {
         let source: Vec<&Instance> = self.instances.iter().collect();
         ictus::analysis::encode::encode(&EncodeInput {
             source: &source,
@@ -140,7 +138,7 @@ pub(crate) fn case(geometry: &Geometry, lesions: &[(Vec3, Vec3)]) -> Case {
     // Both ends of the range are there to be checked.
     let middle = geometry.slice_len() * (geometry.slices() / 2);
     entropy[middle] = 1.0;
-    entropy[middle + 1] = 0.0;
+    entropy[middle - 1] = 0.0;
     let plan = plan();
     let series = uid("source.series", 0);
     let findings = (0..lesions.len())

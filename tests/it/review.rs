@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 const PASSWORD: &str = "correct horse battery";
 
-async fn add(world: &World, name: &str, role: AccountRole) {
+pub(crate) async fn add(world: &World, name: &str, role: AccountRole) {
     let new = NewAccount {
         name: name.to_owned(),
         display_name: format!("Dr. {name}"),
@@ -39,7 +39,7 @@ async fn sign_in(server: &Server, name: &str, password: &str) -> Answer {
 }
 
 /// The cookie of somebody who signed in.
-async fn cookie(server: &Server, name: &str) -> String {
+pub(crate) async fn cookie(server: &Server, name: &str) -> String {
     let answer = sign_in(server, name, PASSWORD).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     let cookie = answer.headers[header::SET_COOKIE].to_str().unwrap();
@@ -47,22 +47,27 @@ async fn cookie(server: &Server, name: &str) -> String {
     cookie.split(';').next().unwrap().to_owned()
 }
 
-/// A POST from the server's own page.
-async fn judge(server: &Server, cookie: &str, body: &Value) -> Answer {
-    let path = format!("/api/studies/{}/verdicts", uid("s"));
+/// A request from the server's own page.
+pub(crate) async fn from_page(
+    server: &Server,
+    method: Method,
+    path: &str,
+    cookie: &str,
+    body: &Value,
+) -> Answer {
     let headers = [
         ("content-type", "application/json"),
         ("cookie", cookie),
         ("origin", "http://localhost"),
     ];
     server
-        .send(request(
-            Method::POST,
-            &path,
-            &headers,
-            Body::from(body.to_string()),
-        ))
+        .send(request(method, path, &headers, Body::from(body.to_string())))
         .await
+}
+
+async fn judge(server: &Server, cookie: &str, body: &Value) -> Answer {
+    let path = format!("/api/studies/{}/verdicts", uid("s"));
+    from_page(server, Method::POST, &path, cookie, body).await
 }
 
 /// A server with a flagged study, and the name of its analysis.
@@ -426,14 +431,7 @@ async fn views_are_a_persons_own() {
     add(&server.world, "b", AccountRole::Auditor).await;
     let (a, b) = (cookie(&server, "a").await, cookie(&server, "b").await);
     let send = async |method: Method, path: &str, cookie: &str, body: Value| {
-        let headers = [
-            ("content-type", "application/json"),
-            ("cookie", cookie),
-            ("origin", "http://localhost"),
-        ];
-        server
-            .send(request(method, path, &headers, Body::from(body.to_string())))
-            .await
+        from_page(&server, method, path, cookie, &body).await
     };
     let night = json!({ "name": "Night", "query": "state=flagged&q=head" });
     let answer = send(Method::PUT, "/api/views", &a, night.clone()).await;

@@ -479,6 +479,25 @@ describe('trouble', () => {
   });
 });
 
+describe('a link from another system', () => {
+  beforeEach(openTab);
+  afterEach(closeTab);
+
+  it('opens the study of an accession number or a UID, and says when there is none', async () => {
+    const uid = one('not_flagged');
+    const accession = list.studies.find((s) => s.study_instance_uid === uid)?.accession_number ?? '';
+    for (const query of [`accession=${accession}`, `study=${uid}`]) {
+      await page.goto(`${server()}/open?${query}`);
+      await page.waitForURL(`**/study/${uid}`);
+    }
+    await page.goto(`${server()}/open?accession=${accession.slice(0, -1)}`);
+    await page.getByText(messages.open.none(accession.slice(0, -1))).waitFor();
+    expect(await axe(page)).toEqual([]);
+    await page.goto(`${server()}/open`);
+    await page.getByText(messages.open.nothing).waitFor();
+  });
+});
+
 describe('a reader', () => {
   const [name = '', password = ''] = (process.env.ICTUS_READER ?? '').split(':');
   beforeEach(openTab);
@@ -553,6 +572,101 @@ describe('a reader', () => {
     expect(await row(uid).locator('.reading').textContent()).toContain('Reader of the test');
     await page.getByRole('button', { name: messages.signIn.out }).click();
     await page.getByRole('button', { name: messages.signIn.title }).waitFor();
+  });
+
+  it('corrects the mask by hand, loses nothing on the way, and finds it saved as it was drawn', async () => {
+    const uid = one('flagged');
+    const detail = await study(uid);
+    const key = detail.analysis?.report.findings[0]?.key_slice ?? -1;
+    const signIn = async () => {
+      await page.getByLabel(messages.signIn.name, { exact: true }).fill(name);
+      await page.getByLabel(messages.signIn.password).fill(password);
+      await page.keyboard.press('Enter');
+      await page.getByRole('dialog').waitFor({ state: 'detached' });
+    };
+    const viewport = page.locator('.viewport');
+    /** Signing in loads everything anew, and until the mask is back there is nothing to begin with. */
+    const begin = () =>
+      expect
+        .poll(async () => {
+          await viewport.focus();
+          if ((await viewport.getAttribute('data-drawing')) === 'false') await page.keyboard.press('d');
+          return viewport.getAttribute('data-drawing');
+        })
+        .toBe('true');
+    /** Draws along a line, in shares of the viewport, and takes the brush away. */
+    const stroke = async (from: [number, number], to: [number, number]) => {
+      const box = await viewport.boundingBox();
+      if (box === null) throw new Error('no viewport');
+      await page.mouse.move(box.x + box.width * from[0], box.y + box.height * from[1]);
+      await page.mouse.down();
+      await page.mouse.move(box.x + box.width * to[0], box.y + box.height * to[1], { steps: 5 });
+      await page.mouse.up();
+      await page.mouse.move(2, 2);
+    };
+    await openStudy(context, page, uid);
+    await shown(page, key);
+    await expect.poll(() => drawn(page, 'mask')).not.toBeNull();
+    /** Where the mask is, in shares of the height to which the image is fitted: the tools take some of it. */
+    const place = async () => {
+      const box = await drawn(page, 'mask');
+      if (box === null) return [];
+      const across = (x: number) => Math.round(((x - box.width / 2) / box.height) * 100);
+      return [
+        across(box.left),
+        across(box.right),
+        ...[box.top, box.bottom].map((y) => Math.round((y / box.height) * 100)),
+      ];
+    };
+    const lies = (wanted: number[]) =>
+      expect
+        .poll(async () => {
+          const now = await place();
+          return now.length === wanted.length && now.every((v, i) => Math.abs(v - (wanted[i] ?? 0)) <= 1);
+        })
+        .toBe(true);
+    const machine = await place();
+    await viewport.focus();
+    await page.keyboard.press('d');
+    await page.getByRole('dialog').waitFor();
+    await signIn();
+    await begin();
+    expect(await axe(page)).toEqual([]);
+    // It begins with the machine's mask; a stroke beside it widens what is drawn, and Z takes it back.
+    await lies(machine);
+    await stroke([0.44, 0.5], [0.56, 0.5]);
+    const wider = await place();
+    expect(Math.max(...wider.map((v, i) => Math.abs(v - (machine[i] ?? 0))))).toBeGreaterThan(3);
+    await page.keyboard.press('z');
+    await lies(machine);
+    await page.keyboard.press('y');
+    await lies(wider);
+    // The eraser takes all of it away within its reach.
+    await page.keyboard.press('e');
+    await stroke([0.44, 0.5], [0.56, 0.5]);
+    await page.keyboard.press('z');
+    await lies(wider);
+    await picture(page, 'drawing');
+    // Left, and the page loaded anew: nothing is lost.
+    await page.keyboard.press('Escape');
+    await lies(machine);
+    await page.reload();
+    await shown(page, key);
+    await lies(machine);
+    await begin();
+    await lies(wider);
+    await page.keyboard.press('Enter');
+    await page.locator('[data-correction][aria-pressed=true]').waitFor();
+    await page.locator('.viewport[data-drawing=false]').waitFor();
+    // What comes back over DICOMweb lies where it was drawn; the machine's mask is still there.
+    await lies(wider);
+    expect(await page.locator('.legend').textContent()).toContain(messages.draw.legend);
+    expect(await axe(page)).toEqual([]);
+    await picture(page, 'corrected');
+    await page.getByRole('button', { name: messages.draw.machine }).click();
+    await lies(machine);
+    await page.goto(`${server()}/study/${uid}/trail`);
+    await page.locator('tr[data-act=correct]').waitFor();
   });
 });
 

@@ -1,14 +1,15 @@
 /** The frame of every page: name, connection, disclaimer, key prompt. */
 
-import { createEffect, createSignal, ErrorBoundary, lazy, Show, Suspense } from 'solid-js';
+import { createEffect, createSignal, ErrorBoundary, lazy, Match, Show, Suspense, Switch } from 'solid-js';
 import { getVersion, sentence } from './api/client.ts';
 import { keyVersion, keyWanted } from './api/key.ts';
 import { connected, startLive } from './live.ts';
 import { loadWho, setSigningIn, signingIn, signOut, who } from './api/session.ts';
-import { follow, studyUid, trailUid, worklistPath } from './router.ts';
+import { follow, isOpening, studyUid, trailUid, worklistPath } from './router.ts';
 import { messages } from './ui/messages.ts';
 import { SignIn } from './ui/SignIn.tsx';
 import { Trouble } from './ui/Trouble.tsx';
+import { OpenPage } from './worklist/OpenPage.tsx';
 import { WorklistPage } from './worklist/WorklistPage.tsx';
 
 // The viewer is megabytes; the worklist must not wait for it.
@@ -63,24 +64,29 @@ export function App() {
         </p>
       </header>
       <main id="content">
-        <Show when={trailUid()} keyed>
-          {(uid) => (
-            <Suspense fallback={<p class="wait">{messages.trail.loading}</p>}>
-              <TrailPage uid={uid} />
-            </Suspense>
-          )}
-        </Show>
-        <Show when={studyUid()} keyed fallback={<Show when={trailUid() === null}>{<WorklistPage />}</Show>}>
-          {(uid) => (
-            <ErrorBoundary
-              fallback={(error) => <Trouble text={sentence(error)} retry={() => location.reload()} />}
-            >
-              <Suspense fallback={<p class="wait">{messages.study.loading}</p>}>
-                <StudyPage uid={uid} />
+        <Switch fallback={<WorklistPage />}>
+          <Match when={isOpening()}>
+            <OpenPage />
+          </Match>
+          <Match when={trailUid()} keyed>
+            {(uid) => (
+              <Suspense fallback={<p class="wait">{messages.trail.loading}</p>}>
+                <TrailPage uid={uid} />
               </Suspense>
-            </ErrorBoundary>
-          )}
-        </Show>
+            )}
+          </Match>
+          <Match when={studyUid()} keyed>
+            {(uid) => (
+              <ErrorBoundary
+                fallback={(error) => <Trouble text={sentence(error)} retry={() => location.reload()} />}
+              >
+                <Suspense fallback={<p class="wait">{messages.study.loading}</p>}>
+                  <StudyPage uid={uid} />
+                </Suspense>
+              </ErrorBoundary>
+            )}
+          </Match>
+        </Switch>
       </main>
       <Show when={keyWanted() || signingIn()}>
         <SignIn needed={keyWanted()} onClose={() => setSigningIn(false)} />

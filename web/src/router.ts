@@ -1,4 +1,4 @@
-/** Three addresses: `/`, `/study/{uid}` and `/study/{uid}/trail`. */
+/** Four addresses: `/`, `/study/{uid}`, `/study/{uid}/trail`, and `/open?…`, which leads to a study. */
 
 import { createSignal } from 'solid-js';
 
@@ -41,6 +41,17 @@ export function trailPath(uid: string): string {
 
 export function studyPath(uid: string): string {
   return `/study/${uid}`;
+}
+
+/** Whether the address is a link that has yet to find its study. */
+export function isOpening(): boolean {
+  return path() === '/open';
+}
+
+/** Goes to another page that stands for this one: going back passes over it. */
+export function replace(to: string): void {
+  history.replaceState(null, '', to);
+  setPath(location.pathname);
 }
 
 /** Goes to another page without loading this one anew. */

@@ -7,15 +7,19 @@
 //! Source: PS3.3 sections C.7.1.1, C.7.2.1, C.7.2.2, C.7.3.1, C.7.4.1, C.7.5.1, C.12.1.
 
 use super::{
-    ENCODER_VERSION, EncodeError, EncodeInput, concept,
+    Correction, ENCODER_VERSION, EncodeError, EncodeInput, Stamp, concept,
     element::{Dataset, Fill, code_item, unbound},
     shared::{ACQUISITION, OPTIONAL, Presence, TYPE_2, copy, element_of, one_uid, text_of, uid_of},
 };
-use crate::domain::{
-    finding::{Answer, Finding},
-    phi::redact,
-    uid::Uid,
-    volume::Geometry,
+use crate::{
+    dicom::instance::Instance,
+    domain::{
+        finding::{Answer, Finding, ModelRun},
+        phi::redact,
+        plan::Plan,
+        uid::Uid,
+        volume::Geometry,
+    },
 };
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
@@ -50,11 +54,94 @@ pub(super) struct SourceReference {
     pub(super) sop_instance_uid: Uid,
 }
 
-/// The checked input, and what all results share.
+/// Who made a result.
+#[derive(Clone, Copy)]
+pub(super) enum Maker<'a> {
+    /// A model, and how it ran.
+    Model {
+        plan: &'a Plan,
+        run: Option<&'a ModelRun>,
+    },
+    /// A person.
+    Reader(&'a Correction<'a>),
+}
+
+impl<'a> Maker<'a> {
+    /// Part of the UIDs.
+    fn id(&self) -> &'a str {
+        match self {
+            Self::Model { plan, .. } => &plan.id,
+            Self::Reader(_) => "reader",
+        }
+    }
+
+    /// Numeric mode of the run; empty when nothing was computed, or when it is not on record.
+    fn numeric_mode(&self) -> &'a str {
+        match self {
+            Self::Model { run, .. } => run.map_or("", |run| &run.numeric_mode),
+            Self::Reader(_) => "",
+        }
+    }
+
+    /// What was looked for.
+    pub(super) fn question(&self) -> &'a str {
+        match self {
+            Self::Model { plan, .. } => &plan.question,
+            Self::Reader(correction) => correction.kind,
+        }
+    }
+
+    /// What a result may not be used for.
+    pub(super) fn limits(&self) -> &'static str {
+        match self {
+            Self::Model { plan, .. } => plan.provenance.limits(),
+            Self::Reader(_) => "drawn by a reader in research software, not for clinical use",
+        }
+    }
+
+    /// What tells this maker from every other: one a line.
+    pub(super) fn parameters(&self) -> Vec<String> {
+        let Self::Model { plan, run } = self else {
+            return vec![self.limits().to_owned()];
+        };
+        [
+            ("weights_sha256", run.map_or("", |run| &run.weights_sha256)),
+            ("numeric_mode", self.numeric_mode()),
+        ]
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{name}={value}"))
+        .chain([
+            format!("members={}", plan.members),
+            format!("calibration={}", plan.calibration.as_deref().unwrap_or("none")),
+            self.limits().to_owned(),
+        ])
+        .collect()
+    }
+
+    /// What ictus contributed, in words.
+    fn contribution(&self) -> String {
+        let who = match self {
+            Self::Model { plan, .. } => format!("{} {}", plan.id, plan.version),
+            Self::Reader(Correction { edited, .. }) => match edited {
+                Some(edited) => format!("a reader's correction of {}", edited.algorithm),
+                None => "a reader's mask".to_owned(),
+            },
+        };
+        format!("{who}: {}", self.parameters().join(", "))
+    }
+}
+
+/// The checked source, its maker, and what all results share.
 pub(super) struct Context<'a> {
-    /// The input.
-    pub(super) input: &'a EncodeInput<'a>,
-    /// The plan's findings, by segment number: 1, 2, …
+    /// The source instances, in the order of the planes.
+    source: &'a [&'a Instance],
+    /// The grid of the source and of every result.
+    pub(super) geometry: &'a Geometry,
+    stamp: &'a Stamp,
+    /// Who made the results.
+    pub(super) maker: Maker<'a>,
+    /// The plan's findings, by segment number: 1, 2, …; none of a reader.
     pub(super) findings: Vec<&'a Finding>,
     /// The plan's answer.
     pub(super) answer: Option<&'a Answer>,
@@ -64,39 +151,14 @@ pub(super) struct Context<'a> {
     pub(super) series: Uid,
     /// The source instances, one a plane.
     pub(super) references: Vec<SourceReference>,
-    /// SHA-256 of the weights, hexadecimal; empty when the model is not in the report.
-    weights_sha256: &'a str,
-    /// Numeric mode of the model's run.
-    numeric_mode: &'a str,
     shared: Dataset,
     created_at: OffsetDateTime,
 }
 
 impl<'a> Context<'a> {
-    /// Checks that everything belongs together and copies what results share.
-    pub(super) fn new(input: &'a EncodeInput<'a>) -> Result<Self, EncodeError> {
+    /// Checks that everything of an analysis belongs together and copies what its results share.
+    pub(super) fn of_analysis(input: &'a EncodeInput<'a>) -> Result<Self, EncodeError> {
         check_grids(input)?;
-        let first = *input
-            .source
-            .first()
-            .ok_or_else(|| mismatch("source instances", 0, "one a plane"))?;
-        let mut shared = Dataset::new_empty();
-        copy(input.source, TYPE_2, Presence::Empty, &mut shared)?;
-        copy(input.source, OPTIONAL, Presence::AsSource, &mut shared)?;
-        let study = one_uid(input.source, tags::STUDY_INSTANCE_UID)?;
-        let series = one_uid(input.source, tags::SERIES_INSTANCE_UID)?;
-        let references = input
-            .source
-            .iter()
-            .enumerate()
-            .map(|(index, instance)| {
-                Ok(SourceReference {
-                    sop_class_uid: uid_of(instance, index, tags::SOP_CLASS_UID)?,
-                    sop_instance_uid: uid_of(instance, index, tags::SOP_INSTANCE_UID)?,
-                })
-            })
-            .collect::<Result<_, EncodeError>>()?;
-        let run = input.report.models.iter().find(|model| model.id == input.plan.id);
         let mut findings: Vec<&Finding> = input
             .report
             .findings
@@ -115,89 +177,88 @@ impl<'a> Context<'a> {
                 at + 1,
             ));
         }
-        let offset = text_of(first, tags::TIMEZONE_OFFSET_FROM_UTC).and_then(|text| parse_offset(&text));
+        let maker = Maker::Model {
+            plan: input.plan,
+            run: input.report.models.iter().find(|model| model.id == input.plan.id),
+        };
+        let mut answers = input.report.answers.iter();
         Ok(Self {
-            input,
             findings,
-            answer: input
-                .report
-                .answers
-                .iter()
-                .find(|a| a.question == input.plan.question),
-            study,
-            series,
-            references,
-            weights_sha256: run.map_or("", |run| &run.weights_sha256),
-            numeric_mode: run.map_or("", |run| &run.numeric_mode),
-            shared,
-            created_at: input.stamp.created_at.to_offset(offset.unwrap_or(UtcOffset::UTC)),
+            answer: answers.find(|a| a.question == input.plan.question),
+            ..Self::new(input.source, &input.segments.geometry, input.stamp, maker)?
         })
     }
 
-    /// The grid of the source and of every result.
-    pub(super) fn geometry(&self) -> &'a Geometry {
-        &self.input.prediction.entropy.geometry
+    /// Checks the source of a reader's mask and copies what the result says of it.
+    pub(super) fn of_correction(correction: &'a Correction<'a>) -> Result<Self, EncodeError> {
+        let geometry = &correction.segments.geometry;
+        check_source(correction.source, geometry)?;
+        Self::new(
+            correction.source,
+            geometry,
+            correction.stamp,
+            Maker::Reader(correction),
+        )
+    }
+
+    fn new(
+        source: &'a [&'a Instance],
+        geometry: &'a Geometry,
+        stamp: &'a Stamp,
+        maker: Maker<'a>,
+    ) -> Result<Self, EncodeError> {
+        let first = *source
+            .first()
+            .ok_or_else(|| mismatch("source instances", 0, "one a plane"))?;
+        let mut shared = Dataset::new_empty();
+        copy(source, TYPE_2, Presence::Empty, &mut shared)?;
+        copy(source, OPTIONAL, Presence::AsSource, &mut shared)?;
+        let references = source
+            .iter()
+            .enumerate()
+            .map(|(index, instance)| {
+                Ok(SourceReference {
+                    sop_class_uid: uid_of(instance, index, tags::SOP_CLASS_UID)?,
+                    sop_instance_uid: uid_of(instance, index, tags::SOP_INSTANCE_UID)?,
+                })
+            })
+            .collect::<Result<_, EncodeError>>()?;
+        let offset = text_of(first, tags::TIMEZONE_OFFSET_FROM_UTC).and_then(|text| parse_offset(&text));
+        Ok(Self {
+            source,
+            geometry,
+            stamp,
+            maker,
+            findings: Vec::new(),
+            answer: None,
+            study: one_uid(source, tags::STUDY_INSTANCE_UID)?,
+            series: one_uid(source, tags::SERIES_INSTANCE_UID)?,
+            references,
+            shared,
+            created_at: stamp.created_at.to_offset(offset.unwrap_or(UtcOffset::UTC)),
+        })
     }
 
     /// The UID of something that this analysis makes.
     pub(super) fn uid(&self, what: &str, index: u16) -> Uid {
         Uid::derive(&[
             b"ictus",
-            &self.input.stamp.analysis_key,
-            self.input.plan.id.as_bytes(),
-            self.numeric_mode.as_bytes(),
+            &self.stamp.analysis_key,
+            self.maker.id().as_bytes(),
+            self.maker.numeric_mode().as_bytes(),
             ENCODER_VERSION.as_bytes(),
             what.as_bytes(),
             &index.to_be_bytes(),
         ])
     }
 
-    /// The tracking UID of a finding, the same in SEG and report.
-    pub(super) fn tracking_uid(&self, finding: &Finding) -> Uid {
-        self.uid("tracking", finding.segment)
-    }
-
-    /// What tells this model from every other: one a line.
-    pub(super) fn algorithm_parameters(&self) -> Vec<String> {
-        [
-            ("weights_sha256", self.weights_sha256),
-            ("numeric_mode", self.numeric_mode),
-        ]
-        .iter()
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("{name}={value}"))
-        .chain([
-            format!("members={}", self.input.plan.members),
-            format!(
-                "calibration={}",
-                self.input.plan.calibration.as_deref().unwrap_or("none")
-            ),
-            self.input.plan.provenance.limits().to_owned(),
-        ])
-        .collect()
-    }
-
-    /// The item that identifies the algorithm in an image.
-    pub(super) fn algorithm_item(&self) -> Dataset {
-        let mut item = Dataset::new_empty();
-        item.code(
-            tags::ALGORITHM_FAMILY_CODE_SEQUENCE,
-            &concept::ARTIFICIAL_INTELLIGENCE,
-        );
-        item.text(tags::ALGORITHM_NAME, VR::LO, &*self.input.plan.id);
-        item.text(tags::ALGORITHM_VERSION, VR::LO, &*self.input.plan.version);
-        item.text(
-            tags::ALGORITHM_PARAMETERS,
-            VR::LT,
-            self.algorithm_parameters().join(", "),
-        );
-        item.text(tags::ALGORITHM_SOURCE, VR::LO, "ictus");
-        item
+    /// The tracking UID of a segment, the same in SEG and report.
+    pub(super) fn tracking_uid(&self, segment: u16) -> Uid {
+        self.uid("tracking", segment)
     }
 
     /// A result with its patient, study, series, equipment and SOP common modules.
     pub(super) fn dataset(&self, kind: &Kind) -> Result<Dataset, EncodeError> {
-        let plan = self.input.plan;
         let mut dataset = self.shared.clone();
         dataset.text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192");
         dataset.uid(tags::STUDY_INSTANCE_UID, self.study.as_str());
@@ -226,7 +287,11 @@ impl<'a> Context<'a> {
         dataset.text(
             tags::SERIES_DESCRIPTION,
             VR::LO,
-            format!("ictus {} {}, not for clinical use", plan.question, kind.shows),
+            format!(
+                "ictus {} {}, not for clinical use",
+                self.maker.question(),
+                kind.shows
+            ),
         );
         // Equipment; software has no serial number, so that its version stands for it.
         dataset.text(tags::MANUFACTURER, VR::LO, "ictus");
@@ -246,16 +311,16 @@ impl<'a> Context<'a> {
 
     /// Frame of Reference and the order that the images were made for, for results that are images.
     pub(super) fn put_frame_of_reference(&self, dataset: &mut Dataset) -> Result<(), EncodeError> {
-        let uid = one_uid(self.input.source, tags::FRAME_OF_REFERENCE_UID)?;
+        let uid = one_uid(self.source, tags::FRAME_OF_REFERENCE_UID)?;
         dataset.uid(tags::FRAME_OF_REFERENCE_UID, uid.as_str());
         copy(
-            self.input.source,
+            self.source,
             &[tags::POSITION_REFERENCE_INDICATOR],
             Presence::Empty,
             dataset,
         )?;
         copy(
-            self.input.source,
+            self.source,
             &[tags::REQUEST_ATTRIBUTES_SEQUENCE],
             Presence::AsSource,
             dataset,
@@ -266,7 +331,7 @@ impl<'a> Context<'a> {
     pub(super) fn referenced_requests(&self) -> Result<Vec<Dataset>, EncodeError> {
         let mut source = Dataset::new_empty();
         copy(
-            self.input.source,
+            self.source,
             &[tags::REQUEST_ATTRIBUTES_SEQUENCE],
             Presence::AsSource,
             &mut source,
@@ -309,7 +374,6 @@ impl<'a> Context<'a> {
     /// Copies whether and how the source was compressed lossily: a mask of a lossy image is one too.
     pub(super) fn put_lossy_compression(&self, dataset: &mut Dataset) {
         let lossy = self
-            .input
             .source
             .iter()
             .find(|instance| text_of(instance, tags::LOSSY_IMAGE_COMPRESSION).as_deref() == Some("01"));
@@ -345,7 +409,7 @@ impl<'a> Context<'a> {
         let mut acquisition = Dataset::new_empty();
         for tag in ACQUISITION {
             // A series may hold several software versions and be sound: the first speaks.
-            if let Some(element) = self.input.source.iter().find_map(|i| element_of(i, *tag)) {
+            if let Some(element) = self.source.iter().find_map(|i| element_of(i, *tag)) {
                 acquisition.put(element);
             }
         }
@@ -360,16 +424,7 @@ impl<'a> Context<'a> {
         processing.text(tags::MANUFACTURER, VR::LO, "ictus");
         processing.text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "ictus");
         processing.text(tags::SOFTWARE_VERSIONS, VR::LO, env!("CARGO_PKG_VERSION"));
-        processing.text(
-            tags::CONTRIBUTION_DESCRIPTION,
-            VR::ST,
-            format!(
-                "{} {}: {}",
-                self.input.plan.id,
-                self.input.plan.version,
-                self.algorithm_parameters().join(", ")
-            ),
-        );
+        processing.text(tags::CONTRIBUTION_DESCRIPTION, VR::ST, self.maker.contribution());
         processing.code(
             tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE,
             &concept::PROCESSING_EQUIPMENT,
@@ -428,13 +483,7 @@ pub(super) fn mismatch(
 
 fn check_grids(input: &EncodeInput<'_>) -> Result<(), EncodeError> {
     let geometry = &input.prediction.entropy.geometry;
-    if input.source.len() != geometry.slices() {
-        return Err(mismatch(
-            "source instances",
-            input.source.len(),
-            geometry.slices(),
-        ));
-    }
+    check_source(input.source, geometry)?;
     if input.segments.geometry != *geometry || input.brain.geometry != *geometry {
         return Err(mismatch(
             "grids of mask, brain and entropy",
@@ -450,6 +499,13 @@ fn check_grids(input: &EncodeInput<'_>) -> Result<(), EncodeError> {
         if len != geometry.len() {
             return Err(mismatch(what, len, geometry.len()));
         }
+    }
+    Ok(())
+}
+
+fn check_source(source: &[&Instance], geometry: &Geometry) -> Result<(), EncodeError> {
+    if source.len() != geometry.slices() {
+        return Err(mismatch("source instances", source.len(), geometry.slices()));
     }
     if u16::try_from(geometry.rows).is_err() || u16::try_from(geometry.columns).is_err() {
         let found = format!("{} × {}", geometry.rows, geometry.columns);

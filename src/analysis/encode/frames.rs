@@ -6,13 +6,13 @@
 //! Source: PS3.3 sections C.7.6.16 and C.7.6.17.
 
 use super::{
-    concept,
-    context::{Context, brain_region},
+    Correction, concept,
+    context::{Context, Maker, brain_region},
     element::{Dataset, Fill, code_item, reference_item},
 };
 use crate::domain::{code::Code, volume::Geometry};
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
-use dicom_dictionary_std::tags;
+use dicom_dictionary_std::{tags, uids};
 
 /// One dimension of a multi-frame image: the attribute that counts, the functional group that holds it, a label.
 pub(super) type Dimension = (Tag, Tag, &'static str);
@@ -61,7 +61,7 @@ pub(super) fn frame_groups(
     dimensions: &[u32],
     derivation: &Code,
 ) -> Dataset {
-    let geometry = context.geometry();
+    let geometry = context.geometry;
     let mut frame = Dataset::new_empty();
     let mut content = Dataset::new_empty();
     content.put(DataElement::new(
@@ -127,12 +127,23 @@ pub(super) fn put_frames(
     let mut series = Dataset::new_empty();
     series.uid(tags::SERIES_INSTANCE_UID, context.series.as_str());
     series.sequence(tags::REFERENCED_INSTANCE_SEQUENCE, instances.collect());
-    dataset.sequence(tags::REFERENCED_SERIES_SEQUENCE, vec![series]);
+    let mut referenced = vec![series];
+    if let Maker::Reader(Correction {
+        edited: Some(edited), ..
+    }) = context.maker
+    {
+        let mask = reference_item(uids::SEGMENTATION_STORAGE, edited.sop_instance_uid);
+        let mut series = Dataset::new_empty();
+        series.uid(tags::SERIES_INSTANCE_UID, edited.series_instance_uid.as_str());
+        series.sequence(tags::REFERENCED_INSTANCE_SEQUENCE, vec![mask]);
+        referenced.push(series);
+    }
+    dataset.sequence(tags::REFERENCED_SERIES_SEQUENCE, referenced);
 }
 
 /// Rows, columns and what a grey image of one sample says of itself.
 pub(super) fn put_image(dataset: &mut Dataset, context: &Context<'_>, bits: u16) {
-    let geometry = context.geometry();
+    let geometry = context.geometry;
     // The grid was checked to fit when the context was made.
     dataset.us(tags::ROWS, u16::try_from(geometry.rows).unwrap_or(u16::MAX));
     dataset.us(tags::COLUMNS, u16::try_from(geometry.columns).unwrap_or(u16::MAX));

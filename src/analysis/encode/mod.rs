@@ -9,7 +9,13 @@
 use crate::{
     dicom::instance::Instance,
     domain::{
-        failure::FailureClass, finding::Report, phi::Redacted, plan::Plan, prediction::Prediction, uid::Uid,
+        code::Code,
+        failure::FailureClass,
+        finding::{Region, Report},
+        phi::Redacted,
+        plan::Plan,
+        prediction::Prediction,
+        uid::Uid,
         volume::Volume,
     },
 };
@@ -187,18 +193,61 @@ impl EncodeError {
     }
 }
 
+/// The machine's mask that a reader began with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edited<'a> {
+    /// Its series.
+    pub series_instance_uid: &'a Uid,
+    /// The Segmentation.
+    pub sop_instance_uid: &'a Uid,
+    /// Name and version of the model.
+    pub algorithm: &'a str,
+}
+
+/// Everything that a reader's mask is made into a Segmentation from.
+#[derive(Debug, Clone, Copy)]
+pub struct Correction<'a> {
+    /// The source instances, one a plane, in the order of the planes.
+    pub source: &'a [&'a Instance],
+    /// Segment number (a connected region each) of each voxel, 0 = none.
+    pub segments: &'a Volume<u16>,
+    /// The regions, by segment number: 1, 2, …
+    pub regions: &'a [Region],
+    /// What was drawn: `haemorrhage`.
+    pub kind: &'a str,
+    /// The same, coded.
+    pub code: &'a Code,
+    /// The reader's name, as others read it.
+    pub reader: &'a str,
+    /// What the reader began with; nothing when all was drawn by hand.
+    pub edited: Option<&'a Edited<'a>>,
+    /// Identity and time.
+    pub stamp: &'a Stamp,
+}
+
+/// Makes the Segmentation of a reader's mask.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_correction(correction: &Correction<'_>) -> Result<DefaultDicomObject, EncodeError> {
+    let context = context::Context::of_correction(correction)?;
+    let segments = seg::Segment::of_regions(&context, correction);
+    seg::encode(&context, &seg::READER_KIND, &segments, correction.segments)
+}
+
 /// Makes the results: a SEG if there is a finding, the entropy map, the further maps asked for, and the report that ties them together, in this order.
 ///
 /// # Errors
 /// Refuses a series whose instances disagree about patient, study or order, lack an identifier, or hold text that could not be decoded; and input that does not fit together.
 pub fn encode(input: &EncodeInput<'_>) -> Result<Vec<DefaultDicomObject>, EncodeError> {
-    let context = context::Context::new(input)?;
+    let context = context::Context::of_analysis(input)?;
     let mut objects = Vec::with_capacity(3 + input.maps.further.len());
     if !context.findings.is_empty() {
-        objects.push(seg::encode(&context)?);
+        let segments = seg::Segment::of_findings(&context, input.plan);
+        objects.push(seg::encode(&context, &seg::KIND, &segments, input.segments)?);
     }
-    objects.extend(pm::encode(&context)?);
-    let report = sr::encode(&context, &objects)?;
+    objects.extend(pm::encode(&context, input)?);
+    let report = sr::encode(&context, input, &objects)?;
     objects.push(report);
     Ok(objects)
 }

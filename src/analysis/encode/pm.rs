@@ -12,7 +12,7 @@
 //! Source: PS3.3 sections A.75 and C.8.32; PS3.5 annex G; PS3.3 section C.7.6.16.2.11 (real-world values).
 
 use super::{
-    EncodeError, MapFormat, Maps, Quantity, concept,
+    EncodeError, EncodeInput, MapFormat, Maps, Quantity, concept,
     context::{Context, Kind, mismatch},
     element::{Dataset, Fill},
     frames::{
@@ -151,30 +151,34 @@ pub(super) fn selection(name: &str, maps: &Maps) -> String {
 }
 
 /// Makes the entropy's map, then those that were asked for.
-pub(super) fn encode(context: &Context<'_>) -> Result<Vec<DefaultDicomObject>, EncodeError> {
-    let input = context.input;
+pub(super) fn encode(
+    context: &Context<'_>,
+    input: &EncodeInput<'_>,
+) -> Result<Vec<DefaultDicomObject>, EncodeError> {
     let further = input.maps.further.iter();
     let maps: Vec<_> = once(Map::entropy(input.prediction))
         .chain(further.map(|quantity| Map::of(*quantity, input.prediction)))
         .collect();
     for map in &maps {
-        if map.values.geometry != *context.geometry() {
+        if map.values.geometry != *context.geometry {
             return Err(mismatch("grid of a map", map.name, "the source's grid"));
         }
         if map.values.data.iter().any(|value| value.is_nan()) {
             return Err(mismatch("a voxel of a map", "not a number", "0 to 1"));
         }
     }
-    let slices = slices_worth_a_frame(context);
-    maps.iter().map(|map| one(context, map, slices.clone())).collect()
+    let slices = slices_worth_a_frame(context, input);
+    maps.iter()
+        .map(|map| one(context, map, input.maps.format, slices.clone()))
+        .collect()
 }
 
 fn one(
     context: &Context<'_>,
     map: &Map<'_>,
+    format: MapFormat,
     slices: Range<usize>,
 ) -> Result<DefaultDicomObject, EncodeError> {
-    let format = context.input.maps.format;
     let kind = map.kind(format);
     let mut dataset = context.dataset(&kind)?;
     context.put_frame_of_reference(&mut dataset)?;
@@ -198,7 +202,7 @@ fn one(
     dataset.text(
         tags::CONTENT_DESCRIPTION,
         VR::LO,
-        format!("{}, {}", map.description, context.input.plan.provenance.limits()),
+        format!("{}, {}", map.description, context.maker.limits()),
     );
     dataset.text(tags::CONTENT_CREATOR_NAME, VR::PN, "ictus^");
     let frames = (1u32..)
@@ -221,22 +225,21 @@ fn one(
 }
 
 /// From the first to the last slice that holds brain or a value worth showing; every slice when none does.
-fn slices_worth_a_frame(context: &Context<'_>) -> Range<usize> {
-    let input = context.input;
+fn slices_worth_a_frame(context: &Context<'_>, input: &EncodeInput<'_>) -> Range<usize> {
     let (mut first, mut last) = (None, 0);
-    for slice in 0..context.geometry().slices() {
+    for slice in 0..context.geometry.slices() {
         let entropy = input.prediction.entropy.slice(slice);
         if input.brain.slice(slice).contains(&true) || entropy.iter().any(|value| *value > WORTH_A_FRAME) {
             first.get_or_insert(slice);
             last = slice + 1;
         }
     }
-    first.map_or(0..context.geometry().slices(), |first| first..last)
+    first.map_or(0..context.geometry.slices(), |first| first..last)
 }
 
 /// What is true of every frame of the map.
 fn shared(context: &Context<'_>, map: &Map<'_>, format: MapFormat) -> Dataset {
-    let mut group = shared_groups(context.geometry());
+    let mut group = shared_groups(context.geometry);
     put_frame_anatomy(&mut group);
     let mut frame_type = Dataset::new_empty();
     frame_type.texts(

@@ -6,15 +6,17 @@
 //! Source: PS3.3 sections A.51 and C.8.20; PS3.5 section 8.1.1 and annex D.
 
 use super::{
-    EncodeError, concept,
-    context::{Context, Kind, brain_region, mismatch},
+    Correction, EncodeError, concept,
+    context::{Context, Kind, Maker, brain_region, mismatch},
     element::{Dataset, Fill, code_item},
     frames::{Dimension, POSITION, frame_groups, put_frames, put_image, put_integer_pixels, shared_groups},
 };
 use crate::domain::{
     code::{self, Code},
-    finding::{Finding, Side},
+    finding::{Finding, Region, Side},
     plan::Plan,
+    uid::Uid,
+    volume::Volume,
 };
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::{tags, uids};
@@ -32,6 +34,14 @@ pub(super) const KIND: Kind = Kind {
     shows: "masks",
 };
 
+/// How the series of a reader's masks is told from the others.
+pub(super) const READER_KIND: Kind = Kind {
+    name: Cow::Borrowed("reader.seg"),
+    series_number: 9010,
+    shows: "masks by a reader",
+    ..KIND
+};
+
 /// Frames of one segment.
 const SEGMENT: Dimension = (
     tags::REFERENCED_SEGMENT_NUMBER,
@@ -43,9 +53,14 @@ const SEGMENT: Dimension = (
 const DISPLAY_CIELAB: [u16; 3] = [34729, 49596, 45013];
 
 /// Makes the Segmentation.
-pub(super) fn encode(context: &Context<'_>) -> Result<DefaultDicomObject, EncodeError> {
-    let frames = frames_with_voxels(context)?;
-    let mut dataset = context.dataset(&KIND)?;
+pub(super) fn encode(
+    context: &Context<'_>,
+    kind: &Kind,
+    segments: &[Segment<'_>],
+    voxels: &Volume<u16>,
+) -> Result<DefaultDicomObject, EncodeError> {
+    let frames = frames_with_voxels(segments, voxels)?;
+    let mut dataset = context.dataset(kind)?;
     context.put_frame_of_reference(&mut dataset)?;
     put_image(&mut dataset, context, 1);
     put_integer_pixels(&mut dataset, 1);
@@ -53,13 +68,12 @@ pub(super) fn encode(context: &Context<'_>) -> Result<DefaultDicomObject, Encode
     dataset.text(tags::SEGMENTATION_TYPE, VR::CS, "BINARY");
     dataset.text(tags::SEGMENTS_OVERLAP, VR::CS, "NO");
     dataset.text(tags::CONTENT_QUALIFICATION, VR::CS, "RESEARCH");
-    put_content(&mut dataset, context.input.plan);
+    put_content(&mut dataset, context.maker);
     dataset.sequence(
         tags::SEGMENT_SEQUENCE,
-        context
-            .findings
+        segments
             .iter()
-            .map(|finding| segment(context, finding))
+            .map(|segment| segment.item(context.maker))
             .collect(),
     );
     let planes: Vec<usize> = frames
@@ -81,41 +95,38 @@ pub(super) fn encode(context: &Context<'_>) -> Result<DefaultDicomObject, Encode
     put_frames(
         &mut dataset,
         context,
-        &KIND.name,
+        &kind.name,
         &[SEGMENT, POSITION],
-        shared_groups(context.geometry()),
+        shared_groups(context.geometry),
         groups,
     );
-    let masks = frames.iter().map(|(number, slice)| {
-        context
-            .input
-            .segments
-            .slice(*slice)
-            .iter()
-            .map(move |voxel| voxel == number)
-    });
-    let bits = pack(masks.flatten(), frames.len() * context.geometry().slice_len());
+    let masks = frames
+        .iter()
+        .map(|(number, slice)| voxels.slice(*slice).iter().map(move |voxel| voxel == number));
+    let bits = pack(masks.flatten(), frames.len() * context.geometry.slice_len());
     dataset.put(DataElement::new(
         tags::PIXEL_DATA,
         VR::OB,
         PrimitiveValue::from(bits),
     ));
-    context.object(dataset, &KIND)
+    context.object(dataset, kind)
 }
 
 /// Which segment has voxels on which slice, by segment, then slice.
-fn frames_with_voxels(context: &Context<'_>) -> Result<BTreeSet<(u16, usize)>, EncodeError> {
-    let segments = context.findings.len();
+fn frames_with_voxels(
+    segments: &[Segment<'_>],
+    voxels: &Volume<u16>,
+) -> Result<BTreeSet<(u16, usize)>, EncodeError> {
     let mut frames = BTreeSet::new();
-    for slice in 0..context.geometry().slices() {
+    for slice in 0..voxels.geometry.slices() {
         let mut last = 0;
-        for voxel in context.input.segments.slice(slice) {
+        for voxel in voxels.slice(slice) {
             if *voxel != last && *voxel != 0 {
-                if usize::from(*voxel) > segments {
+                if usize::from(*voxel) > segments.len() {
                     return Err(mismatch(
                         "segment number of a voxel",
                         voxel,
-                        format!("0 to {segments}"),
+                        format!("0 to {}", segments.len()),
                     ));
                 }
                 frames.insert((*voxel, slice));
@@ -123,13 +134,13 @@ fn frames_with_voxels(context: &Context<'_>) -> Result<BTreeSet<(u16, usize)>, E
             last = *voxel;
         }
     }
-    for finding in &context.findings {
+    for Segment { number, .. } in segments {
         if frames
-            .range((finding.segment, 0)..=(finding.segment, usize::MAX))
+            .range((*number, 0)..=(*number, usize::MAX))
             .next()
             .is_none()
         {
-            return Err(mismatch("voxels of a finding", 0, "at least one"));
+            return Err(mismatch("voxels of a segment", 0, "at least one"));
         }
     }
     Ok(frames)
@@ -147,9 +158,9 @@ fn pack(voxels: impl Iterator<Item = bool>, count: usize) -> Vec<u8> {
 }
 
 /// Content Identification: a reader chooses by the question.
-fn put_content(dataset: &mut Dataset, plan: &Plan) {
-    let label: String = plan
-        .question
+fn put_content(dataset: &mut Dataset, maker: Maker<'_>) {
+    let label: String = maker
+        .question()
         .to_ascii_uppercase()
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
@@ -164,48 +175,120 @@ fn put_content(dataset: &mut Dataset, plan: &Plan) {
             label
         },
     );
-    dataset.text(tags::CONTENT_DESCRIPTION, VR::LO, plan.provenance.limits());
-    dataset.text(tags::CONTENT_CREATOR_NAME, VR::PN, "ictus^");
+    dataset.text(tags::CONTENT_DESCRIPTION, VR::LO, maker.limits());
+    let creator = match maker {
+        Maker::Model { .. } => "ictus^".to_owned(),
+        // One component group of a name has at most 64 characters, and none that parts it from others.
+        Maker::Reader(Correction { reader, .. }) => {
+            reader.replace(['^', '=', '\\'], " ").chars().take(64).collect()
+        }
+    };
+    dataset.text(tags::CONTENT_CREATOR_NAME, VR::PN, creator);
 }
 
-fn segment(context: &Context<'_>, finding: &Finding) -> Dataset {
-    let mut item = Dataset::new_empty();
-    item.us(tags::SEGMENT_NUMBER, finding.segment);
-    item.text(tags::SEGMENT_LABEL, VR::LO, label(context, finding));
-    item.text(
-        tags::SEGMENT_DESCRIPTION,
-        VR::ST,
-        format!(
-            "{}, mean score {:.2} (not calibrated), {}",
-            finding.id,
-            finding.score,
-            context.input.plan.provenance.limits()
-        ),
-    );
-    item.code(
-        tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE,
-        &category(context, finding),
-    );
-    item.code(tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, &finding.code);
-    let mut region = finding.site.as_ref().map_or_else(brain_region, code_item);
-    if let Some(side) = laterality(finding.side) {
-        region.code(tags::ANATOMIC_REGION_MODIFIER_SEQUENCE, &side);
+/// One segment, as a reader is told of it.
+pub(super) struct Segment<'a> {
+    number: u16,
+    label: String,
+    description: String,
+    category: Code,
+    code: &'a Code,
+    site: Option<&'a Code>,
+    side: Side,
+    tracking_id: String,
+    tracking_uid: Uid,
+}
+
+impl<'a> Segment<'a> {
+    /// The segments of an analysis: a finding each.
+    pub(super) fn of_findings(context: &Context<'a>, plan: &Plan) -> Vec<Self> {
+        let segment = |finding: &&'a Finding| Self {
+            number: finding.segment,
+            label: label(context, finding),
+            description: format!(
+                "{}, mean score {:.2} (not calibrated), {}",
+                finding.id,
+                finding.score,
+                context.maker.limits()
+            ),
+            category: category(plan, finding),
+            code: &finding.code,
+            site: finding.site.as_ref(),
+            side: finding.side,
+            tracking_id: finding.id.clone(),
+            tracking_uid: context.tracking_uid(finding.segment),
+        };
+        context.findings.iter().map(segment).collect()
     }
-    item.sequence(tags::ANATOMIC_REGION_SEQUENCE, vec![region]);
-    item.text(tags::SEGMENT_ALGORITHM_TYPE, VR::CS, "AUTOMATIC");
-    item.text(tags::SEGMENT_ALGORITHM_NAME, VR::LO, &*context.input.plan.id);
-    item.sequence(
-        tags::SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE,
-        vec![context.algorithm_item()],
-    );
-    item.text(tags::TRACKING_ID, VR::UT, &*finding.id);
-    item.uid(tags::TRACKING_UID, context.tracking_uid(finding).as_str());
-    item.put(DataElement::new(
-        tags::RECOMMENDED_DISPLAY_CIE_LAB_VALUE,
-        VR::US,
-        PrimitiveValue::U16(DISPLAY_CIELAB.into_iter().collect()),
-    ));
-    item
+
+    /// The segments of a reader's mask: a connected region each.
+    pub(super) fn of_regions(context: &Context<'a>, correction: &'a Correction<'a>) -> Vec<Self> {
+        let segment = |region: &Region| Self {
+            number: region.segment,
+            label: format!("{} {}", capitalised(correction.kind), region.segment),
+            description: context.maker.limits().to_owned(),
+            category: code::MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+            code: correction.code,
+            site: None,
+            side: region.side,
+            tracking_id: format!("{}-{}", correction.kind, region.segment),
+            tracking_uid: context.tracking_uid(region.segment),
+        };
+        correction.regions.iter().map(segment).collect()
+    }
+
+    fn item(&self, maker: Maker<'_>) -> Dataset {
+        let mut item = Dataset::new_empty();
+        item.us(tags::SEGMENT_NUMBER, self.number);
+        item.text(tags::SEGMENT_LABEL, VR::LO, &*self.label);
+        item.text(tags::SEGMENT_DESCRIPTION, VR::ST, &*self.description);
+        item.code(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, &self.category);
+        item.code(tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, self.code);
+        let mut region = self.site.map_or_else(brain_region, code_item);
+        if let Some(side) = laterality(self.side) {
+            region.code(tags::ANATOMIC_REGION_MODIFIER_SEQUENCE, &side);
+        }
+        item.sequence(tags::ANATOMIC_REGION_SEQUENCE, vec![region]);
+        put_algorithm(&mut item, maker);
+        item.text(tags::TRACKING_ID, VR::UT, &*self.tracking_id);
+        item.uid(tags::TRACKING_UID, self.tracking_uid.as_str());
+        item.put(DataElement::new(
+            tags::RECOMMENDED_DISPLAY_CIE_LAB_VALUE,
+            VR::US,
+            PrimitiveValue::U16(DISPLAY_CIELAB.into_iter().collect()),
+        ));
+        item
+    }
+}
+
+/// By what a segment was made: a model alone, a model and then a hand, or a hand alone.
+fn put_algorithm(item: &mut Dataset, maker: Maker<'_>) {
+    match maker {
+        Maker::Model { plan, .. } => {
+            item.text(tags::SEGMENT_ALGORITHM_TYPE, VR::CS, "AUTOMATIC");
+            item.text(tags::SEGMENT_ALGORITHM_NAME, VR::LO, &*plan.id);
+            let mut algorithm = Dataset::new_empty();
+            algorithm.code(
+                tags::ALGORITHM_FAMILY_CODE_SEQUENCE,
+                &concept::ARTIFICIAL_INTELLIGENCE,
+            );
+            algorithm.text(tags::ALGORITHM_NAME, VR::LO, &*plan.id);
+            algorithm.text(tags::ALGORITHM_VERSION, VR::LO, &*plan.version);
+            algorithm.text(tags::ALGORITHM_PARAMETERS, VR::LT, maker.parameters().join(", "));
+            algorithm.text(tags::ALGORITHM_SOURCE, VR::LO, "ictus");
+            item.sequence(
+                tags::SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE,
+                vec![algorithm],
+            );
+        }
+        Maker::Reader(Correction {
+            edited: Some(edited), ..
+        }) => {
+            item.text(tags::SEGMENT_ALGORITHM_TYPE, VR::CS, "SEMIAUTOMATIC");
+            item.text(tags::SEGMENT_ALGORITHM_NAME, VR::LO, edited.algorithm);
+        }
+        Maker::Reader(_) => item.text(tags::SEGMENT_ALGORITHM_TYPE, VR::CS, "MANUAL"),
+    }
 }
 
 /// `Haemorrhage 2`: the kind and the place among its kind.
@@ -215,21 +298,20 @@ fn label(context: &Context<'_>, finding: &Finding) -> String {
         .iter()
         .filter(|other| other.kind == finding.kind && other.segment <= finding.segment)
         .count();
-    let mut kind = finding.kind.replace('_', " ");
+    format!("{} {place}", capitalised(&finding.kind))
+}
+
+fn capitalised(kind: &str) -> String {
+    let mut kind = kind.replace('_', " ");
     if let Some(first) = kind.get_mut(..1) {
         first.make_ascii_uppercase();
     }
-    format!("{kind} {place}")
+    kind
 }
 
 /// The property category that the plan gives the finding's label.
-pub(super) fn category(context: &Context<'_>, finding: &Finding) -> Code {
-    let label = context
-        .input
-        .plan
-        .labels
-        .iter()
-        .find(|label| label.name == finding.kind);
+pub(super) fn category(plan: &Plan, finding: &Finding) -> Code {
+    let label = plan.labels.iter().find(|label| label.name == finding.kind);
     label.map_or(code::MORPHOLOGICALLY_ABNORMAL_STRUCTURE, |label| {
         label.category.clone()
     })

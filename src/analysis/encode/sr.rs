@@ -8,7 +8,7 @@
 //! Source: PS3.16 TID 1500, 1001, 1204, 1411, 1501, 4019; PS3.3 sections A.35.13 and C.17.2.
 
 use super::{
-    EncodeError, concept,
+    EncodeError, EncodeInput, concept,
     content::{
         Contains, HasConceptModifier, HasObservationContext, code, container, image, number, put_root, text,
         uid_reference, under,
@@ -40,11 +40,12 @@ const KIND: Kind = Kind {
 /// Makes the report over `results`, the objects that this analysis has made so far.
 pub(super) fn encode(
     context: &Context<'_>,
+    input: &EncodeInput<'_>,
     results: &[DefaultDicomObject],
 ) -> Result<DefaultDicomObject, EncodeError> {
     // A report refers to the maps, so that one over other maps is another report.
     let kind = Kind {
-        name: pm::selection("sr", context.input.maps).into(),
+        name: pm::selection("sr", input.maps).into(),
         ..KIND
     };
     let mut dataset = context.dataset(&kind)?;
@@ -62,7 +63,7 @@ pub(super) fn encode(
         tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE,
         vec![evidence(context, results)?],
     );
-    if let Some(predecessor) = context.input.predecessor {
+    if let Some(predecessor) = input.predecessor {
         let report = reference_item(KIND.sop_class_uid, &predecessor.sop_instance_uid);
         let series = series_item(&predecessor.series_instance_uid, vec![report]);
         dataset.sequence(
@@ -70,18 +71,27 @@ pub(super) fn encode(
             vec![study_item(&context.study, vec![series])],
         );
     }
-    put_root(&mut dataset, &concept::REPORT, "1500", report(context, results)?);
+    put_root(
+        &mut dataset,
+        &concept::REPORT,
+        "1500",
+        report(context, input, results)?,
+    );
     context.object(dataset, &kind)
 }
 
-fn report(context: &Context<'_>, results: &[DefaultDicomObject]) -> Result<Vec<Dataset>, EncodeError> {
+fn report(
+    context: &Context<'_>,
+    input: &EncodeInput<'_>,
+    results: &[DefaultDicomObject],
+) -> Result<Vec<Dataset>, EncodeError> {
     let device = context.uid("device", 1);
     let mut groups: Vec<Dataset> = context
         .findings
         .iter()
-        .map(|f| finding_group(context, f))
+        .map(|f| finding_group(context, input, f))
         .collect();
-    groups.push(case_group(context, results)?);
+    groups.push(case_group(context, input, results)?);
     Ok(vec![
         code(HasConceptModifier, &concept::LANGUAGE, &concept::ENGLISH),
         code(HasObservationContext, &concept::OBSERVER_TYPE, &concept::DEVICE),
@@ -91,7 +101,7 @@ fn report(context: &Context<'_>, results: &[DefaultDicomObject]) -> Result<Vec<D
         text(
             HasObservationContext,
             &concept::DEVICE_MODEL,
-            format!("{} {}", context.input.plan.id, context.input.plan.version),
+            format!("{} {}", input.plan.id, input.plan.version),
         ),
         code(
             HasConceptModifier,
@@ -99,12 +109,16 @@ fn report(context: &Context<'_>, results: &[DefaultDicomObject]) -> Result<Vec<D
             &concept::COMPUTED_TOMOGRAPHY,
         ),
         container(&concept::IMAGING_MEASUREMENTS, None, groups),
-        container(&concept::QUALITATIVE_EVALUATIONS, None, evaluations(context)),
+        container(
+            &concept::QUALITATIVE_EVALUATIONS,
+            None,
+            evaluations(context, input),
+        ),
     ])
 }
 
 /// TID 1411: one finding.
-fn finding_group(context: &Context<'_>, finding: &Finding) -> Dataset {
+fn finding_group(context: &Context<'_>, input: &EncodeInput<'_>, finding: &Finding) -> Dataset {
     let site = finding.site.clone().unwrap_or(BRAIN);
     let side = laterality(finding.side).map(|side| code(HasConceptModifier, &concept::LATERALITY, &side));
     let mut group = vec![
@@ -112,9 +126,13 @@ fn finding_group(context: &Context<'_>, finding: &Finding) -> Dataset {
         uid_reference(
             HasObservationContext,
             &concept::TRACKING_UID,
-            &context.tracking_uid(finding),
+            &context.tracking_uid(finding.segment),
         ),
-        code(Contains, &concept::FINDING_CATEGORY, &category(context, finding)),
+        code(
+            Contains,
+            &concept::FINDING_CATEGORY,
+            &category(input.plan, finding),
+        ),
         code(Contains, &concept::FINDING, &finding.code),
         image(
             &concept::REFERENCED_SEGMENT,
@@ -130,7 +148,7 @@ fn finding_group(context: &Context<'_>, finding: &Finding) -> Dataset {
             side.into_iter().collect(),
         ),
     ];
-    group.extend(algorithm(context));
+    group.extend(algorithm(context, input));
     group.push(millilitres(&concept::VOLUME, finding.volume_ml));
     if let Some([lower, upper]) = finding.volume_interval_ml {
         group.push(millilitres(&concept::VOLUME_LOWER, lower));
@@ -155,8 +173,12 @@ fn share(name: &Code, value: f64) -> Dataset {
 }
 
 /// TID 1501: the plan's answer for the study as a whole, with the maps that show where it is unsure.
-fn case_group(context: &Context<'_>, results: &[DefaultDicomObject]) -> Result<Dataset, EncodeError> {
-    let question = &context.input.plan.question;
+fn case_group(
+    context: &Context<'_>,
+    input: &EncodeInput<'_>,
+    results: &[DefaultDicomObject],
+) -> Result<Dataset, EncodeError> {
+    let question = &input.plan.question;
     let mut group = vec![
         text(
             HasObservationContext,
@@ -169,7 +191,7 @@ fn case_group(context: &Context<'_>, results: &[DefaultDicomObject]) -> Result<D
             &context.uid("tracking.case", 1),
         ),
     ];
-    group.extend(algorithm(context));
+    group.extend(algorithm(context, input));
     if let Some(answer) = context.answer {
         for (name, value) in [
             (&concept::CASE_SCORE, answer.score),
@@ -199,20 +221,16 @@ fn case_group(context: &Context<'_>, results: &[DefaultDicomObject]) -> Result<D
 }
 
 /// TID 4019: which network, which weights.
-fn algorithm(context: &Context<'_>) -> Vec<Dataset> {
+fn algorithm(context: &Context<'_>, input: &EncodeInput<'_>) -> Vec<Dataset> {
     let mut items = vec![
-        text(
-            HasConceptModifier,
-            &concept::ALGORITHM_NAME,
-            &*context.input.plan.id,
-        ),
+        text(HasConceptModifier, &concept::ALGORITHM_NAME, &*input.plan.id),
         text(
             HasConceptModifier,
             &concept::ALGORITHM_VERSION,
-            &*context.input.plan.version,
+            &*input.plan.version,
         ),
     ];
-    let parameters = context.algorithm_parameters();
+    let parameters = context.maker.parameters();
     items.extend(
         parameters
             .into_iter()
@@ -222,9 +240,9 @@ fn algorithm(context: &Context<'_>) -> Vec<Dataset> {
 }
 
 /// Answers, what they do not mean, refusals and warnings.
-fn evaluations(context: &Context<'_>) -> Vec<Dataset> {
-    let report = context.input.report;
-    let question = &context.input.plan.question;
+fn evaluations(context: &Context<'_>, input: &EncodeInput<'_>) -> Vec<Dataset> {
+    let report = input.report;
+    let question = &input.plan.question;
     let mut items: Vec<Dataset> = report
         .answers
         .iter()
@@ -252,11 +270,7 @@ fn evaluations(context: &Context<'_>) -> Vec<Dataset> {
     items.push(text(
         Contains,
         &concept::LIMITS,
-        format!(
-            "{}: {}",
-            context.input.plan.id,
-            context.input.plan.provenance.limits()
-        ),
+        format!("{}: {}", input.plan.id, input.plan.provenance.limits()),
     ));
     items.push(text(Contains, &concept::COMMENT, &*report.disclaimer));
     for (name, list) in [

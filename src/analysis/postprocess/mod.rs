@@ -9,12 +9,12 @@ pub mod midsagittal;
 
 use crate::domain::{
     failure::FailureClass,
-    finding::{Answer, AnswerValue, Finding, Side},
+    finding::{Answer, AnswerValue, Finding, Region, Side},
     geometry::{Vec3, add, scale},
     plan::{Label, Plan},
     prediction::Prediction,
     uid::Uid,
-    volume::Volume,
+    volume::{Geometry, Volume},
 };
 use components::Component;
 use midsagittal::MidsagittalPlane;
@@ -141,13 +141,48 @@ fn finding(
     plan: &Plan,
 ) -> Finding {
     let geometry = &prediction.labels.geometry;
+    let (mut score, mut entropy, mut weight) = (0.0f64, 0.0f64, 0.0f64);
+    for v in &component.voxels {
+        let ml = geometry.voxel_volume_ml(v / geometry.slice_len());
+        weight += ml;
+        score += ml * f64::from(prediction.score.data[*v]);
+        entropy += ml * f64::from(prediction.entropy.data[*v]);
+    }
+    let region = region(component, segment, geometry, plane.filter(|_| label.side_aware));
+    Finding {
+        id: format!("{}-{segment}", label.name),
+        kind: label.name.clone(),
+        code: label.kind.clone(),
+        model: plan.id.clone(),
+        series: series.clone(),
+        segment,
+        volume_ml: region.volume_ml,
+        volume_interval_ml: None,
+        center_mm: region.center_mm,
+        bounding_box_mm: region.bounding_box_mm,
+        side: region.side,
+        site: None,
+        score: score / weight,
+        probability: None,
+        uncertainty: entropy / weight,
+        key_slice: region.key_slice,
+    }
+}
+
+/// Where a connected region lies; without a plane its side is unknown.
+#[must_use]
+pub fn region(
+    component: &Component,
+    segment: u16,
+    geometry: &Geometry,
+    plane: Option<&MidsagittalPlane>,
+) -> Region {
     let (len, columns) = (geometry.slice_len(), geometry.columns);
     let place = |v: usize| geometry.voxel_to_lps(v / len, (v % len / columns) as f64, (v % columns) as f64);
     let mut center: Vec3 = [0.0; 3];
     let (mut low, mut high) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3]);
     let mut by_slice = vec![0.0f64; geometry.slices()];
-    let (mut left, mut right, mut reach) = (0.0f64, 0.0f64, 0.0f64);
-    let (mut score, mut entropy, mut weight) = (0.0f64, 0.0f64, 0.0f64);
+    let (mut left, mut right, mut reach, mut weight) = (0.0f64, 0.0f64, 0.0f64, 0.0f64);
     for v in &component.voxels {
         let point = place(*v);
         let ml = geometry.voxel_volume_ml(v / len);
@@ -158,8 +193,6 @@ fn finding(
             high[a] = high[a].max(point[a]);
         }
         by_slice[v / len] += ml;
-        score += ml * f64::from(prediction.score.data[*v]);
-        entropy += ml * f64::from(prediction.entropy.data[*v]);
         if let Some(plane) = plane {
             let distance = plane.left_of_mm(point);
             *(if distance >= 0.0 { &mut left } else { &mut right }) += ml;
@@ -167,7 +200,6 @@ fn finding(
         }
     }
     let side = match plane {
-        _ if !label.side_aware => Side::Unknown,
         None => Side::Unknown,
         Some(_) if left >= ONE_SIDED * weight => Side::Left,
         Some(_) if right >= ONE_SIDED * weight => Side::Right,
@@ -177,24 +209,40 @@ fn finding(
     let key_slice = (0..by_slice.len())
         .max_by(|a, b| by_slice[*a].total_cmp(&by_slice[*b]))
         .unwrap_or(0);
-    Finding {
-        id: format!("{}-{segment}", label.name),
-        kind: label.name.clone(),
-        code: label.kind.clone(),
-        model: plan.id.clone(),
-        series: series.clone(),
+    Region {
         segment,
         volume_ml: component.volume_ml,
-        volume_interval_ml: None,
         center_mm: scale(center, 1.0 / weight),
         bounding_box_mm: [low, high],
         side,
-        site: None,
-        score: score / weight,
-        probability: None,
-        uncertainty: entropy / weight,
         key_slice,
     }
+}
+
+/// A mask as it stands → its connected regions, numbered from the largest, and the number of each voxel.
+///
+/// # Errors
+/// [`PostprocessError::TooMany`].
+pub fn regions(
+    mask: &Volume<bool>,
+    plane: Option<&MidsagittalPlane>,
+) -> Result<(Vec<Region>, Volume<u16>), PostprocessError> {
+    let geometry = &mask.geometry;
+    let mut found = components::components(&mask.data, geometry);
+    found.sort_by(|a, b| b.volume_ml.total_cmp(&a.volume_ml));
+    let mut segments = Volume {
+        geometry: geometry.clone(),
+        data: vec![0u16; geometry.len()],
+    };
+    let mut regions = Vec::with_capacity(found.len());
+    for (i, component) in found.iter().enumerate() {
+        let segment = u16::try_from(i + 1).map_err(|_| PostprocessError::TooMany(found.len()))?;
+        for voxel in &component.voxels {
+            segments.data[*voxel] = segment;
+        }
+        regions.push(region(component, segment, geometry, plane));
+    }
+    Ok((regions, segments))
 }
 
 /// The case's answer: flagged when the case score is high and something can be shown, not flagged when it is low and nothing was found, uncertain between.

@@ -70,7 +70,7 @@ fn unknown() -> HttpError {
     HttpError::NotFound("no study of this UID is stored".to_owned())
 }
 
-async fn read(app: &App, principal: &Principal, study: &Uid) -> Result<(), HttpError> {
+pub(super) async fn read(app: &App, principal: &Principal, study: &Uid) -> Result<(), HttpError> {
     let audited = app.db.audit_read(&principal.name, study).await;
     audited.map_err(|error| HttpError::of(error.class(), "auditing a read", error))
 }

@@ -75,6 +75,32 @@ export interface Verdict extends NewVerdict {
   at: string;
 }
 
+/** First pixel and number of pixels of each run on an image, row by row, ascending. */
+export interface SliceRuns {
+  sop_instance_uid: string;
+  runs: number[];
+}
+
+export interface NewCorrection {
+  analysis: string;
+  kind: string;
+  /** Whether it began with the machine's mask. */
+  edited: boolean;
+  slices: SliceRuns[];
+}
+
+/** A mask that a reader drew. */
+export interface Correction extends ObjectReference {
+  id: number;
+  analysis: string;
+  kind: string;
+  edited: boolean;
+  regions: { segment: number; volume_ml: number; side: string; key_slice: number }[];
+  reader: string;
+  reader_name: string;
+  at: string;
+}
+
 /** A row of the audit trail. */
 export interface AuditEntry {
   seq: number;

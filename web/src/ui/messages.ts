@@ -110,9 +110,33 @@ export const messages = {
       cancelled: 'stopped',
       read: 'looked at',
       verdict: 'gave a verdict',
+      correct: 'corrected the mask',
       replay: 'replayed',
       remove: 'removed',
     } as Record<string, string>,
+  },
+
+  draw: {
+    title: 'Drawing',
+    masks: 'Masks',
+    machine: 'The machine’s',
+    of: (reader: string) => `By ${reader}`,
+    begin: 'Correct the mask',
+    brush: 'Brush',
+    eraser: 'Eraser',
+    bloodOnly: '40 to 100 HU only',
+    smaller: 'Smaller brush',
+    larger: 'Larger brush',
+    size: (mm: number) => `${mm.toFixed(1)} mm`,
+    undo: 'Undo',
+    redo: 'Redo',
+    save: 'Save',
+    leave: 'Leave',
+    discard: 'Discard',
+    legend: 'Drawn by a reader',
+    saved: (volume: string) => `Saved: ${volume}.`,
+    loading: 'The mask to begin with is not on the slices yet. Try again in a moment.',
+    otherSeries: 'A mask is drawn on the series that was analysed: show that one first.',
   },
 
   connection: {
@@ -167,6 +191,15 @@ export const messages = {
     order: 'Order',
     byUrgency: 'By urgency',
     byArrival: 'Newest first',
+  },
+
+  open: {
+    title: 'Open a study',
+    looking: 'Looking for the study …',
+    nothing:
+      'The link names no study: it must end in ?study= and a StudyInstanceUID, or ?accession= and a number.',
+    none: (accession: string) => `No study with the accession number ${accession} has arrived.`,
+    several: 'Several studies have this accession number:',
   },
 
   views: {
@@ -349,6 +382,10 @@ export const messages = {
       ['A, X, S', 'accept, reject, not sure: of the chosen finding, else of the answer'],
       ['W', 'something was missed'],
       ['Enter', 'agree with the answer, and on to the next study that nobody has read'],
+      [
+        'D',
+        'correct the mask; then B brush, E eraser, T only fresh blood, [ ] size, Z undo, Y redo, Enter save, Esc leave',
+      ],
       ['0', 'fit the image'],
       ['Drag', 'window; with Ctrl or the right button zoom; with Shift or the middle button pan'],
       ['Esc', 'back to the worklist'],

@@ -3,7 +3,7 @@
 import { For, Show } from 'solid-js';
 import { kind } from '../ui/format.ts';
 import { messages } from '../ui/messages.ts';
-import { css, uncertaintyGradient } from './palette.ts';
+import { css, READER_COLOUR, type Rgb, uncertaintyGradient } from './palette.ts';
 import type { Session } from './session.ts';
 
 export function Legend(props: { session: Session }) {
@@ -11,27 +11,24 @@ export function Legend(props: { session: Session }) {
     const first = new Map(props.session.findings().map((f) => [f.kind, f]));
     return [...first.values()];
   };
+  const byReader = () => props.session.pencil.drawing() !== null || props.session.readerMasks() !== null;
   return (
     <div class="legend">
       <Show when={props.session.mask()}>
         <Show
-          when={props.session.overlays().masks.size > 0}
-          fallback={<p class="dim">{messages.viewer.noMask}</p>}
+          when={byReader()}
+          fallback={
+            <Show
+              when={props.session.overlays().masks.size > 0}
+              fallback={<p class="dim">{messages.viewer.noMask}</p>}
+            >
+              <For each={kinds()}>
+                {(finding) => <Swatch colour={props.session.colour(finding)} name={kind(finding.kind)} />}
+              </For>
+            </Show>
+          }
         >
-          <For each={kinds()}>
-            {(finding) => (
-              <p>
-                <span
-                  class="swatch"
-                  style={{
-                    'border-color': css(props.session.colour(finding)),
-                    background: css(props.session.colour(finding), 0.4),
-                  }}
-                />
-                {kind(finding.kind)}
-              </p>
-            )}
-          </For>
+          <Swatch colour={READER_COLOUR} name={messages.draw.legend} />
         </Show>
       </Show>
       <Show when={props.session.uncertainty()}>
@@ -49,5 +46,17 @@ export function Legend(props: { session: Session }) {
         </Show>
       </Show>
     </div>
+  );
+}
+
+function Swatch(props: { colour: Rgb; name: string }) {
+  return (
+    <p>
+      <span
+        class="swatch"
+        style={{ 'border-color': css(props.colour), background: css(props.colour, 0.4) }}
+      />
+      {props.name}
+    </p>
   );
 }

@@ -2,7 +2,9 @@
 
 import { For, type JSX, Show } from 'solid-js';
 import type { Analysis, Finding, StudyDetail } from '../api/model.ts';
+import { Corrections } from '../review/Corrections.tsx';
 import type { Desk } from '../review/desk.ts';
+import type { Masks } from '../review/masks.ts';
 import { VerdictButtons, Verdicts } from '../review/Verdicts.tsx';
 import { duration, kind, millilitres, moment, unit } from '../ui/format.ts';
 import { messages } from '../ui/messages.ts';
@@ -15,6 +17,7 @@ interface Props {
   study: StudyDetail;
   session: Session;
   desk: Desk;
+  masks: Masks;
   leftOut: number;
   imageTrouble: string | null;
   onPick: (series: string) => void;
@@ -32,6 +35,7 @@ export function Panel(props: Props) {
             <Answers analysis={analysis} />
             <Findings analysis={analysis} session={props.session} desk={props.desk} />
             <Verdicts desk={props.desk} />
+            <Corrections masks={props.masks} drawing={props.session.pencil.drawing() !== null} />
           </>
         )}
       </Show>

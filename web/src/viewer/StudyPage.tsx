@@ -8,6 +8,8 @@ import { seriesMetadata } from '../dicomweb/client.ts';
 import { stack } from '../dicomweb/geometry.ts';
 import { onLive } from '../live.ts';
 import { createDesk } from '../review/desk.ts';
+import { DrawBar } from '../review/DrawBar.tsx';
+import { createMasks } from '../review/masks.ts';
 import { ReasonDialog } from '../review/ReasonDialog.tsx';
 import { follow, go, studyPath, trailPath, worklistPath } from '../router.ts';
 import { Badge } from '../ui/Badge.tsx';
@@ -34,6 +36,7 @@ export default function StudyPage(props: { uid: string }) {
   const [help, setHelp] = createSignal(false);
   const session = createSession(study);
   const desk = createDesk(study);
+  const masks = createMasks(study, session);
   let gathering: ReturnType<typeof setTimeout> | undefined;
 
   // Cornerstone is fetched while the study is, not after it.
@@ -50,6 +53,7 @@ export default function StudyPage(props: { uid: string }) {
       setStudy(next);
       setTrouble(null);
       void desk.load();
+      void masks.load();
       if (before && next.analysis && before.id !== next.analysis.id) {
         setAnnounced(messages.study.revised(next.analysis.revision));
       }
@@ -135,12 +139,15 @@ export default function StudyPage(props: { uid: string }) {
   const readAndNext = async () => {
     if (desk.current(null) === null && !(await desk.give(null, 'accept'))) return;
     const next = await desk.next();
-    go(next === null ? '/' : studyPath(next));
+    go(next === null ? worklistPath() : studyPath(next));
   };
   /** What a verdict key is about: the chosen finding, or the study. */
   const subject = () => session.chosenFinding()?.id ?? null;
   onKeys((key) => {
-    if (key === 'a' || key === 'A') void desk.give(subject(), 'accept');
+    // While drawing, keys are the tools' and the slices'.
+    if (session.pencil.drawing() !== null) return viewerKey(session, key);
+    if (key === 'd' || key === 'D') masks.draw();
+    else if (key === 'a' || key === 'A') void desk.give(subject(), 'accept');
     else if (key === 'x' || key === 'X') void desk.give(subject(), 'reject');
     else if (key === 's' || key === 'S') void desk.give(subject(), 'unsure');
     else if (key === 'w' || key === 'W') void desk.give(null, 'missed');
@@ -192,7 +199,7 @@ export default function StudyPage(props: { uid: string }) {
         </button>
       </div>
       <p class="announce" role="status">
-        {announced()}
+        {announced()} {masks.said()}
       </p>
       <Show when={trouble()} keyed>
         {(text) => <Trouble text={text} retry={load} />}
@@ -210,13 +217,28 @@ export default function StudyPage(props: { uid: string }) {
                   </p>
                 }
               >
-                <Viewer study={props.uid} name={name()} session={session} />
+                <Viewer
+                  study={props.uid}
+                  name={name()}
+                  session={session}
+                  tools={
+                    <Show when={session.pencil.drawing() !== null}>
+                      <DrawBar
+                        pencil={session.pencil}
+                        busy={masks.busy()}
+                        trouble={masks.trouble()}
+                        save={() => void masks.save()}
+                      />
+                    </Show>
+                  }
+                />
               </Show>
             </section>
             <Panel
               study={known()}
               session={session}
               desk={desk}
+              masks={masks}
               leftOut={leftOut()}
               imageTrouble={session.slices().length > 0 ? imageTrouble() : null}
               onPick={setPicked}

@@ -1,8 +1,9 @@
 /** The stack on the screen: image, overlays, labels, toolbar, strip. */
 
-import { createEffect, createSignal, on, onCleanup, onMount, Show, untrack } from 'solid-js';
+import { createEffect, createSignal, type JSX, on, onCleanup, onMount, Show, untrack } from 'solid-js';
 import { sentence } from '../api/client.ts';
 import { letters, type Slice } from '../dicomweb/geometry.ts';
+import type { Place } from '../review/drawing.ts';
 import { onKeys } from '../ui/keyboard.ts';
 import { messages } from '../ui/messages.ts';
 import { Trouble } from '../ui/Trouble.tsx';
@@ -16,16 +17,22 @@ import { Toolbar } from './Toolbar.tsx';
 /** Wheel distance that makes a step: one notch of a mouse, a short stroke on a touchpad. */
 const WHEEL_STEP = 50;
 
-export function Viewer(props: { study: string; name: string; session: Session }) {
+export function Viewer(props: { study: string; name: string; session: Session; tools: JSX.Element }) {
   const session = untrack(() => props.session);
   const [view, setView] = createSignal<StackView | null>(null);
   const [trouble, setTrouble] = createSignal<string | null>(null);
   const [hu, setHu] = createSignal<number | null>(null);
+  const [pointer, setPointer] = createSignal<Place | null>(null);
+  const { pencil } = session;
   let element: HTMLDivElement | undefined;
   let maskCanvas: HTMLCanvasElement | undefined;
   let mapCanvas: HTMLCanvasElement | undefined;
   let painter: Painter | undefined;
 
+  const brush = () => {
+    const at = pencil.drawing() === null ? null : pointer();
+    return at && { at, radiusMm: pencil.radius() };
+  };
   const paint = () => {
     const shown = view()?.shown() ?? null;
     painter?.paint(shown, {
@@ -34,6 +41,8 @@ export function Viewer(props: { study: string; name: string; session: Session })
       opacity: session.opacity(),
       colour: session.segmentColour,
       chosen: session.chosenFinding()?.segment ?? null,
+      drawing: pencil.drawing(),
+      brush: brush(),
     });
     const index = shown === null ? -1 : session.slices().indexOf(shown.slice);
     session.setShown(index < 0 ? null : index);
@@ -54,6 +63,7 @@ export function Viewer(props: { study: string; name: string; session: Session })
           drawn: paint,
           windowed: session.setWindow,
           failed: (index) => setTrouble(messages.viewer.unreadable(index + 1)),
+          grabbed: draw,
         }),
       )
       .then(
@@ -90,7 +100,19 @@ export function Viewer(props: { study: string; name: string; session: Session })
     }),
   );
   createEffect(
-    on([session.mask, session.uncertainty, session.opacity, session.chosenFinding], paint, { defer: true }),
+    on(
+      [
+        session.mask,
+        session.uncertainty,
+        session.opacity,
+        session.chosenFinding,
+        pencil.drawing,
+        pencil.version,
+        brush,
+      ],
+      paint,
+      { defer: true },
+    ),
   );
   onKeys((key) => {
     if (key !== '0') return false;
@@ -117,9 +139,40 @@ export function Viewer(props: { study: string; name: string; session: Session })
     const opened = view();
     const shown = opened?.shown();
     if (!opened || !shown) return;
-    const at = pixelAt(shown, event.offsetX, event.offsetY);
-    const value = at && opened.valueAt(...at);
+    const at = placeAt(shown, event.offsetX, event.offsetY);
+    setPointer(at);
+    const value = at && opened.valueAt(Math.floor(at[0]), Math.floor(at[1]));
     setHu(typeof value === 'number' ? Math.round(value) : null);
+  };
+
+  /** A press of the left button while drawing is a stroke; with Shift or Ctrl the image moves as ever. */
+  const draw = (down: PointerEvent): boolean => {
+    const [opened, host] = [view(), element];
+    const shown = opened?.shown();
+    const plain = down.button === 0 && !down.shiftKey && !down.ctrlKey;
+    if (pencil.drawing() === null || !opened || !shown || !host || !plain) return false;
+    const { slice } = shown;
+    const valueAt = (column: number, row: number) => opened.valueAt(column, row);
+    let from = placeAt(shown, down.offsetX, down.offsetY);
+    if (from === null) return false;
+    const to = (event: PointerEvent) => {
+      const now = opened.shown();
+      const next = now?.slice === slice ? placeAt(now, event.offsetX, event.offsetY) : null;
+      if (from !== null && next !== null) pencil.draw(slice, from, next, valueAt);
+      from = next;
+    };
+    const up = () => {
+      host.removeEventListener('pointermove', to);
+      host.removeEventListener('pointerup', up);
+      host.removeEventListener('pointercancel', up);
+      pencil.lift();
+    };
+    to(down);
+    host.setPointerCapture(down.pointerId);
+    host.addEventListener('pointermove', to);
+    host.addEventListener('pointerup', up);
+    host.addEventListener('pointercancel', up);
+    return true;
   };
 
   const slice = (): Slice | undefined => session.slices()[session.shown() ?? -1];
@@ -129,6 +182,7 @@ export function Viewer(props: { study: string; name: string; session: Session })
   return (
     <>
       <Toolbar session={session} onFit={() => view()?.fit()} />
+      {props.tools}
       <div class="screen">
         <Strip session={session} />
         <div
@@ -138,9 +192,18 @@ export function Viewer(props: { study: string; name: string; session: Session })
           tabIndex={0}
           data-shown={session.shown() ?? ''}
           data-uid={slice()?.sopInstanceUid ?? ''}
+          data-drawing={pencil.drawing() !== null}
           data-window={`${Math.round(session.window().width)}/${Math.round(session.window().level)}`}
         >
-          <div class="picture" ref={element} onPointerMove={point} onPointerLeave={() => setHu(null)} />
+          <div
+            class="picture"
+            ref={element}
+            onPointerMove={point}
+            onPointerLeave={() => {
+              setHu(null);
+              setPointer(null);
+            }}
+          />
           <div aria-hidden="true">
             <canvas class="over" data-layer="uncertainty" ref={mapCanvas} />
             <canvas class="over" data-layer="mask" ref={maskCanvas} />
@@ -184,10 +247,10 @@ export function Viewer(props: { study: string; name: string; session: Session })
   );
 }
 
-/** The image pixel under a point of the viewport. */
-function pixelAt({ affine: [a, b, c, d, e, f] }: Shown, x: number, y: number): [number, number] | null {
+/** The place on the image under a point of the viewport, in pixels. */
+function placeAt({ affine: [a, b, c, d, e, f] }: Shown, x: number, y: number): Place | null {
   const determinant = a * d - b * c;
   if (determinant === 0) return null;
   const [dx, dy] = [x - e, y - f];
-  return [Math.floor((d * dx - c * dy) / determinant), Math.floor((a * dy - b * dx) / determinant)];
+  return [(d * dx - c * dy) / determinant, (a * dy - b * dx) / determinant];
 }

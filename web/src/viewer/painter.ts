@@ -5,9 +5,10 @@
  */
 
 import type { Slice } from '../dicomweb/geometry.ts';
+import type { Drawing, Place } from '../review/drawing.ts';
 import { outline, type Segment } from './outline.ts';
 import type { Overlays } from './overlays.ts';
-import { css, type Rgb, uncertaintyAlpha, uncertaintyColour } from './palette.ts';
+import { css, READER_COLOUR, type Rgb, uncertaintyAlpha, uncertaintyColour } from './palette.ts';
 
 /** Affine from image pixel edges (x right along a row, y down a column, 0 at the outer corner) to CSS pixels. */
 export type Affine = [a: number, b: number, c: number, d: number, e: number, f: number];
@@ -26,9 +27,13 @@ export interface Look {
   colour(segment: number): Rgb;
   /** The segment that was chosen in the list, drawn thicker; null for none. */
   chosen: number | null;
+  /** The mask in the reader's hand, drawn instead of the others. */
+  drawing: Drawing | null;
+  /** Where the brush is; null when it is not on the image. */
+  brush: { at: Place; radiusMm: number } | null;
 }
 
-interface Drawing {
+interface Picture {
   fill: OffscreenCanvas;
   outlines: { segment: number; lines: Segment[] }[];
 }
@@ -50,7 +55,7 @@ export class Painter {
   readonly #mask: HTMLCanvasElement;
   readonly #uncertainty: HTMLCanvasElement;
   #overlays: Overlays;
-  #masks = new Map<string, Drawing>();
+  #masks = new Map<string, Picture>();
   #maps = new Map<string, OffscreenCanvas>();
 
   constructor(mask: HTMLCanvasElement, uncertainty: HTMLCanvasElement, overlays: Overlays) {
@@ -72,7 +77,8 @@ export class Painter {
     const map = fresh(this.#uncertainty);
     if (shown === null) return;
     if (look.uncertainty) this.#paintMap(map, shown, look);
-    if (look.mask) this.#paintMask(mask, shown, look);
+    if (look.drawing !== null) paintDrawing(mask, shown, look.drawing, look);
+    else if (look.mask) this.#paintMask(mask, shown, look);
   }
 
   #paintMap(context: CanvasRenderingContext2D, { slice, affine }: Shown, look: Look): void {
@@ -98,45 +104,92 @@ export class Painter {
     const uid = slice.sopInstanceUid;
     const masks = this.#overlays.masks.get(uid);
     if (masks === undefined) return;
-    const drawing = kept(this.#masks, uid, () => {
-      const [first] = masks;
-      const unpacked = masks.map((mask) => ({ ...mask, bits: mask.unpack() }));
-      return {
-        fill: rasterise(first?.rows ?? 1, first?.columns ?? 1, (data) => {
-          for (const { bits, segment } of unpacked) {
-            for (let i = 0; i < bits.length; i++) if (bits[i]) put(data, i, look.colour(segment), 1);
-          }
-        }),
-        outlines: unpacked.map(({ bits, rows, columns, segment }) => ({
-          segment,
-          lines: outline(bits, rows, columns),
-        })),
-      };
-    });
+    const picture = kept(this.#masks, uid, () =>
+      pictureOf(
+        masks.map((mask) => ({ ...mask, bits: mask.unpack() })),
+        look.colour,
+      ),
+    );
     place(context, affine);
-    // Over the map only the outline is drawn: a fill would hide the doubt inside a finding.
-    if (!look.uncertainty) {
-      context.globalAlpha = look.opacity * FILL;
-      context.drawImage(drawing.fill, 0, 0);
-      context.globalAlpha = 1;
-    }
-    const pixel = Math.hypot(affine[0], affine[1]);
-    for (const { segment, lines } of drawing.outlines) {
-      const width = segment === look.chosen ? 3 : 1.75;
-      context.beginPath();
-      for (const [x0, y0, x1, y1] of lines) {
-        context.moveTo(x0, y0);
-        context.lineTo(x1, y1);
+    paintPicture(context, affine, picture, look, look.colour);
+  }
+}
+
+/** The mask in the reader's hand, and the edge of the brush. */
+function paintDrawing(
+  context: CanvasRenderingContext2D,
+  { slice, affine }: Shown,
+  drawing: Drawing,
+  look: Look,
+): void {
+  const { rows, columns } = slice;
+  const bits = drawing.pixels(slice.sopInstanceUid);
+  const colour = () => READER_COLOUR;
+  place(context, affine);
+  if (bits !== null) {
+    paintPicture(context, affine, pictureOf([{ bits, rows, columns, segment: 0 }], colour), look, colour);
+  }
+  if (look.brush === null) return;
+  const [rowMm = 1, columnMm = 1] = slice.pixelSpacingMm;
+  const { at, radiusMm } = look.brush;
+  context.beginPath();
+  context.ellipse(at[0], at[1], radiusMm / columnMm, radiusMm / rowMm, 0, 0, 2 * Math.PI);
+  context.strokeStyle = css(READER_COLOUR);
+  context.lineWidth = 1 / Math.hypot(affine[0], affine[1]);
+  context.stroke();
+}
+
+interface Bits {
+  bits: Uint8Array;
+  rows: number;
+  columns: number;
+  segment: number;
+}
+
+function pictureOf(masks: readonly Bits[], colour: (segment: number) => Rgb): Picture {
+  const [first] = masks;
+  return {
+    fill: rasterise(first?.rows ?? 1, first?.columns ?? 1, (data) => {
+      for (const { bits, segment } of masks) {
+        for (let i = 0; i < bits.length; i++) if (bits[i]) put(data, i, colour(segment), 1);
       }
-      context.lineCap = 'square';
-      // A dark edge under the line keeps it visible on bone and on the map.
-      context.strokeStyle = 'rgb(0 0 0 / 0.65)';
-      context.lineWidth = (width + 1.75) / pixel;
-      context.stroke();
-      context.strokeStyle = css(look.colour(segment));
-      context.lineWidth = width / pixel;
-      context.stroke();
+    }),
+    outlines: masks.map(({ bits, rows, columns, segment }) => ({
+      segment,
+      lines: outline(bits, rows, columns),
+    })),
+  };
+}
+
+function paintPicture(
+  context: CanvasRenderingContext2D,
+  affine: Affine,
+  picture: Picture,
+  look: Look,
+  colour: (segment: number) => Rgb,
+): void {
+  // Over the map only the outline is drawn: a fill would hide the doubt inside a finding.
+  if (!look.uncertainty) {
+    context.globalAlpha = look.opacity * FILL;
+    context.drawImage(picture.fill, 0, 0);
+    context.globalAlpha = 1;
+  }
+  const pixel = Math.hypot(affine[0], affine[1]);
+  for (const { segment, lines } of picture.outlines) {
+    const width = segment === look.chosen ? 3 : 1.75;
+    context.beginPath();
+    for (const [x0, y0, x1, y1] of lines) {
+      context.moveTo(x0, y0);
+      context.lineTo(x1, y1);
     }
+    context.lineCap = 'square';
+    // A dark edge under the line keeps it visible on bone and on the map.
+    context.strokeStyle = 'rgb(0 0 0 / 0.65)';
+    context.lineWidth = (width + 1.75) / pixel;
+    context.stroke();
+    context.strokeStyle = css(colour(segment));
+    context.lineWidth = width / pixel;
+    context.stroke();
   }
 }
 

@@ -34,6 +34,9 @@ export const DRAWN_FROM = 0.05;
 /** From this uncertainty on the colour is as opaque as the slider says. */
 const OPAQUE_FROM = 0.3;
 
+/** What a reader drew, or draws: Okabe & Ito's yellow, unlike every finding's. */
+export const READER_COLOUR: Rgb = [240, 228, 66];
+
 /** The colour of a kind of finding: one a kind, in the order in which the kinds are first met. */
 export function findingColour(index: number): Rgb {
   return FINDING_COLOURS[index % FINDING_COLOURS.length] ?? [255, 149, 38];

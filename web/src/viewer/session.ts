@@ -4,7 +4,8 @@ import { createMemo, createSignal } from 'solid-js';
 import type { Finding, StudyDetail } from '../api/model.ts';
 import { headward, type Slice } from '../dicomweb/geometry.ts';
 import { keySlice, NO_OVERLAYS, type Overlays } from './overlays.ts';
-import { findingColour, type Rgb } from './palette.ts';
+import { findingColour, READER_COLOUR, type Rgb } from './palette.ts';
+import { createPencil } from './pencil.ts';
 import { FIRST_WINDOW, type Window } from './windows.ts';
 
 const FIRST_OPACITY = 0.6;
@@ -13,7 +14,9 @@ export type Session = ReturnType<typeof createSession>;
 
 export function createSession(study: () => StudyDetail | null) {
   const [slices, setSlices] = createSignal<readonly Slice[]>([]);
-  const [overlays, setOverlays] = createSignal<Overlays>(NO_OVERLAYS);
+  const [machine, setOverlays] = createSignal<Overlays>(NO_OVERLAYS);
+  const [readerMasks, setReaderMasks] = createSignal<Overlays['masks'] | null>(null);
+  const pencil = createPencil();
   const [series, setSeries] = createSignal<string | null>(null);
   const [asked, setAsked] = createSignal(0);
   const [shown, setShown] = createSignal<number | null>(null);
@@ -23,6 +26,11 @@ export function createSession(study: () => StudyDetail | null) {
   const [opacity, setOpacity] = createSignal(FIRST_OPACITY);
   const [chosen, setChosen] = createSignal<string | null>(null);
 
+  /** What lies on the slices: the machine's mask, or the one of a reader that was chosen instead. */
+  const overlays = createMemo<Overlays>(() => {
+    const masks = readerMasks();
+    return masks === null ? machine() : { ...machine(), masks };
+  });
   const findings = createMemo<readonly Finding[]>(() => study()?.analysis?.report.findings ?? []);
   const chosenFinding = createMemo(() => findings().find(({ id }) => id === chosen()) ?? null);
 
@@ -30,7 +38,7 @@ export function createSession(study: () => StudyDetail | null) {
 
   /** The slice to jump to: where the mask has most of the finding; without a mask, where the report says. */
   const sliceOf = (finding: Finding): number | null => {
-    const drawn = keySlice(overlays(), slices(), finding.segment);
+    const drawn = keySlice(machine(), slices(), finding.segment);
     if (drawn !== null) return drawn;
     const told = finding.series === series() && finding.key_slice < slices().length;
     return told ? finding.key_slice : null;
@@ -65,6 +73,9 @@ export function createSession(study: () => StudyDetail | null) {
     use,
     overlays,
     setOverlays,
+    readerMasks,
+    setReaderMasks,
+    pencil,
     series,
     asked,
     go,
@@ -91,6 +102,7 @@ export function createSession(study: () => StudyDetail | null) {
       if (next) jump(next);
     },
     colour,
-    segmentColour: (segment: number) => colour(findings().find((f) => f.segment === segment)),
+    segmentColour: (segment: number) =>
+      readerMasks() === null ? colour(findings().find((f) => f.segment === segment)) : READER_COLOUR,
   };
 }

@@ -46,6 +46,8 @@ export interface StackListener {
   windowed(window: Window): void;
   /** An image could not be loaded. */
   failed(index: number): void;
+  /** Whether somebody else takes this press: then nothing is dragged. */
+  grabbed(down: PointerEvent): boolean;
 }
 
 export class StackView {
@@ -198,6 +200,7 @@ export class StackView {
 
   /** Left button: window; right button or Ctrl: zoom; middle button or Shift: pan. */
   #drag(down: PointerEvent): void {
+    if (this.#listener.grabbed(down)) return;
     const act =
       down.button === 1 || down.shiftKey ? 'pan' : down.button === 2 || down.ctrlKey ? 'zoom' : 'window';
     let { clientX, clientY } = down;

@@ -1,0 +1,227 @@
+//! A reader's mask on the slices of an analysis → its connected regions, measured as findings are, and its Segmentation.
+//!
+//! The mask comes in pixels of the images, by their UIDs, so that it lies where it was drawn whatever the stack is like.
+//! The series was chosen by the analysis; here it is only put together again.
+
+use super::{
+    assemble::{Assembled, assemble},
+    encode::{self, Edited, EncodeError, Stamp, encode_correction},
+    postprocess::{self, PostprocessError, midsagittal::MidsagittalPlane},
+    preprocess,
+};
+use crate::{
+    dicom::instance::Instance,
+    domain::{
+        code::{self, Code},
+        failure::FailureClass,
+        finding::{Region, Report},
+        phi::{Redacted, redact},
+        plan::{Contrast, Trigger},
+        uid::Uid,
+        volume::Volume,
+    },
+};
+use std::collections::BTreeMap;
+use time::OffsetDateTime;
+
+/// The analysis that is corrected.
+#[derive(Debug, Clone)]
+pub struct Corrected {
+    /// What it said.
+    pub report: Report,
+    /// Series and instance of its Segmentation, if it has one.
+    pub seg: Option<[Uid; 2]>,
+}
+
+/// Who draws.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    /// As others read it.
+    pub name: String,
+    /// Identity of what is drawn: the same key gives the same UIDs.
+    pub key: [u8; 32],
+    /// The date in the Segmentation.
+    pub at: OffsetDateTime,
+}
+
+/// A mask with what was measured on it.
+#[derive(Debug)]
+pub struct Drawn {
+    /// The Segmentation as a Part 10 file.
+    pub bytes: Vec<u8>,
+    /// The Segmentation.
+    pub instance: Instance,
+    /// Connected regions, largest first.
+    pub regions: Vec<Region>,
+}
+
+/// Why a mask became nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CorrectionError {
+    /// The analysis looked at no series.
+    #[error("the analysis looked at no series: there is nothing to draw on")]
+    NoSeries,
+    /// Nobody knows what was drawn.
+    #[error(
+        "`{0}` is not a kind of finding that can be drawn; `haemorrhage` is, and what the analysis found"
+    )]
+    Kind(String),
+    /// The mask does not lie on the slices.
+    #[error("the mask cannot be saved: {0}")]
+    Mask(String),
+    /// The slices under the mask cannot be read.
+    #[error("the slices under the mask cannot be put together")]
+    Source(#[source] Redacted),
+    /// There are too many regions.
+    #[error(transparent)]
+    Regions(#[from] PostprocessError),
+    /// The Segmentation cannot be written.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
+
+impl CorrectionError {
+    /// How it is treated.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::NoSeries | Self::Kind(_) | Self::Mask(_) => FailureClass::Input,
+            Self::Source(_) => FailureClass::Internal,
+            Self::Regions(error) => error.class(),
+            Self::Encode(error) => error.class(),
+        }
+    }
+}
+
+/// Lays a mask on the slices of an analysis, measures it and writes its Segmentation.
+///
+/// `slices`: the UID of an image, and first pixel and length of each run on it, row by row, ascending.
+/// `edited`: whether the mask began with the machine's.
+///
+/// # Errors
+/// When the mask does not lie on the slices, or holds nothing.
+pub fn correct(
+    instances: Vec<Instance>,
+    corrected: &Corrected,
+    kind: &str,
+    slices: &[(&str, &[u32])],
+    edited: bool,
+    reader: &Reader,
+) -> Result<Drawn, CorrectionError> {
+    let report = &corrected.report;
+    let chosen = report.series.iter().find(|series| series.chosen);
+    let chosen = chosen.ok_or(CorrectionError::NoSeries)?;
+    let code = code_of(kind, report).ok_or_else(|| CorrectionError::Kind(kind.to_owned()))?;
+    let mut instances = instances;
+    instances.retain(|instance| instance.attributes.series_instance_uid.as_ref() == Some(&chosen.uid));
+    let any = Trigger {
+        modality: "CT".to_owned(),
+        contrast: Contrast::Any,
+        thickness_mm: [0.0, f64::INFINITY],
+        body_part: String::new(),
+    };
+    let Assembled {
+        volume,
+        instances: order,
+        ..
+    } = assemble(&instances, &any).map_err(|error| CorrectionError::Source(redact(&error)))?;
+    let source: Vec<&Instance> = order.iter().map(|at| &instances[*at]).collect();
+    let mask = lay(slices, &source, &volume)?;
+    let plane = preprocess::head_trace(&volume)
+        .ok()
+        .map(|trace| preprocess::brain::intracranial(&volume, &trace).brain)
+        .and_then(|brain| MidsagittalPlane::estimate(&brain));
+    let (regions, segments) = postprocess::regions(&mask, plane.as_ref())?;
+    let models = report
+        .models
+        .iter()
+        .map(|model| format!("{} {}", model.id, model.version));
+    let algorithm = models.collect::<Vec<_>>().join(", ");
+    let began_with = corrected.seg.as_ref().filter(|_| edited);
+    let began_with = began_with.map(|[series, sop]| Edited {
+        series_instance_uid: series,
+        sop_instance_uid: sop,
+        algorithm: &algorithm,
+    });
+    let object = encode_correction(&encode::Correction {
+        source: &source,
+        segments: &segments,
+        regions: &regions,
+        kind,
+        code: &code,
+        reader: &reader.name,
+        edited: began_with.as_ref(),
+        stamp: &Stamp {
+            analysis_key: reader.key,
+            created_at: reader.at,
+        },
+    })?;
+    let mut bytes = Vec::new();
+    object
+        .write_all(&mut bytes)
+        .map_err(|error| CorrectionError::Source(redact(&error)))?;
+    let instance = Instance::from_object(object).map_err(|error| CorrectionError::Source(redact(&error)))?;
+    Ok(Drawn {
+        bytes,
+        instance,
+        regions,
+    })
+}
+
+/// The code of what may be drawn.
+fn code_of(kind: &str, report: &Report) -> Option<Code> {
+    let found = report.findings.iter().find(|finding| finding.kind == kind);
+    let known = (kind == "haemorrhage").then_some(code::HEMORRHAGE);
+    found.map(|finding| finding.code.clone()).or(known)
+}
+
+/// The runs of each slice → a volume on the grid of the analysis.
+fn lay(
+    slices: &[(&str, &[u32])],
+    source: &[&Instance],
+    volume: &Volume<f32>,
+) -> Result<Volume<bool>, CorrectionError> {
+    let len = volume.geometry.slice_len();
+    let uids = source.iter().enumerate().filter_map(|(at, instance)| {
+        let uid = instance.attributes.sop_instance_uid.as_ref()?;
+        Some((uid.as_str(), at))
+    });
+    let places: BTreeMap<&str, usize> = uids.collect();
+    let mut data = vec![false; volume.geometry.len()];
+    let mut laid = vec![false; volume.geometry.slices()];
+    for (uid, runs) in slices {
+        let wrong = |what: &str| CorrectionError::Mask(format!("slice {}: {what}", uid.escape_debug()));
+        let at = *places
+            .get(uid)
+            .ok_or_else(|| wrong("the analysis did not look at this image"))?;
+        if std::mem::replace(&mut laid[at], true) {
+            return Err(wrong("it is there twice"));
+        }
+        if !runs.len().is_multiple_of(2) {
+            return Err(wrong("a run has no length"));
+        }
+        let mut end = 0;
+        for run in runs.chunks_exact(2) {
+            let (start, stop) = (run[0] as usize, run[0] as usize + run[1] as usize);
+            if start < end || stop > len || stop == start {
+                let what = format!(
+                    "run {start} + {} is empty, overlaps the one before, or ends beyond the {len} pixels of the image",
+                    run[1]
+                );
+                return Err(wrong(&what));
+            }
+            data[at * len + start..at * len + stop].fill(true);
+            end = stop;
+        }
+    }
+    if !data.contains(&true) {
+        return Err(CorrectionError::Mask(
+            "nothing is drawn; say with a verdict that there is no finding".to_owned(),
+        ));
+    }
+    Ok(Volume {
+        geometry: volume.geometry.clone(),
+        data,
+    })
+}
