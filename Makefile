@@ -16,7 +16,7 @@ help: ## List the targets
 
 .PHONY: setup
 setup: toolchains web/node_modules/.package-lock.json .venv/.complete ## Install what is missing to run, build and test; quick when all is there
-	@.ci/install-packages postgresql chromium dcmtk
+	@.ci/install-packages postgresql chromium dcmtk openssl
 
 .PHONY: demo
 demo: build ## Start the server, send it a synthetic stroke study and show the findings

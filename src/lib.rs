@@ -6,15 +6,16 @@
 //! # The flow
 //!
 //! ```text
-//!   http::dicomweb (STOW-RS)
-//!            │
-//!         receive ──► archive (Part 10 files) + db (index, job, audit row), one commit
-//!            │ job claimed
-//!         worker ──► analysis::run
-//!                      assemble ► preprocess ► infer ► uncertainty ► postprocess ► encode
-//!            │
-//!   archive + db (analysis, findings, alert, audit row), one commit
-//!            │
+//!   http::dicomweb (STOW-RS)     dimse (C-STORE)
+//!            └───────────┬───────────┘
+//!                     receive ──► archive (Part 10 files) + db (index, job, audit row), one commit
+//!                        │ job claimed
+//!                     worker ──► analysis::run
+//!                                  assemble ► preprocess ► infer ► uncertainty ► postprocess ► encode
+//!                        │
+//!   archive + db (analysis, findings, alert, outbox, audit row), one commit
+//!                        ├──► deliver (STOW-RS, C-STORE) ──► PACS, archives
+//!                        │
 //!   http::api, http::dicomweb (QIDO-RS, WADO-RS) ──► web/ and everybody else
 //! ```
 //!
@@ -23,9 +24,9 @@
 //!
 //! # Who may use whom
 //!
-//! Edges ([`http`]) → services ([`receive`], [`worker`], [`review`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`nifti`], [`nn`]) → words ([`domain`]).
+//! Edges ([`http`], [`dimse`]) → services ([`receive`], [`worker`], [`deliver`], [`review`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`association`], [`nifti`], [`nn`]) → words ([`domain`]).
 //! Services never use each other: they meet in the database.
-//! Only `http` knows axum, only `db` knows SQL and the queue, only `nn`, `analysis::infer`, `train` and `import` know candle.
+//! Only `http` knows axum, only `association` the DICOM upper layer and only `dimse` and `deliver` use it, only `db` knows SQL and the queue, only `nn`, `analysis::infer`, `train` and `import` know candle.
 //!
 //! # What must hold
 //!
@@ -33,23 +34,30 @@
 //! 2. Only `assemble` turns stored values into HU; only `preprocess` changes geometry, and each change is in the [`domain::trace::SpatialTrace`] that leads back.
 //! 3. What is not understood is refused with a reason code; a mask in the wrong place is worse than no mask.
 //! 4. What is acknowledged is on disk and committed. Nothing in the archive is ever changed.
-//! 5. An act and its audit row commit together.
+//! 5. An act and its audit row commit together; over an association, each instance commits with a line of a journal, of which the end of the association (or the next start) makes the one row.
 //! 6. A model that does not reproduce its golden patch does not serve.
 //! 7. Patient data never reaches a log line, an error message or a metric.
 //!
 //! # Two walkthroughs
 //!
 //! *A slice arrives.* `http::dicomweb::stow` reads a part and streams it to [`receive`], which hashes it into a staging file, checks it, moves it to its digest's name in [`archive`], and writes index row, job and audit row in one transaction; then the sender is answered.
+//! Over DIMSE it is the same service, one transaction an instance, because a sender waits for each answer.
+//!
+//! *A result leaves.* [`worker`] commits an analysis together with one row of the outbox a target.
+//! [`deliver`] claims the row under a lease, sends what the target has not got yet, and notes what it said of each instance, with its row of the trail; a row that is superseded meanwhile is withdrawn by the transaction of its successor.
 //!
 //! *A mask is placed.* [`analysis::assemble`] orders the slices along their normal and keeps each one's own origin, so tilt and uneven steps need no resampling.
 //! [`analysis::preprocess`] lays one map a plane axis to the network's 1 mm grid; [`analysis::infer`] runs the members on it; [`analysis::uncertainty`] brings each member's logits back through the same map before it accumulates them; [`analysis::postprocess`] measures on the source grid; [`analysis::encode`] writes frames that name their source instance.
 
 pub mod analysis;
 pub mod archive;
+pub mod association;
 pub mod audit;
 pub mod config;
 pub mod db;
+pub mod deliver;
 pub mod dicom;
+pub mod dimse;
 pub mod domain;
 pub mod http;
 pub mod import;

@@ -29,6 +29,7 @@ enum Command {
     Key(cli::key::Args),
     Account(cli::account::Args),
     Audit(cli::audit::Args),
+    Deliver(cli::deliver::Args),
     Migrate(cli::migrate::Args),
     Doctor(cli::doctor::Args),
 }
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
             Command::Key(args) => cli::key::run(args),
             Command::Account(args) => cli::account::run(args),
             Command::Audit(args) => cli::audit::run(args),
+            Command::Deliver(args) => cli::deliver::run(args),
             Command::Migrate(args) => cli::migrate::run(args),
             Command::Doctor(args) => cli::doctor::run(args),
         });

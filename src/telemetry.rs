@@ -50,6 +50,7 @@ pub const LOGGABLE: &[&str] = &[
     "method",
     "model",
     "numeric_mode",
+    "peer",
     "pid",
     "principal",
     "reason",

@@ -31,6 +31,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("dicom", &["domain"]),
     ("nifti", &["domain"]),
     ("nn", &["domain"]),
+    ("association", &["domain"]),
     // Stages: blind to each other and to all state.
     ("analysis::assemble", &["domain", "dicom", "nifti"]),
     ("analysis::preprocess", &["domain"]),
@@ -59,7 +60,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     // Services: they meet in the database, never in each other.
     ("receive", &["domain", "dicom", "archive", "db"]),
     ("worker", &["domain", "dicom", "analysis", "archive", "db"]),
-    ("deliver", &["domain", "dicom", "archive", "db"]),
+    ("deliver", &["domain", "dicom", "association", "archive", "db"]),
     ("review", &["domain", "dicom", "analysis", "archive", "db"]),
     ("audit", &["domain", "archive", "db"]),
     (
@@ -90,6 +91,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "receive",
             "review",
             "audit",
+            "deliver",
         ],
     ),
     (
@@ -99,6 +101,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "config",
             "telemetry",
             "dicom",
+            "association",
             "archive",
             "db",
             "receive",
@@ -139,7 +142,9 @@ const OWNERS: &[(&str, &[&str])] = &[
         "candle_nn",
         &["nn", "analysis::infer", "analysis::uncertainty", "train"],
     ),
-    ("dicom_ul", &["dimse", "deliver"]),
+    ("dicom_ul", &["association"]),
+    ("reqwest", &["deliver", "cli"]),
+    ("rustls", &["deliver"]),
     ("tracing_subscriber", &["telemetry"]),
 ];
 

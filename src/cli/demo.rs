@@ -64,6 +64,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         quiet: Duration::from_secs(2),
         access,
         analysers,
+        dimse: None,
+        deliver: None,
     };
     let done = runtime.block_on(async {
         let (finish, finished) = oneshot::channel::<()>();

@@ -7,6 +7,7 @@
 use super::{
     analyser::{self, Analysers},
     database::{Database, DatabaseArgs, Role},
+    dimse::{DimseArgs, Listener},
     engine::{EngineArgs, MapArgs},
 };
 use anyhow::Context as _;
@@ -14,6 +15,8 @@ use ictus::{
     archive::Archive,
     config::DEFAULT_QUIET,
     db::{Db, events::Events, queue::Timing},
+    deliver::{Deliverer, Target},
+    dimse::Provider,
     http::{
         App, Limits,
         auth::{Access, AuthError},
@@ -68,21 +71,17 @@ pub(crate) struct Args {
     /// File of API keys, one `name:role:sha256` a line; see `ictus key create`.
     #[arg(long, env = "ICTUS_KEY_FILE", value_name = "PATH")]
     pub(crate) key_file: Option<PathBuf>,
-    /// DICOM listener: not in this build.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) dimse: Option<String>,
-    /// Application entity title: not in this build.
-    #[arg(long, value_name = "TITLE")]
-    pub(crate) aet: Option<String>,
+    #[command(flatten)]
+    pub(crate) dimse: DimseArgs,
+    /// File of the targets that results are sent to (JSON); all servers on one database get the same.
+    #[arg(long, env = "ICTUS_DELIVER", value_name = "FILE")]
+    pub(crate) deliver: Option<PathBuf>,
 }
 
 /// Runs the command until a signal ends it.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    if args.dimse.is_some() || args.aet.is_some() {
-        writeln!(
-            std::io::stderr(),
-            "--dimse and --aet: not in this build; send over DICOMweb instead"
-        )?;
+    if let Err(error) = args.dimse.check() {
+        writeln!(std::io::stderr(), "{error}")?;
         return Ok(ExitCode::from(USAGE));
     }
     let access = match Access::new(args.key_file.as_deref(), args.listen.ip()) {
@@ -92,9 +91,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         other => other?,
     };
+    let deliver = match args
+        .deliver
+        .as_deref()
+        .map(ictus::deliver::target::read)
+        .transpose()
+    {
+        Ok(targets) => targets,
+        Err(error) => {
+            writeln!(std::io::stderr(), "ictus: {:#}", anyhow::Error::from(error))?;
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
     let listener = std::net::TcpListener::bind(args.listen)
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
     listener.set_nonblocking(true)?;
+    let dimse = args.dimse.bind()?;
     let analysers = if args.no_worker {
         Analysers::none()
     } else {
@@ -108,6 +120,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         quiet: Duration::from_secs(args.quiet),
         access,
         analysers,
+        dimse,
+        deliver,
     };
     runtime.block_on(serve(settings, listener, &database, stop_signal()))?;
     // Whatever still runs on the threads of the runtime must not outlive the database.
@@ -125,6 +139,10 @@ pub(crate) struct Settings {
     pub(crate) access: Access,
     /// What it analyses with.
     pub(crate) analysers: Analysers,
+    /// Where it answers DICOM associations.
+    pub(crate) dimse: Option<Listener>,
+    /// Whom it sends results to; nothing about targets is changed without.
+    pub(crate) deliver: Option<Vec<Target>>,
 }
 
 /// Serves until `stop`; also what `demo` runs.
@@ -139,6 +157,7 @@ pub(crate) async fn serve(
     let archive = open_archive(&settings.data)?;
     let receiver = Receiver::new(db.clone(), archive.clone(), settings.quiet);
     receiver.sweep_staging().await?;
+    receiver.audit_associations(true).await?;
     let events = db.listen().await?;
     let (stopping, stopped) = watch::channel(false);
 
@@ -146,7 +165,29 @@ pub(crate) async fn serve(
         let worker = Worker::new(db.clone(), archive.clone(), events.clone(), analyser);
         tokio::spawn(worker.run(Timing::default(), has_stopped(stopped.clone())))
     });
+    let deliverer = match settings.deliver {
+        Some(targets) => {
+            let timing = ictus::deliver::Timing::default();
+            let deliverer = Deliverer::new(db.clone(), archive.clone(), targets, timing)?;
+            deliverer.register().await?;
+            Some(tokio::spawn(deliverer.run(has_stopped(stopped.clone()))))
+        }
+        None => None,
+    };
     let sweeper = tokio::spawn(sweep(db.clone(), receiver.clone()));
+    let (dimse, dimse_address) = match settings.dimse {
+        Some(Listener { socket, settings }) => {
+            let title = settings.title.clone();
+            let provider = Provider::new(db.clone(), receiver.clone(), settings);
+            let listener = tokio::net::TcpListener::from_std(socket)?;
+            let address = (title, listener.local_addr()?);
+            (
+                Some(tokio::spawn(provider.run(listener, stopped.clone()))),
+                Some(address),
+            )
+        }
+        None => (None, None),
+    };
     let app = App {
         db: db.clone(),
         archive,
@@ -159,6 +200,9 @@ pub(crate) async fn serve(
     };
     let listener = tokio::net::TcpListener::from_std(listener)?;
     announce(listener.local_addr()?)?;
+    if let Some((title, address)) = dimse_address {
+        writeln!(std::io::stdout(), "ictus listens on dicom://{title}@{address}")?;
+    }
     let router = ictus::http::router(app, settings.access);
     let serving = tokio::spawn(ictus::http::run(listener, router, has_stopped(stopped)));
 
@@ -170,7 +214,20 @@ pub(crate) async fn serve(
         Ok(ended) => ended??,
         Err(_) => tracing::warn!("some requests did not end in time and are cut off"),
     }
+    if let Some(dimse) = dimse
+        && tokio::time::timeout(REQUESTS_END_WITHIN, dimse).await.is_err()
+    {
+        tracing::warn!("some associations did not end in time and are cut off");
+    }
     sweeper.abort();
+    if let Some(mut deliverer) = deliverer
+        && tokio::time::timeout(WORKER_ENDS_WITHIN, &mut deliverer)
+            .await
+            .is_err()
+    {
+        deliverer.abort();
+        tracing::warn!("a delivery is cut off; it is made again when a server is there");
+    }
     if let Some(worker) = worker {
         match tokio::time::timeout(WORKER_ENDS_WITHIN, worker).await {
             Ok(ended) => ended??,
@@ -205,6 +262,9 @@ async fn sweep(db: Db, receiver: Receiver) {
         interval.tick().await;
         if let Err(error) = db.sweep_queues().await {
             tracing::warn!(%error, "clearing empty queues failed; it is tried again in an hour");
+        }
+        if let Err(error) = receiver.audit_associations(false).await {
+            tracing::warn!(%error, "putting associations into the trail failed; it is tried again in an hour");
         }
         if let Err(error) = receiver.sweep_unreferenced().await {
             tracing::warn!(%error, "looking for unreferenced files failed; it is tried again in an hour");

@@ -9,11 +9,13 @@
 //! No error of this module quotes a value (see [`error`]).
 
 pub mod analysis;
+pub mod association;
 pub mod audit;
 pub mod correction;
 pub mod error;
 pub mod events;
 pub mod index;
+pub mod outbox;
 pub mod private;
 pub mod qido;
 pub mod queue;

@@ -6,6 +6,7 @@ pub mod attribute;
 pub mod charset;
 pub mod instance;
 pub mod json;
+pub mod part10;
 mod pixels;
 mod scan;
 mod text;

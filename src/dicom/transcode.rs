@@ -113,6 +113,28 @@ pub fn to_explicit_vr_little_endian(part10: &[u8]) -> Result<Vec<u8>, TranscodeE
     if matches!(syntax.codec(), Codec::EncapsulatedPixelData(..)) {
         return replace_pixels(part10, &object);
     }
+    write_anew(&mut object, uids::EXPLICIT_VR_LITTLE_ENDIAN, part10.len())
+}
+
+/// The same object in Implicit VR Little Endian, which every application entity can read.
+///
+/// # Errors
+/// As [`to_explicit_vr_little_endian`].
+pub fn to_implicit_vr_little_endian(part10: &[u8]) -> Result<Vec<u8>, TranscodeError> {
+    let explicit = to_explicit_vr_little_endian(part10)?;
+    write_anew(
+        &mut open(&explicit)?,
+        uids::IMPLICIT_VR_LITTLE_ENDIAN,
+        explicit.len(),
+    )
+}
+
+/// Another encoding of the elements, by dicom-rs.
+fn write_anew(
+    object: &mut DefaultDicomObject,
+    transfer_syntax: &str,
+    length: usize,
+) -> Result<Vec<u8>, TranscodeError> {
     let several = |text: &str| text.contains('\\') || text.contains("2022");
     if object
         .get(tags::SPECIFIC_CHARACTER_SET)
@@ -121,8 +143,8 @@ pub fn to_explicit_vr_little_endian(part10: &[u8]) -> Result<Vec<u8>, TranscodeE
     {
         return Err(TranscodeError::CharacterSet);
     }
-    object.update_meta(|meta| meta.transfer_syntax = uids::EXPLICIT_VR_LITTLE_ENDIAN.to_owned());
-    let mut out = Vec::with_capacity(part10.len() + 4096);
+    object.update_meta(|meta| transfer_syntax.clone_into(&mut meta.transfer_syntax));
+    let mut out = Vec::with_capacity(length + 4096);
     object.write_all(&mut out).map_err(|error| decode(&error))?;
     Ok(out)
 }

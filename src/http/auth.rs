@@ -50,6 +50,8 @@ pub enum Permission {
     Store,
     /// Says what a reader thinks.
     Review,
+    /// Decides how the server runs.
+    Run,
 }
 
 /// What a request of this kind needs; nothing for what everyone may do with themselves.
@@ -64,6 +66,7 @@ fn needed(method: &Method, path: &str) -> Option<Permission> {
         {
             Permission::Review
         }
+        _ if path.starts_with("/api/deliveries/") => Permission::Run,
         _ => Permission::Store,
     })
 }
@@ -85,7 +88,7 @@ impl Role {
             Self::Viewer | Self::Auditor => permission == Permission::Read,
             Self::Sender => permission == Permission::Store,
             Self::Operator | Self::Admin => permission != Permission::Review,
-            Self::Radiologist => permission != Permission::Store,
+            Self::Radiologist => matches!(permission, Permission::Read | Permission::Review),
         }
     }
 

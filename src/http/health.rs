@@ -57,7 +57,9 @@ pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Health>, HttpEr
 pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, HttpError> {
     let counted = app.db.count_studies().await;
     let studies = counted.map_err(|error| HttpError::of(error.class(), "counting studies", error))?;
-    let text = app.metrics.text(&studies);
+    let counted = app.db.count_deliveries().await;
+    let deliveries = counted.map_err(|error| HttpError::of(error.class(), "counting deliveries", error))?;
+    let text = app.metrics.text(&studies, &deliveries);
     Ok((
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         text,

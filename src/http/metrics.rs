@@ -57,15 +57,21 @@ impl Metrics {
         series.sum += took;
     }
 
-    /// The text of `/metrics`; `studies` are numbers of studies by their state.
+    /// The text of `/metrics`; `studies` are numbers of studies by their state, `deliveries` those of deliveries by target
+    /// and state.
     #[must_use]
-    pub fn text(&self, studies: &[(String, i64)]) -> String {
+    pub fn text(&self, studies: &[(String, i64)], deliveries: &[(String, String, i64)]) -> String {
         let mut out = String::new();
-        self.write(&mut out, studies).unwrap_or_default();
+        self.write(&mut out, studies, deliveries).unwrap_or_default();
         out
     }
 
-    fn write(&self, out: &mut String, studies: &[(String, i64)]) -> std::fmt::Result {
+    fn write(
+        &self,
+        out: &mut String,
+        studies: &[(String, i64)],
+        deliveries: &[(String, String, i64)],
+    ) -> std::fmt::Result {
         writeln!(
             out,
             "# HELP ictus_http_request_duration_seconds Time to the head of the answer."
@@ -114,6 +120,17 @@ impl Metrics {
         for (state, count) in studies {
             writeln!(out, "ictus_studies{{state=\"{state}\"}} {count}")?;
         }
+        writeln!(
+            out,
+            "# HELP ictus_deliveries Deliveries of results by target and state; a dead one waits for a person."
+        )?;
+        writeln!(out, "# TYPE ictus_deliveries gauge")?;
+        for (target, state, count) in deliveries {
+            writeln!(
+                out,
+                "ictus_deliveries{{target=\"{target}\",state=\"{state}\"}} {count}"
+            )?;
+        }
         Ok(())
     }
 }
@@ -146,7 +163,10 @@ mod tests {
         metrics.count_request("GET".to_owned(), route.clone(), 200, Duration::from_millis(20));
         metrics.count_request("GET".to_owned(), route, 200, Duration::from_secs(60));
         metrics.count_stow(2, 1, 99);
-        let text = metrics.text(&[("flagged".to_owned(), 3)]);
+        let text = metrics.text(
+            &[("flagged".to_owned(), 3)],
+            &[("pacs".to_owned(), "dead".to_owned(), 2)],
+        );
         let labels = "route=\"/dicom-web/studies/{study}\",method=\"GET\",status=\"200\"";
         for line in [
             format!("ictus_http_request_duration_seconds_bucket{{{labels},le=\"0.005\"}} 0"),
@@ -154,6 +174,7 @@ mod tests {
             format!("ictus_http_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} 2"),
             "ictus_stow_stored_instances_total 2".to_owned(),
             "ictus_studies{state=\"flagged\"} 3".to_owned(),
+            "ictus_deliveries{target=\"pacs\",state=\"dead\"} 2".to_owned(),
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

@@ -68,6 +68,8 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(api::views::list, api::views::save))
         .routes(routes!(api::views::forget))
         .routes(routes!(api::series::complete))
+        .routes(routes!(api::deliveries::list))
+        .routes(routes!(api::deliveries::retry))
         .routes(routes!(api::events::stream))
         .routes(routes!(api::version::get))
         .routes(routes!(health::live))

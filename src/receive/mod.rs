@@ -11,10 +11,12 @@
 mod check;
 pub mod outcome;
 mod plausible;
+mod session;
 mod store;
 mod sweep;
 
 pub use outcome::{FailedInstance, StoreOutcome, StoredInstance, Warning};
+pub use session::Session;
 
 use crate::{
     archive::{Archive, ArchiveError, StagedObject},
@@ -28,13 +30,17 @@ use crate::{
 use bytes::Bytes;
 use futures::Stream;
 use serde_json::json;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 
 /// Largest Part 10 file that is taken: a multi-frame CT of 2000 slices of 512² needs 1 GiB.
 pub const MAX_OBJECT_BYTES: u64 = 1 << 30;
 
 /// A staged file that is older was left by a crash: parts of a request are written and stored within minutes.
 const STAGED_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// Instances of associations that are in memory for their check at once.
+const CHECKS_AT_ONCE: usize = 4;
 
 /// Why a request could not be stored at all.
 #[derive(Debug, thiserror::Error)]
@@ -73,13 +79,20 @@ pub struct Receiver {
     db: Db,
     archive: Archive,
     quiet: Duration,
+    /// Associations check one instance each, and all of them together only so many at once.
+    checks: Arc<Semaphore>,
 }
 
 impl Receiver {
     /// `quiet`: how long after its last instance a study is taken to be complete, when nobody says so.
     #[must_use]
     pub fn new(db: Db, archive: Archive, quiet: Duration) -> Self {
-        Self { db, archive, quiet }
+        Self {
+            db,
+            archive,
+            quiet,
+            checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
+        }
     }
 
     /// Writes one part to the disk while it arrives.

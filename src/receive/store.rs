@@ -42,10 +42,10 @@ const CHECKED_AT_ONCE: usize = 2;
 /// Files that are synced to the disk at once.
 const KEPT_AT_ONCE: usize = 8;
 /// A request that loses a race for a UID looks again; the second time it sees the winner.
-const TRIES: usize = 3;
+pub(super) const TRIES: usize = 3;
 
 /// One part after its check.
-enum Part {
+pub(super) enum Part {
     Good {
         staged: Arc<StagedObject>,
         checked: Box<Checked>,
@@ -84,7 +84,7 @@ async fn check_all(
         .await
 }
 
-async fn check_part(
+pub(super) async fn check_part(
     archive: Archive,
     staged: StagedObject,
     study: Option<Uid>,
@@ -104,7 +104,7 @@ async fn check_part(
 }
 
 /// Puts every good part under its digest, on the disk for good.
-async fn keep_all(archive: Archive, parts: &[Part]) -> Result<(), ArchiveError> {
+pub(super) async fn keep_all(archive: Archive, parts: &[Part]) -> Result<(), ArchiveError> {
     let good: Vec<Arc<StagedObject>> = parts
         .iter()
         .filter_map(|part| match part {
@@ -169,8 +169,20 @@ async fn commit(
     Ok(outcome)
 }
 
+/// What became of the only instance of a transaction.
+pub(super) struct Filed<'p> {
+    /// `new`, `duplicate` or `pending`; empty when it was refused.
+    pub(super) became: String,
+    /// Rows of study and series of a new original CT slice.
+    pub(super) fresh: Option<(i64, i64)>,
+    /// Row of the study that changed.
+    pub(super) study_id: Option<i64>,
+    /// Acts of quarantine.
+    pub(super) quarantines: Vec<Act<'p>>,
+}
+
 /// What one transaction has filed so far.
-struct Filing<'a> {
+pub(super) struct Filing<'a> {
     existing: HashMap<String, Vec<ExistingInstance>>,
     studies: HashMap<Uid, i64>,
     series: HashMap<(i64, Uid), SeriesRow>,
@@ -182,7 +194,7 @@ struct Filing<'a> {
 }
 
 impl<'a> Filing<'a> {
-    fn new(existing: Vec<ExistingInstance>) -> Self {
+    pub(super) fn new(existing: Vec<ExistingInstance>) -> Self {
         let mut by_uid: HashMap<String, Vec<ExistingInstance>> = HashMap::new();
         for row in existing {
             by_uid.entry(row.sop_instance_uid.clone()).or_default().push(row);
@@ -197,7 +209,7 @@ impl<'a> Filing<'a> {
         }
     }
 
-    async fn file(
+    pub(super) async fn file(
         &mut self,
         receiver: &Receiver,
         tx: &mut Tx,
@@ -324,7 +336,7 @@ impl<'a> Filing<'a> {
         let key = (new.study_instance_uid.clone(), new.series_instance_uid.clone());
         self.log.entry(key).or_default().push(json!({
             "sop_instance_uid": new.sop_instance_uid,
-            "sha256": hex::encode(&new.digest),
+            "sha256": hex::encode(new.digest),
             "became": became,
         }));
         StoredInstance {
@@ -352,6 +364,21 @@ impl<'a> Filing<'a> {
             queue::enqueue(tx, study_id, delay).await?;
         }
         Ok(())
+    }
+
+    /// What there is to say of a transaction that filed one instance.
+    pub(super) fn filed<'p>(&self, principal: &'p str) -> Filed<'p> {
+        let became = self
+            .log
+            .values()
+            .flatten()
+            .find_map(|entry| entry["became"].as_str());
+        Filed {
+            became: became.unwrap_or_default().to_owned(),
+            fresh: self.fresh.keys().next().copied(),
+            study_id: self.studies.values().next().copied(),
+            quarantines: self.quarantines(principal),
+        }
     }
 
     /// One row for what was stored, one for what was refused, one a quarantined series.
@@ -397,6 +424,12 @@ impl<'a> Filing<'a> {
                 detail: json!({ "failed": failed }),
             });
         }
+        acts.extend(self.quarantines(principal));
+        acts
+    }
+
+    fn quarantines<'p>(&self, principal: &'p str) -> Vec<Act<'p>> {
+        let mut acts = Vec::new();
         for (series, why) in &self.quarantined {
             let studies = self
                 .log

@@ -1,4 +1,4 @@
-//! The output of an analysis → archive, index, findings, alert and audit row, in one transaction.
+//! The output of an analysis → archive, index, findings, alert, outbox and audit row, in one transaction.
 
 use super::{Output, Run, WorkerError};
 use crate::{
@@ -6,6 +6,7 @@ use crate::{
     db::{
         self, analysis, audit,
         index::{self, NewInstance, Origin},
+        outbox,
     },
     dicom::instance::Instance,
     domain::phi::{redact, redact_text},
@@ -42,10 +43,11 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
         log.push(json!({
             "role": role(new),
             "sop_instance_uid": new.sop_instance_uid,
-            "sha256": hex::encode(&new.digest),
+            "sha256": hex::encode(new.digest),
         }));
     }
     let completed = analysis::complete(&mut tx, run.running, &report, &results).await?;
+    let filed = outbox::file(&mut tx, run.running.id, &completed.superseded).await?;
     let models: Vec<_> = report
         .models
         .iter()
@@ -58,9 +60,9 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
             })
         })
         .collect();
-    let detail = json!({
+    let mut detail = json!({
         "analysis": run.running.id,
-        "identity": hex::encode(&run.identity),
+        "identity": hex::encode(run.identity),
         "models": models,
         "answer": completed.answer,
         "findings": report.findings.len(),
@@ -68,6 +70,16 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
         "superseded": completed.superseded,
         "results": log,
     });
+    if !filed.targets.is_empty() {
+        detail["deliver_to"] = json!(filed.targets);
+    }
+    if !filed.withdrawn.is_empty() {
+        detail["withdrawn"] = filed
+            .withdrawn
+            .iter()
+            .map(|(target, analysis)| json!({ "target": target, "analysis": analysis }))
+            .collect();
+    }
     audit::append(&mut tx, &run.act("analyse", detail)).await?;
     Ok(db::commit(tx).await?)
 }

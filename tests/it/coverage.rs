@@ -20,6 +20,7 @@ fn routes(slice: &Slice) -> Vec<(Method, String, Value)> {
             .replace("{series}", slice.series.as_str())
             .replace("{instance}", slice.sop.as_str())
             .replace("{frames}", "1")
+            .replace("{delivery}", "00000000-0000-4000-8000-000000000000")
             .replace("{path}", "7FE00010")
             .replace("{name}", "night");
         assert!(
@@ -45,7 +46,11 @@ const SESSION: &str = "/api/session";
 
 /// What holds no patient data, so that reading it is no act.
 fn is_impersonal(path: &str) -> bool {
-    is_open(path) || matches!(path, "/api/version" | "/metrics" | "/api/views" | SESSION)
+    is_open(path)
+        || matches!(
+            path,
+            "/api/version" | "/api/deliveries" | "/metrics" | "/api/views" | SESSION
+        )
 }
 
 #[tokio::test]

@@ -86,6 +86,15 @@ impl Server {
         }
     }
 
+    /// Serves on a socket, too, while the test runs; says where.
+    pub(crate) async fn listen(&self) -> std::net::SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = self.router.clone();
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        address
+    }
+
     /// The answer to a request, its body unread.
     pub(crate) async fn respond(&self, mut request: Request<Body>) -> axum::response::Response {
         request

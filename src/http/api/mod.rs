@@ -1,6 +1,7 @@
 //! The application's own API at `/api`: what the page shows and what it asks for.
 
 pub mod correction;
+pub mod deliveries;
 pub mod events;
 pub mod series;
 pub mod session;
