@@ -17,7 +17,7 @@ pub fn haemorrhage_2d(members: usize) -> Plan {
     Plan {
         schema: SCHEMA,
         id: "haemorrhage-2d-phantom".into(),
-        version: "0.1.0".into(),
+        version: "0.2.0".into(),
         question: "haemorrhage".into(),
         configuration: Configuration {
             grid: Grid::SourceSlices,

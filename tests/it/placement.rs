@@ -135,6 +135,31 @@ fn findings_name_the_side_and_the_centre_of_the_truth_on_every_stack() {
     );
 }
 
+/// What lies outside the cavity is no finding: no bleed may be left out because the skull is open on its slices.
+#[test]
+fn no_bleed_lies_outside_the_cavity() {
+    let plan = haemorrhage_2d(1);
+    // The first was missed with 34 mL: ten of its slices are open.
+    let missed = [(GeometryKind::Even, 3), (GeometryKind::Uneven, 800_016)];
+    for (kind, seed) in missed.into_iter().chain(STACKS) {
+        let rendered = Head::new(seed, Kind::Haemorrhage, Range::Evaluation).render(&phantom::geometry(
+            kind,
+            seed,
+            Range::Evaluation,
+        ));
+        let (_, trace) = preprocess::preprocess(&rendered.hu, &plan).unwrap();
+        let cavity = preprocess::brain::intracranial(&rendered.hu, &trace).cavity;
+        let (mut blood, mut inside) = (0u32, 0u32);
+        for voxel in (0..cavity.data.len()).filter(|v| rendered.truth.data[*v] != 0) {
+            blood += 1;
+            inside += u32::from(cavity.data[voxel]);
+        }
+        let share = f64::from(inside) / f64::from(blood.max(1));
+        println!("{kind:?} {seed}: {share:.3} of the blood lies in the cavity");
+        assert!(share >= 0.97, "{kind:?} {seed}: {share}");
+    }
+}
+
 /// A prediction that is the truth.
 fn sure(rendered: &Rendered) -> Prediction {
     let geometry = &rendered.truth.geometry;

@@ -2,7 +2,8 @@
 //!
 //! Used for the frames of the maps, the midsagittal plane, and to leave out what lies outside the head's cavity (chewing muscles are as dense as blood).
 //! Slice by slice on the network's grid: what cannot be reached from outside without crossing bone, opened to cut thin bridges; of the whole stack the largest connected part stays.
-//! Where the skull is open (skull base, craniectomy) the slice may have no brain: the mask is a help, not a segmentation.
+//! Where the skull is open (skull base, thin bone, craniectomy) the slice may have no brain: the mask is a help, not a segmentation.
+//! The cavity must not have such holes, for what lies outside it is left out: there the outline of the nearest closed slice stands for it.
 
 use super::AIR_HU;
 use crate::domain::{trace::SpatialTrace, volume::Volume};
@@ -21,6 +22,13 @@ const OPEN: usize = 3;
 const CAVITY: usize = 4;
 /// With less brain than this the skull is open or not there, and nothing is left out, mL.
 const LEAST_BRAIN_ML: f64 = 400.0;
+
+/// A slice with less than this share of the brain of a closed slice beside it has an open skull.
+const OPEN_SHARE: f64 = 0.2;
+/// That is said beside slices with so much brain, network voxels: towards the vertex the brain ends by itself.
+const CLOSED_VOXELS: usize = 6000;
+/// So far from a closed slice its outline stands for the cavity, mm: the height of the skull base with the posterior fossa.
+const BASE_MM: f64 = 60.0;
 
 /// What the skull encloses, on the source grid.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,7 +62,7 @@ pub fn intracranial(ct: &Volume<f32>, trace: &SpatialTrace) -> Intracranial {
         .map(|s| brain.slice(s).iter().filter(|b| **b).count() as f64 * ct.geometry.voxel_volume_ml(s))
         .sum();
     let cavity = if ml >= LEAST_BRAIN_ML {
-        place(&kept, OPEN + CAVITY, ct, trace)
+        place(&bridged(kept, ct, trace), OPEN + CAVITY, ct, trace)
     } else {
         Volume {
             geometry: ct.geometry.clone(),
@@ -62,6 +70,35 @@ pub fn intracranial(ct: &Volume<f32>, trace: &SpatialTrace) -> Intracranial {
         }
     };
     Intracranial { brain, cavity }
+}
+
+/// The masks with the outline of the nearest closed slice where the skull is open, going out from the largest.
+fn bridged(kept: Vec<Vec<bool>>, ct: &Volume<f32>, trace: &SpatialTrace) -> Vec<Vec<bool>> {
+    let voxels: Vec<usize> = kept
+        .iter()
+        .map(|mask| mask.iter().filter(|inside| **inside).count())
+        .collect();
+    let largest = (0..kept.len()).max_by_key(|i| voxels[*i]).unwrap_or(0);
+    let positions_mm = ct.geometry.positions_mm();
+    let place_mm = |i: usize| positions_mm[trace.slices[i]];
+    let mut out = kept.clone();
+    let mut walk = |order: &mut dyn Iterator<Item = usize>| {
+        let mut closed = largest;
+        for i in order {
+            let is_open =
+                voxels[closed] >= CLOSED_VOXELS && (voxels[i] as f64) < OPEN_SHARE * voxels[closed] as f64;
+            if !is_open {
+                closed = i;
+            } else if (place_mm(i) - place_mm(closed)).abs() <= BASE_MM {
+                for (inside, outline) in out[i].iter_mut().zip(&kept[closed]) {
+                    *inside |= outline;
+                }
+            }
+        }
+    };
+    walk(&mut (largest..kept.len()));
+    walk(&mut (0..largest).rev());
+    out
 }
 
 /// Masks of network slices, grown by `reach` voxels, on the source grid.
