@@ -1,6 +1,6 @@
 //! Deliveries as rows: filed with the analysis, claimed under a lease, ended as delivered, dead or superseded.
 //!
-//! [`file`] runs in the transaction that commits an analysis, so neither is there without the other; the pair of analysis
+//! [`file()`] runs in the transaction that commits an analysis, so neither is there without the other; the pair of analysis
 //! and target is unique, so a run that is repeated files nothing twice.
 //! A claimed row has a lease that its server renews; when the server dies another one takes the row after the lease.
 //! What the target said of each instance is kept, so that an attempt sends only what is not there yet.
@@ -30,7 +30,7 @@ pub struct TargetRule {
     pub attempts: i32,
 }
 
-/// What [`file`] did.
+/// What [`file()`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filed {
     /// The targets that get this analysis.
