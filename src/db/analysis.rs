@@ -305,7 +305,7 @@ pub async fn complete(
     }
     let superseded = supersede(tx, running).await?;
     let alert = alert(tx, running, &summary).await?;
-    touch(tx, running.study_id).await?;
+    events::touch_study(tx, running.study_id).await?;
     Ok(Completed {
         answer: summary.answer.to_owned(),
         alert,
@@ -422,7 +422,7 @@ async fn end(tx: &mut Tx, running: &Running, state: &str, code: &str, text: &str
     .bind(text)
     .execute(&mut **tx)
     .await?;
-    touch(tx, running.study_id).await
+    events::touch_study(tx, running.study_id).await
 }
 
 /// Notes a fault of ours that will be tried again.
@@ -470,14 +470,6 @@ async fn lock_study(tx: &mut Tx, study_id: i64) -> Result<(), DbError> {
         .execute(&mut **tx)
         .await?;
     Ok(())
-}
-
-async fn touch(tx: &mut Tx, study_id: i64) -> Result<(), DbError> {
-    sqlx::query("UPDATE study SET updated_at = clock_timestamp() WHERE id = $1")
-        .bind(study_id)
-        .execute(&mut **tx)
-        .await?;
-    events::notify_study(tx, study_id).await
 }
 
 /// The answers of a report as one: the worst of them, with its numbers.

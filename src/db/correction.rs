@@ -83,11 +83,7 @@ pub async fn insert(tx: &mut Tx, new: &NewCorrection<'_>) -> Result<CorrectionRo
     .bind(new.at)
     .fetch_one(&mut **tx)
     .await?;
-    sqlx::query("UPDATE study SET updated_at = clock_timestamp() WHERE id = $1")
-        .bind(new.study_id)
-        .execute(&mut **tx)
-        .await?;
-    events::notify_study(tx, new.study_id).await?;
+    events::touch_study(tx, new.study_id).await?;
     Ok(sqlx::query_as(BY_ID).bind(id).fetch_one(&mut **tx).await?)
 }
 

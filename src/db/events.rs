@@ -115,6 +115,18 @@ fn parse(channel: &str, payload: &str) -> Option<Event> {
     }
 }
 
+/// Notes that a study changed, and tells so.
+///
+/// # Errors
+/// When a statement fails.
+pub(super) async fn touch_study(tx: &mut Tx, study_id: i64) -> Result<(), DbError> {
+    sqlx::query("UPDATE study SET updated_at = clock_timestamp() WHERE id = $1")
+        .bind(study_id)
+        .execute(&mut **tx)
+        .await?;
+    notify_study(tx, study_id).await
+}
+
 /// Tells that a study changed, with the state that it has in this transaction; heard only if the transaction commits.
 ///
 /// # Errors

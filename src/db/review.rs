@@ -236,11 +236,7 @@ pub async fn insert_verdict(tx: &mut Tx, verdict: &NewVerdict<'_>) -> Result<Ver
     .bind(verdict.note)
     .fetch_one(&mut **tx)
     .await?;
-    sqlx::query("UPDATE study SET updated_at = clock_timestamp() WHERE id = $1")
-        .bind(verdict.study_id)
-        .execute(&mut **tx)
-        .await?;
-    events::notify_study(tx, verdict.study_id).await?;
+    events::touch_study(tx, verdict.study_id).await?;
     Ok(sqlx::query_as(VERDICT_BY_ID)
         .bind(id)
         .fetch_one(&mut **tx)

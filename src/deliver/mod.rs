@@ -16,6 +16,7 @@ mod c_store;
 mod stow;
 pub mod target;
 
+pub use stow::install_cryptography;
 pub use target::{Target, TargetError};
 
 use crate::{

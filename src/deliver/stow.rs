@@ -43,13 +43,18 @@ const INSTANCE_UID: &str = "00081155";
 /// FailureReason.
 const FAILURE_REASON: &str = "00081197";
 
-/// A client for all targets; its connections are kept.
-pub(super) fn client() -> Result<Client, DeliverError> {
+/// Gives every HTTP client of the process its cryptography, once; without it none can be made.
+pub fn install_cryptography() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // Another one that is installed already serves as well.
         let _installed = rustls::crypto::ring::default_provider().install_default();
     });
+}
+
+/// A client for all targets; its connections are kept.
+pub(super) fn client() -> Result<Client, DeliverError> {
+    install_cryptography();
     Client::builder()
         .redirect(Policy::none())
         .connect_timeout(CONNECT)

@@ -96,27 +96,21 @@ pub fn find(
         }
     }
     regions.sort_by(|a, b| b.1.volume_ml.total_cmp(&a.1.volume_ml));
-    let mut segments = Volume {
-        geometry: geometry.clone(),
-        data: vec![0u16; geometry.len()],
-    };
-    let mut findings = Vec::with_capacity(regions.len());
-    let total = regions.len();
-    for (i, (label, component)) in regions.iter().enumerate() {
-        let segment = u16::try_from(i + 1).map_err(|_| PostprocessError::TooMany(total))?;
-        for voxel in &component.voxels {
-            segments.data[*voxel] = segment;
-        }
-        findings.push(finding(
-            component,
-            label,
-            segment,
-            prediction,
-            plane.as_ref(),
-            series,
-            plan,
-        ));
-    }
+    let segments = numbered(regions.iter().map(|(_, component)| component), geometry)?;
+    let findings: Vec<Finding> = (1..)
+        .zip(&regions)
+        .map(|(segment, (label, component))| {
+            finding(
+                component,
+                label,
+                segment,
+                prediction,
+                plane.as_ref(),
+                series,
+                plan,
+            )
+        })
+        .collect();
     let smallest = plan
         .labels
         .iter()
@@ -230,19 +224,33 @@ pub fn regions(
     let geometry = &mask.geometry;
     let mut found = components::components(&mask.data, geometry);
     found.sort_by(|a, b| b.volume_ml.total_cmp(&a.volume_ml));
-    let mut segments = Volume {
-        geometry: geometry.clone(),
-        data: vec![0u16; geometry.len()],
-    };
-    let mut regions = Vec::with_capacity(found.len());
-    for (i, component) in found.iter().enumerate() {
-        let segment = u16::try_from(i + 1).map_err(|_| PostprocessError::TooMany(found.len()))?;
-        for voxel in &component.voxels {
-            segments.data[*voxel] = segment;
-        }
-        regions.push(region(component, segment, geometry, plane));
-    }
+    let segments = numbered(found.iter(), geometry)?;
+    let regions = (1..)
+        .zip(&found)
+        .map(|(segment, component)| region(component, segment, geometry, plane))
+        .collect();
     Ok((regions, segments))
+}
+
+/// The number of each voxel: that of its component from 1, 0 outside of all.
+fn numbered<'a>(
+    components: impl ExactSizeIterator<Item = &'a Component>,
+    geometry: &Geometry,
+) -> Result<Volume<u16>, PostprocessError> {
+    let total = components.len();
+    if u16::try_from(total).is_err() {
+        return Err(PostprocessError::TooMany(total));
+    }
+    let mut data = vec![0; geometry.len()];
+    for (segment, component) in (1..).zip(components) {
+        for voxel in &component.voxels {
+            data[*voxel] = segment;
+        }
+    }
+    Ok(Volume {
+        geometry: geometry.clone(),
+        data,
+    })
 }
 
 /// The case's answer: flagged when the case score is high and something can be shown, not flagged when it is low and nothing was found, uncertain between.

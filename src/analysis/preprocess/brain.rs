@@ -62,7 +62,7 @@ pub fn intracranial(ct: &Volume<f32>, trace: &SpatialTrace) -> Intracranial {
         .map(|s| brain.slice(s).iter().filter(|b| **b).count() as f64 * ct.geometry.voxel_volume_ml(s))
         .sum();
     let cavity = if ml >= LEAST_BRAIN_ML {
-        place(&bridged(kept, ct, trace), OPEN + CAVITY, ct, trace)
+        place(&bridged(&kept, ct, trace), OPEN + CAVITY, ct, trace)
     } else {
         Volume {
             geometry: ct.geometry.clone(),
@@ -73,7 +73,7 @@ pub fn intracranial(ct: &Volume<f32>, trace: &SpatialTrace) -> Intracranial {
 }
 
 /// The masks with the outline of the nearest closed slice where the skull is open, going out from the largest.
-fn bridged(kept: Vec<Vec<bool>>, ct: &Volume<f32>, trace: &SpatialTrace) -> Vec<Vec<bool>> {
+fn bridged(kept: &[Vec<bool>], ct: &Volume<f32>, trace: &SpatialTrace) -> Vec<Vec<bool>> {
     let voxels: Vec<usize> = kept
         .iter()
         .map(|mask| mask.iter().filter(|inside| **inside).count())
@@ -81,7 +81,7 @@ fn bridged(kept: Vec<Vec<bool>>, ct: &Volume<f32>, trace: &SpatialTrace) -> Vec<
     let largest = (0..kept.len()).max_by_key(|i| voxels[*i]).unwrap_or(0);
     let positions_mm = ct.geometry.positions_mm();
     let place_mm = |i: usize| positions_mm[trace.slices[i]];
-    let mut out = kept.clone();
+    let mut out = kept.to_vec();
     let mut walk = |order: &mut dyn Iterator<Item = usize>| {
         let mut closed = largest;
         for i in order {

@@ -38,7 +38,7 @@ pub(crate) async fn list(
     let study = dicomweb::uid(&study, "StudyInstanceUID")?;
     let failed = |error: crate::db::error::DbError| HttpError::of(error.class(), "reading verdicts", error);
     let verdicts = app.db.verdicts(&study).await.map_err(failed)?;
-    app.db.audit_read(&principal.name, &study).await.map_err(failed)?;
+    super::study::read(&app, &principal, &study).await?;
     Ok(Json(verdicts))
 }
 

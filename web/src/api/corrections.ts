@@ -16,3 +16,8 @@ export function saveCorrection(study: string, correction: NewCorrection): Promis
     headers: { 'Content-Type': 'application/json' },
   });
 }
+
+/** All that a mask holds, mL. */
+export function volumeMl(correction: Correction): number {
+  return correction.regions.reduce((sum, region) => sum + region.volume_ml, 0);
+}

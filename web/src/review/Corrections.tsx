@@ -1,7 +1,7 @@
 /** The masks that readers drew: who, when, how much, and which one is on the slices. */
 
 import { For, Show } from 'solid-js';
-import type { Correction } from '../api/model.ts';
+import { volumeMl } from '../api/corrections.ts';
 import { kind, millilitres, moment } from '../ui/format.ts';
 import { messages } from '../ui/messages.ts';
 import type { Masks } from './masks.ts';
@@ -9,8 +9,6 @@ import type { Masks } from './masks.ts';
 const said = messages.draw;
 
 export function Corrections(props: { masks: Masks; drawing: boolean }) {
-  const volume = (correction: Correction) =>
-    correction.regions.reduce((sum, region) => sum + region.volume_ml, 0);
   return (
     <section data-part="corrections">
       <h2>{said.masks}</h2>
@@ -39,7 +37,7 @@ export function Corrections(props: { masks: Masks; drawing: boolean }) {
               >
                 {said.of(correction.reader)}
               </button>{' '}
-              {kind(correction.kind)} <b class="num">{millilitres(volume(correction))}</b>
+              {kind(correction.kind)} <b class="num">{millilitres(volumeMl(correction))}</b>
               <small class="num">{moment(correction.at)}</small>
             </li>
           )}

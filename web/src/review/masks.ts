@@ -2,7 +2,7 @@
 
 import { createEffect, createMemo, createSignal, on, onCleanup } from 'solid-js';
 import { sentence } from '../api/client.ts';
-import { getCorrections, saveCorrection } from '../api/corrections.ts';
+import { getCorrections, saveCorrection, volumeMl } from '../api/corrections.ts';
 import type { Correction, StudyDetail } from '../api/model.ts';
 import { mayJudge, setSigningIn } from '../api/session.ts';
 import { retrieve } from '../dicomweb/client.ts';
@@ -90,8 +90,7 @@ export function createMasks(study: () => StudyDetail | null, session: Session) {
       session.pencil.discard();
       setAll((before) => [...before.filter(({ id }) => id !== saved.id), saved]);
       setShown(saved);
-      const volume = saved.regions.reduce((sum, region) => sum + region.volume_ml, 0);
-      setSaid(messages.draw.saved(millilitres(volume)));
+      setSaid(messages.draw.saved(millilitres(volumeMl(saved))));
     } catch (error) {
       setTrouble(sentence(error));
     } finally {
