@@ -3,14 +3,17 @@
 //! What dicom-rs would do badly with bytes from outside is kept from it: `scan` checks every length and the depth of nesting before it allocates or recurses, [`charset`] and `text` decode text that it would read by the first character set only, and a panic in a decoder becomes an error.
 
 pub mod attribute;
+pub mod build;
 pub mod charset;
 pub mod instance;
 pub mod json;
 pub mod part10;
 mod pixels;
+pub mod render;
 mod scan;
 mod text;
 pub mod transcode;
+pub mod xml;
 
 use crate::domain::{failure::FailureClass, phi::Redacted, uid::Uid};
 

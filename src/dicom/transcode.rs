@@ -57,6 +57,12 @@ pub enum TranscodeError {
         /// How many there are.
         available: u32,
     },
+    /// Samples whose colours or greys are not understood here.
+    #[error("the object cannot be drawn: its pixels are {0}; get the object itself instead")]
+    Photometric(String),
+    /// A part of the picture that is empty.
+    #[error("the viewport shows no part of the image")]
+    Viewport,
     /// No pixel data at all.
     #[error("the object has no pixel data, so it has no frames")]
     NoPixels,
@@ -78,11 +84,11 @@ impl TranscodeError {
     }
 }
 
-fn decode(error: &(dyn std::error::Error + 'static)) -> TranscodeError {
+pub(super) fn decode(error: &(dyn std::error::Error + 'static)) -> TranscodeError {
     TranscodeError::Decode(redact(error))
 }
 
-fn open(part10: &[u8]) -> Result<DefaultDicomObject, TranscodeError> {
+pub(super) fn open(part10: &[u8]) -> Result<DefaultDicomObject, TranscodeError> {
     dicom_object::from_reader(Cursor::new(part10)).map_err(|error| decode(&error))
 }
 
@@ -210,6 +216,15 @@ pub fn frames(part10: &[u8], wanted: &[u32]) -> Result<Vec<Vec<u8>>, TranscodeEr
             ))
         })
         .collect()
+}
+
+/// All frames of a file behind one another, decoded.
+///
+/// # Errors
+/// As [`frames`].
+pub fn all_frames(part10: &[u8]) -> Result<Vec<u8>, TranscodeError> {
+    let wanted: Vec<u32> = (1..=number_of_frames(&open(part10)?)).collect();
+    Ok(frames(part10, &wanted)?.concat())
 }
 
 /// The bytes of one binary value of a file; `path` leads through items of sequences to its tag. `None` when it is not there.

@@ -23,6 +23,7 @@ pub const READER: &str = "/api/docs";
         (name = "STOW-RS", description = "Instances in (PS3.18 section 10.5)"),
         (name = "QIDO-RS", description = "Searches (PS3.18 section 10.6)"),
         (name = "WADO-RS", description = "Instances out (PS3.18 section 10.4)"),
+        (name = "WADO-URI", description = "Instances out, as viewers of the old kind ask (PS3.18 chapter 9)"),
         (name = "page", description = "What the page shows and asks for"),
         (name = "operation", description = "For those who run it"),
     )

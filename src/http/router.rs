@@ -8,15 +8,15 @@
 use super::{
     App, api, assets,
     auth::{self, Access},
-    dicomweb::{qido, stow, wado},
+    dicomweb::{self, capabilities, qido, rendered, stow, wado, wado_uri},
     error, health, metrics, openapi,
 };
 use axum::{
     Router,
     extract::Request,
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderName, HeaderValue, Method, header},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::get,
 };
 use std::sync::Arc;
@@ -55,6 +55,21 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(wado::instance))
         .routes(routes!(wado::instance_metadata))
         .routes(routes!(wado::frames))
+        .routes(routes!(wado::study_bulk_data))
+        .routes(routes!(wado::series_bulk_data))
+        .routes(routes!(wado::instance_bulk_data))
+        .routes(routes!(wado::study_pixel_data))
+        .routes(routes!(wado::series_pixel_data))
+        .routes(routes!(wado::instance_pixel_data))
+        .routes(routes!(rendered::study))
+        .routes(routes!(rendered::series))
+        .routes(routes!(rendered::instance))
+        .routes(routes!(rendered::frames))
+        .routes(routes!(rendered::study_thumbnail))
+        .routes(routes!(rendered::series_thumbnail))
+        .routes(routes!(rendered::instance_thumbnail))
+        .routes(routes!(rendered::frame_thumbnail))
+        .routes(routes!(wado_uri::get))
         .routes(routes!(api::worklist::list))
         .routes(routes!(api::study::get))
         .routes(routes!(api::study::audit))
@@ -106,6 +121,7 @@ pub fn router(app: App, access: Access) -> Router {
         .with_state(app)
         .merge(Router::from(openapi::routes(document())))
         .fallback(assets::serve)
+        .layer(middleware::from_fn(options))
         .layer(
             CompressionLayer::new()
                 .gzip(true)
@@ -140,6 +156,20 @@ fn is_text(
         "application/wasm",
     ];
     text.iter().any(|prefix| kind.starts_with(prefix)) && !kind.starts_with("text/event-stream")
+}
+
+/// Every DICOMweb resource answers OPTIONS, its root too (PS3.18 section 8.9).
+async fn options(request: Request, next: Next) -> Response {
+    let described = request.method() == Method::OPTIONS && is_dicomweb(request.uri().path());
+    if !described {
+        return next.run(request).await;
+    }
+    capabilities::describe(request.uri(), request.headers()).into_response()
+}
+
+fn is_dicomweb(path: &str) -> bool {
+    path.strip_prefix(dicomweb::ROOT)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The id is ours: a client's own could name another request in the log, or hold anything.

@@ -23,6 +23,12 @@ fn routes(slice: &Slice) -> Vec<(Method, String, Value)> {
             .replace("{delivery}", "00000000-0000-4000-8000-000000000000")
             .replace("{path}", "7FE00010")
             .replace("{name}", "night");
+        let filled = if filled == "/dicom-web/wado" {
+            let (study, series, sop) = (&slice.study, &slice.series, &slice.sop);
+            format!("{filled}?requestType=WADO&studyUID={study}&seriesUID={series}&objectUID={sop}")
+        } else {
+            filled
+        };
         assert!(
             !filled.contains('{'),
             "{path} has a parameter that this test does not know"

@@ -21,6 +21,7 @@ mod private_postgres;
 mod qido;
 mod queue;
 mod receive;
+mod rendered;
 mod replay;
 mod resampling;
 mod review;

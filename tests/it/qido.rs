@@ -1,10 +1,14 @@
 //! QIDO-RS: what is found, in which order, with which attributes.
 
 use crate::{
-    support::{Slice, uid},
+    support::{Slice, part10, uid},
     web::Server,
 };
 use axum::http::StatusCode;
+use dicom_core::{DataElement, VR, value::DataSetSequence};
+use dicom_dictionary_std::tags;
+use dicom_object::InMemDicomObject;
+use ictus::dicom::xml::from_xml;
 use serde_json::{Value, json};
 
 /// Two studies: `s` with two series of two slices and one, `t` of another patient with one slice.
@@ -99,6 +103,15 @@ async fn matches_by_keyword_tag_wildcard_range_and_list() {
         ("ModalitiesInStudy=MR", 0),
         ("AccessionNumber=A100&PatientID=P2", 1),
         ("PatientID=", 2),
+        ("PatientBirthDate=19500102", 2),
+        ("PatientBirthDate=-19491231", 0),
+        ("PatientSex=O", 2),
+        // Attributes without a column, of any instance; also numbers, and within sequences.
+        ("SliceThickness=5", 2),
+        ("SliceThickness=1", 0),
+        ("Rows=8&PatientID=P2", 1),
+        ("00080008=ORIGINAL", 2),
+        ("ReferencedImageSequence.ReferencedSOPInstanceUID=1.2.3", 0),
     ] {
         let answer = server.get(&format!("/dicom-web/studies?{query}"), &[]).await;
         let found = if count == 0 {
@@ -114,6 +127,70 @@ async fn matches_by_keyword_tag_wildcard_range_and_list() {
     assert_eq!(search(&server, &list).await.as_array().unwrap().len(), 2);
     let thin = search(&server, "series?SeriesDescription=*1%20mm").await;
     assert_eq!(values(&thin, "0020000E"), [&json!(uid("b").as_str())]);
+}
+
+#[tokio::test]
+async fn matches_within_sequences_and_person_names_in_any_case() {
+    let server = Server::new().await;
+    let mut object = Slice::new("s", "a", 1).object();
+    let step = InMemDicomObject::from_element_iter([
+        DataElement::new(tags::SCHEDULED_PROCEDURE_STEP_ID, VR::SH, "STEP7"),
+        DataElement::new(tags::REQUESTED_PROCEDURE_ID, VR::SH, "PROC9"),
+    ]);
+    let steps = DataSetSequence::from(vec![step]);
+    object.put(DataElement::new(tags::REQUEST_ATTRIBUTES_SEQUENCE, VR::SQ, steps));
+    object.put(DataElement::new(
+        tags::OPERATORS_NAME,
+        VR::PN,
+        "Nightingale^Florence",
+    ));
+    object.put(DataElement::new(tags::SERIES_TIME, VR::TM, "101530"));
+    assert_eq!(server.stow(&[part10(object)]).await.status, StatusCode::OK);
+    for (query, found) in [
+        ("RequestAttributesSequence.ScheduledProcedureStepID=STEP7", true),
+        ("00400275.00401001=PROC*", true),
+        ("RequestAttributesSequence.ScheduledProcedureStepID=step7", false),
+        ("OperatorsName=nightin*", true),
+        ("OperatorsName=nobody", false),
+        ("SeriesTime=1015-1016", true),
+        ("SeriesTime=1016-", false),
+    ] {
+        let answer = server.get(&format!("/dicom-web/series?{query}"), &[]).await;
+        let status = if found {
+            StatusCode::OK
+        } else {
+            StatusCode::NO_CONTENT
+        };
+        assert_eq!(answer.status, status, "{query}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn answers_in_xml_that_says_the_same() {
+    let server = server().await;
+    let accept = [("accept", "multipart/related; type=\"application/dicom+xml\"")];
+    let answer = server.get("/dicom-web/instances", &accept).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let datasets: Vec<Value> = answer
+        .parts()
+        .into_iter()
+        .map(|(head, body)| {
+            assert_eq!(head, "Content-Type: application/dicom+xml");
+            Value::Object(from_xml(&String::from_utf8(body).unwrap()).unwrap())
+        })
+        .collect();
+    assert_eq!(Value::Array(datasets), search(&server, "instances").await);
+    let single = [("accept", "application/dicom+xml")];
+    let path = format!(
+        "/dicom-web/studies/{}/series/{}/instances/{}/metadata",
+        uid("s"),
+        uid("a"),
+        uid("a/1")
+    );
+    let answer = server.get(&path, &single).await;
+    assert_eq!(answer.header("content-type"), "application/dicom+xml");
+    let metadata = server.get(&path, &[]).await.json();
+    assert_eq!(&Value::Object(from_xml(&answer.text()).unwrap()), &metadata[0]);
 }
 
 #[tokio::test]
@@ -188,7 +265,9 @@ async fn answers_what_a_viewer_asks_word_for_word() {
 async fn refuses_queries_that_it_cannot_answer_truly() {
     let server = server().await;
     for path in [
-        "studies?PatientBirthDate=19500102",
+        "studies?PatientBirthDate=1950-01-02",
+        "studies?PixelData=1",
+        "studies?RequestAttributesSequence=1",
         "studies?limit=-1",
         "studies?StudyDate=yesterday",
         "studies/not-a-uid/series",

@@ -209,7 +209,7 @@ async fn answers_malformed_requests_with_words() {
 #[tokio::test]
 async fn refuses_an_answer_in_a_type_that_it_does_not_write() {
     let server = Server::new().await;
-    let headers = [("content-type", MULTIPART), ("accept", "application/dicom+xml")];
+    let headers = [("content-type", MULTIPART), ("accept", "text/html")];
     let body = multipart(&[Slice::new("s", "a", 1).bytes()]);
     let answer = server
         .send(request(Method::POST, "/dicom-web/studies", &headers, body.into()))
@@ -330,4 +330,108 @@ async fn keeps_patient_names_out_of_what_it_says() {
     for text in [answer.text(), format!("{:?}", answer.headers), metrics.text()] {
         assert!(!text.contains("Plantedname"), "{text}");
     }
+}
+
+/// A body of metadata and bulk values, each part with its headers.
+fn described(parts: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (headers, bytes) in parts {
+        body.extend_from_slice(format!("--{BOUNDARY}\r\n{headers}\r\n\r\n").as_bytes());
+        body.extend_from_slice(bytes);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
+    body
+}
+
+fn described_type(kind: &str) -> String {
+    MULTIPART.replace("application/dicom", kind)
+}
+
+#[tokio::test]
+async fn stores_what_metadata_and_bulk_data_describe_in_json_and_in_xml() {
+    // What one server says of an instance, another is sent.
+    let origin = Server::new().await;
+    let slice = Slice::new("s", "a", 1);
+    assert_eq!(origin.stow(&[slice.bytes()]).await.status, StatusCode::OK);
+    let instance = format!(
+        "/dicom-web/studies/{}/series/{}/instances/{}",
+        slice.study, slice.series, slice.sop
+    );
+    let metadata = origin.get(&format!("{instance}/metadata"), &[]).await.json();
+    let uri = metadata[0]["7FE00010"]["BulkDataURI"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let pixels = slice.pixel.to_le_bytes().repeat(64);
+    let xml = ictus::dicom::xml::to_xml(metadata[0].as_object().unwrap());
+    for (kind, document) in [
+        ("application/dicom+json", metadata.to_string()),
+        ("application/dicom+xml", xml),
+    ] {
+        let server = Server::new().await;
+        let body = described(&[
+            (format!("Content-Type: {kind}"), document.into_bytes()),
+            (
+                format!("Content-Type: application/octet-stream\r\nContent-Location: {uri}"),
+                pixels.clone(),
+            ),
+        ]);
+        let answer = post(&server, &described_type(kind), body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{kind}: {}", answer.text());
+        let again = server.get(&format!("{instance}/metadata"), &[]).await.json();
+        assert_eq!(again, metadata, "{kind}");
+        let octets = [("accept", "application/octet-stream")];
+        assert_eq!(
+            server.get(&format!("{instance}/frames/1"), &octets).await.body,
+            pixels
+        );
+    }
+}
+
+#[tokio::test]
+async fn says_what_is_wrong_with_metadata() {
+    let server = Server::new().await;
+    let kind = described_type("application/dicom+json");
+    let head = "Content-Type: application/dicom+json".to_owned();
+    for (parts, status) in [
+        (vec![(head.clone(), b"nonsense".to_vec())], 400),
+        (vec![(head.clone(), b"[1]".to_vec())], 400),
+        (vec![("Content-Type: text/plain".to_owned(), b"x".to_vec())], 415),
+        (
+            vec![(
+                "Content-Type: application/octet-stream\r\nContent-Location: a".to_owned(),
+                vec![0; 8],
+            )],
+            400,
+        ),
+        (
+            vec![(
+                head.clone(),
+                br#"[{"00080018":{"vr":"UI","Value":["1.2"]},"7FE00010":{"vr":"OW","BulkDataURI":"gone"}}]"#
+                    .to_vec(),
+            )],
+            409,
+        ),
+    ] {
+        let answer = post(&server, &kind, described(&parts)).await;
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text());
+    }
+    assert_eq!(instances(&server).await, 0);
+}
+
+#[tokio::test]
+async fn answers_a_store_in_xml() {
+    let server = Server::new().await;
+    let request = crate::web::request(
+        axum::http::Method::POST,
+        "/dicom-web/studies",
+        &[("content-type", MULTIPART), ("accept", "application/dicom+xml")],
+        multipart(&[Slice::new("s", "a", 1).bytes()]).into(),
+    );
+    let answer = server.send(request).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.header("content-type"), "application/dicom+xml");
+    let said = ictus::dicom::xml::from_xml(&answer.text()).unwrap();
+    assert_eq!(said["00081190"]["vr"], "UR");
 }

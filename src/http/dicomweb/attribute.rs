@@ -12,16 +12,25 @@ use serde_json::{Map, Value, json};
 /// A dataset in the DICOM JSON model.
 pub type Dataset = Map<String, Value>;
 
-/// `GGGGEEEE` of a keyword (`PatientName`) or a tag (`00100010`); of a path only the first attribute.
+/// The attributes of a path, each a keyword (`PatientName`) or a tag (`00100010`), joined by dots.
+#[must_use]
+pub fn path_of(text: &str) -> Option<Vec<Tag>> {
+    text.split('.').map(one_tag).collect()
+}
+
+/// `GGGGEEEE` of a keyword or a tag; of a path only the first attribute.
 #[must_use]
 pub fn tag_of(text: &str) -> Option<Tag> {
-    let first = text.split('.').next()?;
-    if first.len() == 8 && first.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        let group = u16::from_str_radix(&first[..4], 16).ok()?;
-        let element = u16::from_str_radix(&first[4..], 16).ok()?;
+    one_tag(text.split('.').next()?)
+}
+
+fn one_tag(text: &str) -> Option<Tag> {
+    if text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let group = u16::from_str_radix(&text[..4], 16).ok()?;
+        let element = u16::from_str_radix(&text[4..], 16).ok()?;
         return Some(Tag(group, element));
     }
-    StandardDataDictionary.by_name(first).map(|entry| entry.tag())
+    StandardDataDictionary.by_name(text).map(|entry| entry.tag())
 }
 
 /// The key of a tag in the JSON model.
@@ -31,7 +40,8 @@ pub fn key(tag: Tag) -> String {
 }
 
 /// The VR of a standard attribute, `UN` for others.
-fn vr_of(tag: Tag) -> &'static str {
+#[must_use]
+pub fn vr_of(tag: Tag) -> &'static str {
     StandardDataDictionary
         .by_tag(tag)
         .map_or("UN", |entry| entry.vr().relaxed().to_string())
@@ -205,6 +215,35 @@ pub fn set_bulk_data_uris(dataset: &mut Dataset, root: &str, path: &str) {
                 .filter(|item| item.values().all(|value| value.is_object()))
             {
                 set_bulk_data_uris(item, root, &format!("{path}/{index}"));
+            }
+        }
+    }
+}
+
+/// Where a stored dataset has values that are not in it but in the file: tags with the numbers of items between them.
+pub fn bulk_places(
+    dataset: &Dataset,
+    above: &mut Vec<(Tag, Option<usize>)>,
+    found: &mut Vec<Vec<(Tag, Option<usize>)>>,
+) {
+    for (key, attribute) in dataset {
+        let Some(tag) = one_tag(key) else {
+            continue;
+        };
+        if attribute.get("BulkDataURI").is_some() {
+            let mut place = above.clone();
+            place.push((tag, None));
+            found.push(place);
+        }
+        let items = attribute.get("Value").and_then(Value::as_array);
+        for (index, item) in items.into_iter().flatten().enumerate() {
+            if let Some(item) = item
+                .as_object()
+                .filter(|item| item.values().all(|value| value.is_object()))
+            {
+                above.push((tag, Some(index)));
+                bulk_places(item, above, found);
+                above.pop();
             }
         }
     }

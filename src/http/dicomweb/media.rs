@@ -73,17 +73,31 @@ impl Accept {
         Self(types)
     }
 
-    /// Whether DICOM JSON may be sent: `application/dicom+json` or `application/json`.
+    /// How datasets may be sent: as DICOM JSON, or as XML, where a list takes one part for each dataset.
+    ///
+    /// A single XML document counts only where `single` says that there is one dataset (PS3.18 section 8.7.3.2).
     #[must_use]
-    pub fn json(&self) -> Option<&'static str> {
+    pub fn datasets(&self, single: bool) -> Option<Form> {
         if self.0.is_empty() {
-            return Some("application/dicom+json");
+            return Some(Form::Json("application/dicom+json"));
         }
         self.0.iter().find_map(|media| match media.essence.as_str() {
-            "application/dicom+json" | "*/*" | "application/*" => Some("application/dicom+json"),
-            "application/json" => Some("application/json"),
+            "application/dicom+json" | "*/*" | "application/*" => Some(Form::Json("application/dicom+json")),
+            "application/json" => Some(Form::Json("application/json")),
+            "multipart/related" | "multipart/*" => {
+                let root = media.parameter("type").map(str::to_ascii_lowercase);
+                let fits =
+                    root.is_none_or(|root| root == DICOM_XML || root == "*/*" || root == "application/*");
+                fits.then_some(Form::XmlParts)
+            }
+            DICOM_XML if single => Some(Form::Xml),
             _ => None,
         })
+    }
+
+    /// The media types by which the whole may be sent, best first; `*/*` and the like stay as they are.
+    pub fn essences(&self) -> impl Iterator<Item = &MediaType> {
+        self.0.iter()
     }
 
     /// How objects of one media type may be sent, best first: in one part or several, and in which transfer syntax.
@@ -130,6 +144,20 @@ impl Accept {
             })
             .collect()
     }
+}
+
+/// The media type of a dataset in XML.
+pub const DICOM_XML: &str = "application/dicom+xml";
+
+/// How datasets are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// DICOM JSON, under the name that the client used.
+    Json(&'static str),
+    /// One document of the Native DICOM Model.
+    Xml,
+    /// Such a document for each dataset.
+    XmlParts,
 }
 
 /// One way to send objects that the client takes.
@@ -246,9 +274,24 @@ mod tests {
     fn prefers_by_quality_and_drops_what_is_refused() {
         let accept =
             accept("application/dicom+xml;q=0.9, application/json;q=0.5, application/dicom+json;q=0");
-        assert_eq!(accept.json(), Some("application/json"));
+        assert_eq!(accept.datasets(false), Some(Form::Json("application/json")));
         assert_eq!(
-            super::Accept::new(&HeaderMap::new(), Some("text/html")).json(),
+            super::Accept::new(&HeaderMap::new(), Some("text/html")).datasets(true),
+            None
+        );
+    }
+
+    #[test]
+    fn takes_a_list_in_xml_only_in_parts() {
+        let parts = accept("multipart/related; type=\"application/dicom+xml\"");
+        assert_eq!(parts.datasets(false), Some(Form::XmlParts));
+        let document = accept(DICOM_XML);
+        assert_eq!(
+            (document.datasets(false), document.datasets(true)),
+            (None, Some(Form::Xml))
+        );
+        assert_eq!(
+            accept("multipart/related; type=\"application/dicom\"").datasets(false),
             None
         );
     }

@@ -3,12 +3,19 @@
 //! Source: PS3.18 chapters 8 and 10.
 
 pub mod attribute;
+pub(crate) mod capabilities;
+mod datasets;
 pub mod media;
 pub mod multipart;
+mod parts;
 pub mod qido;
 pub mod query;
+pub(crate) mod rendered;
+pub(crate) mod retrieve;
 pub mod stow;
+mod stow_metadata;
 pub mod wado;
+pub(crate) mod wado_uri;
 
 use super::error::HttpError;
 use crate::domain::uid::Uid;

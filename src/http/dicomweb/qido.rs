@@ -9,7 +9,8 @@
 use super::{
     Links,
     attribute::{self, Dataset},
-    media::Accept,
+    datasets,
+    media::{Accept, Form},
     query::{MAX_RESULTS, Search},
     stow::warning,
 };
@@ -43,7 +44,7 @@ struct Asked {
     principal: Principal,
     search: Search,
     links: Links,
-    json: &'static str,
+    form: Form,
 }
 
 impl Asked {
@@ -54,19 +55,13 @@ impl Asked {
         Query(pairs): Pairs,
     ) -> Result<Self, HttpError> {
         let search = Search::parse(&pairs)?;
-        let json = Accept::new(headers, search.accept.as_deref())
-            .json()
-            .ok_or_else(|| {
-                HttpError::NotAcceptable(
-                    "searches are answered in application/dicom+json; accept that".to_owned(),
-                )
-            })?;
+        let form = datasets::list_form(&Accept::new(headers, search.accept.as_deref()), false)?;
         Ok(Self {
             app,
             principal,
             search,
             links: Links::new(headers),
-            json,
+            form,
         })
     }
 
@@ -107,20 +102,15 @@ impl Asked {
             .audit_reads(&self.principal.name, studies)
             .await
             .map_err(|error| HttpError::of(error.class(), "auditing a search", error))?;
-        let found: Vec<Value> = rows
+        let found = rows
             .iter()
             .map(|row| {
                 let mut dataset = dataset(&self.search, &self.links, row);
                 attribute::declare_utf8(&mut dataset);
-                Value::Object(attribute::sorted(dataset))
+                attribute::sorted(dataset)
             })
             .collect();
-        let response = (
-            [(header::CONTENT_TYPE, self.json)],
-            Value::Array(found).to_string(),
-        )
-            .into_response();
-        Ok(self.warned(response))
+        Ok(self.warned(datasets::list(self.form, found)))
     }
 
     fn warned(&self, mut response: Response) -> Response {

@@ -1,14 +1,15 @@
 //! The query of a QIDO-RS request → what to match, what to return and what to warn of.
 //!
 //! Attributes are named by keyword or tag, case as written; an empty value and `*` match everything.
-//! An attribute that cannot be matched is refused, not ignored: an ignored filter would show other patients.
+//! Every attribute of PS3.6 that has text or numbers can be matched; one that cannot is refused, not ignored: an
+//! ignored filter would show other patients.
 //! A parameter that is no attribute is ignored with a warning.
 //!
 //! Source: PS3.18 sections 8.3.4 and 10.6.1; PS3.4 section C.2.2.2.
 
 use super::attribute;
 use crate::{
-    db::qido::{Filter, Range},
+    db::qido::{Filter, Other, Range, Wanted},
     domain::uid::Uid,
     http::error::HttpError,
 };
@@ -61,9 +62,9 @@ impl Search {
                 "includefield" => search.include_fields(value)?,
                 "accept" => search.accept = Some(value.clone()),
                 INCLUDE_DERIVED => search.filter.include_derived = flag(name, value)?,
-                _ => match attribute::tag_of(name) {
-                    Some(tag) if name.contains('.') => return Err(unmatchable(tag)),
-                    Some(tag) => search.match_attribute(tag, value)?,
+                _ => match attribute::path_of(name).as_deref() {
+                    Some([tag]) => search.match_attribute(*tag, value)?,
+                    Some(path) => search.match_other(path, value)?,
                     None => {
                         let text = "A parameter of the query is neither an attribute nor known here; it was ignored.";
                         search.warnings.push(text.to_owned());
@@ -123,20 +124,66 @@ impl Search {
             tags::PERFORMED_PROCEDURE_STEP_START_DATE => {
                 filter.performed_procedure_step_start_date = range(tag, value, 8)?;
             }
-            _ => return Err(unmatchable(tag)),
+            tags::PATIENT_BIRTH_DATE => filter.patient_birth_date = range(tag, value, 8)?,
+            tags::PATIENT_SEX => filter.patient_sex = text(),
+            // These say what is true of this server and of no stored dataset.
+            tags::INSTANCE_AVAILABILITY | tags::SPECIFIC_CHARACTER_SET | tags::TIMEZONE_OFFSET_FROM_UTC => {}
+            _ => self.match_other(&[tag], value)?,
         }
+        Ok(())
+    }
+
+    /// An attribute that no column holds, by its VR (PS3.4 section C.2.2.2).
+    fn match_other(&mut self, path: &[Tag], value: &str) -> Result<(), HttpError> {
+        let Some((&tag, sequences)) = path.split_last() else {
+            return Ok(());
+        };
+        let value = value.trim();
+        if value.is_empty() || value == "*" {
+            return Ok(());
+        }
+        let refused = |why: &str| {
+            let key = attribute::key(tag);
+            Err(HttpError::BadRequest(format!("attribute {key} {why}")))
+        };
+        if let Some(outer) = sequences.iter().find(|tag| attribute::vr_of(**tag) != "SQ") {
+            let key = attribute::key(*outer);
+            return refused(&format!("is named within {key}, which is no sequence"));
+        }
+        if is_made_here(tag) {
+            return refused("is made by this server and cannot be matched");
+        }
+        let wanted = match attribute::vr_of(tag) {
+            "DA" => Wanted::Range(range(tag, value, 8)?),
+            "TM" => Wanted::Range(range(tag, value, 13)?),
+            "PN" => Wanted::PersonName(value.to_owned()),
+            "SQ" => return refused("is a sequence; match an attribute within it, as SEQUENCE.ATTRIBUTE"),
+            "OB" | "OD" | "OF" | "OL" | "OV" | "OW" | "UN" => {
+                return refused("is binary or not in the dictionary of PS3.6, and cannot be matched");
+            }
+            "DS" | "IS" | "FD" | "FL" | "SL" | "SS" | "SV" | "UL" | "US" | "UV" => match value.parse() {
+                Ok(number) => Wanted::Number(number),
+                Err(_) => return refused("is matched by a number"),
+            },
+            _ => Wanted::Text(value.to_owned()),
+        };
+        self.filter.others.push(Other {
+            path: path.to_vec(),
+            wanted,
+        });
         Ok(())
     }
 }
 
-fn unmatchable(tag: Tag) -> HttpError {
-    HttpError::BadRequest(format!(
-        "attribute {} cannot be matched here; these can: StudyInstanceUID, StudyDate, StudyTime, StudyID, \
-         StudyDescription, AccessionNumber, ReferringPhysicianName, PatientName, PatientID, ModalitiesInStudy, \
-         SeriesInstanceUID, SeriesNumber, SeriesDescription, Modality, PerformedProcedureStepStartDate, \
-         SOPInstanceUID, SOPClassUID, InstanceNumber",
-        attribute::key(tag)
-    ))
+/// What an answer has and no stored dataset.
+fn is_made_here(tag: Tag) -> bool {
+    [
+        tags::NUMBER_OF_STUDY_RELATED_SERIES,
+        tags::NUMBER_OF_STUDY_RELATED_INSTANCES,
+        tags::NUMBER_OF_SERIES_RELATED_INSTANCES,
+        tags::RETRIEVE_URL,
+    ]
+    .contains(&tag)
 }
 
 fn count(name: &str, value: &str) -> Result<i64, HttpError> {
@@ -273,8 +320,11 @@ mod tests {
     #[test]
     fn refuses_filters_that_it_would_have_to_ignore() {
         for query in [
-            ("PatientBirthDate", "19700101"),
-            ("RequestAttributesSequence.ScheduledProcedureStepID", "1"),
+            ("PatientBirthDate", "1970-01-01"),
+            ("RequestAttributesSequence", "1"),
+            ("PatientID.StudyID", "1"),
+            ("PixelData", "1"),
+            ("NumberOfStudyRelatedSeries", "1"),
             ("StudyInstanceUID", "../1"),
             ("limit", "-1"),
             ("offset", "x"),
@@ -285,7 +335,7 @@ mod tests {
             assert!(parse(&[query]).is_err(), "{query:?}");
         }
         assert!(
-            parse(&[("PatientBirthDate", "19700101")])
+            parse(&[("PatientBirthDate", "1970-01-01")])
                 .unwrap_err()
                 .to_string()
                 .contains("00100030")

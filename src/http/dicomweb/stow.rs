@@ -4,14 +4,15 @@
 //! A part that cannot be taken does not take the others with it, and of a body that breaks off everything complete
 //! before the break is stored and acknowledged.
 //! What is refused is read to its end, so that the client gets to see why.
-//! It takes `application/dicom` parts only, not metadata with bulk data.
+//! Metadata with bulk data beside it becomes files first: see `stow_metadata`.
 //!
 //! Source: PS3.18 section 10.5 and annex I.
 
 use super::{
-    Links, attribute,
-    media::{Accept, MediaType},
+    Links, attribute, datasets,
+    media::{Accept, DICOM_XML, Form, MediaType},
     multipart::{Multipart, MultipartError, PartHeaders},
+    stow_metadata,
 };
 use crate::{
     archive::ArchiveError,
@@ -30,7 +31,7 @@ use axum::{
     body::Body,
     extract::{Path, RawQuery, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use dicom_dictionary_std::tags;
 use futures::StreamExt;
@@ -48,7 +49,8 @@ const MAX_WARNINGS: usize = 8;
     post, path = "/dicom-web/studies", tag = "STOW-RS", operation_id = "store_instances",
     request_body(
         content = Vec<u8>, content_type = "multipart/related",
-        description = "multipart/related; type=\"application/dicom\": one Part 10 file a part",
+        description = "multipart/related; type=\"application/dicom\": one Part 10 file a part; \
+                       or application/dicom+json or +xml: metadata, then bulk data by Content-Location",
     ),
     responses(
         (status = 200, description = "all instances are stored", content_type = "application/dicom+json"),
@@ -58,7 +60,7 @@ const MAX_WARNINGS: usize = 8;
         (status = 406, description = "the answer cannot be given as accepted", body = Problem),
         (status = 409, description = "no instance is stored", content_type = "application/dicom+json"),
         (status = 413, description = "the request or every part of it is too large", body = Problem),
-        (status = 415, description = "not multipart/related of application/dicom", body = Problem),
+        (status = 415, description = "not multipart/related of a type that is taken", body = Problem),
     )
 )]
 pub(crate) async fn store(
@@ -75,7 +77,8 @@ pub(crate) async fn store(
     params(("study" = String, Path, description = "StudyInstanceUID")),
     request_body(
         content = Vec<u8>, content_type = "multipart/related",
-        description = "multipart/related; type=\"application/dicom\": one Part 10 file a part",
+        description = "multipart/related; type=\"application/dicom\": one Part 10 file a part; \
+                       or application/dicom+json or +xml: metadata, then bulk data by Content-Location",
     ),
     responses(
         (status = 200, description = "all instances are stored", content_type = "application/dicom+json"),
@@ -85,7 +88,7 @@ pub(crate) async fn store(
         (status = 406, description = "the answer cannot be given as accepted", body = Problem),
         (status = 409, description = "no instance is stored", content_type = "application/dicom+json"),
         (status = 413, description = "the request or every part of it is too large", body = Problem),
-        (status = 415, description = "not multipart/related of application/dicom", body = Problem),
+        (status = 415, description = "not multipart/related of a type that is taken", body = Problem),
     )
 )]
 pub(crate) async fn store_in_study(
@@ -101,7 +104,9 @@ pub(crate) async fn store_in_study(
 struct Claim {
     study: Option<Uid>,
     boundary: String,
-    json: &'static str,
+    /// Whether it is metadata with bulk data, not files.
+    is_metadata: bool,
+    form: Form,
 }
 
 async fn receive(
@@ -122,7 +127,18 @@ async fn receive(
     };
     let mut multipart = Multipart::new(body.into_data_stream(), &claim.boundary, app.limits.request_bytes)
         .map_err(|error| HttpError::BadRequest(error.to_string()))?;
-    let parts = read_parts(&app, &mut multipart).await?;
+    let parts = if claim.is_metadata {
+        match stow_metadata::read(&app, &mut multipart).await {
+            Ok(parts) => parts,
+            Err(error) => {
+                multipart.drain().await;
+                audit_refusal(&app, &principal, &error).await?;
+                return Err(error);
+            }
+        }
+    } else {
+        read_parts(&app, &mut multipart).await?
+    };
     if parts.ended_by.is_some() {
         multipart.drain().await;
     }
@@ -137,7 +153,7 @@ async fn receive(
     let outcome = keep(&app, parts, claim.study, &principal).await?;
     app.metrics
         .count_stow(outcome.stored.len(), outcome.failed.len(), bytes);
-    Ok(answer(&outcome, &Links::new(&head.headers), claim.json))
+    Ok(answer(&outcome, &Links::new(&head.headers), claim.form))
 }
 
 /// Everything that can be refused before the body.
@@ -151,22 +167,21 @@ fn check_head(
         .map(|text| super::uid(text, "StudyInstanceUID"))
         .transpose()?;
     let accept = super::accept_parameter(query);
-    let json = Accept::new(headers, accept.as_deref()).json().ok_or_else(|| {
-        HttpError::NotAcceptable("the answer of a store is application/dicom+json; accept that".to_owned())
-    })?;
+    let form = datasets::one_form(&Accept::new(headers, accept.as_deref()))?;
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .and_then(MediaType::parse)
         .filter(|media| media.essence == "multipart/related");
-    let wanted = "a store takes Content-Type: multipart/related; type=\"application/dicom\"; boundary=…";
+    let wanted = "a store takes Content-Type: multipart/related; boundary=…, with type=\"application/dicom\", \
+                  \"application/dicom+json\" or \"application/dicom+xml\"";
     let content_type = content_type.ok_or_else(|| HttpError::UnsupportedMediaType(wanted.to_owned()))?;
-    if content_type
-        .parameter("type")
-        .is_some_and(|kind| !kind.eq_ignore_ascii_case("application/dicom"))
-    {
-        return Err(HttpError::UnsupportedMediaType(wanted.to_owned()));
-    }
+    let kind = content_type.parameter("type").map(str::to_ascii_lowercase);
+    let is_metadata = match kind.as_deref() {
+        None | Some("application/dicom") => false,
+        Some("application/dicom+json" | DICOM_XML) => true,
+        Some(_) => return Err(HttpError::UnsupportedMediaType(wanted.to_owned())),
+    };
     let boundary = content_type
         .parameter("boundary")
         .ok_or_else(|| HttpError::BadRequest("Content-Type names no boundary".to_owned()))?;
@@ -183,17 +198,18 @@ fn check_head(
     Ok(Claim {
         study,
         boundary: boundary.to_owned(),
-        json,
+        is_metadata,
+        form,
     })
 }
 
 /// The parts of a request, read.
 #[derive(Default)]
-struct Parts {
-    staged: Vec<Staged>,
+pub(super) struct Parts {
+    pub(super) staged: Vec<Staged>,
     failed: Vec<FailedInstance>,
-    bytes: u64,
-    count: usize,
+    pub(super) bytes: u64,
+    pub(super) count: usize,
     wrong_type: usize,
     no_headers: usize,
     too_large: usize,
@@ -201,7 +217,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn fail(&mut self, failure_reason: u16, text: String) {
+    pub(super) fn fail(&mut self, failure_reason: u16, text: String) {
         self.failed.push(FailedInstance {
             sop_class_uid: None,
             sop_instance_uid: None,
@@ -245,7 +261,7 @@ impl Parts {
 /// Why the bytes of a part stopped coming; what it was is kept beside the stream.
 #[derive(Debug, thiserror::Error)]
 #[error("the part ended early")]
-struct Interrupted;
+pub(super) struct Interrupted;
 
 async fn read_parts<S, E>(app: &App, multipart: &mut Multipart<S>) -> Result<Parts, HttpError>
 where
@@ -354,7 +370,7 @@ async fn keep(
 }
 
 /// The Store Instances Response (PS3.18 annex I) with its status.
-fn answer(outcome: &StoreOutcome, links: &Links, json: &'static str) -> Response {
+fn answer(outcome: &StoreOutcome, links: &Links, form: Form) -> Response {
     let warned = outcome.stored.iter().any(|stored| stored.warning.is_some());
     let status = match (outcome.stored.is_empty(), outcome.failed.is_empty()) {
         (true, _) => StatusCode::CONFLICT,
@@ -428,8 +444,8 @@ fn answer(outcome: &StoreOutcome, links: &Links, json: &'static str) -> Response
             attribute::put(&mut response, tag, items);
         }
     }
-    let body = Value::Object(attribute::sorted(response)).to_string();
-    let mut response = (status, [(header::CONTENT_TYPE, json)], body).into_response();
+    let mut response = datasets::one(form, attribute::sorted(response));
+    *response.status_mut() = status;
     texts.dedup();
     for text in texts.into_iter().take(MAX_WARNINGS) {
         if let Some(value) = warning(text) {

@@ -3,177 +3,246 @@
 //! Without a transfer syntax in Accept objects are sent in Explicit VR Little Endian, as PS3.18 wants;
 //! `transfer-syntax=*` gives the stored bytes, and an object that is stored as asked is never re-encoded.
 //! Whatever has to be decided is decided before the first byte: a status of 200 is not taken back.
-//! A read is in the audit trail before its first byte leaves.
 //! Compressed frames are sent decoded; nothing is compressed here.
+//! Pixels may be kept by a browser for good under their address; objects and metadata are asked for again, since what is
+//! said around the pixels may be corrected.
 //!
 //! Source: PS3.18 sections 8.7 and 10.4.
 
 use super::{
-    Links, attribute,
-    media::{Accept, EXPLICIT_VR_LITTLE_ENDIAN, Offer, Syntax},
+    Links,
+    attribute::{self, Dataset},
+    datasets,
+    media::{EXPLICIT_VR_LITTLE_ENDIAN, Offer, Syntax},
+    parts::{Keep, Part, Validator, multipart},
+    retrieve::{OfFrames, OfInstance, OfSeries, OfStudy, Refused, Retrieval, decode, read},
 };
-use crate::{
-    archive::Archive,
-    db::qido::{Filter, InstanceMatch},
-    dicom::transcode,
-    http::{
-        App,
-        auth::Principal,
-        error::{HttpError, Problem},
-    },
-};
-use axum::{
-    Extension,
-    body::Body,
-    extract::{Path, RawQuery, State},
-    http::{HeaderMap, HeaderValue, header},
-    response::{IntoResponse, Response},
-};
+use crate::{archive::Archive, db::qido::InstanceMatch, dicom::transcode, http::error::HttpError};
+use axum::response::Response;
 use bytes::Bytes;
 use dicom_core::Tag;
-use futures::{Stream, StreamExt};
+use dicom_dictionary_std::tags;
+use futures::{StreamExt, stream};
 use serde_json::Value;
 
 const DICOM: &str = "application/dicom";
 const OCTETS: &str = "application/octet-stream";
 
-/// A request for stored objects, with what it names found and audited.
-struct Asked {
-    app: App,
-    accept: Accept,
-    links: Links,
-    instances: Vec<InstanceMatch>,
+/// Whole objects.
+async fn objects(asked: Retrieval, single: bool) -> Result<Response, HttpError> {
+    let instances = asked.find().await?;
+    let offers = asked.accept().offers(DICOM, single);
+    let Some(multiple) = offers.first().map(|offer| offer.multipart) else {
+        let text = "objects are sent as multipart/related; type=\"application/dicom\", a single one also as \
+                    application/dicom; accept one of them";
+        return Err(HttpError::NotAcceptable(text.to_owned()));
+    };
+    let mut sendings = Vec::with_capacity(instances.len());
+    for instance in &instances {
+        sendings.push(Sending::choose(instance, &offers)?);
+    }
+    let pieces: Vec<&str> = sendings
+        .iter()
+        .flat_map(|sending| [sending.archive_key.as_str(), &sending.syntax])
+        .collect();
+    let validator = Validator::new(Keep::WhileTheSame, &pieces);
+    if let Some(answer) = validator.not_modified(&asked.headers) {
+        return Ok(answer);
+    }
+    let archive = asked.app.archive.clone();
+    let mut sendings = sendings.into_iter();
+    // The first object is read before the head of the answer, so that a fault there is told as one.
+    let Some(first) = sendings.next() else {
+        return Err(HttpError::NotFound("nothing is stored".to_owned()));
+    };
+    let first = first.read(&archive).await?;
+    if !multiple {
+        return Ok(validator.mark(first.alone(&asked.headers)));
+    }
+    let parts = async_stream::try_stream! {
+        yield first;
+        for sending in sendings {
+            yield sending.read(&archive).await?;
+        }
+    };
+    Ok(validator.mark(multipart(DICOM, parts)))
 }
 
-impl Asked {
-    async fn new(
-        app: App,
-        principal: &Principal,
-        headers: &HeaderMap,
-        query: Option<&str>,
-        path: [Option<&str>; 3],
-    ) -> Result<Self, HttpError> {
-        let accept = Accept::new(headers, super::accept_parameter(query).as_deref());
-        let [study, series, instance] = path;
-        let study = super::uid(study.unwrap_or_default(), "StudyInstanceUID")?;
-        let series = series
-            .map(|text| super::uid(text, "SeriesInstanceUID"))
-            .transpose()?;
-        let instance = instance
-            .map(|text| super::uid(text, "SOPInstanceUID"))
-            .transpose()?;
-        let filter = Filter::exactly(&study, series.as_ref(), instance.as_ref());
-        let found = app.db.find_instances(&filter).await;
-        let instances = found.map_err(|error| HttpError::of(error.class(), "finding instances", error))?;
-        if instances.is_empty() {
-            return Err(HttpError::NotFound(
-                "nothing is stored under these UIDs".to_owned(),
-            ));
+/// Every attribute but bulk data, which is linked.
+async fn metadata(asked: Retrieval, single: bool) -> Result<Response, HttpError> {
+    let form = datasets::list_form(&asked.accept(), single)?;
+    let instances = asked.find().await?;
+    let links = asked.links();
+    let (written, root) = (format!("{form:?}"), links.study(""));
+    let mut pieces: Vec<&str> = vec![&written, &root];
+    pieces.extend(instances.iter().map(|instance| instance.archive_key.as_str()));
+    let validator = Validator::new(Keep::WhileTheSame, &pieces);
+    if let Some(answer) = validator.not_modified(&asked.headers) {
+        return Ok(answer);
+    }
+    let found = instances
+        .into_iter()
+        .filter_map(|instance| linked(instance, &links))
+        .collect();
+    Ok(validator.mark(datasets::list(form, found)))
+}
+
+/// The metadata of an instance with the addresses of its bulk data.
+fn linked(instance: InstanceMatch, links: &Links) -> Option<Dataset> {
+    let url = instance_url(&instance, links);
+    let Value::Object(mut dataset) = instance.metadata else {
+        return None;
+    };
+    attribute::set_bulk_data_uris(&mut dataset, &format!("{url}/bulkdata"), "");
+    attribute::declare_utf8(&mut dataset);
+    Some(attribute::sorted(dataset))
+}
+
+/// The address of an instance.
+pub(super) fn instance_url(instance: &InstanceMatch, links: &Links) -> String {
+    links.instance(
+        &instance.study_instance_uid,
+        &instance.series_instance_uid,
+        &instance.sop_instance_uid,
+    )
+}
+
+/// Whether octets are sent in several parts; 406 when they are not accepted uncompressed.
+fn octets(asked: &Retrieval, single: bool) -> Result<bool, HttpError> {
+    let offers = asked.accept().offers(OCTETS, single);
+    let fits = |offer: &&Offer| offer.syntax.takes_as_stored(EXPLICIT_VR_LITTLE_ENDIAN);
+    offers.iter().find(fits).map(|offer| offer.multipart).ok_or_else(|| {
+        let text = "this is sent uncompressed, as multipart/related; type=\"application/octet-stream\" or, when it is \
+                    one value, as application/octet-stream; accept one of them, with transfer-syntax=*";
+        HttpError::NotAcceptable(text.to_owned())
+    })
+}
+
+fn octets_part(value: Vec<u8>) -> Part {
+    Part::new(
+        format!("{OCTETS}; transfer-syntax={EXPLICIT_VR_LITTLE_ENDIAN}"),
+        value,
+    )
+}
+
+/// Single frames of one instance.
+async fn frames_of(asked: Retrieval) -> Result<Response, HttpError> {
+    let wanted = asked.frames.clone().unwrap_or_default();
+    let multiple = octets(&asked, wanted.len() == 1)?;
+    let instance = asked.find_one().await?;
+    let list = format!("{wanted:?} {multiple}");
+    let validator = Validator::new(Keep::ForGood, &[&instance.archive_key, "frames", &list]);
+    if let Some(answer) = validator.not_modified(&asked.headers) {
+        return Ok(answer);
+    }
+    let bytes = read(&asked.app.archive, &instance.archive_key).await?;
+    let mut frames = decode(move || transcode::frames(&bytes, &wanted)).await?;
+    Ok(validator.mark(match frames.pop() {
+        Some(frame) if !multiple && frames.is_empty() => octets_part(frame).alone(&asked.headers),
+        last => {
+            let parts = frames.into_iter().chain(last).map(|frame| Ok(octets_part(frame)));
+            multipart(OCTETS, stream::iter(parts.collect::<Vec<_>>()))
         }
-        let audited = app.db.audit_read(&principal.name, &study).await;
-        audited.map_err(|error| HttpError::of(error.class(), "auditing a read", error))?;
-        Ok(Self {
-            app,
-            accept,
-            links: Links::new(headers),
-            instances,
-        })
-    }
+    }))
+}
 
-    /// Whole objects.
-    async fn objects(self, single: bool) -> Result<Response, HttpError> {
-        let offers = self.accept.offers(DICOM, single);
-        let Some(multipart) = offers.first().map(|offer| offer.multipart) else {
-            let text = "objects are sent as multipart/related; type=\"application/dicom\", a single one also as \
-                        application/dicom; accept one of them";
-            return Err(HttpError::NotAcceptable(text.to_owned()));
-        };
-        let mut sendings = Vec::with_capacity(self.instances.len());
-        for instance in &self.instances {
-            sendings.push(Sending::choose(instance, &offers)?);
+/// One value of one instance.
+async fn value_of(asked: Retrieval) -> Result<Response, HttpError> {
+    let multiple = octets(&asked, true)?;
+    let instance = asked.find_one().await?;
+    let place = asked.place.clone().unwrap_or_default();
+    let list = format!("{place:?} {multiple}");
+    let validator = Validator::new(Keep::ForGood, &[&instance.archive_key, "value", &list]);
+    if let Some(answer) = validator.not_modified(&asked.headers) {
+        return Ok(answer);
+    }
+    let bytes = read(&asked.app.archive, &instance.archive_key).await?;
+    let value = decode(move || transcode::value_at(&bytes, &place)).await?;
+    let none = || HttpError::NotFound("the instance has no such bulk data".to_owned());
+    let part = octets_part(value.ok_or_else(none)?);
+    Ok(validator.mark(if multiple {
+        multipart(OCTETS, stream::iter([Ok(part)]))
+    } else {
+        part.alone(&asked.headers)
+    }))
+}
+
+/// Every large value of instances, or only their pixels, each a part with its address.
+async fn bulk_of(asked: Retrieval, only_pixels: bool) -> Result<Response, HttpError> {
+    octets(&asked, false)?;
+    let instances = asked.find().await?;
+    let links = asked.links();
+    let mut wanted = Vec::new();
+    for instance in instances {
+        let url = instance_url(&instance, &links);
+        let mut places = Vec::new();
+        if let Value::Object(dataset) = &instance.metadata {
+            attribute::bulk_places(dataset, &mut Vec::new(), &mut places);
         }
-        let archive = self.app.archive.clone();
-        let mut sendings = sendings.into_iter();
-        // The first object is read before the head of the answer, so that a fault there is told as one.
-        let Some(first) = sendings.next() else {
-            return Err(HttpError::NotFound("nothing is stored".to_owned()));
-        };
-        let kind = first.content_type();
-        let first = first.read(&archive).await?;
-        if !multipart {
-            return Ok(([(header::CONTENT_TYPE, kind)], first).into_response());
+        if only_pixels {
+            places.retain(|place| {
+                matches!(
+                    place[..],
+                    [(
+                        tags::PIXEL_DATA | tags::FLOAT_PIXEL_DATA | tags::DOUBLE_FLOAT_PIXEL_DATA,
+                        None
+                    )]
+                )
+            });
         }
-        let parts = async_stream::try_stream! {
-            yield (kind, first);
-            for sending in sendings {
-                let kind = sending.content_type();
-                yield (kind, sending.read(&archive).await?);
-            }
-        };
-        Ok(multipart_response(DICOM, parts))
+        if !places.is_empty() {
+            wanted.push((instance.archive_key, url, places));
+        }
     }
+    let archive = asked.app.archive.clone();
+    let mut parts = stream::iter(wanted)
+        .then(move |(key, url, places)| bulk_parts(archive.clone(), key, url, places))
+        .boxed();
+    // The first instance is read before the head of the answer, so that a fault there is told as one.
+    let Some(first) = parts.next().await else {
+        return Err(HttpError::NotFound("there is no bulk data in it".to_owned()));
+    };
+    let first = first?;
+    let rest = parts.flat_map(|of_one| match of_one {
+        Ok(parts) => stream::iter(parts.into_iter().map(Ok).collect::<Vec<_>>()),
+        Err(error) => stream::iter(vec![Err(error)]),
+    });
+    Ok(multipart(
+        OCTETS,
+        stream::iter(first.into_iter().map(Ok)).chain(rest),
+    ))
+}
 
-    /// Every attribute but bulk data, which is linked.
-    fn metadata(self) -> Result<Response, HttpError> {
-        let json = self.accept.json().ok_or_else(|| {
-            HttpError::NotAcceptable("metadata is sent as application/dicom+json; accept that".to_owned())
-        })?;
-        let datasets: Vec<Value> = self
-            .instances
-            .into_iter()
-            .filter_map(|instance| {
-                let links = &self.links;
-                let url = links.instance(
-                    &instance.study_instance_uid,
-                    &instance.series_instance_uid,
-                    &instance.sop_instance_uid,
-                );
-                let Value::Object(mut dataset) = instance.metadata else {
-                    return None;
-                };
-                attribute::set_bulk_data_uris(&mut dataset, &format!("{url}/bulkdata"), "");
-                attribute::declare_utf8(&mut dataset);
-                Some(Value::Object(attribute::sorted(dataset)))
-            })
-            .collect();
-        Ok(([(header::CONTENT_TYPE, json)], Value::Array(datasets).to_string()).into_response())
-    }
+type Place = Vec<(Tag, Option<usize>)>;
 
-    /// Single frames of one instance.
-    async fn frames(mut self, list: &str) -> Result<Response, HttpError> {
-        let wanted = frame_list(list)?;
-        let multipart = self.octets(wanted.len() == 1)?;
-        let bytes = self.only_file().await?;
-        let frames = decode(move || transcode::frames(&bytes, &wanted)).await?;
-        Ok(octets_response(multipart, frames))
-    }
-
-    /// One value of one instance.
-    async fn bulk_data(mut self, path: &str) -> Result<Response, HttpError> {
-        let place = bulk_path(path)?;
-        let multipart = self.octets(true)?;
-        let bytes = self.only_file().await?;
-        let value = decode(move || transcode::value_at(&bytes, &place)).await?;
-        let none = || HttpError::NotFound("the instance has no such bulk data".to_owned());
-        Ok(octets_response(multipart, vec![value.ok_or_else(none)?]))
-    }
-
-    /// Whether octets are sent in several parts; 406 when they are not accepted uncompressed.
-    fn octets(&self, single: bool) -> Result<bool, HttpError> {
-        let offers = self.accept.offers(OCTETS, single);
-        let fits = |offer: &&Offer| offer.syntax.takes_as_stored(EXPLICIT_VR_LITTLE_ENDIAN);
-        offers.iter().find(fits).map(|offer| offer.multipart).ok_or_else(|| {
-            let text = "this is sent uncompressed, as multipart/related; type=\"application/octet-stream\" or, when it \
-                        is one value, as application/octet-stream; accept one of them, with transfer-syntax=*";
-            HttpError::NotAcceptable(text.to_owned())
-        })
-    }
-
-    async fn only_file(&mut self) -> Result<Bytes, HttpError> {
-        let none = || HttpError::NotFound("nothing is stored under these UIDs".to_owned());
-        let instance = self.instances.pop().ok_or_else(none)?;
-        read(&self.app.archive, &instance.archive_key).await
-    }
+async fn bulk_parts(
+    archive: Archive,
+    key: String,
+    url: String,
+    places: Vec<Place>,
+) -> Result<Vec<Part>, HttpError> {
+    let bytes = read(&archive, &key).await?;
+    decode(move || {
+        let mut parts = Vec::with_capacity(places.len());
+        for place in places {
+            let value = match transcode::value_at(&bytes, &place) {
+                // Compressed pixels are sent decoded, frame after frame.
+                Err(transcode::TranscodeError::NotBulk) => Some(transcode::all_frames(&bytes)?),
+                value => value?,
+            };
+            let path: Vec<String> = place
+                .iter()
+                .map(|(tag, item)| match item {
+                    Some(item) => format!("{}/{item}", attribute::key(*tag)),
+                    None => attribute::key(*tag),
+                })
+                .collect();
+            let location = format!("{url}/bulkdata/{}", path.join("/"));
+            parts.extend(value.map(|value| octets_part(value).at(location)));
+        }
+        Ok(parts)
+    })
+    .await
 }
 
 /// One object and the form in which it goes.
@@ -210,386 +279,153 @@ impl Sending {
         )))
     }
 
-    fn content_type(&self) -> String {
-        format!("{DICOM}; transfer-syntax={}", self.syntax)
-    }
-
-    async fn read(self, archive: &Archive) -> Result<Bytes, HttpError> {
+    async fn read(self, archive: &Archive) -> Result<Part, HttpError> {
+        let kind = format!("{DICOM}; transfer-syntax={}", self.syntax);
         let bytes = read(archive, &self.archive_key).await?;
         if !self.transcode {
-            return Ok(bytes);
+            return Ok(Part::new(kind, bytes));
         }
-        decode(move || transcode::to_explicit_vr_little_endian(&bytes))
-            .await
-            .map(Bytes::from)
+        let bytes = decode(move || transcode::to_explicit_vr_little_endian(&bytes)).await?;
+        Ok(Part::new(kind, Bytes::from(bytes)))
     }
-}
-
-async fn read(archive: &Archive, key: &str) -> Result<Bytes, HttpError> {
-    archive
-        .read(key)
-        .await
-        .map_err(|error| HttpError::of(error.class(), "reading the archive", error))
-}
-
-/// Decodes off the threads that serve requests; a decoder that panics fails its own request only.
-async fn decode<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, transcode::TranscodeError> + Send + 'static,
-) -> Result<T, HttpError> {
-    use transcode::TranscodeError as E;
-    let done = tokio::task::spawn_blocking(work).await;
-    let done = done.map_err(|error| HttpError::Internal {
-        what: "decoding an instance",
-        source: error.into(),
-    })?;
-    done.map_err(|error| match error {
-        E::Frame { .. } | E::NoPixels => HttpError::NotFound(error.to_string()),
-        E::Syntax(_) | E::Samples(_) | E::CharacterSet | E::Layout(_) | E::NotBulk | E::Decode(_) => {
-            HttpError::NotAcceptable(error.to_string())
-        }
-    })
-}
-
-/// `1,2,5`: frames count from 1.
-fn frame_list(text: &str) -> Result<Vec<u32>, HttpError> {
-    let frames: Option<Vec<u32>> = text
-        .split(',')
-        .map(|frame| frame.trim().parse().ok().filter(|&frame| frame > 0))
-        .collect();
-    frames
-        .ok_or_else(|| HttpError::BadRequest("frames are whole numbers from 1, joined by commas".to_owned()))
-}
-
-/// `7FE00010`, or `52009230/0/00281050`: tags with the numbers of items between them.
-fn bulk_path(text: &str) -> Result<Vec<(Tag, Option<usize>)>, HttpError> {
-    let fault = || {
-        HttpError::BadRequest("bulk data is named by a tag, or by TAG/ITEM/TAG within sequences".to_owned())
-    };
-    let pieces: Vec<&str> = text.split('/').collect();
-    if pieces.len().is_multiple_of(2) {
-        return Err(fault());
-    }
-    pieces
-        .chunks(2)
-        .map(|pair| {
-            let tag = attribute::tag_of(pair[0]).ok_or_else(fault)?;
-            let item = pair
-                .get(1)
-                .map(|item| item.parse().map_err(|_| fault()))
-                .transpose()?;
-            Ok((tag, item))
-        })
-        .collect()
-}
-
-fn octets_response(multipart: bool, values: Vec<Vec<u8>>) -> Response {
-    let kind = format!("{OCTETS}; transfer-syntax={EXPLICIT_VR_LITTLE_ENDIAN}");
-    if !multipart && values.len() == 1 {
-        let value = values.into_iter().next().unwrap_or_default();
-        return ([(header::CONTENT_TYPE, kind)], value).into_response();
-    }
-    let parts = values
-        .into_iter()
-        .map(move |value| Ok((kind.clone(), Bytes::from(value))));
-    multipart_response(OCTETS, futures::stream::iter(parts))
-}
-
-/// A body of `multipart/related`; a part that fails breaks the connection off, so that nobody takes the rest for all.
-fn multipart_response<S>(root: &str, parts: S) -> Response
-where
-    S: Stream<Item = Result<(String, Bytes), HttpError>> + Send + 'static,
-{
-    let boundary = format!("ictus-{}", uuid::Uuid::new_v4().simple());
-    let kind = format!("multipart/related; type=\"{root}\"; boundary={boundary}");
-    let body = async_stream::try_stream! {
-        let mut parts = std::pin::pin!(parts);
-        let mut line_end = "";
-        while let Some(part) = parts.next().await {
-            let (kind, bytes) = part.inspect_err(|error| {
-                tracing::error!(%error, "an answer of several parts was broken off");
-            })?;
-            yield Bytes::from(format!("{line_end}--{boundary}\r\nContent-Type: {kind}\r\n\r\n"));
-            yield bytes;
-            line_end = "\r\n";
-        }
-        yield Bytes::from(format!("\r\n--{boundary}--\r\n"));
-    };
-    let body: std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, HttpError>> + Send>> = Box::pin(body);
-    let mut response = Body::from_stream(body).into_response();
-    if let Ok(kind) = HeaderValue::from_str(&kind) {
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    }
-    response
 }
 
 /// Retrieves every instance of a study.
 #[utoipa::path(
-    get, path = "/dicom-web/studies/{study}", tag = "WADO-RS", operation_id = "retrieve_study",
-    params(("study" = String, Path, description = "StudyInstanceUID")),
-    responses(
-        (status = 200, description = "the instances", content_type = "multipart/related"),
-        (status = 400, description = "the path is malformed", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 404, description = "nothing is stored under these UIDs", body = Problem),
-        (status = 406, description = "the accepted types cannot be sent", body = Problem),
-    )
+    get, path = "/dicom-web/studies/{study}", tag = "WADO-RS", operation_id = "retrieve_study", params(OfStudy),
+    responses((status = 200, description = "the instances", content_type = "multipart/related"), Refused)
 )]
-pub(crate) async fn study(
-    State(app): State<App>,
-    Extension(principal): Extension<Principal>,
-    Path(study): Path<String>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, HttpError> {
-    let path = [Some(study.as_str()), None, None];
-    Asked::new(app, &principal, &headers, query.as_deref(), path)
-        .await?
-        .objects(false)
-        .await
+pub(crate) async fn study(asked: Retrieval) -> Result<Response, HttpError> {
+    objects(asked, false).await
 }
 
 /// Retrieves every instance of a series.
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}", tag = "WADO-RS", operation_id = "retrieve_series",
-    params(
-        ("study" = String, Path, description = "StudyInstanceUID"),
-        ("series" = String, Path, description = "SeriesInstanceUID"),
-    ),
-    responses(
-        (status = 200, description = "the instances", content_type = "multipart/related"),
-        (status = 400, description = "the path is malformed", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 404, description = "nothing is stored under these UIDs", body = Problem),
-        (status = 406, description = "the accepted types cannot be sent", body = Problem),
-    )
+    params(OfSeries),
+    responses((status = 200, description = "the instances", content_type = "multipart/related"), Refused)
 )]
-pub(crate) async fn series(
-    State(app): State<App>,
-    Extension(principal): Extension<Principal>,
-    Path((study, series)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, HttpError> {
-    let path = [Some(study.as_str()), Some(series.as_str()), None];
-    Asked::new(app, &principal, &headers, query.as_deref(), path)
-        .await?
-        .objects(false)
-        .await
+pub(crate) async fn series(asked: Retrieval) -> Result<Response, HttpError> {
+    objects(asked, false).await
 }
 
 /// Retrieves one instance.
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}", tag = "WADO-RS",
-    operation_id = "retrieve_instance",
-    params(
-        ("study" = String, Path, description = "StudyInstanceUID"),
-        ("series" = String, Path, description = "SeriesInstanceUID"),
-        ("instance" = String, Path, description = "SOPInstanceUID"),
-    ),
-    responses(
-        (status = 200, description = "the instance", content_type = "multipart/related"),
-        (status = 400, description = "the path is malformed", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 404, description = "nothing is stored under these UIDs", body = Problem),
-        (status = 406, description = "the accepted types cannot be sent", body = Problem),
-    )
+    operation_id = "retrieve_instance", params(OfInstance),
+    responses((status = 200, description = "the instance", content_type = "multipart/related"), Refused)
 )]
-pub(crate) async fn instance(
-    State(app): State<App>,
-    Extension(principal): Extension<Principal>,
-    Path((study, series, instance)): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, HttpError> {
-    let path = [
-        Some(study.as_str()),
-        Some(series.as_str()),
-        Some(instance.as_str()),
-    ];
-    Asked::new(app, &principal, &headers, query.as_deref(), path)
-        .await?
-        .objects(true)
-        .await
+pub(crate) async fn instance(asked: Retrieval) -> Result<Response, HttpError> {
+    objects(asked, true).await
 }
 
-/// Retrieves the attributes of every instance of a study.
+/// Retrieves the metadata of a study's instances.
 #[utoipa::path(
-    get, path = "/dicom-web/studies/{study}/metadata", tag = "WADO-RS", operation_id = "retrieve_metadata_of_study",
-    params(("study" = String, Path, description = "StudyInstanceUID")),
-    responses(
-        (status = 200, description = "the attributes", content_type = "application/dicom+json"),
-        (status = 400, description = "the path is malformed", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 404, description = "nothing is stored under these UIDs", body = Problem),
-        (status = 406, description = "the accepted types cannot be sent", body = Problem),
-    )
+    get, path = "/dicom-web/studies/{study}/metadata", tag = "WADO-RS", operation_id = "retrieve_study_metadata",
+    params(OfStudy),
+    responses((status = 200, description = "one dataset an instance", content_type = "application/dicom+json"), Refused)
 )]
-pub(crate) async fn study_metadata(
-    State(app): State<App>,
-    Extension(principal): Extension<Principal>,
-    Path(study): Path<String>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, HttpError> {
-    let path = [Some(study.as_str()), None, None];
-    Asked::new(app, &principal, &headers, query.as_deref(), path)
-        .await?
-        .metadata()
+pub(crate) async fn study_metadata(asked: Retrieval) -> Result<Response, HttpError> {
+    metadata(asked, false).await
 }
 
-/// Retrieves the attributes of every instance of a series.
+/// Retrieves the metadata of a series' instances.
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/metadata", tag = "WADO-RS",
-    operation_id = "retrieve_metadata_of_series",
-    params(
-        ("study" = String, Path, description = "StudyInstanceUID"),
-        ("series" = String, Path, description = "SeriesInstanceUID"),
-    ),
-    responses(
-        (status = 200, description = "the attributes", content_type = "application/dicom+json"),
-        (status = 400, description = "the path is malformed", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 404, description = "nothing is stored under these UIDs", body = Problem),
-        (status = 406, description = "the accepted types cannot be sent", body = Problem),
-    )
+    operation_id = "retrieve_series_metadata", params(OfSeries),
+    responses((status = 200, description = "one dataset an instance", content_type = "application/dicom+json"), Refused)
 )]
-pub(crate) async fn series_metadata(
-    State(app): State<App>,
-    Extension(principal): Extension<Principal>,
-    Path((study, series)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, HttpError> {
-    let path = [Some(study.as_str()), Some(series.as_str()), None];
-    Asked::new(app, &principal, &headers, query.as_deref(), path)
-        .await?
-        .metadata()
+pub(crate) async fn series_metadata(asked: Retrieval) -> Result<Response, HttpError> {
+    metadata(asked, false).await
 }
 
-/// Retrieves the attributes of one instance.
+/// Retrieves the metadata of an instance.
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/metadata", tag = "WADO-RS",
-    operation_id = "retrieve_metadata_of_instance",
-    params(
-        ("study" = String, Path, description = "StudyInstanceUID"),
-        ("series" = String, Path, description = "SeriesInstanceUID"),
-        ("instance" = String, Path, description = "SOPInstanceUID"),
-    ),
-    responses(
-        (status = 200, description = "the attributes", content_type = "application/dicom+json"),
-        (status = 400, description = "the path is malformed", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 404, description = "nothing is stored under these UIDs", body = Problem),
-        (status = 406, description = "the accepted types cannot be sent", body = Problem),
-    )
+    operation_id = "retrieve_instance_metadata", params(OfInstance),
+    responses((status = 200, description = "a list of one dataset", content_type = "application/dicom+json"), Refused)
 )]
-pub(crate) async fn instance_metadata(
-    State(app): State<App>,
-    Extension(principal): Extension<Principal>,
-    Path((study, series, instance)): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, HttpError> {
-    let path = [
-        Some(study.as_str()),
-        Some(series.as_str()),
-        Some(instance.as_str()),
-    ];
-    Asked::new(app, &principal, &headers, query.as_deref(), path)
-        .await?
-        .metadata()
+pub(crate) async fn instance_metadata(asked: Retrieval) -> Result<Response, HttpError> {
+    metadata(asked, true).await
 }
 
-/// Retrieves frames of one instance, decoded.
+/// Retrieves single frames of an instance, decoded.
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}", tag = "WADO-RS",
-    operation_id = "retrieve_frames",
-    params(
-        ("study" = String, Path, description = "StudyInstanceUID"),
-        ("series" = String, Path, description = "SeriesInstanceUID"),
-        ("instance" = String, Path, description = "SOPInstanceUID"),
-        ("frames" = String, Path, description = "frame numbers from 1, joined by commas"),
-    ),
-    responses(
-        (status = 200, description = "the frames, one a part", content_type = "multipart/related"),
-        (status = 400, description = "the path is malformed", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 404, description = "no such instance or frame", body = Problem),
-        (status = 406, description = "the accepted types cannot be sent", body = Problem),
-    )
+    operation_id = "retrieve_frames", params(OfFrames),
+    responses((status = 200, description = "the frames, one a part", content_type = "multipart/related"), Refused)
 )]
-pub(crate) async fn frames(
-    State(app): State<App>,
-    Extension(principal): Extension<Principal>,
-    Path((study, series, instance, frames)): Path<(String, String, String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, HttpError> {
-    let path = [
-        Some(study.as_str()),
-        Some(series.as_str()),
-        Some(instance.as_str()),
-    ];
-    Asked::new(app, &principal, &headers, query.as_deref(), path)
-        .await?
-        .frames(&frames)
-        .await
+pub(crate) async fn frames(asked: Retrieval) -> Result<Response, HttpError> {
+    frames_of(asked).await
 }
 
 /// Retrieves one large value of an instance, as its metadata links it.
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/bulkdata/{path}", tag = "WADO-RS",
     operation_id = "retrieve_bulk_data",
-    params(
-        ("study" = String, Path, description = "StudyInstanceUID"),
-        ("series" = String, Path, description = "SeriesInstanceUID"),
-        ("instance" = String, Path, description = "SOPInstanceUID"),
-        ("path" = String, Path, description = "a tag of 8 hexadecimal digits, or TAG/ITEM/TAG"),
-    ),
-    responses(
-        (status = 200, description = "the value", content_type = "multipart/related"),
-        (status = 400, description = "the path is malformed", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 404, description = "no such instance or value", body = Problem),
-        (status = 406, description = "the accepted types cannot be sent", body = Problem),
-    )
+    params(OfInstance, ("path" = String, Path, description = "a tag of 8 hexadecimal digits, or TAG/ITEM/TAG")),
+    responses((status = 200, description = "the value", content_type = "multipart/related"), Refused)
 )]
-pub(crate) async fn bulk_data(
-    State(app): State<App>,
-    Extension(principal): Extension<Principal>,
-    Path((study, series, instance, place)): Path<(String, String, String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, HttpError> {
-    let path = [
-        Some(study.as_str()),
-        Some(series.as_str()),
-        Some(instance.as_str()),
-    ];
-    Asked::new(app, &principal, &headers, query.as_deref(), path)
-        .await?
-        .bulk_data(&place)
-        .await
+pub(crate) async fn bulk_data(asked: Retrieval) -> Result<Response, HttpError> {
+    value_of(asked).await
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Retrieves every large value of a study.
+#[utoipa::path(
+    get, path = "/dicom-web/studies/{study}/bulkdata", tag = "WADO-RS", operation_id = "retrieve_study_bulk_data",
+    params(OfStudy),
+    responses((status = 200, description = "the values, each with its address", content_type = "multipart/related"), Refused)
+)]
+pub(crate) async fn study_bulk_data(asked: Retrieval) -> Result<Response, HttpError> {
+    bulk_of(asked, false).await
+}
 
-    #[test]
-    fn reads_frame_lists_and_bulk_paths() {
-        assert_eq!(frame_list("1,2, 30").unwrap(), [1, 2, 30]);
-        for bad in ["", "0", "1,,2", "-1", "a"] {
-            assert!(frame_list(bad).is_err(), "{bad}");
-        }
-        assert_eq!(bulk_path("7FE00010").unwrap(), [(Tag(0x7FE0, 0x0010), None)]);
-        let nested = bulk_path("52009230/3/00281050").unwrap();
-        assert_eq!(
-            nested,
-            [(Tag(0x5200, 0x9230), Some(3)), (Tag(0x0028, 0x1050), None)]
-        );
-        for bad in ["", "7FE00010/0", "x", "52009230/x/00281050"] {
-            assert!(bulk_path(bad).is_err(), "{bad}");
-        }
-    }
+/// Retrieves every large value of a series.
+#[utoipa::path(
+    get, path = "/dicom-web/studies/{study}/series/{series}/bulkdata", tag = "WADO-RS",
+    operation_id = "retrieve_series_bulk_data", params(OfSeries),
+    responses((status = 200, description = "the values, each with its address", content_type = "multipart/related"), Refused)
+)]
+pub(crate) async fn series_bulk_data(asked: Retrieval) -> Result<Response, HttpError> {
+    bulk_of(asked, false).await
+}
+
+/// Retrieves every large value of an instance.
+#[utoipa::path(
+    get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/bulkdata", tag = "WADO-RS",
+    operation_id = "retrieve_instance_bulk_data", params(OfInstance),
+    responses((status = 200, description = "the values, each with its address", content_type = "multipart/related"), Refused)
+)]
+pub(crate) async fn instance_bulk_data(asked: Retrieval) -> Result<Response, HttpError> {
+    bulk_of(asked, false).await
+}
+
+/// Retrieves the pixels of a study.
+#[utoipa::path(
+    get, path = "/dicom-web/studies/{study}/pixeldata", tag = "WADO-RS", operation_id = "retrieve_study_pixel_data",
+    params(OfStudy),
+    responses((status = 200, description = "the pixels, an instance a part", content_type = "multipart/related"), Refused)
+)]
+pub(crate) async fn study_pixel_data(asked: Retrieval) -> Result<Response, HttpError> {
+    bulk_of(asked, true).await
+}
+
+/// Retrieves the pixels of a series.
+#[utoipa::path(
+    get, path = "/dicom-web/studies/{study}/series/{series}/pixeldata", tag = "WADO-RS",
+    operation_id = "retrieve_series_pixel_data", params(OfSeries),
+    responses((status = 200, description = "the pixels, an instance a part", content_type = "multipart/related"), Refused)
+)]
+pub(crate) async fn series_pixel_data(asked: Retrieval) -> Result<Response, HttpError> {
+    bulk_of(asked, true).await
+}
+
+/// Retrieves the pixels of an instance.
+#[utoipa::path(
+    get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/pixeldata", tag = "WADO-RS",
+    operation_id = "retrieve_instance_pixel_data", params(OfInstance),
+    responses((status = 200, description = "the pixels", content_type = "multipart/related"), Refused)
+)]
+pub(crate) async fn instance_pixel_data(asked: Retrieval) -> Result<Response, HttpError> {
+    bulk_of(asked, true).await
 }

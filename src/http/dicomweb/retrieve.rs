@@ -1,0 +1,279 @@
+//! What every retrieval shares: a path and its parameters → the instances that it names, found and audited.
+//!
+//! A read is in the audit trail before its first byte leaves.
+//!
+//! Source: PS3.18 sections 8.2, 8.3.3 and 10.4.
+
+use super::{Links, attribute, media::Accept};
+use crate::{
+    archive::Archive,
+    db::qido::{Filter, InstanceMatch},
+    dicom::transcode::TranscodeError,
+    domain::uid::Uid,
+    http::{
+        App,
+        auth::Principal,
+        error::{HttpError, Problem},
+    },
+};
+use axum::{
+    extract::{FromRequestParts, Query, RawPathParams},
+    http::{HeaderMap, request::Parts},
+};
+use bytes::Bytes;
+use dicom_core::Tag;
+
+/// How a retrieval is refused, for the OpenAPI document.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it only describes")]
+pub(crate) enum Refused {
+    /// the path or a parameter is malformed
+    #[response(status = 400)]
+    Malformed(Problem),
+    /// no known key
+    #[response(status = 401)]
+    Unknown(Problem),
+    /// nothing is stored under these UIDs
+    #[response(status = 404)]
+    Missing(Problem),
+    /// the accepted types cannot be sent
+    #[response(status = 406)]
+    NotAcceptable(Problem),
+}
+
+/// The path of a study.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "it only describes")]
+pub(crate) struct OfStudy {
+    /// StudyInstanceUID
+    study: String,
+}
+
+/// The path of a series.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "it only describes")]
+pub(crate) struct OfSeries {
+    /// StudyInstanceUID
+    study: String,
+    /// SeriesInstanceUID
+    series: String,
+}
+
+/// The path of an instance.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "it only describes")]
+pub(crate) struct OfInstance {
+    /// StudyInstanceUID
+    study: String,
+    /// SeriesInstanceUID
+    series: String,
+    /// SOPInstanceUID
+    instance: String,
+}
+
+/// The path of frames.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "it only describes")]
+pub(crate) struct OfFrames {
+    /// StudyInstanceUID
+    study: String,
+    /// SeriesInstanceUID
+    series: String,
+    /// SOPInstanceUID
+    instance: String,
+    /// frame numbers from 1, joined by commas
+    frames: String,
+}
+
+/// A request for what is stored.
+pub(crate) struct Retrieval {
+    /// The server's parts.
+    pub(super) app: App,
+    /// The headers of the request.
+    pub(super) headers: HeaderMap,
+    /// The parameters of its query.
+    pub(super) query: Vec<(String, String)>,
+    /// The frames of its path.
+    pub(super) frames: Option<Vec<u32>>,
+    /// The value that its path names, within the instance.
+    pub(super) place: Option<Vec<(Tag, Option<usize>)>>,
+    principal: Principal,
+    study: Uid,
+    series: Option<Uid>,
+    instance: Option<Uid>,
+}
+
+impl FromRequestParts<App> for Retrieval {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let no_path = |_| HttpError::BadRequest("the path cannot be read".to_owned());
+        let path = RawPathParams::from_request_parts(parts, app)
+            .await
+            .map_err(no_path)?;
+        let of = |wanted: &str| {
+            path.iter()
+                .find(|(name, _)| *name == wanted)
+                .map(|(_, value)| value)
+        };
+        let uid = |name: &str, keyword: &str| of(name).map(|text| super::uid(text, keyword)).transpose();
+        let query = query(parts)?;
+        Self::new(
+            app.clone(),
+            parts,
+            query,
+            [
+                uid("study", "StudyInstanceUID")?,
+                uid("series", "SeriesInstanceUID")?,
+                uid("instance", "SOPInstanceUID")?,
+            ],
+            of("frames").map(frame_list).transpose()?,
+            of("path").map(bulk_path).transpose()?,
+        )
+    }
+}
+
+/// The pairs of a query.
+pub(super) fn query(parts: &Parts) -> Result<Vec<(String, String)>, HttpError> {
+    Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+        .map(|Query(pairs)| pairs)
+        .map_err(|_| HttpError::BadRequest("the query cannot be read".to_owned()))
+}
+
+impl Retrieval {
+    /// From what a path, or the query of a WADO-URI, names.
+    pub(super) fn new(
+        app: App,
+        parts: &Parts,
+        query: Vec<(String, String)>,
+        [study, series, instance]: [Option<Uid>; 3],
+        frames: Option<Vec<u32>>,
+        place: Option<Vec<(Tag, Option<usize>)>>,
+    ) -> Result<Self, HttpError> {
+        let principal = parts.extensions.get::<Principal>().cloned();
+        Ok(Self {
+            app,
+            headers: parts.headers.clone(),
+            query,
+            frames,
+            place,
+            principal: principal.ok_or(HttpError::Unauthorized)?,
+            study: study.ok_or_else(|| HttpError::BadRequest("a StudyInstanceUID is missing".to_owned()))?,
+            series,
+            instance,
+        })
+    }
+
+    /// What the client accepts; the `accept` parameter outranks the header.
+    pub(super) fn accept(&self) -> Accept {
+        Accept::new(&self.headers, self.parameter("accept"))
+    }
+
+    /// A parameter of the query.
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+        self.query
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Addresses as the client reached us.
+    pub(super) fn links(&self) -> Links {
+        Links::new(&self.headers)
+    }
+
+    /// The instances, after the audit row of their reading.
+    ///
+    /// # Errors
+    /// When there are none, or the database does not answer.
+    pub(super) async fn find(&self) -> Result<Vec<InstanceMatch>, HttpError> {
+        let filter = Filter::exactly(&self.study, self.series.as_ref(), self.instance.as_ref());
+        let db = &self.app.db;
+        let found = db.find_instances(&filter).await;
+        let instances = found.map_err(|error| HttpError::of(error.class(), "finding instances", error))?;
+        if instances.is_empty() {
+            return Err(HttpError::NotFound(
+                "nothing is stored under these UIDs".to_owned(),
+            ));
+        }
+        let audited = db.audit_read(&self.principal.name, &self.study).await;
+        audited.map_err(|error| HttpError::of(error.class(), "auditing a read", error))?;
+        Ok(instances)
+    }
+
+    /// The one instance that the path names.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub(super) async fn find_one(&self) -> Result<InstanceMatch, HttpError> {
+        let none = || HttpError::NotFound("nothing is stored under these UIDs".to_owned());
+        self.find().await?.pop().ok_or_else(none)
+    }
+}
+
+/// The bytes of a file of the archive.
+pub(super) async fn read(archive: &Archive, key: &str) -> Result<Bytes, HttpError> {
+    archive
+        .read(key)
+        .await
+        .map_err(|error| HttpError::of(error.class(), "reading the archive", error))
+}
+
+/// Decodes off the threads that serve requests; a decoder that panics fails its own request only.
+pub(super) async fn decode<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, TranscodeError> + Send + 'static,
+) -> Result<T, HttpError> {
+    use TranscodeError as E;
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.map_err(|error| HttpError::Internal {
+        what: "decoding an instance",
+        source: error.into(),
+    })?;
+    done.map_err(|error| match error {
+        E::Frame { .. } | E::NoPixels => HttpError::NotFound(error.to_string()),
+        E::Viewport => HttpError::BadRequest(error.to_string()),
+        E::Syntax(_)
+        | E::Samples(_)
+        | E::Photometric(_)
+        | E::CharacterSet
+        | E::Layout(_)
+        | E::NotBulk
+        | E::Decode(_) => HttpError::NotAcceptable(error.to_string()),
+    })
+}
+
+/// `1,2,5`: frames count from 1.
+fn frame_list(text: &str) -> Result<Vec<u32>, HttpError> {
+    let frames: Option<Vec<u32>> = text
+        .split(',')
+        .map(|frame| frame.trim().parse().ok().filter(|&frame| frame > 0))
+        .collect();
+    frames
+        .ok_or_else(|| HttpError::BadRequest("frames are whole numbers from 1, joined by commas".to_owned()))
+}
+
+/// `7FE00010`, or `52009230/0/00281050`: tags with the numbers of items between them.
+fn bulk_path(text: &str) -> Result<Vec<(Tag, Option<usize>)>, HttpError> {
+    let fault = || {
+        HttpError::BadRequest("bulk data is named by a tag, or by TAG/ITEM/TAG within sequences".to_owned())
+    };
+    let pieces: Vec<&str> = text.split('/').collect();
+    if pieces.len().is_multiple_of(2) {
+        return Err(fault());
+    }
+    pieces
+        .chunks(2)
+        .map(|pair| {
+            let tag = attribute::tag_of(pair[0]).ok_or_else(fault)?;
+            let item = pair
+                .get(1)
+                .map(|item| item.parse().map_err(|_| fault()))
+                .transpose()?;
+            Ok((tag, item))
+        })
+        .collect()
+}
