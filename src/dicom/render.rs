@@ -290,8 +290,7 @@ fn byte(value: f64) -> u8 {
 /// YBR_FULL → RGB (PS3.3 section C.7.6.3.1.2).
 fn rgb([y, b, r]: [u8; 3]) -> [u8; 3] {
     let (y, b, r) = (f64::from(y), f64::from(b) - 128.0, f64::from(r) - 128.0);
-    [y + 1.402 * r, y - 0.344_136 * b - 0.714_136 * r, y + 1.772 * b]
-        .map(byte)
+    [y + 1.402 * r, y - 0.344_136 * b - 0.714_136 * r, y + 1.772 * b].map(byte)
 }
 
 /// The values of a frame after the modality rescale; `None` when there are too few bytes or the layout is unknown.

@@ -18,6 +18,7 @@ mod networks;
 mod nnunet;
 mod placement;
 mod private_postgres;
+mod probes;
 mod qido;
 mod queue;
 mod receive;

@@ -76,7 +76,7 @@ pub const STUDY: [Tag; 14] = [
 ];
 
 /// Returned of every series (PS3.18 table 10.6.3-4).
-pub const SERIES: [Tag; 8] = [
+pub const SERIES: [Tag; 9] = [
     Tag(0x0008, 0x0005),
     Tag(0x0008, 0x0060),
     Tag(0x0008, 0x103E),
@@ -85,6 +85,7 @@ pub const SERIES: [Tag; 8] = [
     Tag(0x0020, 0x0011),
     Tag(0x0040, 0x0244),
     Tag(0x0040, 0x0245),
+    Tag(0x0040, 0x0275),
 ];
 
 /// Returned of every instance (PS3.18 table 10.6.3-5).
@@ -135,7 +136,7 @@ pub const STUDY_ON_REQUEST: [Tag; 25] = [
 ];
 
 /// Further attributes that are the same for a whole series, on request (PS3.3 C.7.3.1, C.7.4.1, C.7.5.1).
-pub const SERIES_ON_REQUEST: [Tag; 24] = [
+pub const SERIES_ON_REQUEST: [Tag; 23] = [
     Tag(0x0008, 0x0021),
     Tag(0x0008, 0x0031),
     Tag(0x0008, 0x0068),
@@ -158,7 +159,6 @@ pub const SERIES_ON_REQUEST: [Tag; 24] = [
     Tag(0x0020, 0x1040),
     Tag(0x0040, 0x0253),
     Tag(0x0040, 0x0254),
-    Tag(0x0040, 0x0275),
     Tag(0x0040, 0x1001),
 ];
 
