@@ -1,7 +1,8 @@
 //! Part 10 files, written once: a stream of bytes → `staging/{uuid}` while hashing → `sha256/ab/cd/{digest}`.
 //!
 //! Nothing under `sha256/` is ever changed or overwritten: the name says what the bytes are, and is made only if it is not there (`CopyMode::Create`).
-//! A file and its directory entries are on the disk before [`Archive::keep`] returns (`with_fsync`, which is off by default).
+//! A staged file may still be in memory only; [`Archive::keep`] has files and their directory entries on the disk before it returns.
+//! It first names all files of a request and then syncs them, several at once: one commit of the file system's journal serves them all.
 //! Removing is for the sweeper of `receive` alone.
 //! It knows neither DICOM nor the database.
 
@@ -19,7 +20,8 @@ use object_store::{
 };
 use sha2::{Digest, Sha256};
 use std::{
-    io,
+    collections::BTreeSet,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -30,6 +32,8 @@ use uuid::Uuid;
 const KEPT: &str = "sha256";
 /// Where files wait until they are acknowledged or refused.
 const STAGING: &str = "staging";
+/// Files that are synced to the disk at once.
+const SYNCED_AT_ONCE: usize = 32;
 /// Files read at once.
 const READ_AT_ONCE: usize = 4;
 /// Bytes gathered before they are written to the disk.
@@ -90,7 +94,7 @@ impl From<object_store::Error> for ArchiveError {
 #[derive(Debug, Clone)]
 pub struct Archive {
     store: Arc<dyn ObjectStore>,
-    staging: PathBuf,
+    folder: PathBuf,
 }
 
 /// A file that is on the disk but not kept yet; dropped, it goes away.
@@ -142,14 +146,14 @@ impl Archive {
     /// When the folder cannot be made or used.
     pub fn open(folder: &Path) -> Result<Self, ArchiveError> {
         std::fs::create_dir_all(folder).map_err(|error| ArchiveError::Store(redact(&error)))?;
-        let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
+        let store = LocalFileSystem::new_with_prefix(folder)?;
         Ok(Self {
             store: Arc::new(store),
-            staging: folder.join(STAGING),
+            folder: folder.to_owned(),
         })
     }
 
-    /// Writes a stream to the staging area while hashing it; durable when it returns.
+    /// Writes a stream to the staging area while hashing it.
     ///
     /// # Errors
     /// When the stream breaks, is longer than `limit` bytes, or cannot be written; nothing stays behind.
@@ -212,22 +216,87 @@ impl Archive {
         Ok(self.store.get(&staged.name).await?.bytes().await?)
     }
 
-    /// Keeps a staged file under its digest, if it is not kept already; durable when it returns.
+    /// Keeps staged files under their digests, those that are not kept already; durable when it returns.
     ///
-    /// The staged name stays until the [`StagedObject`] is dropped, so that it can be kept again
+    /// # Errors
+    /// When one cannot be written.
+    pub async fn keep_all<'s>(
+        &self,
+        staged: impl IntoIterator<Item = &'s StagedObject>,
+    ) -> Result<(), ArchiveError> {
+        // A file that was there may not be synced yet by whoever was first.
+        let named = self.name_all(staged).await?;
+        self.sync(named.into_iter().map(|(kept, _)| kept).collect()).await
+    }
+
+    /// The same for files that were kept a moment ago: writes only what the sweeper took away in between.
+    ///
+    /// # Errors
+    /// When one cannot be written.
+    pub async fn keep_still<'s>(
+        &self,
+        staged: impl IntoIterator<Item = &'s StagedObject>,
+    ) -> Result<(), ArchiveError> {
+        let named = self.name_all(staged).await?;
+        let missed = named.into_iter().filter(|(_, is_new)| *is_new);
+        self.sync(missed.map(|(kept, _)| kept).collect()).await
+    }
+
+    /// Gives staged files their kept names too; says which of those are new.
+    ///
+    /// The staged names stay until the [`StagedObject`]s are dropped, so that they can be kept again
     /// if the sweeper took an old unreferenced twin away in between.
+    async fn name_all<'s>(
+        &self,
+        staged: impl IntoIterator<Item = &'s StagedObject>,
+    ) -> Result<Vec<(PathBuf, bool)>, ArchiveError> {
+        let mut files = Vec::new();
+        for object in staged {
+            let kept = name_of(&object.key)?;
+            files.push((
+                self.folder.join(object.name.as_ref()),
+                self.folder.join(kept.as_ref()),
+            ));
+        }
+        blocking(move || {
+            let name = |(staged, kept): (PathBuf, PathBuf)| {
+                if let Some(folder) = kept.parent() {
+                    fs::create_dir_all(folder)?;
+                }
+                match fs::hard_link(staged, &kept) {
+                    Ok(()) => Ok((kept, true)),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((kept, false)),
+                    Err(error) => Err(error),
+                }
+            };
+            files.into_iter().map(name).collect()
+        })
+        .await
+    }
+
+    /// Brings files and the folders above them to the disk, many at once: the disk is flushed for all of them together.
+    async fn sync(&self, files: Vec<PathBuf>) -> Result<(), ArchiveError> {
+        let above = |file: &PathBuf| -> Vec<PathBuf> {
+            let folders = file.ancestors().skip(1);
+            folders
+                .take_while(|folder| folder.starts_with(&self.folder))
+                .map(Path::to_owned)
+                .collect()
+        };
+        let folders: BTreeSet<PathBuf> = files.iter().flat_map(above).collect();
+        stream::iter(files.into_iter().chain(folders))
+            .map(|path| blocking(move || fs::File::open(path)?.sync_all()))
+            .buffer_unordered(SYNCED_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// [`Archive::keep_all`] of one file.
     ///
     /// # Errors
     /// When it cannot be written.
     pub async fn keep(&self, staged: &StagedObject) -> Result<(), ArchiveError> {
-        match self
-            .store
-            .copy_if_not_exists(&staged.name, &name_of(&staged.key)?)
-            .await
-        {
-            Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        self.keep_all([staged]).await
     }
 
     /// Reads a kept file and makes sure that its bytes are those that were written.
@@ -307,11 +376,8 @@ impl Archive {
     /// # Errors
     /// When the folder cannot be read or a file not removed.
     pub async fn sweep_staging(&self, min_age: Duration) -> Result<usize, ArchiveError> {
-        let staging = self.staging.clone();
-        tokio::task::spawn_blocking(move || remove_old(&staging, min_age))
-            .await
-            .map_err(|error| ArchiveError::Store(redact(&error)))?
-            .map_err(|error| ArchiveError::Store(redact(&error)))
+        let staging = self.folder.join(STAGING);
+        blocking(move || remove_old(&staging, min_age)).await
     }
 
     async fn get(&self, key: &str) -> Result<object_store::GetResult, ArchiveError> {
@@ -320,6 +386,16 @@ impl Archive {
             other => Ok(other?),
         }
     }
+}
+
+/// Work on the disk, off the threads that serve requests.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, ArchiveError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| ArchiveError::Store(redact(&error)))?
+        .map_err(|error| ArchiveError::Store(redact(&error)))
 }
 
 fn remove_old(folder: &Path, min_age: Duration) -> io::Result<usize> {

@@ -10,6 +10,11 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::{Row, postgres::PgRow};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 use time::OffsetDateTime;
 
 /// How long one read of a study covers the reads after it by the same principal.
@@ -133,7 +138,7 @@ async fn append_if(tx: &mut Tx, act: &Act<'_>, once: bool) -> Result<Option<i64>
     let head = sqlx::query("SELECT seq, hash, clock_timestamp() AS at FROM audit_head FOR UPDATE")
         .fetch_one(&mut **tx)
         .await?;
-    if once && recently(&mut **tx, act).await? {
+    if once && last_time(&mut **tx, act).await?.is_some() {
         return Ok(None);
     }
     let mut row = AuditRow {
@@ -169,10 +174,12 @@ async fn append_if(tx: &mut Tx, act: &Act<'_>, once: bool) -> Result<Option<i64>
     Ok(Some(row.seq))
 }
 
-async fn recently(executor: impl sqlx::PgExecutor<'_>, act: &Act<'_>) -> Result<bool, DbError> {
+/// Seconds since the row that still covers the act, if there is one.
+async fn last_time(executor: impl sqlx::PgExecutor<'_>, act: &Act<'_>) -> Result<Option<f64>, DbError> {
     Ok(sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM audit WHERE studies @> $1 AND principal = $2 AND act = $3 \
-         AND at > clock_timestamp() - make_interval(mins => $4))",
+        "SELECT extract(epoch FROM clock_timestamp() - max(at))::float8 FROM audit \
+         WHERE studies @> $1 AND principal = $2 AND act = $3 \
+         AND at > clock_timestamp() - make_interval(mins => $4)",
     )
     .bind(&act.studies)
     .bind(act.principal)
@@ -180,6 +187,43 @@ async fn recently(executor: impl sqlx::PgExecutor<'_>, act: &Act<'_>) -> Result<
     .bind(READ_COVERS_MINUTES)
     .fetch_one(executor)
     .await?)
+}
+
+/// Which reads are in the trail already, so that a viewer's thousand requests ask the database once.
+#[derive(Debug, Default)]
+pub(super) struct Covered(Mutex<HashMap<(String, String), Instant>>);
+
+/// More than a busy hospital reads in ten minutes; beyond it what has run out is forgotten.
+const MAX_COVERED: usize = 100_000;
+
+impl Covered {
+    fn holds(&self, principal: &str, studies: &[String]) -> bool {
+        let now = Instant::now();
+        let until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_covered = |study: &String| {
+            until
+                .get(&(principal.to_owned(), study.clone()))
+                .is_some_and(|end| *end > now)
+        };
+        studies.iter().all(is_covered)
+    }
+
+    /// `age`: seconds since the row was written.
+    fn keep(&self, principal: &str, studies: &[String], age: f64) {
+        let whole = 60.0 * f64::from(READ_COVERS_MINUTES);
+        let left = Duration::try_from_secs_f64(whole - age).unwrap_or_default();
+        let (now, end) = (Instant::now(), Instant::now() + left);
+        let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.len() + studies.len() > MAX_COVERED {
+            until.retain(|_, end| *end > now);
+        }
+        if until.len() + studies.len() > MAX_COVERED {
+            until.clear();
+        }
+        for study in studies {
+            until.insert((principal.to_owned(), study.clone()), end);
+        }
+    }
 }
 
 impl Db {
@@ -205,12 +249,20 @@ impl Db {
             studies,
             detail: Value::Object(serde_json::Map::new()),
         };
-        if recently(&self.app, &act).await? {
+        if self.covered.holds(principal, &act.studies) {
             return Ok(());
         }
-        let mut tx = self.begin().await?;
-        append_if(&mut tx, &act, true).await?;
-        super::commit(tx).await
+        let age = match last_time(&self.app, &act).await? {
+            Some(age) => age,
+            None => {
+                let mut tx = self.begin().await?;
+                append_if(&mut tx, &act, true).await?;
+                super::commit(tx).await?;
+                0.0
+            }
+        };
+        self.covered.keep(principal, &act.studies, age);
+        Ok(())
     }
 
     /// Records one act that changes nothing else: a refused request.

@@ -29,7 +29,7 @@ use sqlx::{
     Connection, PgConnection, PgPool, Postgres,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 /// A transaction; nothing in it is seen by others before [`commit`].
 pub type Tx = sqlx::Transaction<'static, Postgres>;
@@ -47,6 +47,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Db {
     app: PgPool,
     owner: PgPool,
+    covered: Arc<audit::Covered>,
 }
 
 impl Db {
@@ -60,7 +61,11 @@ impl Db {
         connection.close().await?;
         let app = pool(options.clone(), APP_CONNECTIONS, "SET ROLE ictus_app").await?;
         let owner = pool(options, OWNER_CONNECTIONS, "SET ROLE ictus_owner").await?;
-        Ok(Self { app, owner })
+        Ok(Self {
+            app,
+            owner,
+            covered: Arc::default(),
+        })
     }
 
     /// Connects to a `postgres://` URL.

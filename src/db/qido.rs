@@ -11,7 +11,7 @@ use super::{Db, error::DbError};
 use crate::domain::uid::Uid;
 use dicom_core::Tag;
 use serde_json::Value;
-use sqlx::FromRow;
+use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, postgres::PgRow};
 
 /// What to match, in the keys that PS3.18 table 10.6.1-5 asks a server to support.
 #[derive(Debug, Clone, Default)]
@@ -154,13 +154,87 @@ pub struct InstanceMatch {
     pub metadata: Value,
 }
 
+/// An instance's file, without what is said in it.
+#[derive(Debug, Clone, FromRow)]
+pub struct StoredFile {
+    /// StudyInstanceUID.
+    pub study_instance_uid: String,
+    /// SeriesInstanceUID.
+    pub series_instance_uid: String,
+    /// SOPInstanceUID.
+    pub sop_instance_uid: String,
+    /// Transfer syntax of the file.
+    pub transfer_syntax_uid: String,
+    /// Name of the file in the archive.
+    pub archive_key: String,
+    /// Rows.
+    pub rows: Option<i32>,
+    /// NumberOfFrames, 1 when it is an image without.
+    pub number_of_frames: Option<i32>,
+    /// Whether it was acquired, not made from other images.
+    pub original: bool,
+}
+
+/// What is said in an instance, ready to be sent.
+#[derive(Debug, Clone, FromRow)]
+pub struct Document {
+    /// SeriesInstanceUID.
+    pub series_instance_uid: String,
+    /// SOPInstanceUID.
+    pub sop_instance_uid: String,
+    /// Name of the file in the archive.
+    pub archive_key: String,
+    /// DICOM JSON in ascending order of tags, declared as UTF-8; each BulkDataURI is the path of its value.
+    pub json: String,
+}
+
+/// A study, a series of it, or an instance of that.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// StudyInstanceUID.
+    pub study: Uid,
+    /// SeriesInstanceUID.
+    pub series: Option<Uid>,
+    /// SOPInstanceUID.
+    pub instance: Option<Uid>,
+}
+
 impl Db {
+    /// The files of a study, series or instance, by series and then InstanceNumber.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn stored_files(&self, place: &Place) -> Result<Vec<StoredFile>, DbError> {
+        let mut statement = Statement::new(
+            "SELECT study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid, \
+             instance.transfer_syntax_uid, instance.archive_key, instance.rows, instance.number_of_frames, \
+             instance.original_ct AS original FROM study",
+        );
+        put_place(&mut statement, place);
+        Ok(statement.build_query_as().fetch_all(&self.app).await?)
+    }
+
+    /// What is said in the instances of a study, series or instance, in the same order.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn documents(&self, place: &Place) -> Result<Vec<Document>, DbError> {
+        let mut statement = Statement::new(
+            "SELECT series.series_instance_uid, instance.sop_instance_uid, instance.archive_key, \
+             (instance.metadata || '{\"00080005\": {\"vr\": \"CS\", \"Value\": [\"ISO_IR 192\"]}}')::text AS json \
+             FROM study",
+        );
+        put_place(&mut statement, place);
+        Ok(statement.build_query_as().fetch_all(&self.app).await?)
+    }
+
     /// Studies that match; one more than `limit` is never returned, so ask for one more to know whether there are.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn find_studies(&self, filter: &Filter) -> Result<Vec<StudyMatch>, DbError> {
-        Ok(bind(STUDIES, filter).fetch_all(&self.app).await?)
+        let mut statement = studies(filter);
+        Ok(fetch(&mut statement, filter, &self.app).await?)
     }
 
     /// Series that match.
@@ -168,7 +242,8 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn find_series(&self, filter: &Filter) -> Result<Vec<SeriesMatch>, DbError> {
-        Ok(bind(SERIES, filter).fetch_all(&self.app).await?)
+        let mut statement = series(filter);
+        Ok(fetch(&mut statement, filter, &self.app).await?)
     }
 
     /// Instances that match, by series and then InstanceNumber; also what WADO asks with exact UIDs.
@@ -176,7 +251,8 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn find_instances(&self, filter: &Filter) -> Result<Vec<InstanceMatch>, DbError> {
-        Ok(bind(INSTANCES, filter).fetch_all(&self.app).await?)
+        let mut statement = instances(filter);
+        Ok(fetch(&mut statement, filter, &self.app).await?)
     }
 }
 
@@ -191,6 +267,14 @@ impl Filter {
             include_derived: true,
             ..Self::default()
         }
+    }
+
+    /// Whether a text that an index holds is matched by a pattern.
+    fn has_patterns(&self) -> bool {
+        [&self.patient_name, &self.patient_id, &self.accession_number]
+            .into_iter()
+            .flatten()
+            .any(|text| has_wildcards(text))
     }
 
     /// Whether something of the instances is matched.
@@ -223,81 +307,274 @@ impl Other {
     }
 }
 
-type Query<'q, T> = sqlx::query::QueryAs<'q, sqlx::Postgres, T, sqlx::postgres::PgArguments>;
+/// A statement made of the conditions that are asked, all of them static text with bound values.
+type Statement = QueryBuilder<Postgres>;
 
-/// Not kept as a prepared statement: with its values at hand Postgres leaves out what is not asked and picks the index.
-fn bind<'q, T>(statement: &'static str, filter: &Filter) -> Query<'q, T>
+/// A plan is kept for what is asked again; a pattern is planned with its value at hand, which its index needs.
+async fn fetch<T>(statement: &mut Statement, filter: &Filter, pool: &PgPool) -> Result<Vec<T>, sqlx::Error>
 where
-    T: for<'r> FromRow<'r, sqlx::postgres::PgRow>,
+    T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
 {
-    let uids = |list: &Option<Vec<Uid>>| {
-        list.as_ref()
-            .map(|list| list.iter().map(|uid| uid.as_str().to_owned()).collect::<Vec<_>>())
+    statement
+        .build_query_as()
+        .persistent(!filter.has_patterns())
+        .fetch_all(pool)
+        .await
+}
+
+/// Text that must be equal, or like a pattern where it has wildcards.
+fn put_text(statement: &mut Statement, column: &str, wanted: Option<&String>) {
+    let Some(text) = wanted else {
+        return;
     };
-    let like = |text: &Option<String>| text.as_deref().map(like_pattern);
-    let each = |of: fn(&Other) -> Option<String>| filter.others.iter().map(of).collect::<Vec<_>>();
-    let ranged = |end: fn(&Range) -> Option<String>| {
-        let other = |other: &Other| match &other.wanted {
-            Wanted::Range(range) => end(range),
-            Wanted::Text(_) | Wanted::PersonName(_) | Wanted::Number(_) => None,
-        };
-        filter.others.iter().map(other).collect::<Vec<_>>()
-    };
-    sqlx::query_as(statement)
-        .persistent(false)
-        .bind(uids(&filter.study_instance_uid))
-        .bind(uids(&filter.series_instance_uid))
-        .bind(uids(&filter.sop_instance_uid))
-        .bind(uids(&filter.sop_class_uid))
-        .bind(like(&filter.patient_name))
-        .bind(like(&filter.patient_id))
-        .bind(like(&filter.accession_number))
-        .bind(like(&filter.study_id))
-        .bind(like(&filter.study_description))
-        .bind(like(&filter.referring_physician_name))
-        .bind(like(&filter.modalities_in_study))
-        .bind(filter.study_date.from.clone())
-        .bind(filter.study_date.end())
-        .bind(filter.study_time.from.clone())
-        .bind(filter.study_time.end())
-        .bind(like(&filter.modality))
-        .bind(filter.series_number)
-        .bind(like(&filter.series_description))
-        .bind(filter.instance_number)
-        .bind(filter.performed_procedure_step_start_date.from.clone())
-        .bind(filter.performed_procedure_step_start_date.end())
-        .bind(filter.include_derived)
-        .bind(filter.limit.map(|limit| limit.max(0)))
-        .bind(filter.offset.max(0))
-        .bind(each(|other| Some(other.json_path())))
-        .bind(each(|other| match &other.wanted {
-            Wanted::Text(text) => Some(like_pattern(text)),
-            Wanted::PersonName(text) => Some(like_pattern(&text.to_lowercase())),
-            Wanted::Number(_) | Wanted::Range(_) => None,
-        }))
-        .bind(ranged(|range| range.from.clone()))
-        .bind(ranged(Range::end))
-        .bind(
-            filter
-                .others
-                .iter()
-                .map(|other| matches!(other.wanted, Wanted::PersonName(_)))
-                .collect::<Vec<_>>(),
-        )
-        .bind(filter.patient_birth_date.from.clone())
-        .bind(filter.patient_birth_date.end())
-        .bind(like(&filter.patient_sex))
-        .bind(filter.is_below_series())
-        .bind(
-            filter
-                .others
-                .iter()
-                .map(|other| match other.wanted {
-                    Wanted::Number(number) => Some(number),
-                    _ => None,
-                })
-                .collect::<Vec<_>>(),
-        )
+    if has_wildcards(text) {
+        statement
+            .push(format_args!(" AND {column} LIKE "))
+            .push_bind(like_pattern(text));
+    } else {
+        statement
+            .push(format_args!(" AND {column} = "))
+            .push_bind(text.clone());
+    }
+}
+
+/// The same without regard to case; the column is in small letters already.
+fn put_small(statement: &mut Statement, column: &str, wanted: Option<&String>) {
+    put_text(statement, column, wanted.map(|text| text.to_lowercase()).as_ref());
+}
+
+fn put_uids(statement: &mut Statement, column: &str, wanted: Option<&Vec<Uid>>) {
+    if let Some(uids) = wanted {
+        let uids: Vec<String> = uids.iter().map(|uid| uid.as_str().to_owned()).collect();
+        statement
+            .push(format_args!(" AND {column} = ANY ("))
+            .push_bind(uids)
+            .push(")");
+    }
+}
+
+/// Compared byte by byte, whatever the language of the database.
+fn put_range(statement: &mut Statement, column: &str, wanted: &Range) {
+    if let Some(from) = &wanted.from {
+        statement
+            .push(format_args!(" AND {column} ~>=~ "))
+            .push_bind(from.clone());
+    }
+    if let Some(end) = wanted.end() {
+        statement.push(format_args!(" AND {column} ~<=~ ")).push_bind(end);
+    }
+}
+
+fn put_number(statement: &mut Statement, column: &str, wanted: Option<i32>) {
+    if let Some(number) = wanted {
+        statement.push(format_args!(" AND {column} = ")).push_bind(number);
+    }
+}
+
+fn put_study(statement: &mut Statement, filter: &Filter) {
+    put_uids(
+        statement,
+        "study.study_instance_uid",
+        filter.study_instance_uid.as_ref(),
+    );
+    put_small(
+        statement,
+        "lower(study.patient_name)",
+        filter.patient_name.as_ref(),
+    );
+    put_text(statement, "study.patient_id", filter.patient_id.as_ref());
+    put_text(
+        statement,
+        "study.accession_number",
+        filter.accession_number.as_ref(),
+    );
+    put_text(statement, "study.study_id", filter.study_id.as_ref());
+    put_small(
+        statement,
+        "lower(study.study_description)",
+        filter.study_description.as_ref(),
+    );
+    let referring = filter.referring_physician_name.as_ref();
+    put_small(statement, "lower(study.referring_physician_name)", referring);
+    put_range(statement, "study.study_date", &filter.study_date);
+    put_range(statement, "study.study_time", &filter.study_time);
+    put_range(statement, "study.patient_birth_date", &filter.patient_birth_date);
+    put_text(statement, "study.patient_sex", filter.patient_sex.as_ref());
+    if let Some(modality) = &filter.modalities_in_study {
+        statement.push(" AND EXISTS (SELECT FROM series other WHERE other.study_id = study.id AND other.instance_count > 0");
+        if !filter.include_derived {
+            statement.push(" AND other.origin <> 'derived'");
+        }
+        put_text(statement, "other.modality", Some(modality));
+        statement.push(")");
+    }
+}
+
+fn put_series(statement: &mut Statement, filter: &Filter) {
+    put_shown(statement, filter);
+    put_uids(
+        statement,
+        "series.series_instance_uid",
+        filter.series_instance_uid.as_ref(),
+    );
+    put_text(statement, "series.modality", filter.modality.as_ref());
+    put_number(statement, "series.series_number", filter.series_number);
+    put_small(
+        statement,
+        "lower(series.series_description)",
+        filter.series_description.as_ref(),
+    );
+    put_range(
+        statement,
+        "series.performed_procedure_step_start_date",
+        &filter.performed_procedure_step_start_date,
+    );
+}
+
+/// Which series there are at all, for who asks.
+fn put_shown(statement: &mut Statement, filter: &Filter) {
+    statement.push(" AND series.instance_count > 0");
+    if !filter.include_derived {
+        statement.push(" AND series.origin <> 'derived'");
+    }
+}
+
+fn put_instance(statement: &mut Statement, filter: &Filter) {
+    statement.push(" AND instance.state = 'current'");
+    put_uids(
+        statement,
+        "instance.sop_instance_uid",
+        filter.sop_instance_uid.as_ref(),
+    );
+    put_uids(statement, "instance.sop_class_uid", filter.sop_class_uid.as_ref());
+    put_number(statement, "instance.instance_number", filter.instance_number);
+    for other in &filter.others {
+        statement
+            .push(" AND EXISTS (SELECT FROM jsonb_path_query(instance.metadata, ")
+            .push_bind(other.json_path())
+            .push("::jsonpath) AS value WHERE true");
+        match &other.wanted {
+            Wanted::Text(text) => put_text(statement, "value #>> '{}'", Some(text)),
+            Wanted::PersonName(text) => put_small(statement, "lower(value #>> '{}')", Some(text)),
+            Wanted::Range(range) => put_range(statement, "value #>> '{}'", range),
+            Wanted::Number(number) => {
+                statement
+                    .push(" AND CASE WHEN jsonb_typeof(value) = 'number' THEN value::float8 = ")
+                    .push_bind(*number)
+                    .push(" ELSE false END");
+            }
+        }
+        statement.push(")");
+    }
+}
+
+fn put_place(statement: &mut Statement, place: &Place) {
+    statement
+        .push(" JOIN series ON series.study_id = study.id JOIN instance ON instance.series_id = series.id ")
+        .push("AND instance.state = 'current' WHERE study.study_instance_uid = ")
+        .push_bind(place.study.as_str().to_owned());
+    if let Some(series) = &place.series {
+        let uid = series.as_str().to_owned();
+        statement
+            .push(" AND series.series_instance_uid = ")
+            .push_bind(uid);
+    }
+    if let Some(instance) = &place.instance {
+        let uid = instance.as_str().to_owned();
+        statement.push(" AND instance.sop_instance_uid = ").push_bind(uid);
+    }
+    statement.push(" ORDER BY series.id, instance.instance_number NULLS LAST, instance.id");
+}
+
+fn put_page(statement: &mut Statement, order: &str, filter: &Filter) {
+    statement.push(" ORDER BY ").push(order);
+    if let Some(limit) = filter.limit {
+        statement.push(" LIMIT ").push_bind(limit.max(0));
+    }
+    if filter.offset > 0 {
+        statement.push(" OFFSET ").push_bind(filter.offset);
+    }
+}
+
+/// An instance of the series that matches, where something of the instances is asked.
+fn put_some_instance(statement: &mut Statement, filter: &Filter) {
+    if filter.is_below_series() {
+        statement.push(" AND EXISTS (SELECT FROM instance WHERE instance.series_id = series.id");
+        put_instance(statement, filter);
+        statement.push(")");
+    }
+}
+
+/// The first current instance of each series; its attributes per frame are no attributes of the series.
+const FIRST_OF_SERIES: &str = " CROSS JOIN LATERAL (
+    SELECT instance.id, instance.metadata - '52009230' AS metadata FROM instance
+    WHERE instance.series_id = series.id AND instance.state = 'current' ORDER BY instance.id LIMIT 1
+) first";
+
+/// Counts are of the whole study, not only of what matched.
+fn studies(filter: &Filter) -> Statement {
+    let mut statement =
+        Statement::new("WITH page AS (SELECT study.id, study.study_instance_uid FROM study WHERE true");
+    put_study(&mut statement, filter);
+    statement.push(" AND EXISTS (SELECT FROM series WHERE series.study_id = study.id");
+    put_series(&mut statement, filter);
+    put_some_instance(&mut statement, filter);
+    statement.push(")");
+    put_page(&mut statement, "study.id DESC", filter);
+    statement.push(
+        ") SELECT page.study_instance_uid, sample.metadata, counts.modalities, counts.series_count, counts.instance_count
+FROM page
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(DISTINCT series.modality ORDER BY series.modality)
+               FILTER (WHERE series.modality IS NOT NULL), '{}') AS modalities,
+           count(*) AS series_count, coalesce(sum(series.instance_count), 0)::bigint AS instance_count
+    FROM series WHERE series.study_id = page.id",
+    );
+    put_shown(&mut statement, filter);
+    statement.push(") counts CROSS JOIN LATERAL (SELECT first.metadata FROM series");
+    statement
+        .push(FIRST_OF_SERIES)
+        .push(" WHERE series.study_id = page.id");
+    put_shown(&mut statement, filter);
+    statement.push(" ORDER BY first.id LIMIT 1) sample ORDER BY page.id DESC");
+    statement
+}
+
+fn series(filter: &Filter) -> Statement {
+    let mut statement = Statement::new(
+        "WITH page AS (SELECT series.*, study.study_instance_uid FROM series JOIN study ON study.id = series.study_id \
+         WHERE true",
+    );
+    put_study(&mut statement, filter);
+    put_series(&mut statement, filter);
+    put_some_instance(&mut statement, filter);
+    put_page(&mut statement, "series.id", filter);
+    statement.push(
+        ") SELECT series.study_instance_uid, series.series_instance_uid, series.origin, first.metadata, \
+         series.instance_count::bigint AS instance_count FROM page series",
+    );
+    statement.push(FIRST_OF_SERIES).push(" ORDER BY series.id");
+    statement
+}
+
+fn instances(filter: &Filter) -> Statement {
+    let mut statement = Statement::new(
+        "SELECT study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid, \
+         instance.sop_class_uid, instance.transfer_syntax_uid, instance.archive_key, instance.size_bytes, \
+         instance.rows, instance.columns, instance.number_of_frames, instance.metadata \
+         FROM study JOIN series ON series.study_id = study.id JOIN instance ON instance.series_id = series.id \
+         WHERE true",
+    );
+    put_study(&mut statement, filter);
+    put_series(&mut statement, filter);
+    put_instance(&mut statement, filter);
+    let order = "series.id, instance.instance_number NULLS LAST, instance.id";
+    put_page(&mut statement, order, filter);
+    statement
+}
+
+fn has_wildcards(text: &str) -> bool {
+    text.contains(['*', '?'])
 }
 
 /// DICOM wildcards → SQL's, with SQL's own escaped.
@@ -313,149 +590,6 @@ fn like_pattern(text: &str) -> String {
     }
     pattern
 }
-
-/// What is matched of a study; macros because statements are static text.
-macro_rules! of_study {
-    () => {
-        "
-      ($1::text[] IS NULL OR study.study_instance_uid = ANY ($1))
-  AND ($5::text IS NULL OR lower(study.patient_name) LIKE lower($5))
-  AND ($6::text IS NULL OR study.patient_id LIKE $6)
-  AND ($7::text IS NULL OR study.accession_number LIKE $7)
-  AND ($8::text IS NULL OR study.study_id LIKE $8)
-  AND ($9::text IS NULL OR study.study_description ILIKE $9)
-  AND ($10::text IS NULL OR study.referring_physician_name ILIKE $10)
-  AND ($11::text IS NULL OR EXISTS (SELECT FROM series other WHERE other.study_id = study.id
-       AND other.instance_count > 0 AND other.modality LIKE $11 AND ($22 OR other.origin <> 'derived')))
-  AND ($12::text IS NULL OR study.study_date ~>=~ $12)
-  AND ($13::text IS NULL OR study.study_date ~<=~ $13)
-  AND ($14::text IS NULL OR study.study_time ~>=~ $14)
-  AND ($15::text IS NULL OR study.study_time ~<=~ $15)
-  AND ($30::text IS NULL OR study.patient_birth_date ~>=~ $30)
-  AND ($31::text IS NULL OR study.patient_birth_date ~<=~ $31)
-  AND ($32::text IS NULL OR study.patient_sex LIKE $32)
-"
-    };
-}
-
-/// What is matched of a series.
-macro_rules! of_series {
-    () => {
-        "
-      series.instance_count > 0
-  AND ($2::text[] IS NULL OR series.series_instance_uid = ANY ($2))
-  AND ($16::text IS NULL OR series.modality LIKE $16)
-  AND ($17::integer IS NULL OR series.series_number = $17)
-  AND ($18::text IS NULL OR series.series_description ILIKE $18)
-  AND ($20::text IS NULL OR series.performed_procedure_step_start_date ~>=~ $20)
-  AND ($21::text IS NULL OR series.performed_procedure_step_start_date ~<=~ $21)
-  AND ($22 OR series.origin <> 'derived')
-"
-    };
-}
-
-/// What is matched of an instance.
-macro_rules! of_instance {
-    () => {
-        "
-      instance.state = 'current'
-  AND ($3::text[] IS NULL OR instance.sop_instance_uid = ANY ($3))
-  AND ($4::text[] IS NULL OR instance.sop_class_uid = ANY ($4))
-  AND ($19::integer IS NULL OR instance.instance_number = $19)
-  AND NOT EXISTS (
-      SELECT FROM unnest($25::text[], $26::text[], $27::text[], $28::text[], $29::boolean[], $34::float8[])
-           AS wanted (path, pattern, low, high, small, number)
-      WHERE NOT EXISTS (
-          SELECT FROM jsonb_path_query(instance.metadata, wanted.path::jsonpath) AS value
-          WHERE (wanted.pattern IS NULL
-                 OR CASE WHEN wanted.small THEN lower(value #>> '{}') ELSE value #>> '{}' END LIKE wanted.pattern)
-            AND CASE WHEN wanted.number IS NULL THEN true
-                     WHEN jsonb_typeof(value) = 'number' THEN value::float8 = wanted.number
-                     ELSE false END
-            AND (wanted.low IS NULL OR value #>> '{}' ~>=~ wanted.low)
-            AND (wanted.high IS NULL OR value #>> '{}' ~<=~ wanted.high)))
-"
-    };
-}
-
-/// The first current instance of each series; its attributes per frame are no attributes of the series.
-macro_rules! first_of_series {
-    () => {
-        "CROSS JOIN LATERAL (
-    SELECT instance.id, instance.metadata - '52009230' AS metadata FROM instance
-    WHERE instance.series_id = series.id AND instance.state = 'current' ORDER BY instance.id LIMIT 1
-) first"
-    };
-}
-
-/// Counts are of the whole study, not only of what matched.
-const STUDIES: &str = concat!(
-    "
-WITH page AS (
-SELECT study.id, study.study_instance_uid FROM study
-WHERE ",
-    of_study!(),
-    "AND EXISTS (SELECT FROM series WHERE series.study_id = study.id AND (",
-    of_series!(),
-    ") AND (NOT $33 OR EXISTS (SELECT FROM instance WHERE instance.series_id = series.id AND (",
-    of_instance!(),
-    "))))
-ORDER BY study.id DESC LIMIT $23 OFFSET $24)
-SELECT page.study_instance_uid, sample.metadata, counts.modalities, counts.series_count, counts.instance_count
-FROM page
-CROSS JOIN LATERAL (
-    SELECT coalesce(array_agg(DISTINCT series.modality ORDER BY series.modality)
-               FILTER (WHERE series.modality IS NOT NULL), '{}') AS modalities,
-           count(*) AS series_count, coalesce(sum(series.instance_count), 0)::bigint AS instance_count
-    FROM series
-    WHERE series.study_id = page.id AND series.instance_count > 0 AND ($22 OR series.origin <> 'derived')
-) counts
-CROSS JOIN LATERAL (
-    SELECT first.metadata FROM series ",
-    first_of_series!(),
-    "
-    WHERE series.study_id = page.id AND series.instance_count > 0 AND ($22 OR series.origin <> 'derived')
-    ORDER BY first.id LIMIT 1
-) sample
-ORDER BY page.id DESC"
-);
-
-const SERIES: &str = concat!(
-    "
-WITH page AS (
-SELECT series.*, study.study_instance_uid FROM series JOIN study ON study.id = series.study_id
-WHERE ",
-    of_study!(),
-    "AND",
-    of_series!(),
-    "AND (NOT $33 OR EXISTS (SELECT FROM instance WHERE instance.series_id = series.id AND (",
-    of_instance!(),
-    ")))
-ORDER BY series.id LIMIT $23 OFFSET $24)
-SELECT series.study_instance_uid, series.series_instance_uid, series.origin, first.metadata,
-       series.instance_count::bigint AS instance_count
-FROM page series ",
-    first_of_series!(),
-    " ORDER BY series.id"
-);
-
-const INSTANCES: &str = concat!(
-    "
-SELECT study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid, instance.sop_class_uid,
-       instance.transfer_syntax_uid, instance.archive_key, instance.size_bytes,
-       instance.rows, instance.columns, instance.number_of_frames, instance.metadata
-FROM study
-JOIN series ON series.study_id = study.id
-JOIN instance ON instance.series_id = series.id
-WHERE ",
-    of_study!(),
-    "AND",
-    of_series!(),
-    "AND",
-    of_instance!(),
-    "AND $33 IS NOT NULL
-ORDER BY series.id, instance.instance_number NULLS LAST, instance.id LIMIT $23 OFFSET $24"
-);
 
 #[cfg(test)]
 mod tests {

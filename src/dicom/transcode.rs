@@ -12,6 +12,7 @@ use crate::domain::{
     failure::FailureClass,
     phi::{Redacted, redact},
 };
+use bytes::Bytes;
 use dicom_core::Tag;
 use dicom_dictionary_std::{tags, uids};
 use dicom_encoding::{Codec, TransferSyntaxIndex};
@@ -216,6 +217,98 @@ pub fn frames(part10: &[u8], wanted: &[u32]) -> Result<Vec<Vec<u8>>, TranscodeEr
             ))
         })
         .collect()
+}
+
+/// The same as [`frames`]; those of a plain file are cut out of its bytes without reading the rest of it.
+///
+/// # Errors
+/// As [`frames`].
+pub fn cut_frames(part10: &Bytes, wanted: &[u32]) -> Result<Vec<Bytes>, TranscodeError> {
+    let Some(plain) = plain_pixels(part10) else {
+        return Ok(frames(part10, wanted)?.into_iter().map(Bytes::from).collect());
+    };
+    let cut = |&frame: &u32| {
+        let none = || TranscodeError::Frame {
+            wanted: frame,
+            available: plain.frames,
+        };
+        let index = frame
+            .checked_sub(1)
+            .filter(|_| frame <= plain.frames)
+            .ok_or_else(none)?;
+        let start = usize::try_from(index).ok().and_then(|index| {
+            index
+                .checked_mul(plain.frame_bytes)?
+                .checked_add(plain.pixels.start)
+        });
+        start
+            .and_then(|start| Some(start..start.checked_add(plain.frame_bytes)?))
+            .filter(|range| range.end <= plain.pixels.end)
+            .map(|range| part10.slice(range))
+            .ok_or(TranscodeError::Layout(
+                "the pixel data is shorter than its frames",
+            ))
+    };
+    wanted.iter().map(cut).collect()
+}
+
+/// Native pixels in frames of whole bytes, in a file of Explicit VR Little Endian.
+struct PlainPixels {
+    pixels: Range<usize>,
+    frames: u32,
+    frame_bytes: usize,
+}
+
+/// Walks over the top level of a dataset; `None` for whatever is not as plain as this, which [`frames`] understands.
+fn plain_pixels(part10: &[u8]) -> Option<PlainPixels> {
+    let mut at = MAGIC_END;
+    let mut in_explicit = false;
+    let (mut frames, mut samples, mut rows, mut columns, mut bits) = (1, 1, 0, 0, 0);
+    while at < part10.len() {
+        let element = element(part10, at).ok()?;
+        let value = part10.get(element.value.clone());
+        let text = || std::str::from_utf8(value?).ok().map(trim);
+        let short = || Some(usize::from(u16::from_le_bytes(value?.try_into().ok()?)));
+        match element.tag {
+            tags::TRANSFER_SYNTAX_UID => in_explicit = text()? == uids::EXPLICIT_VR_LITTLE_ENDIAN,
+            tags::NUMBER_OF_FRAMES => frames = text()?.trim().parse().ok()?,
+            tags::SAMPLES_PER_PIXEL => samples = short()?,
+            tags::ROWS => rows = short()?,
+            tags::COLUMNS => columns = short()?,
+            tags::BITS_ALLOCATED => bits = short()?,
+            tags::PIXEL_DATA | tags::FLOAT_PIXEL_DATA | tags::DOUBLE_FLOAT_PIXEL_DATA => {
+                let frame_bits = samples
+                    .checked_mul(rows)?
+                    .checked_mul(columns)?
+                    .checked_mul(bits)?;
+                let plain = in_explicit
+                    && element.length != UNDEFINED
+                    && frame_bits > 0
+                    && frame_bits.is_multiple_of(8);
+                return (plain && value.is_some()).then(|| PlainPixels {
+                    pixels: element.value,
+                    frames,
+                    frame_bytes: frame_bits / 8,
+                });
+            }
+            _ => {}
+        }
+        if element.tag.group() > 2 && !in_explicit {
+            return None;
+        }
+        at = if element.length == UNDEFINED {
+            end_of_items(
+                part10,
+                element.value.start,
+                element.vr == *b"SQ" || element.vr == *b"UN",
+                0,
+            )
+            .ok()?
+        } else {
+            element.value.end
+        };
+    }
+    None
 }
 
 /// All frames of a file behind one another, decoded.

@@ -21,8 +21,6 @@ pub(super) struct Checked {
     pub(super) new: NewInstance,
     /// Its header.
     pub(super) attributes: Attributes,
-    /// Digest of its pixels as they are encoded.
-    pub(super) pixel_digest: [u8; 32],
 }
 
 /// Checks one part; `archive_key` and `size_bytes` say where its file is.
@@ -53,18 +51,17 @@ pub(super) fn check(
     }
     Ok(Checked {
         new,
-        pixel_digest: instance.pixel_digest(),
         attributes: instance.attributes,
     })
 }
 
 /// Whether two datasets show the same pixels: encoded alike, or the same values when both are decoded.
-pub(super) fn same_pixels(stored: &[u8], sent: &[u8], sent_digest: [u8; 32]) -> Result<bool, DicomError> {
-    let stored = Instance::from_bytes(stored)?;
-    if stored.pixel_digest() == sent_digest {
+pub(super) fn same_pixels(stored: &[u8], sent: &[u8]) -> Result<bool, DicomError> {
+    let (stored, sent) = (Instance::from_bytes(stored)?, Instance::from_bytes(sent)?);
+    if stored.pixel_digest() == sent.pixel_digest() {
         return Ok(true);
     }
-    match (stored.pixels(), Instance::from_bytes(sent)?.pixels()) {
+    match (stored.pixels(), sent.pixels()) {
         (Ok(stored), Ok(sent)) => Ok(stored == sent),
         // What cannot be decoded is not known to be the same.
         _ => Ok(false),

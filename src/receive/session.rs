@@ -99,7 +99,7 @@ impl Session {
             check_part(self.receiver.archive.clone(), staged.0, None).await?
         };
         let parts = [part];
-        keep_all(self.receiver.archive.clone(), &parts).await?;
+        keep_all(&self.receiver.archive, &parts).await?;
         let [part] = parts;
         let mut tries = 0;
         loop {
@@ -135,7 +135,7 @@ impl Session {
         let mut tx = receiver.db.begin().await?;
         index::lock_studies(&mut tx, &[&checked.new.study_instance_uid]).await?;
         // Again, under the sweep lock: an old unreferenced twin may have been swept since the first time.
-        receiver.archive.keep(staged).await?;
+        receiver.archive.keep_still([&**staged]).await?;
         let existing = index::existing(&mut tx, &[&checked.new.sop_instance_uid]).await?;
         let mut filing = Filing::new(existing);
         let outcome = filing.file(&receiver, &mut tx, staged, checked).await?;

@@ -39,8 +39,6 @@ use std::{
 
 /// Parts that are read and checked at once; each may be as large as [`super::MAX_OBJECT_BYTES`].
 const CHECKED_AT_ONCE: usize = 2;
-/// Files that are synced to the disk at once.
-const KEPT_AT_ONCE: usize = 8;
 /// A request that loses a race for a UID looks again; the second time it sees the winner.
 pub(super) const TRIES: usize = 3;
 
@@ -60,7 +58,7 @@ pub(super) async fn store(
     principal: &str,
 ) -> Result<StoreOutcome, ReceiveError> {
     let parts = check_all(receiver.archive.clone(), batch, study.cloned()).await?;
-    keep_all(receiver.archive.clone(), &parts).await?;
+    keep_all(&receiver.archive, &parts).await?;
     let mut tries = 0;
     loop {
         tries += 1;
@@ -104,23 +102,15 @@ pub(super) async fn check_part(
 }
 
 /// Puts every good part under its digest, on the disk for good.
-pub(super) async fn keep_all(archive: Archive, parts: &[Part]) -> Result<(), ArchiveError> {
-    let good: Vec<Arc<StagedObject>> = parts
-        .iter()
-        .filter_map(|part| match part {
-            Part::Good { staged, .. } => Some(staged.clone()),
-            Part::Bad(_) => None,
-        })
-        .collect();
-    let one = move |staged: Arc<StagedObject>| {
-        let archive = archive.clone();
-        async move { archive.keep(&staged).await }
-    };
-    stream::iter(good)
-        .map(one)
-        .buffer_unordered(KEPT_AT_ONCE)
-        .try_collect()
-        .await
+pub(super) async fn keep_all(archive: &Archive, parts: &[Part]) -> Result<(), ArchiveError> {
+    archive.keep_all(staged(parts)).await
+}
+
+fn staged(parts: &[Part]) -> impl Iterator<Item = &StagedObject> {
+    parts.iter().filter_map(|part| match part {
+        Part::Good { staged, .. } => Some(&**staged),
+        Part::Bad(_) => None,
+    })
 }
 
 /// The transaction: everything of the request or nothing.
@@ -144,7 +134,7 @@ async fn commit(
         .collect();
     index::lock_studies(&mut tx, &studies).await?;
     // Again, under the sweep lock: an old unreferenced twin may have been swept since the first time.
-    keep_all(receiver.archive.clone(), parts).await?;
+    receiver.archive.keep_still(staged(parts)).await?;
     let uids: Vec<&Uid> = good.iter().map(|checked| &checked.new.sop_instance_uid).collect();
     let mut filing = Filing::new(index::existing(&mut tx, &uids).await?);
     let mut outcome = StoreOutcome::default();
@@ -254,8 +244,7 @@ impl<'a> Filing<'a> {
             receiver.archive.read(&current.archive_key).await?,
             receiver.archive.read_staged(staged).await?,
         );
-        let digest = checked.pixel_digest;
-        let same = tokio::task::spawn_blocking(move || same_pixels(&stored, &sent, digest))
+        let same = tokio::task::spawn_blocking(move || same_pixels(&stored, &sent))
             .await
             .map_err(|_| ReceiveError::Interrupted)?;
         let new = &checked.new;

@@ -54,6 +54,20 @@ pub(super) fn list(form: Form, datasets: Vec<Dataset>) -> Response {
     }
 }
 
+/// The body of a list of datasets that are written already.
+pub(super) fn written(kind: &'static str, texts: &[String]) -> Response {
+    let mut body = String::with_capacity(texts.iter().map(|text| text.len() + 1).sum::<usize>() + 1);
+    body.push('[');
+    for (index, text) in texts.iter().enumerate() {
+        if index > 0 {
+            body.push(',');
+        }
+        body.push_str(text);
+    }
+    body.push(']');
+    ([(header::CONTENT_TYPE, kind)], body).into_response()
+}
+
 /// The body of one dataset.
 pub(super) fn one(form: Form, dataset: Dataset) -> Response {
     match form {

@@ -281,7 +281,7 @@ fn header_line(line: &[u8], dash_boundary: &[u8]) -> Option<(String, String)> {
 /// Looks for the first delimiter and says how many bytes before it are data.
 fn scan(buffer: &[u8], delimiter: &[u8]) -> Scan {
     let mut from = 0;
-    while let Some(step) = buffer[from..].iter().position(|&byte| byte == b'\r') {
+    while let Some(step) = memchr::memchr(b'\r', &buffer[from..]) {
         let at = from + step;
         let here = &buffer[at..];
         if here.len() < delimiter.len() {

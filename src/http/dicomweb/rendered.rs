@@ -12,11 +12,10 @@ use super::{
     parts::{Keep, Part, Validator, multipart},
     retrieve::{OfFrames, OfInstance, OfSeries, OfStudy, Refused, Retrieval, decode, read},
     stow::warning,
-    wado::instance_url,
 };
 use crate::{
     archive::Archive,
-    db::qido::InstanceMatch,
+    db::qido::StoredFile,
     dicom::render::{self, Drawing, Format, Function, MAX_SIDE, Viewport, Window},
     http::error::HttpError,
 };
@@ -193,7 +192,7 @@ impl Sitting {
     }
 }
 
-fn is_image(instance: &InstanceMatch) -> bool {
+fn is_image(instance: &StoredFile) -> bool {
     instance.rows.is_some_and(|rows| rows > 0)
 }
 
@@ -206,10 +205,9 @@ async fn render_all(asked: Retrieval, single: bool) -> Result<Response, HttpErro
     let frames = asked.frames.clone();
     let single = single && frames.as_ref().is_none_or(|frames| frames.len() == 1);
     let (format, multiple) = choose(&asked, single, asking.quality)?;
-    let links = asked.links();
     let mut sittings = Vec::new();
     for instance in asked.find().await?.into_iter().filter(is_image) {
-        let url = instance_url(&instance, &links);
+        let url = asked.url(&instance.series_instance_uid, &instance.sop_instance_uid);
         let wanted = match &frames {
             Some(frames) => frames.iter().copied().map(Some).collect(),
             None => vec![None],
@@ -234,11 +232,11 @@ async fn thumbnail(asked: Retrieval) -> Result<Response, HttpError> {
         size: (THUMBNAIL, THUMBNAIL),
         region: None,
     });
-    let mut images: Vec<InstanceMatch> = asked.find().await?.into_iter().filter(is_image).collect();
+    let mut images: Vec<StoredFile> = asked.find().await?.into_iter().filter(is_image).collect();
     // Of several series the first with an acquired image; of a series its middle.
     let of_acquired = images
         .iter()
-        .find(|instance| instance.metadata["00080008"]["Value"][0] == "ORIGINAL")
+        .find(|instance| instance.original)
         .or(images.first())
         .map(|instance| instance.series_instance_uid.clone());
     images.retain(|instance| Some(&instance.series_instance_uid) == of_acquired.as_ref());
@@ -254,7 +252,10 @@ async fn thumbnail(asked: Retrieval) -> Result<Response, HttpError> {
             .filter(|&frames| frames > 1)
             .and_then(middle),
     };
-    let location = format!("{}/thumbnail", instance_url(&instance, &asked.links()));
+    let location = format!(
+        "{}/thumbnail",
+        asked.url(&instance.series_instance_uid, &instance.sop_instance_uid)
+    );
     let sitting = Sitting {
         archive_key: instance.archive_key,
         frame,

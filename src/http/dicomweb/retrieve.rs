@@ -7,7 +7,8 @@
 use super::{Links, attribute, media::Accept};
 use crate::{
     archive::Archive,
-    db::qido::{Filter, InstanceMatch},
+    db::error::DbError,
+    db::qido::{Document, Place, StoredFile},
     dicom::transcode::TranscodeError,
     domain::uid::Uid,
     http::{
@@ -102,9 +103,7 @@ pub(crate) struct Retrieval {
     /// The value that its path names, within the instance.
     pub(super) place: Option<Vec<(Tag, Option<usize>)>>,
     principal: Principal,
-    study: Uid,
-    series: Option<Uid>,
-    instance: Option<Uid>,
+    named: Place,
 }
 
 impl FromRequestParts<App> for Retrieval {
@@ -162,9 +161,12 @@ impl Retrieval {
             frames,
             place,
             principal: principal.ok_or(HttpError::Unauthorized)?,
-            study: study.ok_or_else(|| HttpError::BadRequest("a StudyInstanceUID is missing".to_owned()))?,
-            series,
-            instance,
+            named: Place {
+                study: study
+                    .ok_or_else(|| HttpError::BadRequest("a StudyInstanceUID is missing".to_owned()))?,
+                series,
+                instance,
+            },
         })
     }
 
@@ -186,33 +188,51 @@ impl Retrieval {
         Links::new(&self.headers)
     }
 
-    /// The instances, after the audit row of their reading.
+    /// The files, after the audit row of their reading.
     ///
     /// # Errors
     /// When there are none, or the database does not answer.
-    pub(super) async fn find(&self) -> Result<Vec<InstanceMatch>, HttpError> {
-        let filter = Filter::exactly(&self.study, self.series.as_ref(), self.instance.as_ref());
-        let db = &self.app.db;
-        let found = db.find_instances(&filter).await;
-        let instances = found.map_err(|error| HttpError::of(error.class(), "finding instances", error))?;
-        if instances.is_empty() {
-            return Err(HttpError::NotFound(
-                "nothing is stored under these UIDs".to_owned(),
-            ));
+    pub(super) async fn find(&self) -> Result<Vec<StoredFile>, HttpError> {
+        let found = self.app.db.stored_files(&self.named).await;
+        self.read(found).await
+    }
+
+    /// What is said in the instances, after the audit row of their reading.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub(super) async fn documents(&self) -> Result<Vec<Document>, HttpError> {
+        let found = self.app.db.documents(&self.named).await;
+        self.read(found).await
+    }
+
+    async fn read<T>(&self, found: Result<Vec<T>, DbError>) -> Result<Vec<T>, HttpError> {
+        let found = found.map_err(|error| HttpError::of(error.class(), "finding instances", error))?;
+        if found.is_empty() {
+            return Err(nothing());
         }
-        let audited = db.audit_read(&self.principal.name, &self.study).await;
+        let db = &self.app.db;
+        let audited = db.audit_read(&self.principal.name, &self.named.study).await;
         audited.map_err(|error| HttpError::of(error.class(), "auditing a read", error))?;
-        Ok(instances)
+        Ok(found)
     }
 
     /// The one instance that the path names.
     ///
     /// # Errors
     /// As [`Self::find`].
-    pub(super) async fn find_one(&self) -> Result<InstanceMatch, HttpError> {
-        let none = || HttpError::NotFound("nothing is stored under these UIDs".to_owned());
-        self.find().await?.pop().ok_or_else(none)
+    pub(super) async fn find_one(&self) -> Result<StoredFile, HttpError> {
+        self.find().await?.pop().ok_or_else(nothing)
     }
+
+    /// The address of an instance of the study.
+    pub(super) fn url(&self, series: &str, instance: &str) -> String {
+        self.links().instance(self.named.study.as_str(), series, instance)
+    }
+}
+
+fn nothing() -> HttpError {
+    HttpError::NotFound("nothing is stored under these UIDs".to_owned())
 }
 
 /// The bytes of a file of the archive.

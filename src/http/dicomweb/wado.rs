@@ -10,20 +10,18 @@
 //! Source: PS3.18 sections 8.7 and 10.4.
 
 use super::{
-    Links,
     attribute::{self, Dataset},
     datasets,
-    media::{EXPLICIT_VR_LITTLE_ENDIAN, Offer, Syntax},
+    media::{EXPLICIT_VR_LITTLE_ENDIAN, Form, Offer, Syntax},
     parts::{Keep, Part, Validator, multipart},
     retrieve::{OfFrames, OfInstance, OfSeries, OfStudy, Refused, Retrieval, decode, read},
 };
-use crate::{archive::Archive, db::qido::InstanceMatch, dicom::transcode, http::error::HttpError};
+use crate::{archive::Archive, db::qido::StoredFile, dicom::transcode, http::error::HttpError};
 use axum::response::Response;
 use bytes::Bytes;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use futures::{StreamExt, stream};
-use serde_json::Value;
 
 const DICOM: &str = "application/dicom";
 const OCTETS: &str = "application/octet-stream";
@@ -71,40 +69,38 @@ async fn objects(asked: Retrieval, single: bool) -> Result<Response, HttpError> 
 /// Every attribute but bulk data, which is linked.
 async fn metadata(asked: Retrieval, single: bool) -> Result<Response, HttpError> {
     let form = datasets::list_form(&asked.accept(), single)?;
-    let instances = asked.find().await?;
-    let links = asked.links();
-    let (written, root) = (format!("{form:?}"), links.study(""));
+    let documents = asked.documents().await?;
+    let (written, root) = (format!("{form:?}"), asked.links().study(""));
     let mut pieces: Vec<&str> = vec![&written, &root];
-    pieces.extend(instances.iter().map(|instance| instance.archive_key.as_str()));
+    pieces.extend(documents.iter().map(|document| document.archive_key.as_str()));
     let validator = Validator::new(Keep::WhileTheSame, &pieces);
     if let Some(answer) = validator.not_modified(&asked.headers) {
         return Ok(answer);
     }
-    let found = instances
-        .into_iter()
-        .filter_map(|instance| linked(instance, &links))
+    let texts: Vec<String> = documents
+        .iter()
+        .map(|document| {
+            let url = asked.url(&document.series_instance_uid, &document.sop_instance_uid);
+            // A quote within a value is written with a backslash, so this is found in front of links only.
+            let linked = format!("\"BulkDataURI\": \"{url}/bulkdata/");
+            document.json.replace("\"BulkDataURI\": \"", &linked)
+        })
         .collect();
-    Ok(validator.mark(datasets::list(form, found)))
-}
-
-/// The metadata of an instance with the addresses of its bulk data.
-fn linked(instance: InstanceMatch, links: &Links) -> Option<Dataset> {
-    let url = instance_url(&instance, links);
-    let Value::Object(mut dataset) = instance.metadata else {
-        return None;
+    let response = match form {
+        Form::Json(kind) => datasets::written(kind, &texts),
+        Form::Xml | Form::XmlParts => {
+            let parsed: Result<Vec<Dataset>, _> =
+                texts.iter().map(|text| serde_json::from_str(text)).collect();
+            datasets::list(
+                form,
+                parsed.map_err(|error| HttpError::Internal {
+                    what: "reading metadata",
+                    source: error.into(),
+                })?,
+            )
+        }
     };
-    attribute::set_bulk_data_uris(&mut dataset, &format!("{url}/bulkdata"), "");
-    attribute::declare_utf8(&mut dataset);
-    Some(attribute::sorted(dataset))
-}
-
-/// The address of an instance.
-pub(super) fn instance_url(instance: &InstanceMatch, links: &Links) -> String {
-    links.instance(
-        &instance.study_instance_uid,
-        &instance.series_instance_uid,
-        &instance.sop_instance_uid,
-    )
+    Ok(validator.mark(response))
 }
 
 /// Whether octets are sent in several parts; 406 when they are not accepted uncompressed.
@@ -118,7 +114,7 @@ fn octets(asked: &Retrieval, single: bool) -> Result<bool, HttpError> {
     })
 }
 
-fn octets_part(value: Vec<u8>) -> Part {
+fn octets_part(value: impl Into<Bytes>) -> Part {
     Part::new(
         format!("{OCTETS}; transfer-syntax={EXPLICIT_VR_LITTLE_ENDIAN}"),
         value,
@@ -136,7 +132,7 @@ async fn frames_of(asked: Retrieval) -> Result<Response, HttpError> {
         return Ok(answer);
     }
     let bytes = read(&asked.app.archive, &instance.archive_key).await?;
-    let mut frames = decode(move || transcode::frames(&bytes, &wanted)).await?;
+    let mut frames = decode(move || transcode::cut_frames(&bytes, &wanted)).await?;
     Ok(validator.mark(match frames.pop() {
         Some(frame) if !multiple && frames.is_empty() => octets_part(frame).alone(&asked.headers),
         last => {
@@ -170,14 +166,12 @@ async fn value_of(asked: Retrieval) -> Result<Response, HttpError> {
 /// Every large value of instances, or only their pixels, each a part with its address.
 async fn bulk_of(asked: Retrieval, only_pixels: bool) -> Result<Response, HttpError> {
     octets(&asked, false)?;
-    let instances = asked.find().await?;
-    let links = asked.links();
     let mut wanted = Vec::new();
-    for instance in instances {
-        let url = instance_url(&instance, &links);
+    for document in asked.documents().await? {
+        let url = asked.url(&document.series_instance_uid, &document.sop_instance_uid);
         let mut places = Vec::new();
-        if let Value::Object(dataset) = &instance.metadata {
-            attribute::bulk_places(dataset, &mut Vec::new(), &mut places);
+        if let Ok(dataset) = serde_json::from_str(&document.json) {
+            attribute::bulk_places(&dataset, &mut Vec::new(), &mut places);
         }
         if only_pixels {
             places.retain(|place| {
@@ -191,7 +185,7 @@ async fn bulk_of(asked: Retrieval, only_pixels: bool) -> Result<Response, HttpEr
             });
         }
         if !places.is_empty() {
-            wanted.push((instance.archive_key, url, places));
+            wanted.push((document.archive_key, url, places));
         }
     }
     let archive = asked.app.archive.clone();
@@ -254,7 +248,7 @@ struct Sending {
 
 impl Sending {
     /// As stored if any offer takes that, else decoded if one takes that.
-    fn choose(instance: &InstanceMatch, offers: &[Offer]) -> Result<Self, HttpError> {
+    fn choose(instance: &StoredFile, offers: &[Offer]) -> Result<Self, HttpError> {
         let stored = instance.transfer_syntax_uid.trim_end_matches(['\0', ' ']);
         let archive_key = instance.archive_key.clone();
         if offers.iter().any(|offer| offer.syntax.takes_as_stored(stored)) {
