@@ -15,7 +15,7 @@ help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' | while IFS=$$'\t' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
 
 .PHONY: setup
-setup: toolchains web/node_modules/.package-lock.json .venv/.complete ## Install what is missing to run, build and test; quick when all is there
+setup: toolchains web/node_modules/.package-lock.json .venv/.complete target/ohif/.complete ## Install what is missing to run, build and test; quick when all is there
 	@.ci/install-packages postgresql chromium dcmtk openssl
 
 .PHONY: demo
@@ -83,6 +83,14 @@ web/node_modules/.package-lock.json: web/package-lock.json
 web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES)
 	cd web && npm run --silent build
 	@touch $@ src/http/assets.rs
+
+# The viewer that most people would put in front of the server; the browser tests look through it.
+OHIF := @ohif/app@3.13.2
+OHIF_SHA512 := 5997719a9986eeba85816f5924b71b82bdd70ad2e2d4a0cd3e831a798e4f3deea3e06e1f8c48e393271933a0ba664d85f3b04ac457e9abe8dde715d907d13c10
+
+target/ohif/.complete: toolchains
+	@[ -e $@ ] || { rm -rf target/ohif && mkdir -p target/ohif && cd target/ohif && npm pack --silent $(OHIF) >/dev/null \
+		&& echo "$(OHIF_SHA512)  $$(ls *.tgz)" | sha512sum --check --quiet && tar xzf *.tgz && rm *.tgz && touch .complete; }
 
 .venv/.complete: .ci/judges.txt
 	@.ci/install-packages python3-venv

@@ -34,8 +34,11 @@ pub(crate) struct MapArgs {
     /// Write further maps beside the entropy's, several with commas between them.
     #[arg(long = "maps", value_delimiter = ',', value_name = "QUANTITY")]
     further: Vec<MapQuantity>,
-    /// Write 32-bit float maps instead of 16-bit ones; they are several times as large.
-    #[arg(long)]
+    /// How the values of the maps are stored.
+    #[arg(long, value_name = "FORMAT", default_value = "float32")]
+    map_format: MapValues,
+    /// The same as `--map-format float32`, which is the default.
+    #[arg(long, hide = true, conflicts_with = "map_format")]
     float_maps: bool,
 }
 
@@ -44,13 +47,21 @@ impl MapArgs {
     pub(crate) fn maps(&self) -> Maps {
         Maps {
             further: self.further.iter().map(|quantity| quantity.quantity()).collect(),
-            format: if self.float_maps {
-                MapFormat::Float32
-            } else {
-                MapFormat::Unsigned16
+            format: match self.map_format {
+                MapValues::Float32 => MapFormat::Float32,
+                MapValues::Uint16 => MapFormat::Unsigned16,
             },
         }
     }
+}
+
+/// A format as it is called on the command line.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum MapValues {
+    /// 32-bit float: what OHIF and dcmqi read.
+    Float32,
+    /// 16-bit with a real-world value mapping, RLE: what every image toolkit unpacks.
+    Uint16,
 }
 
 /// A quantity as it is called on the command line.

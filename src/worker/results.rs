@@ -11,6 +11,7 @@ use crate::{
     dicom::instance::Instance,
     domain::phi::{redact, redact_text},
 };
+use dicom_dictionary_std::{tags, uids};
 use dicom_object::DefaultDicomObject;
 use serde_json::json;
 
@@ -84,7 +85,16 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
     Ok(db::commit(tx).await?)
 }
 
-async fn write(run: &Run<'_>, object: DefaultDicomObject) -> Result<Written, WorkerError> {
+/// Float pixels cannot be compressed, but deflated they take a fiftieth; whoever does not ask for that gets them inflated.
+fn deflate(object: &mut DefaultDicomObject) {
+    if object.get(tags::FLOAT_PIXEL_DATA).is_some() {
+        let deflated = uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN;
+        object.update_meta(|meta| deflated.clone_into(&mut meta.transfer_syntax));
+    }
+}
+
+async fn write(run: &Run<'_>, mut object: DefaultDicomObject) -> Result<Written, WorkerError> {
+    deflate(&mut object);
     let (bytes, instance) = tokio::task::spawn_blocking(move || -> Result<_, WorkerError> {
         let mut bytes = Vec::new();
         object

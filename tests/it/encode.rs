@@ -296,10 +296,10 @@ fn a_float_map_is_another_instance_with_another_report() {
         .unwrap();
     let grid = &case.segments.geometry;
     for (frame, values) in frames(&float[1]).iter().zip(stored.chunks(grid.slice_len())) {
-        assert_eq!(
-            values,
-            case.prediction.entropy.slice(slice_of(frame, grid.slices()))
-        );
+        let meant = case.prediction.entropy.slice(slice_of(frame, grid.slices()));
+        for (value, meant) in values.iter().zip(meant) {
+            assert!((value - meant).abs() <= 0.5 / 65536.0, "{value} {meant}");
+        }
     }
 }
 

@@ -50,12 +50,12 @@ pub struct Stamp {
 /// How the values of a Parametric Map are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MapFormat {
-    /// 16-bit unsigned with a real-world value mapping, RLE Lossless: what is sent by default, since it is small.
+    /// 16-bit unsigned with a real-world value mapping, RLE Lossless.
     ///
-    /// dcmqi 1.5.7 reads float maps only and ends with a segmentation fault on every 16-bit one.
+    /// OHIF 3.13 draws float maps only, and dcmqi 1.5.7 ends with a segmentation fault on every 16-bit one.
     #[default]
     Unsigned16,
-    /// 32-bit float, Explicit VR Little Endian: on request, several times the bytes.
+    /// 32-bit float in steps of 1/65536, Explicit VR Little Endian: what the commands write; the archive deflates it.
     Float32,
 }
 

@@ -5,9 +5,9 @@
 //! They run without a gap from the first to the last slice that holds brain or a value above [`WORTH_A_FRAME`]: readers that stack frames by number (dcmqi) would shift everything behind a gap.
 //!
 //! Why this size and syntax: results are to stay within half the bytes of their CT, which plain 16-bit frames of the brain slices exceed.
-//! Cropping to the brain would be legal, but Cornerstone's adapter refuses a map whose rows and columns are not the source's; Deflated Explicit VR is unknown to many archives.
+//! Cropping to the brain would be legal, but Cornerstone's adapter refuses a map whose rows and columns are not the source's.
 //! RLE Lossless keeps the grid, is read by every image toolkit, and is decoded for whoever asks the server for Explicit VR Little Endian.
-//! Float maps cannot be compressed at all (PS3.5 section 8.2) and are for request only.
+//! Float pixels cannot be encapsulated (PS3.5 section 8.2); their values are rounded to steps of 1/65536, so that whoever deflates the map finds little in it.
 //!
 //! Source: PS3.3 sections A.75 and C.8.32; PS3.5 annex G; PS3.3 section C.7.6.16.2.11 (real-world values).
 
@@ -29,6 +29,8 @@ use std::{iter::once, ops::Range};
 /// Entropy from which a slice without brain still gets a frame.
 const WORTH_A_FRAME: f32 = 0.001;
 
+/// Steps between 0 and 1 in a float map: as fine as 16 bits, and exact in binary.
+const FLOAT_STEPS: f32 = 65536.0;
 /// The stored value of entropy 1.
 const FULL_SCALE: u16 = u16::MAX;
 
@@ -339,11 +341,12 @@ fn basic_offset_table(fragments: &[Vec<u8>]) -> Vec<u32> {
 fn put_float_pixels(dataset: &mut Dataset, values: &Volume<f32>, slices: Range<usize>) {
     let len = values.geometry.slice_len();
     let voxels = &values.data[slices.start * len..slices.end * len];
-    let clamped = voxels.iter().map(|value| value.clamp(0.0, 1.0)).collect();
+    let round = |value: &f32| (value.clamp(0.0, 1.0) * FLOAT_STEPS).round() / FLOAT_STEPS;
+    let rounded = voxels.iter().map(round).collect();
     dataset.put(DataElement::new(
         tags::FLOAT_PIXEL_DATA,
         VR::OF,
-        PrimitiveValue::F32(clamped),
+        PrimitiveValue::F32(rounded),
     ));
 }
 

@@ -1,0 +1,109 @@
+import type { Server } from 'node:http';
+import type { Browser, BrowserContext, Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { launch, picture, server, worklist } from './browser.ts';
+import { ohif } from './ohif.ts';
+
+/** Where OHIF draws, in the middle of the window: no button of its own lies there. */
+const VIEWPORT = { x: 300, y: 130, width: 1080, height: 650 };
+
+let browser: Browser;
+let context: BrowserContext;
+let page: Page;
+let front: Server;
+let study: string;
+const refused: string[] = [];
+const foreign: string[] = [];
+
+/** What is on the screen where images are: pixels that are lit, and pixels that have a colour. */
+async function seen(): Promise<{ lit: number; coloured: number }> {
+  const png = (await page.screenshot({ clip: VIEWPORT })).toString('base64');
+  return page.evaluate(async (data) => {
+    const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+    const image = await createImageBitmap(new Blob([bytes], { type: 'image/png' }));
+    const canvas = new OffscreenCanvas(image.width, image.height);
+    const drawing = canvas.getContext('2d');
+    if (!drawing) throw new Error('no canvas');
+    drawing.drawImage(image, 0, 0);
+    const pixels = drawing.getImageData(0, 0, image.width, image.height).data;
+    let [lit, coloured] = [0, 0];
+    for (let at = 0; at < pixels.length; at += 4) {
+      const rgb = [pixels[at] ?? 0, pixels[at + 1] ?? 0, pixels[at + 2] ?? 0];
+      const [low, high] = [Math.min(...rgb), Math.max(...rgb)];
+      if (high > 60) lit += 1;
+      if (high - low > 60) coloured += 1;
+    }
+    return { lit, coloured };
+  }, png);
+}
+
+const thumbnail = (modality: string) =>
+  page.locator('[data-cy^="study-browser-thumbnail"]').filter({ hasText: modality }).first();
+
+beforeAll(async () => {
+  const found = (await worklist()).studies.find((one) => one.state === 'flagged');
+  if (!found) throw new Error('The server holds no flagged study: send one first.');
+  study = found.study_instance_uid;
+  const started = await ohif(server());
+  front = started.server;
+  browser = await launch();
+  context = await browser.newContext({ viewport: { width: 1440, height: 900 } });
+  context.setDefaultTimeout(120_000);
+  page = await context.newPage();
+  page.on('response', (response) => {
+    if (response.status() >= 400 && response.url().includes('/dicom-web'))
+      refused.push(`${response.status()} ${response.url()}`);
+  });
+  page.on('request', (asked) => {
+    const { protocol, origin } = new URL(asked.url());
+    if (protocol.startsWith('http') && origin !== started.url) foreign.push(asked.url());
+  });
+  await page.goto(`${started.url}/viewer?StudyInstanceUIDs=${study}`);
+  await thumbnail('CT').waitFor();
+  // OHIF shows newcomers around, in front of everything.
+  await page.addStyleTag({ content: '[class*=shepherd] { display: none !important }' });
+});
+afterAll(async () => {
+  await browser?.close();
+  front?.close();
+});
+
+describe('OHIF in front of the server', () => {
+  it('shows the CT', async () => {
+    await expect.poll(async () => (await seen()).lit).toBeGreaterThan(20_000);
+    expect((await seen()).coloured, 'nothing is drawn over it yet').toBeLessThan(100);
+    await picture(page, 'ohif-ct');
+  });
+
+  it('lists what the machine made', async () => {
+    for (const modality of ['SEG', 'PMAP', 'SR']) await thumbnail(modality).waitFor();
+  });
+
+  it('lays the mask over the CT', async () => {
+    await thumbnail('SEG').dblclick();
+    const yes = page.getByText(/^(Confirm|Yes|Open|Load)$/).first();
+    await Promise.race([
+      yes.waitFor(),
+      expect.poll(async () => (await seen()).coloured).toBeGreaterThan(200),
+    ]);
+    if (await yes.isVisible()) await yes.click();
+    await expect.poll(async () => (await seen()).coloured).toBeGreaterThan(200);
+    await picture(page, 'ohif-seg');
+  });
+
+  it('lays the uncertainty over the CT', async () => {
+    const said: string[] = [];
+    page.on('console', (message) => {
+      if (message.type() === 'error') said.push(message.text());
+    });
+    await thumbnail('PMAP').dblclick();
+    await expect.poll(async () => (await seen()).coloured).toBeGreaterThan(200);
+    await picture(page, 'ohif-pm');
+    expect(said.filter((text) => /32 bit|parametric/i.test(text))).toEqual([]);
+  });
+
+  it('was refused nothing and asked nobody else', () => {
+    expect(refused).toEqual([]);
+    expect(foreign).toEqual([]);
+  });
+});
