@@ -59,6 +59,7 @@ pub mod deliver;
 pub mod dicom;
 pub mod dimse;
 pub mod domain;
+pub mod hl7;
 pub mod http;
 pub mod import;
 pub mod nifti;

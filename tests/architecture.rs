@@ -32,6 +32,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("nifti", &["domain"]),
     ("nn", &["domain"]),
     ("association", &["domain"]),
+    ("hl7", &["domain"]),
     // Stages: blind to each other and to all state.
     ("analysis::assemble", &["domain", "dicom", "nifti"]),
     ("analysis::preprocess", &["domain"]),
@@ -60,7 +61,10 @@ const GRAPH: &[(&str, &[&str])] = &[
     // Services: they meet in the database, never in each other.
     ("receive", &["domain", "dicom", "archive", "db"]),
     ("worker", &["domain", "dicom", "analysis", "archive", "db"]),
-    ("deliver", &["domain", "dicom", "association", "archive", "db"]),
+    (
+        "deliver",
+        &["domain", "dicom", "association", "hl7", "archive", "db"],
+    ),
     ("review", &["domain", "dicom", "analysis", "archive", "db"]),
     ("audit", &["domain", "archive", "db"]),
     (
@@ -145,6 +149,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("dicom_ul", &["association"]),
     ("reqwest", &["deliver", "cli"]),
     ("rustls", &["deliver"]),
+    ("hmac", &["deliver"]),
     ("tracing_subscriber", &["telemetry"]),
 ];
 

@@ -4,6 +4,7 @@
 
 pub mod attribute;
 pub mod charset;
+pub mod coerce;
 pub mod instance;
 pub mod json;
 pub mod part10;

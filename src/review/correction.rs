@@ -12,6 +12,7 @@ use crate::{
         self, Db,
         audit::{self, Act},
         correction::{self, CorrectionRow, NewCorrection},
+        filing,
         index::{self, NewInstance, Origin},
         review,
         worklist::StudyAnalysis,
@@ -116,7 +117,8 @@ pub async fn save(
         &NewCorrection {
             study_id: current.study_id,
             analysis,
-            account_id: reader.id,
+            account_id: Some(reader.id),
+            made_by: None,
             instance_id,
             mask_sha256: &digest,
             kind: &kind,
@@ -126,7 +128,8 @@ pub async fn save(
         },
     )
     .await?;
-    let detail = json!({
+    let targets = filing::correction(&mut tx, row.id).await?;
+    let mut detail = json!({
         "analysis": row.analysis,
         "kind": row.kind,
         "edited": row.edited,
@@ -134,6 +137,9 @@ pub async fn save(
         "sop_instance_uid": new.sop_instance_uid,
         "sha256": hex::encode(new.digest),
     });
+    if !targets.is_empty() {
+        detail["deliver_to"] = json!(targets);
+    }
     let act = Act {
         principal: &reader.name,
         act: "correct",

@@ -63,6 +63,7 @@ async fn results_reach_another_ictus_over_stow_and_are_results_there() {
     let world = World::new().await;
     let target = json!({
         "name": "vna", "kind": "stow", "url": format!("http://{}/dicom-web/", there.listen().await), "token_file": token,
+        "results": ["pm", "seg", "sr"],
     });
     let _delivering = Delivering::start(&world, json!([target])).await;
     analyse(&world, &["s"], Some(12.5)).await;
@@ -620,7 +621,7 @@ async fn a_stow_target_that_refuses_compression_gets_the_result_without() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    let target = json!({ "name": "plain", "kind": "stow", "url": url });
+    let target = json!({ "name": "plain", "kind": "stow", "url": url, "results": ["pm"] });
     let _delivering = Delivering::start(&world, json!([target])).await;
     analyse_with(&world, "s", Arc::new(Compressed)).await;
     let delivery = until_delivery(&world, "s", "delivered").await;

@@ -111,8 +111,9 @@ async fn https_is_held_to_the_certificates_of_the_machine() {
     let arguments = [script, &port.to_string(), &certificate, &key, &log];
     let _target = script_that_is_ready(&arguments).await;
     std::os::unix::fs::symlink(world.folder.path(), data.path().join("archive")).unwrap();
-    let targets =
-        json!([{ "name": "vna", "kind": "stow", "url": format!("https://localhost:{port}/dicom-web") }]);
+    let targets = json!([{
+        "name": "vna", "kind": "stow", "url": format!("https://localhost:{port}/dicom-web"), "results": ["seg", "sr"],
+    }]);
     std::fs::write(path("targets.json"), json!({ "targets": targets }).to_string()).unwrap();
 
     // Nobody vouches for it.

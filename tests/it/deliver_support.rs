@@ -63,7 +63,10 @@ impl Delivering {
 
 /// The entry of a C-STORE target on this machine.
 pub(crate) fn c_store(port: u16) -> Value {
-    json!({ "name": "peer", "kind": "cstore", "host": "127.0.0.1", "port": port, "called": "PEER" })
+    json!({
+        "name": "peer", "kind": "cstore", "host": "127.0.0.1", "port": port, "called": "PEER",
+        "results": ["pm", "seg", "sr"],
+    })
 }
 
 /// Sends a head of each study and analyses it: a finding of this volume, or none.
@@ -303,6 +306,6 @@ impl Stub {
 
     /// Its entry in the file.
     pub(crate) fn target(&self) -> Value {
-        json!({ "name": "stub", "kind": "stow", "url": self.url })
+        json!({ "name": "stub", "kind": "stow", "url": self.url, "results": ["pm", "seg", "sr"] })
     }
 }

@@ -7,6 +7,7 @@ mod audit;
 mod correction;
 mod coverage;
 mod deliver;
+mod deliver_message;
 mod deliver_server;
 mod deliver_support;
 mod dicom;
