@@ -244,6 +244,7 @@ fn one(
     };
     let objects = encode::encode(&EncodeInput {
         source: &source,
+        ct: Some(&look.volume),
         prediction: &look.prediction,
         segments: &look.found.segments,
         brain: &look.brain,

@@ -37,6 +37,9 @@ pub(crate) struct MapArgs {
     /// Write 32-bit float maps instead of 16-bit ones; they are several times as large.
     #[arg(long)]
     float_maps: bool,
+    /// Write the masks as a label map too (SOP class 1.2.840.10008.5.1.4.1.1.66.7).
+    #[arg(long)]
+    labelmap: bool,
 }
 
 impl MapArgs {
@@ -49,6 +52,9 @@ impl MapArgs {
             } else {
                 MapFormat::Unsigned16
             },
+            labelmap: self.labelmap,
+            summary: true,
+            key_objects: true,
         }
     }
 }
