@@ -9,6 +9,7 @@ pub mod encode;
 pub mod infer;
 pub mod postprocess;
 pub mod preprocess;
+pub mod returned;
 pub mod uncertainty;
 
 use crate::{

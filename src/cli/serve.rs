@@ -174,6 +174,8 @@ pub(crate) async fn serve(
         }
         None => None,
     };
+    let returning = ictus::review::returned::run(db.clone(), archive.clone(), has_stopped(stopped.clone()));
+    let returning = tokio::spawn(returning);
     let sweeper = tokio::spawn(sweep(db.clone(), receiver.clone()));
     let (dimse, dimse_address) = match settings.dimse {
         Some(Listener { socket, settings }) => {
@@ -220,6 +222,7 @@ pub(crate) async fn serve(
         tracing::warn!("some associations did not end in time and are cut off");
     }
     sweeper.abort();
+    returning.abort();
     if let Some(mut deliverer) = deliverer
         && tokio::time::timeout(WORKER_ENDS_WITHIN, &mut deliverer)
             .await

@@ -23,6 +23,7 @@ pub mod private;
 pub mod qido;
 pub mod queue;
 pub mod recorded;
+pub mod returned;
 pub mod review;
 pub mod saved_view;
 pub mod worklist;

@@ -24,6 +24,7 @@ mod queue;
 mod receive;
 mod replay;
 mod resampling;
+mod returned;
 mod review;
 mod series;
 mod stow;

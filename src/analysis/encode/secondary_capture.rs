@@ -69,7 +69,7 @@ pub(super) fn encode(
         .enumerate()
         .map(|(at, slice)| {
             let picture = picture(context, input, ct, *slice, &above);
-            object(context, at, *slice, picture)
+            object(context, input, at, *slice, picture)
         })
         .collect()
 }
@@ -290,6 +290,7 @@ fn grey(hu: f32) -> u8 {
 
 fn object(
     context: &Context<'_>,
+    input: &EncodeInput<'_>,
     at: usize,
     slice: usize,
     picture: Picture,
@@ -309,6 +310,10 @@ fn object(
     dataset.text(tags::BURNED_IN_ANNOTATION, VR::CS, "YES");
     dataset.text(tags::RECOGNIZABLE_VISUAL_FEATURES, VR::CS, "NO");
     dataset.text(tags::PATIENT_ORIENTATION, VR::CS, "");
+    match &*input.plan.trigger.body_part {
+        "" => dataset.empty(tags::LATERALITY, VR::CS),
+        part => dataset.text(tags::BODY_PART_EXAMINED, VR::CS, part),
+    }
     dataset.text(
         tags::IMAGE_COMMENTS,
         VR::LT,
