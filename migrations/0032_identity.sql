@@ -1,7 +1,9 @@
 -- Who a patient is may turn out otherwise, and an image may turn out to be none: the index says so, the stored bytes stay.
 
 ALTER TABLE study
-    ADD COLUMN coercion jsonb;
+    ADD COLUMN coercion jsonb,
+    ADD COLUMN relabelling jsonb NOT NULL DEFAULT '{}';
+COMMENT ON COLUMN study.relabelling IS 'The same as DICOM JSON: laid over the metadata of every instance of the study, late ones too.';
 COMMENT ON COLUMN study.coercion IS 'dicom::coerce::Coercion: what is handed out instead of what is stored; null: as stored.';
 COMMENT ON COLUMN study.identity_edition IS 'Counted up with each correction; deliveries are filed again under it.';
 

@@ -66,6 +66,7 @@ const GRAPH: &[(&str, &[&str])] = &[
         &["domain", "dicom", "association", "hl7", "archive", "db"],
     ),
     ("review", &["domain", "dicom", "analysis", "archive", "db"]),
+    ("identity", &["domain", "dicom", "db"]),
     ("audit", &["domain", "archive", "db"]),
     (
         "train",
@@ -96,8 +97,10 @@ const GRAPH: &[(&str, &[&str])] = &[
             "review",
             "audit",
             "deliver",
+            "identity",
         ],
     ),
+    ("adt", &["domain", "hl7", "db", "identity"]),
     (
         "dimse",
         &[

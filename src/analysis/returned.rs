@@ -9,7 +9,7 @@
 
 use super::{
     assemble::{Assembled, assemble},
-    correction::{CorrectionError, Corrected, any_ct, code_of, plane_of},
+    correction::{Corrected, CorrectionError, any_ct, code_of, plane_of},
     postprocess,
 };
 use crate::{
@@ -50,11 +50,7 @@ pub struct Returned {
 /// Whether a SOP class is one that may come back.
 #[must_use]
 pub fn is_mask(sop_class_uid: &str) -> bool {
-    [
-        uids::SEGMENTATION_STORAGE,
-        uids::LABEL_MAP_SEGMENTATION_STORAGE,
-    ]
-    .contains(&sop_class_uid)
+    [uids::SEGMENTATION_STORAGE, uids::LABEL_MAP_SEGMENTATION_STORAGE].contains(&sop_class_uid)
 }
 
 /// Reads a Segmentation of another tool on the images of an analysis.
@@ -67,7 +63,8 @@ pub fn read(
     corrected: &Corrected,
 ) -> Result<Returned, CorrectionError> {
     let wrong = |what: String| CorrectionError::Mask(what);
-    let segmentation = Instance::from_bytes(part10).map_err(|error| CorrectionError::Source(redact(&error)))?;
+    let segmentation =
+        Instance::from_bytes(part10).map_err(|error| CorrectionError::Source(redact(&error)))?;
     let object = &segmentation.object;
     let form = text(object, tags::SEGMENTATION_TYPE).unwrap_or_default();
     let is_map = match form.as_str() {
@@ -106,7 +103,8 @@ pub fn read(
     hash.update([u8::from(edited)]);
     let bits: Vec<u8> = mask.data.iter().map(|inside| u8::from(*inside)).collect();
     hash.update(&bits);
-    let creator = text(object, tags::CONTENT_CREATOR_NAME).map(|name| name.replace('^', " ").trim().to_owned());
+    let creator =
+        text(object, tags::CONTENT_CREATOR_NAME).map(|name| name.replace('^', " ").trim().to_owned());
     Ok(Returned {
         kind,
         regions,
@@ -123,7 +121,10 @@ fn text(object: &InMemDicomObject, tag: Tag) -> Option<String> {
 }
 
 fn items(object: &InMemDicomObject, tag: Tag) -> &[InMemDicomObject] {
-    object.get(tag).and_then(|element| element.items()).unwrap_or_default()
+    object
+        .get(tag)
+        .and_then(|element| element.items())
+        .unwrap_or_default()
 }
 
 fn number(object: &InMemDicomObject, tag: Tag) -> Option<u32> {
@@ -232,10 +233,14 @@ fn slice_of(
     let turned = dot([a, b, c], geometry.row_direction) < 1.0 - TOLERANCE
         || dot([d, e, f], geometry.column_direction) < 1.0 - TOLERANCE;
     if turned {
-        return Err(wrong("is oriented otherwise than the images; draw it on the images themselves"));
+        return Err(wrong(
+            "is oriented otherwise than the images; draw it on the images themselves",
+        ));
     }
     if (0..2).any(|axis| (spacing[axis] - geometry.pixel_spacing_mm[axis]).abs() > TOLERANCE) {
-        return Err(wrong("has another PixelSpacing than the images; draw it on the images themselves"));
+        return Err(wrong(
+            "has another PixelSpacing than the images; draw it on the images themselves",
+        ));
     }
     geometry
         .planes

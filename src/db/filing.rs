@@ -288,7 +288,7 @@ SELECT gen_random_uuid(), this.id, target.name, heard.subject,
             THEN clock_timestamp() + make_interval(secs => target.escalate_seconds) END
 FROM analysis this JOIN study ON study.id = this.study_id
 CROSS JOIN delivery_target target CROSS JOIN LATERAL unnest(target.subjects) AS heard(subject)
-WHERE this.id = $1 AND this.superseded_at IS NULL AND target.active
+WHERE this.id = $1 AND this.superseded_at IS NULL AND target.active AND NOT study.hidden
   AND CASE heard.subject
       WHEN 'notification' THEN $2 AND this.answer = ANY(target.answers)
       WHEN 'results' THEN

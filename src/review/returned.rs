@@ -73,7 +73,10 @@ async fn understand(
     mask: &ReturnedMask,
 ) -> Result<(Uuid, Returned), ReviewError> {
     let study = Uid::parse(&mask.study_instance_uid).map_err(|_| ReviewError::Drawing)?;
-    let detail = db.study_detail(&study).await?.ok_or(ReviewError::NothingToJudge)?;
+    let detail = db
+        .study_detail(&study)
+        .await?
+        .ok_or(ReviewError::NothingToJudge)?;
     let analysis = detail.analysis.ok_or(ReviewError::NothingToJudge)?.id;
     let record = drawn::read(db, &study, analysis).await?;
     let file = archive.read(&mask.archive_key).await?;

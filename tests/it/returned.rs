@@ -38,7 +38,11 @@ async fn send_back(room: &Room, mask: Vec<u8>) {
     let world = &room.server.world;
     let read = ictus::review::returned::once(&world.db, &world.archive).await;
     assert!(read.unwrap());
-    assert!(!ictus::review::returned::once(&world.db, &world.archive).await.unwrap());
+    assert!(
+        !ictus::review::returned::once(&world.db, &world.archive)
+            .await
+            .unwrap()
+    );
 }
 
 async fn trail(room: &Room, act: &str) -> Vec<Value> {
@@ -58,7 +62,12 @@ async fn masks_of_another_tool_become_corrections_by_their_reader() {
         let row = list.as_array().unwrap().last().unwrap().clone();
         assert_eq!(
             (&row["kind"], &row["reader"], &row["edited"], &row["reader_name"]),
-            (&json!("haemorrhage"), &json!("Else Where"), &json!(false), &Value::Null)
+            (
+                &json!("haemorrhage"),
+                &json!("Else Where"),
+                &json!(false),
+                &Value::Null
+            )
         );
         let volumes: Vec<f64> = row["regions"]
             .as_array()
@@ -68,7 +77,10 @@ async fn masks_of_another_tool_become_corrections_by_their_reader() {
             .collect();
         // Twelve pixels and one of 1 mm² × 5 mm.
         assert_eq!(volumes.len(), 2, "{form}");
-        assert!((volumes[0] - 0.06).abs() < 1e-9 && (volumes[1] - 0.005).abs() < 1e-9, "{volumes:?}");
+        assert!(
+            (volumes[0] - 0.06).abs() < 1e-9 && (volumes[1] - 0.005).abs() < 1e-9,
+            "{volumes:?}"
+        );
     }
     assert_eq!(
         room.server
@@ -119,6 +131,11 @@ async fn a_mask_on_images_that_nobody_analysed_is_refused() {
     object.write_all(&mut bytes).unwrap();
     send_back(&room, bytes).await;
     let refused = trail(&room, "refuse_mask").await;
-    assert!(refused[0]["text"].as_str().unwrap().contains("was not analysed yet"));
+    assert!(
+        refused[0]["text"]
+            .as_str()
+            .unwrap()
+            .contains("was not analysed yet")
+    );
     room.close().await;
 }

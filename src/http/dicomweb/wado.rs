@@ -15,7 +15,11 @@ use super::{
 use crate::{
     archive::Archive,
     db::qido::{Filter, InstanceMatch},
-    dicom::transcode,
+    dicom::{
+        coerce::{Coercion, coerce},
+        transcode,
+    },
+    domain::phi::redact,
     http::{
         App,
         auth::Principal,
@@ -33,6 +37,7 @@ use bytes::Bytes;
 use dicom_core::Tag;
 use futures::{Stream, StreamExt};
 use serde_json::Value;
+use std::sync::Arc;
 
 const DICOM: &str = "application/dicom";
 const OCTETS: &str = "application/octet-stream";
@@ -93,13 +98,14 @@ impl Asked {
             sendings.push(Sending::choose(instance, &offers)?);
         }
         let archive = self.app.archive.clone();
+        let coercion = self.coercion().await?;
         let mut sendings = sendings.into_iter();
         // The first object is read before the head of the answer, so that a fault there is told as one.
         let Some(first) = sendings.next() else {
             return Err(HttpError::NotFound("nothing is stored".to_owned()));
         };
         let kind = first.content_type();
-        let first = first.read(&archive).await?;
+        let first = first.read(&archive, coercion.clone()).await?;
         if !multipart {
             return Ok(([(header::CONTENT_TYPE, kind)], first).into_response());
         }
@@ -107,10 +113,20 @@ impl Asked {
             yield (kind, first);
             for sending in sendings {
                 let kind = sending.content_type();
-                yield (kind, sending.read(&archive).await?);
+                yield (kind, sending.read(&archive, coercion.clone()).await?);
             }
         };
         Ok(multipart_response(DICOM, parts))
+    }
+
+    /// What is handed out instead of what is stored, since the identity was corrected.
+    async fn coercion(&self) -> Result<Option<Arc<Coercion>>, HttpError> {
+        let Some(instance) = self.instances.first() else {
+            return Ok(None);
+        };
+        let found = self.app.db.coercion(&instance.study_instance_uid).await;
+        let found = found.map_err(|error| HttpError::of(error.class(), "reading a correction", error))?;
+        Ok(found.map(Arc::new))
     }
 
     /// Every attribute but bulk data, which is linked.
@@ -214,8 +230,14 @@ impl Sending {
         format!("{DICOM}; transfer-syntax={}", self.syntax)
     }
 
-    async fn read(self, archive: &Archive) -> Result<Bytes, HttpError> {
-        let bytes = read(archive, &self.archive_key).await?;
+    async fn read(self, archive: &Archive, coercion: Option<Arc<Coercion>>) -> Result<Bytes, HttpError> {
+        let mut bytes = read(archive, &self.archive_key).await?;
+        if let Some(coercion) = coercion {
+            let coerced = decode(move || {
+                coerce(&bytes, &coercion).map_err(|error| transcode::TranscodeError::Decode(redact(&error)))
+            });
+            bytes = coerced.await?.into();
+        }
         if !self.transcode {
             return Ok(bytes);
         }
