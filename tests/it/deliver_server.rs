@@ -208,3 +208,9 @@ async fn a_file_that_cannot_be_meant_stops_the_server_with_a_sentence() {
         assert!(said.contains(words), "{said}");
     }
 }
+
+/// What `ictus deliver list` says.
+pub(crate) async fn list(world: &World) -> (bool, String) {
+    let data = tempfile::tempdir().unwrap();
+    said(ictus(world, data.path(), &["deliver", "list"])).await
+}

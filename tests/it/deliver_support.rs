@@ -141,6 +141,50 @@ impl Analyser for Compressed {
     }
 }
 
+/// Secondary Capture Image Storage.
+pub(crate) const SC: &str = "1.2.840.10008.5.1.4.1.1.7";
+
+/// An analyser whose results are a SEG, an SR and a picture.
+pub(crate) struct Pictured;
+
+impl Analyser for Pictured {
+    fn model_digest(&self) -> Vec<u8> {
+        b"pictured".to_vec()
+    }
+
+    fn calibration_digest(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn analyse(&self, instances: &[Instance], request: &Request, _: &dyn Control) -> Result<Output, Failure> {
+        let uid = |part: &str| Uid::derive(&[&request.analysis_key, part.as_bytes()]).to_string();
+        let object = |class: &str| {
+            let mut object = instances[0].object.clone();
+            object.put(DataElement::new(tags::SOP_CLASS_UID, VR::UI, class));
+            object.put(DataElement::new(tags::SOP_INSTANCE_UID, VR::UI, uid(class)));
+            object.put(DataElement::new(
+                tags::SERIES_INSTANCE_UID,
+                VR::UI,
+                uid(&format!("series of {class}")),
+            ));
+            if class != SC {
+                // Without its matrix it is no image, and may have no pixels.
+                object.remove_element(tags::PIXEL_DATA);
+                object.remove_element(tags::ROWS);
+            }
+            object.update_meta(|meta| {
+                meta.media_storage_sop_class_uid = class.to_owned();
+                meta.media_storage_sop_instance_uid = uid(class);
+            });
+            object
+        };
+        Ok(Output {
+            report: report(Some(12.5)),
+            objects: [SEG, SR, SC].map(object).to_vec(),
+        })
+    }
+}
+
 /// One more slice of a study that [`analyse`] sent, analysed.
 pub(crate) async fn revise(world: &World, study: &str, volume_ml: Option<f64>) {
     let series = format!("series of {study}");

@@ -14,6 +14,7 @@ mod dicom;
 mod dimse;
 mod dimse_support;
 mod encode;
+mod identity;
 mod import;
 mod networks;
 mod nnunet;
