@@ -170,7 +170,9 @@ async fn take(db: &Db, message: &Message, peer: IpAddr) -> Answer {
     };
     match correct(db, message, event, &format!("hl7 {peer}")).await {
         Ok(studies) => {
-            tracing::info!(studies, "an HL7 message corrected identities");
+            if studies > 0 {
+                tracing::info!(peer = %peer, "an HL7 message corrected the identity of a patient");
+            }
             Answer {
                 code: "AA",
                 text: None,

@@ -10,7 +10,7 @@ use reqwest::StatusCode;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 
 /// What every message says.
-pub(super) const NOT_FOR_CLINICAL_USE: &str = "Not for clinical use.";
+const NOT_FOR_CLINICAL_USE: &str = "Not for clinical use.";
 
 /// A letter with its report read.
 pub(super) struct Said {

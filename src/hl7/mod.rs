@@ -201,11 +201,8 @@ impl<'a> Segment<'a> {
                 "R" => out.push(repetition),
                 "E" => out.push(escape),
                 ".br" => out.push('\n'),
-                _ => match hexadecimal(code) {
-                    Some(bytes) => out.push_str(&String::from_utf8_lossy(&bytes)),
-                    // Highlighting and what is local: without meaning in a value.
-                    None => {}
-                },
+                // Highlighting and what is local is without meaning in a value.
+                _ => out.push_str(&hexadecimal(code).unwrap_or_default()),
             }
             rest = tail;
         }
@@ -214,8 +211,9 @@ impl<'a> Segment<'a> {
     }
 }
 
-fn hexadecimal(code: &str) -> Option<Vec<u8>> {
-    hex::decode(code.strip_prefix('X')?).ok()
+/// Bytes that were written as digits, where they are text.
+fn hexadecimal(code: &str) -> Option<String> {
+    String::from_utf8(hex::decode(code.strip_prefix('X')?).ok()?).ok()
 }
 
 /// A value as it stands in a message of ours, which uses the separators `|^~\&`.

@@ -40,7 +40,7 @@ impl Room {
     /// One of its images. Air and tissue by turns: what could not be HU is not put together.
     pub(crate) fn slice(number: u32) -> Slice {
         Slice {
-            pixel: if number % 2 == 0 { 24 } else { 1064 },
+            pixel: if number.is_multiple_of(2) { 24 } else { 1064 },
             ..Slice::new("s", "a", number)
         }
     }

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::domain::{
     finding::{AnswerValue, Side},
+    geometry::Vec3,
     volume::Volume,
 };
 use dicom_core::{DataElement, PrimitiveValue, VR};
@@ -309,7 +310,8 @@ fn object(
     dataset.text(tags::CONVERSION_TYPE, VR::CS, "WSD");
     dataset.text(tags::BURNED_IN_ANNOTATION, VR::CS, "YES");
     dataset.text(tags::RECOGNIZABLE_VISUAL_FEATURES, VR::CS, "NO");
-    dataset.text(tags::PATIENT_ORIENTATION, VR::CS, "");
+    let sides = [context.geometry.row_direction, context.geometry.column_direction].map(towards);
+    dataset.texts(tags::PATIENT_ORIENTATION, VR::CS, &sides);
     match &*input.plan.trigger.body_part {
         "" => dataset.empty(tags::LATERALITY, VR::CS),
         part => dataset.text(tags::BODY_PART_EXAMINED, VR::CS, part),
@@ -342,6 +344,19 @@ fn object(
     context.object(dataset, &KIND)
 }
 
+/// The side of the patient that a direction leads to most (PS3.3 section C.7.6.1.1.1).
+fn towards(direction: Vec3) -> &'static str {
+    let axis = (0..3).max_by(|a, b| direction[*a].abs().total_cmp(&direction[*b].abs()));
+    match axis.map(|axis| (axis, direction[axis] < 0.0)) {
+        Some((0, false)) => "L",
+        Some((0, true)) => "R",
+        Some((1, false)) => "P",
+        Some((1, true)) => "A",
+        Some((_, false)) => "H",
+        _ => "F",
+    }
+}
+
 fn put_pixels(dataset: &mut Dataset, rows: u16, columns: u16, pixels: Vec<u8>) {
     dataset.us(tags::SAMPLES_PER_PIXEL, 3);
     dataset.text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "RGB");
@@ -361,4 +376,53 @@ fn put_pixels(dataset: &mut Dataset, rows: u16, columns: u16, pixels: Vec<u8>) {
         VR::OB,
         PrimitiveValue::from(pixels),
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a line back by comparing each place with each letter: what a machine can tell apart, a person can read.
+    fn read_back(picture: &Picture, row: usize, column: usize, count: usize) -> String {
+        let dot = |y: usize, x: usize| picture.pixels[(y * picture.width + x) * 3] > 0;
+        (0..count)
+            .map(|at| {
+                let left = column + at * font::ADVANCE * DOT;
+                (b' '..=b'_')
+                    .map(char::from)
+                    .find(|c| {
+                        (0..font::ROWS * font::COLUMNS).all(|place| {
+                            let (y, x) = (place / font::COLUMNS, place % font::COLUMNS);
+                            let wanted = font::letter(*c)[y] >> (font::COLUMNS - 1 - x) & 1 == 1;
+                            wanted == dot(row + y * DOT, left + x * DOT)
+                        })
+                    })
+                    .unwrap_or('\u{fffd}')
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_is_burnt_in_can_be_read() {
+        let words = "HAEMORRHAGE: FLAGGED, 12.5 ML, NOT FOR CLINICAL USE (0.97)";
+        let mut picture = Picture::new(words.len() * font::ADVANCE * DOT + 20, 40);
+        picture.write(8, 8, words, WHITE);
+        assert_eq!(read_back(&picture, 8, 8, words.len()), words);
+    }
+
+    #[test]
+    fn a_picture_says_where_the_patients_sides_are() {
+        assert_eq!(towards([1.0, 0.0, 0.0]), "L");
+        assert_eq!(towards([0.0, 0.95, -0.3]), "P");
+        assert_eq!(towards([-1.0, 0.0, 0.1]), "R");
+        assert_eq!(towards([0.0, 0.1, 0.99]), "H");
+    }
+
+    #[test]
+    fn grey_runs_from_air_to_blood() {
+        assert_eq!(
+            [grey(-1000.0), grey(40.0), grey(80.0), grey(f32::NAN)],
+            [0, 128, 255, 0]
+        );
+    }
 }
