@@ -84,13 +84,18 @@ impl Room {
         from_page(&self.server, Method::POST, &path, &self.cookie, body).await
     }
 
+    pub(crate) async fn judge(&self, body: &Value) -> Answer {
+        let path = format!("/api/studies/{}/verdicts", uid("s"));
+        from_page(&self.server, Method::POST, &path, &self.cookie, body).await
+    }
+
     pub(crate) async fn list(&self) -> Value {
         let path = format!("/api/studies/{}/corrections", uid("s"));
         self.server.get(&path, &[]).await.json()
     }
 }
 
-fn on(slice: u32, runs: &[u32]) -> Value {
+pub(crate) fn on(slice: u32, runs: &[u32]) -> Value {
     json!({ "sop_instance_uid": uid(&format!("a/{slice}")), "runs": runs })
 }
 

@@ -2,6 +2,7 @@
 //! retries, dead letters, acknowledgement and escalation.
 
 use crate::{
+    correction::{Room, on},
     deliver_support::{Delivering, analyse, deliveries, revise, trail, until_delivery},
     dimse_support::until,
     support::{Slice, World, uid},
@@ -511,6 +512,8 @@ async fn a_folder_gets_whole_files_and_a_share_that_is_not_there_waits() {
     names.sort();
     assert_eq!(names.len(), 3, "{names:?}");
     assert!(names[0].starts_with("notification_") && names[0].ends_with(".json"));
+    // What people have to know goes before what is large.
+    assert_eq!(trail(&world, "deliver").await[0]["subject"], "notification");
     assert!(names[1].starts_with("seg_") && names[2].starts_with("sr_"));
     for name in &names[1..] {
         dicom_object::open_file(share.join(name)).unwrap();
@@ -532,4 +535,104 @@ async fn a_condition_on_the_images_decides_who_hears_of_a_study() {
     analyse(&world, &["s"], Some(12.5)).await;
     until_delivery(&world, "s", "delivered").await;
     assert_eq!((deliveries(&world).await.len(), knee.got().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_readers_word_and_mask_go_out_too() {
+    let room = Room::open(Some(3.0)).await;
+    let world = &room.server.world;
+    let his = Mllp::new("AA").await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut words = his.target();
+    words["send"] = json!(["verdicts", "corrections"]);
+    let files = json!({ "name": "drop", "kind": "folder", "path": folder.path(), "send": ["corrections"] });
+    let _delivering = Delivering::start(world, json!([words, files])).await;
+    let analysis = room.analysis().await;
+    let verdict =
+        json!({ "analysis": analysis, "finding": null, "verdict": "reject", "reason": null, "note": null });
+    let given = room.judge(&verdict).await;
+    assert!(given.status.is_success(), "{}", given.text());
+    until("the word is there", async || his.got().len() == 1).await;
+    let mask = json!({ "analysis": analysis, "kind": "haemorrhage", "edited": true, "slices": [on(10, &[17, 3, 25, 3])] });
+    let saved = room.save(&mask).await;
+    assert_eq!(saved.status, StatusCode::CREATED, "{}", saved.text());
+    until("all is there", async || {
+        let all = deliveries(world).await;
+        all.len() == 3 && all.iter().all(|one| one.state == "delivered")
+    })
+    .await;
+    let notes: Vec<Vec<String>> = his
+        .got()
+        .iter()
+        .map(|bytes| Message::parse(&charset::decode(bytes).unwrap()).unwrap())
+        .map(|message| {
+            assert_eq!(message.segment("OBR").unwrap().text(25, 1).as_deref(), Some("F"));
+            message
+                .segments_of("OBX")
+                .filter_map(|line| line.text(5, 1))
+                .collect()
+        })
+        .collect();
+    assert!(
+        notes[0].contains(&"Reader: a reader rejects the answer".to_owned()),
+        "{notes:?}"
+    );
+    assert!(
+        notes[1].contains(&"Reader: a reader drew 1 region(s), 0.0 mL".to_owned()),
+        "{notes:?}"
+    );
+    let name = std::fs::read_dir(folder.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .file_name();
+    let sop = saved.json()["sop_instance_uid"].as_str().unwrap().to_owned();
+    assert_eq!(name.to_str().unwrap(), format!("reader_{sop}.dcm"));
+    assert_eq!(trail(world, "verdict").await[0]["deliver_to"], json!(["his"]));
+    assert_eq!(
+        trail(world, "correct").await[0]["deliver_to"],
+        json!(["drop", "his"])
+    );
+    room.close().await;
+}
+
+#[tokio::test]
+async fn a_verdict_takes_note_of_what_was_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = secret(folder.path());
+    let (first, second) = (Receiver::new(202, "").await, Receiver::new(200, "").await);
+    let server = crate::web::Server::new().await;
+    let world = &server.world;
+    let mut one = pager(&first, &secret);
+    one["escalate"] = json!({ "after_seconds": 3600, "to": "consultant" });
+    let two = json!({
+        "name": "consultant", "kind": "webhook", "url": second.url, "secret_file": secret, "when": "escalated",
+    });
+    let _delivering = Delivering::start(world, json!([one, two])).await;
+    analyse(world, &["s"], Some(12.5)).await;
+    let told = until_delivery(world, "s", "delivered").await;
+    assert_eq!(told.acknowledged_at, None);
+    crate::review::add(world, "reader", ictus::review::account::AccountRole::Radiologist).await;
+    let cookie = crate::review::cookie(&server, "reader").await;
+    let detail = server
+        .get(&format!("/api/studies/{}", uid("s")), &[])
+        .await
+        .json();
+    let verdict = json!({
+        "analysis": detail["analysis"]["id"], "finding": null, "verdict": "accept", "reason": null, "note": null,
+    });
+    let path = format!("/api/studies/{}/verdicts", uid("s"));
+    let given = crate::review::from_page(&server, axum::http::Method::POST, &path, &cookie, &verdict).await;
+    assert!(given.status.is_success(), "{}", given.text());
+    assert_eq!(
+        deliveries(world).await[0].acknowledged_by.as_deref(),
+        Some("reader")
+    );
+    // An operator is told that somebody was faster.
+    let answer = server
+        .post(&format!("/api/deliveries/{}/acknowledge", told.id))
+        .await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    assert!(second.got().is_empty());
 }

@@ -21,7 +21,7 @@ fn serve(world: &World, data: &Path, targets: &Path) -> tokio::process::Child {
         .unwrap()
 }
 
-fn ictus(world: &World, data: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn ictus(world: &World, data: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ictus"));
     command
         .args(arguments)
@@ -33,7 +33,7 @@ fn ictus(world: &World, data: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-async fn said(mut command: Command) -> (bool, String) {
+pub(crate) async fn said(mut command: Command) -> (bool, String) {
     let output = command.output().await.unwrap();
     (output.status.success(), String::from_utf8(output.stdout).unwrap())
 }

@@ -17,12 +17,15 @@ use ictus::{
     identity::{self, Decision},
 };
 use serde_json::{Value, json};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::{
-    io::BufReader,
+    io::{AsyncBufReadExt, BufReader},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
@@ -454,4 +457,66 @@ async fn a_person_decides_on_a_pending_revision() {
     let none = identity::decide(&world.db, "nobody", &series, None, Decision::Accept).await;
     assert_eq!(none.unwrap(), 0);
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn the_server_listens_for_messages_and_not_to_everybody() {
+    let world = World::new().await;
+    world.send(trauma("s", 0..2)).await;
+    let data = tempfile::tempdir().unwrap();
+    let arguments = [
+        "serve",
+        "--no-worker",
+        "--listen",
+        "127.0.0.1:0",
+        "--hl7",
+        "0.0.0.0:0",
+    ];
+    let mut open = crate::deliver_server::ictus(&world, data.path(), &arguments);
+    let output = open.stderr(Stdio::piped()).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--hl7-allow"));
+
+    let arguments = [
+        "serve",
+        "--no-worker",
+        "--listen",
+        "127.0.0.1:0",
+        "--hl7",
+        "127.0.0.1:0",
+    ];
+    let mut server = crate::deliver_server::ictus(&world, data.path(), &arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let port = loop {
+        let line = lines.next_line().await.unwrap().unwrap();
+        if let Some(address) = line.strip_prefix("ictus listens on mllp://127.0.0.1:") {
+            break address.parse().unwrap();
+        }
+    };
+    let (stop, _) = watch::channel(false);
+    let hospital = Hospital { port, _stop: stop };
+    assert_eq!(hospital.says("A40", MERGE).await.code, "AA");
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM study WHERE patient_id = 'P900'")
+            .await,
+        1
+    );
+    server.kill().await.unwrap();
+
+    // What waits for a decision is decided on the command line, too.
+    let mut revised = Slice::new("s", "series of s", 0);
+    "TRAUMA-7".clone_into(&mut revised.patient_id);
+    "Somebody^Else".clone_into(&mut revised.patient_name);
+    world.send(vec![revised.bytes()]).await;
+    let list = crate::deliver_server::ictus(&world, data.path(), &["revision", "list"]);
+    let (success, said) = crate::deliver_server::said(list).await;
+    assert!(success && said.contains("differs in"), "{said}");
+    let series = uid("series of s").to_string();
+    let dismiss = crate::deliver_server::ictus(&world, data.path(), &["revision", "dismiss", &series]);
+    let (success, said) = crate::deliver_server::said(dismiss).await;
+    assert!(success && said.contains("1 revisions"), "{said}");
 }
