@@ -124,20 +124,20 @@ def judge_label_map(path, meant, segments, even):
 
 
 def judge_key_objects(path, meant, segments):
-    document = highdicom.ko.KeyObjectSelectionDocument.from_dataset(pydicom.dcmread(path)) if hasattr(
-        highdicom.ko.KeyObjectSelectionDocument, "from_dataset"
-    ) else pydicom.dcmread(path)
-    content = document.content if hasattr(document, "content") else None
+    document = pydicom.dcmread(path)
     selected = [
         item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
-        for item in pydicom.dcmread(path).ContentSequence
+        for item in document.ContentSequence
         if item.ValueType == "IMAGE"
     ]
     wanted = [uid for index, uid in enumerate(meant["sop_instance_uids"]) if (segments[index] > 0).any()]
     if selected != wanted:
         object_to("judge", f"{len(selected)} images are selected, {len(wanted)} show a finding")
-    if content is not None and len(content.get_references()) != len(wanted):
-        object_to("highdicom", f"{len(content.get_references())} references")
+    read = highdicom.ko.KeyObjectSelectionDocument.from_dataset(document)
+    if len(read.content.get_references()) != len(wanted):
+        object_to("highdicom", f"{len(read.content.get_references())} references")
+    if any(read.resolve_reference(uid)[2] != uid for uid in wanted):
+        object_to("highdicom", "a reference leads to another image")
     code, said = run("dsrdump", "+Pn", path)
     words = " ".join(said.split()).lower()
     if code != 0 or "error" in words or "not for clinical use" not in words or "of interest" not in words:
