@@ -133,8 +133,10 @@ pub struct ExistingInstance {
     pub digest: Vec<u8>,
     /// Its file.
     pub archive_key: String,
-    /// Whether it is the current one; otherwise it is pending.
+    /// Whether it is the current one; otherwise it is pending, decided against, or rejected.
     pub current: bool,
+    /// Whether a rejection note hides it.
+    pub rejected: bool,
     /// StudyInstanceUID under which it is filed.
     pub study_instance_uid: String,
     /// SeriesInstanceUID under which it is filed.
@@ -216,6 +218,7 @@ pub async fn existing(tx: &mut Tx, sop_instance_uids: &[&Uid]) -> Result<Vec<Exi
     let uids: Vec<&str> = sop_instance_uids.iter().map(|uid| uid.as_str()).collect();
     Ok(sqlx::query_as(
         "SELECT instance.id, series_id, sop_instance_uid, digest, archive_key, instance.state = 'current' AS current, \
+         instance.state = 'rejected' AS rejected, \
          study_instance_uid, series_instance_uid \
          FROM instance JOIN series ON series.id = series_id JOIN study ON study.id = series.study_id \
          WHERE sop_instance_uid = ANY ($1)",

@@ -231,8 +231,13 @@ impl<'a> Filing<'a> {
             .existing
             .get(new.sop_instance_uid.as_str())
             .map_or(&[][..], Vec::as_slice);
-        if known.iter().any(|row| row.digest == new.digest) {
-            return Ok(Ok(self.stored(checked, "duplicate", None)));
+        if let Some(same) = known.iter().find(|row| row.digest == new.digest) {
+            let warning = same.rejected.then(|| Warning {
+                reason: reason::COERCION,
+                text: "it is stored and hidden, because a rejection note rejects it; send a corrected one"
+                    .to_owned(),
+            });
+            return Ok(Ok(self.stored(checked, "duplicate", warning)));
         }
         if let Some(current) = known.iter().find(|row| row.current).cloned() {
             return self.file_beside(receiver, tx, staged, checked, &current).await;
@@ -343,6 +348,7 @@ impl<'a> Filing<'a> {
                 digest: new.digest.to_vec(),
                 archive_key: new.archive_key.clone(),
                 current,
+                rejected: false,
                 study_instance_uid: new.study_instance_uid.to_string(),
                 series_instance_uid: new.series_instance_uid.to_string(),
             });

@@ -372,7 +372,14 @@ async fn what_a_note_rejects_is_hidden_and_the_rest_is_analysed_again() {
     assert_eq!(found.status, StatusCode::NO_CONTENT);
     assert!(world.archive_files().await.len() >= 34);
 
-    // Images that are sent anew are new images.
+    // The same again stays hidden, and its sender hears that; images that are sent anew are new images.
+    let again = world.send(vec![Slice::new("s", series, 5).bytes()]).await;
+    let warning = again.stored[0].warning.as_ref().unwrap();
+    assert!(
+        warning.text.contains("a rejection note rejects it"),
+        "{}",
+        warning.text
+    );
     let mut anew = Slice::new("s", series, 5);
     "P1".clone_into(&mut anew.patient_id);
     "Head again".clone_into(&mut anew.series_description);
