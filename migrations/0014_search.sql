@@ -7,13 +7,16 @@ UPDATE series SET instance_count = counted.number
 FROM (SELECT series_id, count(*) AS number FROM instance WHERE state = 'current' GROUP BY series_id) counted
 WHERE counted.series_id = series.id;
 
-CREATE FUNCTION count_instances() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION count_instances() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
 BEGIN
     IF TG_OP <> 'INSERT' AND OLD.state = 'current' THEN
-        UPDATE series SET instance_count = instance_count - 1 WHERE id = OLD.series_id;
+        UPDATE public.series SET instance_count = instance_count - 1 WHERE id = OLD.series_id;
     END IF;
     IF TG_OP <> 'DELETE' AND NEW.state = 'current' THEN
-        UPDATE series SET instance_count = instance_count + 1 WHERE id = NEW.series_id;
+        UPDATE public.series SET instance_count = instance_count + 1 WHERE id = NEW.series_id;
     END IF;
     RETURN NULL;
 END $$;

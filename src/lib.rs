@@ -14,7 +14,7 @@
 //!                                  assemble ► preprocess ► infer ► uncertainty ► postprocess ► encode
 //!                        │
 //!   archive + db (analysis, findings, alert, outbox, audit row), one commit
-//!                        ├──► deliver (STOW-RS, C-STORE) ──► PACS, archives
+//!                        ├──► deliver (STOW-RS, C-STORE, webhook, HL7, FHIR, folder) ──► PACS, archives, people
 //!                        │
 //!   http::api, http::dicomweb (QIDO-RS, WADO-RS) ──► web/ and everybody else
 //! ```
@@ -24,7 +24,7 @@
 //!
 //! # Who may use whom
 //!
-//! Edges ([`http`], [`dimse`]) → services ([`receive`], [`worker`], [`deliver`], [`review`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`association`], [`nifti`], [`nn`]) → words ([`domain`]).
+//! Edges ([`http`], [`dimse`], [`adt`]) → services ([`receive`], [`worker`], [`deliver`], [`review`], [`identity`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`association`], [`hl7`], [`nifti`], [`nn`]) → words ([`domain`]).
 //! Services never use each other: they meet in the database.
 //! Only `http` knows axum, only `association` the DICOM upper layer and only `dimse` and `deliver` use it, only `db` knows SQL and the queue, only `nn`, `analysis::infer`, `train` and `import` know candle.
 //!
@@ -38,7 +38,7 @@
 //! 6. A model that does not reproduce its golden patch does not serve.
 //! 7. Patient data never reaches a log line, an error message or a metric.
 //!
-//! # Two walkthroughs
+//! # Walkthroughs
 //!
 //! *A slice arrives.* `http::dicomweb::stow` reads a part and streams it to [`receive`], which hashes it into a staging file, checks it, moves it to its digest's name in [`archive`], and writes index row, job and audit row in one transaction; then the sender is answered.
 //! Over DIMSE it is the same service, one transaction an instance, because a sender waits for each answer.
@@ -46,9 +46,12 @@
 //! *A result leaves.* [`worker`] commits an analysis together with one row of the outbox a target.
 //! [`deliver`] claims the row under a lease, sends what the target has not got yet, and notes what it said of each instance, with its row of the trail; a row that is superseded meanwhile is withdrawn by the transaction of its successor.
 //!
+//! *A patient is renamed.* [`adt`] reads the hospital's message; [`identity`] relabels index and worklist, notes what is handed out instead of what is stored, and files what the targets had again, in one transaction with its row of the trail.
+//!
 //! *A mask is placed.* [`analysis::assemble`] orders the slices along their normal and keeps each one's own origin, so tilt and uneven steps need no resampling.
 //! [`analysis::preprocess`] lays one map a plane axis to the network's 1 mm grid; [`analysis::infer`] runs the members on it; [`analysis::uncertainty`] brings each member's logits back through the same map before it accumulates them; [`analysis::postprocess`] measures on the source grid; [`analysis::encode`] writes frames that name their source instance.
 
+pub mod adt;
 pub mod analysis;
 pub mod archive;
 pub mod association;
@@ -59,7 +62,9 @@ pub mod deliver;
 pub mod dicom;
 pub mod dimse;
 pub mod domain;
+pub mod hl7;
 pub mod http;
+pub mod identity;
 pub mod import;
 pub mod nifti;
 pub mod nn;

@@ -30,6 +30,7 @@ enum Command {
     Account(cli::account::Args),
     Audit(cli::audit::Args),
     Deliver(cli::deliver::Args),
+    Revision(cli::revision::Args),
     Migrate(cli::migrate::Args),
     Doctor(cli::doctor::Args),
 }
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
             Command::Account(args) => cli::account::run(args),
             Command::Audit(args) => cli::audit::run(args),
             Command::Deliver(args) => cli::deliver::run(args),
+            Command::Revision(args) => cli::revision::run(args),
             Command::Migrate(args) => cli::migrate::run(args),
             Command::Doctor(args) => cli::doctor::run(args),
         });

@@ -32,6 +32,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("nifti", &["domain"]),
     ("nn", &["domain"]),
     ("association", &["domain"]),
+    ("hl7", &["domain"]),
     // Stages: blind to each other and to all state.
     ("analysis::assemble", &["domain", "dicom", "nifti"]),
     ("analysis::preprocess", &["domain"]),
@@ -60,8 +61,12 @@ const GRAPH: &[(&str, &[&str])] = &[
     // Services: they meet in the database, never in each other.
     ("receive", &["domain", "dicom", "archive", "db"]),
     ("worker", &["domain", "dicom", "analysis", "archive", "db"]),
-    ("deliver", &["domain", "dicom", "association", "archive", "db"]),
+    (
+        "deliver",
+        &["domain", "dicom", "association", "hl7", "archive", "db"],
+    ),
     ("review", &["domain", "dicom", "analysis", "archive", "db"]),
+    ("identity", &["domain", "dicom", "db"]),
     ("audit", &["domain", "archive", "db"]),
     (
         "train",
@@ -92,8 +97,10 @@ const GRAPH: &[(&str, &[&str])] = &[
             "review",
             "audit",
             "deliver",
+            "identity",
         ],
     ),
+    ("adt", &["domain", "hl7", "db", "identity"]),
     (
         "dimse",
         &[
@@ -145,6 +152,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("dicom_ul", &["association"]),
     ("reqwest", &["deliver", "cli"]),
     ("rustls", &["deliver"]),
+    ("hmac", &["deliver"]),
     ("tracing_subscriber", &["telemetry"]),
 ];
 

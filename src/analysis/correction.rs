@@ -115,23 +115,14 @@ pub fn correct(
     let code = code_of(kind, report).ok_or_else(|| CorrectionError::Kind(kind.to_owned()))?;
     let mut instances = instances;
     instances.retain(|instance| instance.attributes.series_instance_uid.as_ref() == Some(&chosen.uid));
-    let any = Trigger {
-        modality: "CT".to_owned(),
-        contrast: Contrast::Any,
-        thickness_mm: [0.0, f64::INFINITY],
-        body_part: String::new(),
-    };
     let Assembled {
         volume,
         instances: order,
         ..
-    } = assemble(&instances, &any).map_err(|error| CorrectionError::Source(redact(&error)))?;
+    } = assemble(&instances, &any_ct()).map_err(|error| CorrectionError::Source(redact(&error)))?;
     let source: Vec<&Instance> = order.iter().map(|at| &instances[*at]).collect();
     let mask = lay(slices, &source, &volume)?;
-    let plane = preprocess::head_trace(&volume)
-        .ok()
-        .map(|trace| preprocess::brain::intracranial(&volume, &trace).brain)
-        .and_then(|brain| MidsagittalPlane::estimate(&brain));
+    let plane = plane_of(&volume);
     let (regions, segments) = postprocess::regions(&mask, plane.as_ref())?;
     let models = report
         .models
@@ -169,8 +160,24 @@ pub fn correct(
     })
 }
 
+/// The series was chosen already: anything goes that is CT.
+pub(super) fn any_ct() -> Trigger {
+    Trigger {
+        modality: "CT".to_owned(),
+        contrast: Contrast::Any,
+        thickness_mm: [0.0, f64::INFINITY],
+        body_part: String::new(),
+    }
+}
+
+/// Between the halves of the head, if there is one.
+pub(super) fn plane_of(volume: &Volume<f32>) -> Option<MidsagittalPlane> {
+    let trace = preprocess::head_trace(volume).ok()?;
+    MidsagittalPlane::estimate(&preprocess::brain::intracranial(volume, &trace).brain)
+}
+
 /// The code of what may be drawn.
-fn code_of(kind: &str, report: &Report) -> Option<Code> {
+pub(super) fn code_of(kind: &str, report: &Report) -> Option<Code> {
     let found = report.findings.iter().find(|finding| finding.kind == kind);
     let known = (kind == "haemorrhage").then_some(code::HEMORRHAGE);
     found.map(|finding| finding.code.clone()).or(known)

@@ -9,6 +9,7 @@ pub mod encode;
 pub mod infer;
 pub mod postprocess;
 pub mod preprocess;
+pub mod returned;
 pub mod uncertainty;
 
 use crate::{
@@ -244,6 +245,7 @@ fn one(
     };
     let objects = encode::encode(&EncodeInput {
         source: &source,
+        ct: Some(&look.volume),
         prediction: &look.prediction,
         segments: &look.found.segments,
         brain: &look.brain,

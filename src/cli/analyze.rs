@@ -2,6 +2,8 @@
 
 use super::engine::{EngineArgs, MapArgs};
 use anyhow::{Context, bail};
+use dicom_dictionary_std::uids;
+use dicom_object::DefaultDicomObject;
 use ictus::{
     analysis::{self, Analysis, Look, Request, Scan, assemble::Values, infer::Engine},
     dicom::instance::Instance,
@@ -161,23 +163,7 @@ fn dicom(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec
     } = analysis::run(&instances, engine, &request, bar)?;
     report.warnings.extend(unread);
     for object in &objects {
-        let modality = object
-            .element_by_name("Modality")?
-            .to_str()?
-            .trim()
-            .to_lowercase();
-        // One SEG and one report a model, and a map a quantity.
-        let name = match modality.as_str() {
-            "seg" | "sr" => modality,
-            _ => format!(
-                "pm-{}",
-                object
-                    .element_by_name("ContentLabel")?
-                    .to_str()?
-                    .trim()
-                    .to_lowercase()
-            ),
-        };
+        let name = file_name(object)?;
         let uid = object
             .meta()
             .media_storage_sop_instance_uid()
@@ -187,6 +173,22 @@ fn dicom(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec
         object.write_to_file(args.out.join(format!("{name}-{short}.dcm")))?;
     }
     Ok((report, looks))
+}
+
+/// What a result's file is called, before its number: one SEG and one report a model, a map a quantity, a picture a slice.
+fn file_name(object: &DefaultDicomObject) -> anyhow::Result<String> {
+    let text = |keyword: &str| -> anyhow::Result<String> {
+        Ok(object.element_by_name(keyword)?.to_str()?.trim().to_lowercase())
+    };
+    Ok(
+        match object.meta().media_storage_sop_class_uid().trim_end_matches('\0') {
+            uids::LABEL_MAP_SEGMENTATION_STORAGE => "labelmap".to_owned(),
+            uids::SECONDARY_CAPTURE_IMAGE_STORAGE => format!("sc-{:0>3}", text("InstanceNumber")?),
+            uids::KEY_OBJECT_SELECTION_DOCUMENT_STORAGE => "kos".to_owned(),
+            uids::PARAMETRIC_MAP_STORAGE => format!("pm-{}", text("ContentLabel")?),
+            _ => text("Modality")?,
+        },
+    )
 }
 
 /// SHA-256 over the sorted instances and the models: the same input gives the same UIDs.
@@ -304,4 +306,59 @@ pub(crate) fn summary(report: &Report) -> String {
     }
     lines.push(report.disclaimer.clone());
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dicom_core::{DataElement, VR};
+    use dicom_dictionary_std::tags;
+    use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
+
+    #[test]
+    fn every_kind_of_result_has_a_name() {
+        for (class, attribute, value, name) in [
+            (uids::SEGMENTATION_STORAGE, tags::MODALITY, "SEG", "seg"),
+            (uids::COMPREHENSIVE3_DSR_STORAGE, tags::MODALITY, "SR", "sr"),
+            (
+                uids::PARAMETRIC_MAP_STORAGE,
+                tags::CONTENT_LABEL,
+                "ENTROPY",
+                "pm-entropy",
+            ),
+            (
+                uids::LABEL_MAP_SEGMENTATION_STORAGE,
+                tags::MODALITY,
+                "SEG",
+                "labelmap",
+            ),
+            (
+                uids::SECONDARY_CAPTURE_IMAGE_STORAGE,
+                tags::INSTANCE_NUMBER,
+                "7",
+                "sc-007",
+            ),
+            (
+                uids::KEY_OBJECT_SELECTION_DOCUMENT_STORAGE,
+                tags::MODALITY,
+                "KO",
+                "kos",
+            ),
+        ] {
+            let vr = if attribute == tags::INSTANCE_NUMBER {
+                VR::IS
+            } else {
+                VR::CS
+            };
+            let object = InMemDicomObject::from_element_iter([DataElement::new(attribute, vr, value)])
+                .with_meta(
+                    FileMetaTableBuilder::new()
+                        .transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN)
+                        .media_storage_sop_class_uid(class)
+                        .media_storage_sop_instance_uid("1.2"),
+                )
+                .unwrap();
+            assert_eq!(file_name(&object).unwrap(), name);
+        }
+    }
 }

@@ -5,6 +5,7 @@ use anyhow::bail;
 use ictus::{
     db::{
         Db,
+        filing::Acknowledged,
         outbox::{Delivery, Filter, Retried},
     },
     deliver,
@@ -42,6 +43,13 @@ enum Command {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Take note of a notification, so that it is not escalated.
+    Acknowledge {
+        /// The delivery, as the list names it.
+        id: Uuid,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// Try a delivery now, or all that were given up; a running server with --deliver sends them.
     Retry {
         /// The delivery, as the list names it.
@@ -60,7 +68,9 @@ enum Command {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let (Command::List { database, .. } | Command::Retry { database, .. }) = &args.command;
+    let (Command::List { database, .. }
+    | Command::Acknowledge { database, .. }
+    | Command::Retry { database, .. }) = &args.command;
     let database = database.open(Role::Visitor)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -85,6 +95,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                     } else {
                         line(&delivery)?
                     })?;
+                }
+            }
+            Command::Acknowledge { id, .. } => {
+                match deliver::acknowledge(&db, *id, "ictus deliver acknowledge").await? {
+                    Acknowledged::Yes(..) => super::say(&format!("{id} is acknowledged"))?,
+                    Acknowledged::Already(_) => bail!("somebody took note of {id} before"),
+                    Acknowledged::NoNotification => {
+                        bail!("{id} is no notification; only those are acknowledged")
+                    }
+                    Acknowledged::Unknown => {
+                        bail!("there is no delivery {id}; `ictus deliver list` shows those that there are")
+                    }
                 }
             }
             Command::Retry { id: Some(id), .. } => retry(&db, *id).await?,
@@ -124,6 +146,15 @@ fn line(delivery: &Delivery) -> anyhow::Result<String> {
     );
     if let Some(next) = delivery.next_at {
         said = format!("{said}, next at {}", next.format(&Rfc3339)?);
+    }
+    if delivery.subject != "results" {
+        said = format!("{said}, {}", delivery.subject);
+    }
+    if let Some(by) = &delivery.acknowledged_by {
+        said = format!("{said}, acknowledged by {by}");
+    }
+    if let Some(note) = &delivery.note {
+        said = format!("{said}, {note}");
     }
     if !delivery.target_active {
         said.push_str(", the target is in no file of a server");

@@ -66,6 +66,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         access,
         analysers,
         dimse: None,
+        adt: None,
         deliver: None,
     };
     let done = runtime.block_on(async {

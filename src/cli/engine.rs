@@ -40,6 +40,9 @@ pub(crate) struct MapArgs {
     /// The same as `--map-format float32`, which is the default.
     #[arg(long, hide = true, conflicts_with = "map_format")]
     float_maps: bool,
+    /// Write the masks as a label map too (SOP class 1.2.840.10008.5.1.4.1.1.66.7).
+    #[arg(long)]
+    labelmap: bool,
 }
 
 impl MapArgs {
@@ -51,6 +54,9 @@ impl MapArgs {
                 MapValues::Float32 => MapFormat::Float32,
                 MapValues::Uint16 => MapFormat::Unsigned16,
             },
+            labelmap: self.labelmap,
+            summary: true,
+            key_objects: true,
         }
     }
 }

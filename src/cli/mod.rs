@@ -1,6 +1,7 @@
 //! One file a command; each turns arguments into calls of the library and results into text.
 
 pub(crate) mod account;
+mod adt;
 pub(crate) mod analyser;
 pub(crate) mod analyze;
 pub(crate) mod audit;
@@ -17,6 +18,7 @@ mod key_slices;
 pub(crate) mod migrate;
 pub(crate) mod models;
 pub(crate) mod phantom;
+pub(crate) mod revision;
 pub(crate) mod serve;
 pub(crate) mod train;
 pub(crate) mod worker;

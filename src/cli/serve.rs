@@ -5,6 +5,7 @@
 //! Order of the end: no new requests, requests under way finish, the worker stops, the database stops last.
 
 use super::{
+    adt::{AdtArgs, AdtListener},
     analyser::{self, Analysers},
     database::{Database, DatabaseArgs, Role},
     dimse::{DimseArgs, Listener},
@@ -73,6 +74,8 @@ pub(crate) struct Args {
     pub(crate) key_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) dimse: DimseArgs,
+    #[command(flatten)]
+    pub(crate) adt: AdtArgs,
     /// File of the targets that results are sent to (JSON); all servers on one database get the same.
     #[arg(long, env = "ICTUS_DELIVER", value_name = "FILE")]
     pub(crate) deliver: Option<PathBuf>,
@@ -81,6 +84,10 @@ pub(crate) struct Args {
 /// Runs the command until a signal ends it.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Err(error) = args.dimse.check() {
+        writeln!(std::io::stderr(), "{error}")?;
+        return Ok(ExitCode::from(USAGE));
+    }
+    if let Err(error) = args.adt.check() {
         writeln!(std::io::stderr(), "{error}")?;
         return Ok(ExitCode::from(USAGE));
     }
@@ -107,6 +114,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
     listener.set_nonblocking(true)?;
     let dimse = args.dimse.bind()?;
+    let adt = args.adt.bind()?;
     let analysers = if args.no_worker {
         Analysers::none()
     } else {
@@ -121,6 +129,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         access,
         analysers,
         dimse,
+        adt,
         deliver,
     };
     runtime.block_on(serve(settings, listener, &database, stop_signal()))?;
@@ -141,6 +150,8 @@ pub(crate) struct Settings {
     pub(crate) analysers: Analysers,
     /// Where it answers DICOM associations.
     pub(crate) dimse: Option<Listener>,
+    /// Where it answers HL7 messages.
+    pub(crate) adt: Option<AdtListener>,
     /// Whom it sends results to; nothing about targets is changed without.
     pub(crate) deliver: Option<Vec<Target>>,
 }
@@ -174,6 +185,8 @@ pub(crate) async fn serve(
         }
         None => None,
     };
+    let returning = ictus::review::returned::run(db.clone(), archive.clone(), has_stopped(stopped.clone()));
+    let returning = tokio::spawn(returning);
     let sweeper = tokio::spawn(sweep(db.clone(), receiver.clone()));
     let (dimse, dimse_address) = match settings.dimse {
         Some(Listener { socket, settings }) => {
@@ -187,6 +200,15 @@ pub(crate) async fn serve(
             )
         }
         None => (None, None),
+    };
+    let adt = match settings.adt {
+        Some(AdtListener { socket, settings }) => {
+            let listener = tokio::net::TcpListener::from_std(socket)?;
+            let address = listener.local_addr()?;
+            let listening = ictus::adt::run(db.clone(), listener, settings, stopped.clone());
+            Some((tokio::spawn(listening), address))
+        }
+        None => None,
     };
     let app = App {
         db: db.clone(),
@@ -202,6 +224,9 @@ pub(crate) async fn serve(
     announce(listener.local_addr()?)?;
     if let Some((title, address)) = dimse_address {
         writeln!(std::io::stdout(), "ictus listens on dicom://{title}@{address}")?;
+    }
+    if let Some((_, address)) = &adt {
+        writeln!(std::io::stdout(), "ictus listens on mllp://{address}")?;
     }
     let router = ictus::http::router(app, settings.access);
     let serving = tokio::spawn(ictus::http::run(listener, router, has_stopped(stopped)));
@@ -219,7 +244,11 @@ pub(crate) async fn serve(
     {
         tracing::warn!("some associations did not end in time and are cut off");
     }
+    if let Some((listening, _)) = adt {
+        listening.abort();
+    }
     sweeper.abort();
+    returning.abort();
     if let Some(mut deliverer) = deliverer
         && tokio::time::timeout(WORKER_ENDS_WITHIN, &mut deliverer)
             .await

@@ -26,8 +26,8 @@ pub struct CorrectionRow {
     pub regions: Value,
     /// Who, as others read it.
     pub reader: String,
-    /// Who, as they sign in.
-    pub reader_name: String,
+    /// Who, as they sign in; null when it was drawn in another tool.
+    pub reader_name: Option<String>,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
@@ -47,8 +47,10 @@ pub struct NewCorrection<'a> {
     pub study_id: i64,
     /// The analysis.
     pub analysis: Uuid,
-    /// The account.
-    pub account_id: i64,
+    /// The account; none when it was drawn in another tool.
+    pub account_id: Option<i64>,
+    /// Who drew it in another tool.
+    pub made_by: Option<&'a str>,
     /// Row of the Segmentation.
     pub instance_id: i64,
     /// Digest of the mask.
@@ -69,8 +71,8 @@ pub struct NewCorrection<'a> {
 /// When a statement fails.
 pub async fn insert(tx: &mut Tx, new: &NewCorrection<'_>) -> Result<CorrectionRow, DbError> {
     let id: i64 = sqlx::query_scalar(
-        "INSERT INTO correction (study_id, analysis_id, account_id, instance_id, mask_sha256, kind, edited, regions, at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
+        "INSERT INTO correction (study_id, analysis_id, account_id, instance_id, mask_sha256, kind, edited, regions, at, \
+         made_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id",
     )
     .bind(new.study_id)
     .bind(new.analysis)
@@ -81,6 +83,7 @@ pub async fn insert(tx: &mut Tx, new: &NewCorrection<'_>) -> Result<CorrectionRo
     .bind(new.edited)
     .bind(new.regions)
     .bind(new.at)
+    .bind(new.made_by)
     .fetch_one(&mut **tx)
     .await?;
     events::touch_study(tx, new.study_id).await?;
@@ -117,9 +120,9 @@ macro_rules! rows {
     ($which:literal) => {
         concat!(
             "SELECT correction.id, correction.analysis_id AS analysis, kind, edited, regions, ",
-            "account.display_name AS reader, account.name AS reader_name, correction.at, ",
+            "coalesce(account.display_name, made_by) AS reader, account.name AS reader_name, correction.at, ",
             "series_instance_uid, sop_instance_uid, mask_sha256 ",
-            "FROM correction JOIN account ON account.id = account_id JOIN instance ON instance.id = instance_id ",
+            "FROM correction LEFT JOIN account ON account.id = account_id JOIN instance ON instance.id = instance_id ",
             "JOIN series ON series.id = series_id JOIN study ON study.id = correction.study_id ",
             $which
         )

@@ -133,8 +133,10 @@ pub struct ExistingInstance {
     pub digest: Vec<u8>,
     /// Its file.
     pub archive_key: String,
-    /// Whether it is the current one; otherwise it is pending.
+    /// Whether it is the current one; otherwise it is pending, decided against, or rejected.
     pub current: bool,
+    /// Whether a rejection note hides it.
+    pub rejected: bool,
     /// StudyInstanceUID under which it is filed.
     pub study_instance_uid: String,
     /// SeriesInstanceUID under which it is filed.
@@ -156,6 +158,8 @@ pub struct SeriesRow {
     pub conflict: Option<String>,
     /// Whether the same UID is there under another study.
     pub elsewhere: bool,
+    /// PatientID after a correction: instances that are sent after it may have it already.
+    pub corrected_patient_id: Option<String>,
 }
 
 /// Keeps other requests for the same studies waiting until this transaction ends, and the sweeper too.
@@ -214,6 +218,7 @@ pub async fn existing(tx: &mut Tx, sop_instance_uids: &[&Uid]) -> Result<Vec<Exi
     let uids: Vec<&str> = sop_instance_uids.iter().map(|uid| uid.as_str()).collect();
     Ok(sqlx::query_as(
         "SELECT instance.id, series_id, sop_instance_uid, digest, archive_key, instance.state = 'current' AS current, \
+         instance.state = 'rejected' AS rejected, \
          study_instance_uid, series_instance_uid \
          FROM instance JOIN series ON series.id = series_id JOIN study ON study.id = series.study_id \
          WHERE sop_instance_uid = ANY ($1)",
@@ -314,6 +319,33 @@ pub async fn put_made(tx: &mut Tx, new: &NewInstance) -> Result<i64, DbError> {
     put_instance(tx, series.id, new, !existing.iter().any(|row| row.current)).await
 }
 
+/// Makes the attributes of a study those of an instance that was accepted in the place of another.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn relabel_study(tx: &mut Tx, study_id: i64, metadata: &Value) -> Result<(), DbError> {
+    let tag = |tag| text(metadata, tag);
+    sqlx::query(
+        "UPDATE study SET patient_name = coalesce($2, patient_name), patient_id = coalesce($3, patient_id), \
+         issuer_of_patient_id = coalesce($4, issuer_of_patient_id), \
+         patient_birth_date = coalesce($5, patient_birth_date), patient_sex = coalesce($6, patient_sex), \
+         study_id = coalesce($7, study_id), accession_number = coalesce($8, accession_number), \
+         study_description = coalesce($9, study_description), updated_at = clock_timestamp() WHERE id = $1",
+    )
+    .bind(study_id)
+    .bind(person_name(metadata, "00100010"))
+    .bind(tag("00100020"))
+    .bind(tag("00100021"))
+    .bind(tag("00100030"))
+    .bind(tag("00100040"))
+    .bind(tag("00200010"))
+    .bind(tag("00080050"))
+    .bind(tag("00081030"))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// Quarantines a series in every study that has it.
 ///
 /// # Errors
@@ -394,6 +426,7 @@ ON CONFLICT (study_instance_uid) DO UPDATE SET
     accession_number = coalesce(study.accession_number, excluded.accession_number),
     referring_physician_name = coalesce(study.referring_physician_name, excluded.referring_physician_name),
     study_description = coalesce(study.study_description, excluded.study_description),
+    hidden = study.hidden AND NOT $13,
     received_at = CASE WHEN $13 THEN clock_timestamp() ELSE study.received_at END,
     updated_at = clock_timestamp()
 RETURNING id
@@ -410,14 +443,16 @@ ON CONFLICT (study_id, series_instance_uid) DO UPDATE SET
     frame_of_reference_uid = coalesce(series.frame_of_reference_uid, excluded.frame_of_reference_uid)
 RETURNING id, patient_id, issuer_of_patient_id, frame_of_reference_uid, conflict,
     EXISTS (SELECT FROM series other
-            WHERE other.series_instance_uid = $2 AND other.study_id <> $1) AS elsewhere
+            WHERE other.series_instance_uid = $2 AND other.study_id <> $1) AS elsewhere,
+    (SELECT study.patient_id FROM study WHERE study.id = $1 AND identity_edition > 0) AS corrected_patient_id
 ";
 
 const PUT_INSTANCE: &str = "
 INSERT INTO instance (series_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, instance_number,
                       rows, columns, number_of_frames, bits_allocated, original_ct, digest, archive_key,
                       size_bytes, metadata, state)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
+        $14::jsonb || (SELECT relabelling FROM study JOIN series ON series.study_id = study.id WHERE series.id = $1), $15)
 RETURNING id
 ";
 

@@ -1,9 +1,8 @@
-//! Deliveries as rows: filed with the analysis, claimed under a lease, ended as delivered, dead or superseded.
+//! Deliveries as rows: filed by `db::filing`, claimed under a lease, ended as delivered, dead or superseded.
 //!
-//! [`file()`] runs in the transaction that commits an analysis, so neither is there without the other; the pair of analysis
-//! and target is unique, so a run that is repeated files nothing twice.
 //! A claimed row has a lease that its server renews; when the server dies another one takes the row after the lease.
 //! What the target said of each instance is kept, so that an attempt sends only what is not there yet.
+//! Instances whose SOP class a target does not take are replaced by the secondary capture of the analysis, and the row says so.
 //! Nothing here knows an address or a secret: those are in the servers' files (`deliver`).
 
 use super::{Db, Tx, error::DbError};
@@ -20,23 +19,24 @@ use uuid::Uuid;
 pub struct TargetRule {
     /// Its name.
     pub name: String,
-    /// `stow` or `cstore`.
+    /// `stow`, `cstore`, `webhook`, `hl7`, `fhir` or `folder`.
     pub kind: String,
+    /// What it hears of: `notification`, `results`, `correction`, `verdict`.
+    pub subjects: Vec<String>,
     /// Which results it gets.
     pub roles: Vec<String>,
     /// The answers of analyses that it gets.
     pub answers: Vec<String>,
+    /// Conditions on the images: `[{"tag": "00080080", "patterns": ["North%"]}]`.
+    pub matching: Value,
+    /// How urgent its deliveries are; by the answer when it does not say.
+    pub urgency: Option<i32>,
+    /// After how many seconds a notification that nobody acknowledged goes to `escalate_to`.
+    pub escalate_seconds: Option<i32>,
+    /// Another target.
+    pub escalate_to: Option<String>,
     /// How often a delivery is tried.
     pub attempts: i32,
-}
-
-/// What [`file()`] did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filed {
-    /// The targets that get this analysis.
-    pub targets: Vec<String>,
-    /// Deliveries of superseded analyses that will not be made: target and analysis.
-    pub withdrawn: Vec<(String, Uuid)>,
 }
 
 /// An instance on its way out.
@@ -44,7 +44,7 @@ pub struct Filed {
 pub struct Outgoing {
     /// Row.
     pub instance_id: i64,
-    /// `seg`, `pm`, `sr` or `other`.
+    /// `seg`, `labelmap`, `pm`, `sr`, `sc`, `kos`, `reader` or `other`.
     pub role: String,
     /// SOPClassUID.
     pub sop_class_uid: String,
@@ -65,6 +65,10 @@ pub struct Claimed {
     pub id: Uuid,
     /// The analysis.
     pub analysis: Uuid,
+    /// What it is about: `notification`, `results`, `correction` or `verdict`.
+    pub subject: String,
+    /// Whether it is words, and has no instances.
+    pub is_message: bool,
     /// StudyInstanceUID.
     pub study_instance_uid: String,
     /// This is the so-manieth attempt, from 1.
@@ -86,6 +90,12 @@ pub struct Attempt {
     pub refused: Vec<(i64, String)>,
     /// Instances that it may take later, and why not now.
     pub postponed: Vec<(i64, String)>,
+    /// Those of the refused whose SOP class it does not take: the secondary capture may go instead.
+    pub unsupported: Vec<i64>,
+    /// Whether the target has the message.
+    pub message_taken: bool,
+    /// Whether the target took note of the notification, rather than only having it.
+    pub acknowledged: bool,
     /// Why the rest did not get there, without patient data.
     pub error: Option<String>,
     /// Whether another attempt would end like this one.
@@ -103,6 +113,8 @@ pub enum Became {
     Dead,
     /// It is tried again.
     Pending,
+    /// The secondary capture goes now, instead of what the target does not take.
+    Degraded,
     /// A later revision goes instead.
     Superseded,
     /// Another server has it now: this one was silent for too long.
@@ -124,6 +136,19 @@ pub struct Delivery {
     pub analysis: Uuid,
     /// Revision of the analysis.
     pub revision: i32,
+    /// What it is about: `notification`, `results`, `correction` or `verdict`.
+    pub subject: String,
+    /// What is different from what was asked for: the secondary capture instead of what the target does not take, an
+    /// escalation.
+    pub note: Option<String>,
+    /// When the target or a person took note of a notification.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub acknowledged_at: Option<OffsetDateTime>,
+    /// Who took note: the target, or a person.
+    pub acknowledged_by: Option<String>,
+    /// When it went to another target because nobody had taken note.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub escalated_at: Option<OffsetDateTime>,
     /// `pending`, `delivered`, `dead` or `superseded`.
     pub state: String,
     /// Attempts so far.
@@ -149,9 +174,9 @@ pub struct Delivery {
 pub struct DeliveredInstance {
     /// SOPInstanceUID.
     pub sop_instance_uid: String,
-    /// `seg`, `pm`, `sr` or `other`.
+    /// `seg`, `labelmap`, `pm`, `sr`, `sc`, `kos`, `reader` or `other`.
     pub role: String,
-    /// `pending`, `delivered` or `refused`.
+    /// `pending`, `delivered`, `refused` or `replaced`.
     pub state: String,
     /// Why it is not there.
     pub last_error: Option<String>,
@@ -188,7 +213,8 @@ pub async fn set_targets(tx: &mut Tx, rules: &[TargetRule]) -> Result<Option<Vec
         .execute(&mut **tx)
         .await?;
     let before: Vec<TargetRule> = sqlx::query_as(
-        "SELECT name, kind, roles, answers, attempts FROM delivery_target WHERE active ORDER BY name",
+        "SELECT name, kind, subjects, roles, answers, matching, urgency, escalate_seconds, escalate_to, attempts \
+         FROM delivery_target WHERE active ORDER BY name",
     )
     .fetch_all(&mut **tx)
     .await?;
@@ -199,14 +225,21 @@ pub async fn set_targets(tx: &mut Tx, rules: &[TargetRule]) -> Result<Option<Vec
     }
     for rule in rules {
         sqlx::query(
-            "INSERT INTO delivery_target (name, kind, roles, answers, attempts, active) VALUES ($1, $2, $3, $4, $5, true) \
-             ON CONFLICT (name) DO UPDATE SET kind = $2, roles = $3, answers = $4, attempts = $5, active = true, \
+            "INSERT INTO delivery_target (name, kind, subjects, roles, answers, matching, urgency, escalate_seconds, \
+             escalate_to, attempts, active) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, true) \
+             ON CONFLICT (name) DO UPDATE SET kind = $2, subjects = $3, roles = $4, answers = $5, matching = $6, \
+             urgency = $7, escalate_seconds = $8, escalate_to = $9, attempts = $10, active = true, \
              changed_at = clock_timestamp()",
         )
         .bind(&rule.name)
         .bind(&rule.kind)
+        .bind(&rule.subjects)
         .bind(&rule.roles)
         .bind(&rule.answers)
+        .bind(&rule.matching)
+        .bind(rule.urgency)
+        .bind(rule.escalate_seconds)
+        .bind(&rule.escalate_to)
         .bind(rule.attempts)
         .execute(&mut **tx)
         .await?;
@@ -221,48 +254,19 @@ pub async fn set_targets(tx: &mut Tx, rules: &[TargetRule]) -> Result<Option<Vec
     Ok(Some(before))
 }
 
-/// Files an analysis that was just completed for its targets, and withdraws what it supersedes.
-///
-/// A target gets the answers of its rule, and each revision of a study of which it was sent anything before.
-///
-/// # Errors
-/// When a statement fails.
-pub async fn file(tx: &mut Tx, analysis: Uuid, superseded: &[Uuid]) -> Result<Filed, DbError> {
-    let withdrawn = sqlx::query_as(
-        "UPDATE outbox SET state = 'superseded', ended_at = clock_timestamp() \
-         WHERE analysis_id = ANY($1) AND state IN ('pending', 'dead') RETURNING target, analysis_id",
-    )
-    .bind(superseded)
-    .fetch_all(&mut **tx)
-    .await?;
-    let rows: Vec<(Uuid, String)> = sqlx::query_as(FILE).bind(analysis).fetch_all(&mut **tx).await?;
-    let ids: Vec<Uuid> = rows.iter().map(|(id, _)| *id).collect();
-    sqlx::query(
-        "INSERT INTO outbox_instance (outbox_id, instance_id) SELECT outbox.id, instance_id \
-         FROM outbox JOIN delivery_target ON name = target \
-         JOIN analysis_instance ON analysis_instance.analysis_id = outbox.analysis_id AND role = ANY(roles) \
-         WHERE outbox.id = ANY($1)",
-    )
-    .bind(ids)
-    .execute(&mut **tx)
-    .await?;
-    Ok(Filed {
-        targets: rows.into_iter().map(|(_, target)| target).collect(),
-        withdrawn,
-    })
-}
-
 /// Ends an attempt: what was delivered is noted whoever holds the row now, the row's own state only by its holder.
 ///
 /// # Errors
 /// When a statement fails.
 pub async fn finish(tx: &mut Tx, id: Uuid, server: Uuid, attempt: &Attempt) -> Result<Became, DbError> {
-    let row = sqlx::query("SELECT state, leased_by = $2 AS ours FROM outbox WHERE id = $1 FOR UPDATE")
-        .bind(id)
-        .bind(server)
-        .fetch_one(&mut **tx)
-        .await?;
+    let row =
+        sqlx::query("SELECT state, is_message, leased_by = $2 AS ours FROM outbox WHERE id = $1 FOR UPDATE")
+            .bind(id)
+            .bind(server)
+            .fetch_one(&mut **tx)
+            .await?;
     let (state, ours): (String, Option<bool>) = (row.try_get("state")?, row.try_get("ours")?);
+    let is_message: bool = row.try_get("is_message")?;
     sqlx::query(
         "UPDATE outbox_instance SET state = 'delivered', last_error = NULL \
          WHERE outbox_id = $1 AND instance_id = ANY($2)",
@@ -285,6 +289,7 @@ pub async fn finish(tx: &mut Tx, id: Uuid, server: Uuid, attempt: &Attempt) -> R
             .await?;
         }
     }
+    let degraded = state == "pending" && substitute(tx, id, &attempt.unsupported).await?;
     let (waiting, refused): (i64, i64) = sqlx::query_as(
         "SELECT count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'refused') \
          FROM outbox_instance WHERE outbox_id = $1",
@@ -292,18 +297,38 @@ pub async fn finish(tx: &mut Tx, id: Uuid, server: Uuid, attempt: &Attempt) -> R
     .bind(id)
     .fetch_one(&mut **tx)
     .await?;
+    let is_there = if is_message {
+        attempt.message_taken
+    } else {
+        (waiting, refused) == (0, 0)
+    };
     let became = match (waiting, refused) {
-        (0, 0) => Became::Delivered,
-        _ if state == "superseded" => return Ok(Became::Superseded),
+        _ if is_there => Became::Delivered,
+        _ if state == "superseded" => {
+            // What was sent of it is in the trail now: nobody has to find out what became of it.
+            sqlx::query(
+                "UPDATE outbox SET leased_by = NULL, lease_until = NULL WHERE id = $1 AND leased_by = $2",
+            )
+            .bind(id)
+            .bind(server)
+            .execute(&mut **tx)
+            .await?;
+            return Ok(Became::Superseded);
+        }
         _ if ours != Some(true) || state != "pending" => return Ok(Became::Lost),
-        (0, _) => Became::Dead,
+        _ if degraded => Became::Degraded,
+        (0, _) if !is_message => Became::Dead,
         _ if attempt.is_final => Became::Dead,
         _ => Became::Pending,
     };
     sqlx::query(
         "UPDATE outbox SET state = $2, last_error = $3, leased_by = NULL, lease_until = NULL, \
          ended_at = CASE WHEN $2 = 'pending' THEN NULL ELSE clock_timestamp() END, \
-         next_at = clock_timestamp() + make_interval(secs => $4) WHERE id = $1",
+         attempts = CASE WHEN $6 THEN 0 ELSE attempts END, \
+         next_at = clock_timestamp() + make_interval(secs => $4), \
+         acknowledged_at = CASE WHEN $5 THEN coalesce(acknowledged_at, clock_timestamp()) ELSE acknowledged_at END, \
+         acknowledged_by = CASE WHEN $5 THEN coalesce(acknowledged_by, target) ELSE acknowledged_by END \
+         WHERE id = $1",
     )
     .bind(id)
     .bind(match became {
@@ -312,10 +337,58 @@ pub async fn finish(tx: &mut Tx, id: Uuid, server: Uuid, attempt: &Attempt) -> R
         _ => "pending",
     })
     .bind(attempt.error.as_deref().filter(|_| became != Became::Delivered))
-    .bind(attempt.delay.as_secs_f64())
+    .bind(if became == Became::Degraded {
+        0.0
+    } else {
+        attempt.delay.as_secs_f64()
+    })
+    .bind(attempt.acknowledged)
+    .bind(became == Became::Degraded)
     .execute(&mut **tx)
     .await?;
     Ok(became)
+}
+
+/// Puts the secondary capture of the analysis in the place of refused instances; false when there is none to put.
+async fn substitute(tx: &mut Tx, id: Uuid, unsupported: &[i64]) -> Result<bool, DbError> {
+    if unsupported.is_empty() {
+        return Ok(false);
+    }
+    let added = sqlx::query(
+        "INSERT INTO outbox_instance (outbox_id, instance_id) SELECT outbox.id, made.instance_id \
+         FROM outbox JOIN analysis_instance made ON made.analysis_id = outbox.analysis_id AND made.role = 'sc' \
+         JOIN instance ON instance.id = made.instance_id AND instance.state = 'current' \
+         WHERE outbox.id = $1 AND outbox.subject = 'results' ON CONFLICT DO NOTHING",
+    )
+    .bind(id)
+    .execute(&mut **tx)
+    .await?
+    .rows_affected();
+    let there: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM outbox_instance sent JOIN outbox ON outbox.id = outbox_id \
+         JOIN analysis_instance made ON made.analysis_id = outbox.analysis_id AND made.role = 'sc' \
+         AND made.instance_id = sent.instance_id WHERE sent.outbox_id = $1 AND sent.state <> 'refused')",
+    )
+    .bind(id)
+    .fetch_one(&mut **tx)
+    .await?;
+    if !there {
+        return Ok(false);
+    }
+    sqlx::query(
+        "WITH replaced AS (UPDATE outbox_instance sent SET state = 'replaced' FROM analysis_instance made, outbox, instance \
+             WHERE sent.outbox_id = $1 AND sent.instance_id = ANY($2) AND sent.state = 'refused' AND outbox.id = $1 \
+             AND made.analysis_id = outbox.analysis_id AND made.instance_id = sent.instance_id AND made.role <> 'sc' \
+             AND instance.id = sent.instance_id RETURNING made.role, instance.sop_class_uid) \
+         UPDATE outbox SET note = (SELECT concat('degraded: the target does not take ', \
+             string_agg(DISTINCT concat(role, ' (', sop_class_uid, ')'), ', '), '; the secondary capture goes instead') \
+             FROM replaced) WHERE id = $1 AND EXISTS (SELECT FROM replaced)",
+    )
+    .bind(id)
+    .bind(unsupported)
+    .execute(&mut **tx)
+    .await?;
+    Ok(added > 0)
 }
 
 /// Tries a delivery now: one that waits, or a dead one with all its attempts and refused instances again.
@@ -381,10 +454,10 @@ impl Db {
         let Some(row) = row else { return Ok(None) };
         let id: Uuid = row.try_get("id")?;
         let instances = sqlx::query_as(
-            "SELECT outbox_instance.instance_id, role, sop_class_uid, sop_instance_uid, transfer_syntax_uid, \
-             archive_key, size_bytes FROM outbox_instance JOIN outbox ON outbox.id = outbox_id \
+            "SELECT outbox_instance.instance_id, coalesce(role, 'reader') AS role, sop_class_uid, sop_instance_uid, \
+             transfer_syntax_uid, archive_key, size_bytes FROM outbox_instance JOIN outbox ON outbox.id = outbox_id \
              JOIN instance ON instance.id = outbox_instance.instance_id \
-             JOIN analysis_instance ON analysis_instance.analysis_id = outbox.analysis_id \
+             LEFT JOIN analysis_instance ON analysis_instance.analysis_id = outbox.analysis_id \
              AND analysis_instance.instance_id = outbox_instance.instance_id \
              WHERE outbox_id = $1 AND outbox_instance.state = 'pending' ORDER BY outbox_instance.instance_id",
         )
@@ -394,6 +467,8 @@ impl Db {
         Ok(Some(Claimed {
             id,
             analysis: row.try_get("analysis_id")?,
+            subject: row.try_get("subject")?,
+            is_message: row.try_get("is_message")?,
             study_instance_uid: row.try_get("study_instance_uid")?,
             attempt: row.try_get("attempts")?,
             max_attempts: row.try_get("max_attempts")?,
@@ -473,26 +548,15 @@ impl TargetRule {
         serde_json::json!({
             "name": self.name,
             "kind": self.kind,
+            "send": self.subjects,
             "results": self.roles,
             "answers": self.answers,
+            "match": self.matching,
+            "urgency": self.urgency,
+            "escalate_to": self.escalate_to,
         })
     }
 }
-
-const FILE: &str = "
-INSERT INTO outbox (id, analysis_id, target, urgency)
-SELECT gen_random_uuid(), this.id, target.name,
-       CASE this.answer WHEN 'present' THEN 0 WHEN 'uncertain' THEN 1 ELSE 2 END
-FROM analysis this CROSS JOIN delivery_target target
-WHERE this.id = $1 AND this.superseded_at IS NULL AND target.active
-  AND (this.answer = ANY(target.answers)
-       OR EXISTS (SELECT FROM outbox earlier JOIN analysis before ON before.id = earlier.analysis_id
-                  WHERE earlier.target = target.name AND before.study_id = this.study_id AND earlier.attempts > 0))
-  AND EXISTS (SELECT FROM analysis_instance WHERE analysis_id = this.id AND role = ANY(target.roles))
-ORDER BY target.name
-ON CONFLICT (analysis_id, target) DO NOTHING
-RETURNING id, target
-";
 
 const CLAIM: &str = "
 UPDATE outbox SET leased_by = $1, lease_until = clock_timestamp() + make_interval(secs => $3),
@@ -503,7 +567,7 @@ WHERE outbox.id = (SELECT id FROM outbox due
                      AND (due.lease_until IS NULL OR due.lease_until <= clock_timestamp())
                    ORDER BY due.urgency, due.next_at LIMIT 1 FOR UPDATE SKIP LOCKED)
   AND delivery_target.name = outbox.target AND analysis.id = outbox.analysis_id
-RETURNING outbox.id, outbox.analysis_id, study_instance_uid, outbox.attempts,
+RETURNING outbox.id, outbox.analysis_id, outbox.subject, outbox.is_message, study_instance_uid, outbox.attempts,
           delivery_target.attempts AS max_attempts,
           EXISTS (SELECT FROM analysis_instance JOIN instance ON instance.id = instance_id
                   JOIN series ON series.id = series_id
@@ -513,13 +577,15 @@ RETURNING outbox.id, outbox.analysis_id, study_instance_uid, outbox.attempts,
 
 const LIST: &str = "
 SELECT outbox.id, target, delivery_target.active AS target_active, study_instance_uid, analysis_id AS analysis, revision,
+       outbox.subject, note, acknowledged_at, acknowledged_by, escalated_at,
        outbox.state, outbox.attempts, outbox.created_at, ended_at, last_error,
        CASE outbox.state WHEN 'pending' THEN next_at END AS next_at,
-       (SELECT coalesce(json_agg(json_build_object('sop_instance_uid', sop_instance_uid, 'role', role,
+       (SELECT coalesce(json_agg(json_build_object('sop_instance_uid', sop_instance_uid, 'role', coalesce(role, 'reader'),
                                                    'state', sent.state, 'last_error', sent.last_error)
                                  ORDER BY instance.id), '[]')
         FROM outbox_instance sent JOIN instance ON instance.id = sent.instance_id
-        JOIN analysis_instance made ON made.instance_id = sent.instance_id AND made.analysis_id = outbox.analysis_id
+        LEFT JOIN analysis_instance made
+            ON made.instance_id = sent.instance_id AND made.analysis_id = outbox.analysis_id
         WHERE sent.outbox_id = outbox.id) AS instances
 FROM outbox JOIN delivery_target ON delivery_target.name = target
 JOIN analysis ON analysis.id = analysis_id JOIN study ON study.id = analysis.study_id

@@ -6,9 +6,8 @@
 //!
 //! Source: PS3.4 annex B, table B.2-1; PS3.7 section 9.1.1; PS3.8 section 7.1.
 
-use super::{archive_failure, meaning_of};
+use super::{archive_failure, meaning_of, profile::Files};
 use crate::{
-    archive::Archive,
     association::{
         Association, AssociationError, Context, Timeouts, Wire,
         command::{Command, element, field, status},
@@ -24,6 +23,9 @@ use bytes::Bytes;
 /// Priority MEDIUM (PS3.7 table 9.1-1).
 const MEDIUM: u16 = 0;
 
+/// Refused: SOP class not supported (PS3.7 annex C.5.6).
+const SOP_CLASS: u16 = 0x0122;
+
 /// What a status of a C-STORE response means for us.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
@@ -33,7 +35,7 @@ enum Verdict {
 }
 
 /// Sends what is left of a delivery.
-pub(super) async fn send(peer: &Peer, calling: &str, archive: &Archive, instances: &[Outgoing]) -> Attempt {
+pub(super) async fn send(peer: &Peer, calling: &str, archive: &Files, instances: &[Outgoing]) -> Attempt {
     let mut attempt = Attempt::default();
     match request(peer, calling, &proposals(instances), Timeouts::default()).await {
         Ok(association) => {
@@ -84,7 +86,7 @@ fn proposals(instances: &[Outgoing]) -> Vec<Proposal> {
 /// Sends one after the other; an error ends the association, and what was answered before it counts.
 async fn send_all(
     mut association: Association<Wire>,
-    archive: &Archive,
+    archive: &Files,
     instances: &[Outgoing],
     attempt: &mut Attempt,
 ) -> Result<(), String> {
@@ -100,6 +102,7 @@ async fn send_all(
                 instance.sop_class_uid, instance.transfer_syntax_uid
             );
             attempt.refused.push((instance.instance_id, why));
+            attempt.unsupported.push(instance.instance_id);
             continue;
         };
         let file = match archive.read(&instance.archive_key).await {
@@ -131,7 +134,12 @@ async fn send_all(
         match judge(code) {
             Verdict::Taken => attempt.delivered.push(instance.instance_id),
             Verdict::Later => attempt.postponed.push((instance.instance_id, why())),
-            Verdict::Refused => attempt.refused.push((instance.instance_id, why())),
+            Verdict::Refused => {
+                if code == SOP_CLASS {
+                    attempt.unsupported.push(instance.instance_id);
+                }
+                attempt.refused.push((instance.instance_id, why()));
+            }
         }
     }
     // Everything is answered: how the target ends the association changes nothing.

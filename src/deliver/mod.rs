@@ -1,4 +1,5 @@
-//! The outbox → results at their targets, by STOW-RS or C-STORE, at least once.
+//! The outbox → results and messages at their targets, at least once: STOW-RS, C-STORE and folders get instances; webhooks,
+//! HL7 v2 and FHIR get words.
 //!
 //! What must hold: an analysis whose results were committed reaches each of its targets, whatever is killed on the way,
 //! or stands in the list of those that were given up, with the reason in words.
@@ -6,18 +7,29 @@
 //! delivery first.
 //! A delivery is claimed under a lease that is renewed while it is sent; several servers on one database share the work.
 //! What a target took and what was given up is in the trail, in the transaction that notes it.
-//! It decides neither what is filed (`db::outbox` does, by the rules of the targets) nor what a result is: it sends the
-//! results of analyses and nothing else, so that what others sent us, our own results coming back included, never leaves
+//! A notification goes ahead of everything else; one that nobody acknowledged in time goes to another target.
+//! What a target does not take is replaced by the secondary capture, and the row of the delivery says so.
+//! It decides neither what is filed (`db::filing` does, by the rules of the targets) nor what a result is: it sends the
+//! results of analyses and readers' masks and nothing else, so that what others sent us, our own results coming back included, never leaves
 //! this way.
 //!
 //! Source: PS3.18 section 10.5; PS3.4 annex B; PS3.7 annex C.
 
 mod c_store;
+mod fhir;
+mod folder;
+mod hl7;
+mod message;
+mod profile;
 mod stow;
 pub mod target;
+mod way;
+mod webhook;
 
+pub use profile::Profile;
 pub use stow::install_cryptography;
 pub use target::{Target, TargetError};
+pub use way::Receiver;
 
 use crate::{
     archive::{Archive, ArchiveError},
@@ -25,6 +37,7 @@ use crate::{
         self, Db,
         audit::{self, Act},
         error::DbError,
+        filing::{self, Acknowledged},
         outbox::{self, Attempt, Became, Claimed, Retried},
     },
     domain::{
@@ -202,6 +215,7 @@ impl Deliverer {
     /// Makes one attempt at the delivery that is due, if one is.
     async fn once(&self, target: &Target) -> Result<Did, DeliverError> {
         let timing = &self.timing;
+        self.look_after(target).await?;
         let claimed = self
             .db
             .claim_delivery(self.server, target.name(), timing.lease)
@@ -228,6 +242,15 @@ impl Deliverer {
         match self.record(target, &claimed, &attempt).await? {
             Became::Delivered => Ok(Did::Ended),
             Became::Superseded | Became::Lost => Ok(Did::Ended),
+            Became::Degraded => {
+                tracing::warn!(
+                    peer = target.name(),
+                    study_instance_uid = claimed.study_instance_uid,
+                    error = attempt.error.as_deref().unwrap_or_default(),
+                    "the target does not take all results; the secondary capture goes instead"
+                );
+                Ok(Did::Ended)
+            }
             Became::Dead => {
                 tracing::error!(
                     peer = target.name(),
@@ -252,15 +275,100 @@ impl Deliverer {
     }
 
     async fn send(&self, target: &Target, claimed: &Claimed) -> Attempt {
-        match &target.way {
+        if claimed.is_message {
+            return self.tell(target, claimed).await;
+        }
+        let coercion = match self.db.coercion(&claimed.study_instance_uid).await {
+            Ok(coercion) => coercion,
+            Err(error) => return message::failed(redact(&error).to_string(), false),
+        };
+        let fitted = profile::fit(&target.profile, coercion, &self.archive, &claimed.instances).await;
+        let profile::Fitted {
+            files,
+            instances,
+            attempt: unfit,
+        } = fitted;
+        if unfit.error.is_some() || instances.is_empty() {
+            return unfit;
+        }
+        let mut attempt = match &target.way {
             Way::Stow { studies, token } => {
                 let to = (studies, token);
-                stow::send(&self.client, target, to, &self.archive, &claimed.instances).await
+                stow::send(&self.client, target, to, &files, &instances).await
             }
-            Way::CStore { peer, calling } => {
-                c_store::send(peer, calling, &self.archive, &claimed.instances).await
+            Way::CStore { peer, calling } => c_store::send(peer, calling, &files, &instances).await,
+            Way::Folder { path } => folder::send(path, &files, &instances).await,
+            Way::Webhook { .. } | Way::Hl7(_) | Way::Fhir { .. } => {
+                given_up("instances were filed for a target that takes messages only; file them for another")
             }
+        };
+        attempt.refused.extend(unfit.refused);
+        attempt.unsupported.extend(unfit.unsupported);
+        attempt
+    }
+
+    /// Sends a message.
+    async fn tell(&self, target: &Target, claimed: &Claimed) -> Attempt {
+        let letter = match self.db.letter(claimed.id).await {
+            Ok(letter) => letter,
+            Err(error) => return message::failed(redact(&error).to_string(), false),
+        };
+        match &target.way {
+            Way::Webhook {
+                url,
+                secret,
+                names_patient,
+            } => webhook::send(&self.client, target, url, secret, *names_patient, letter).await,
+            Way::Hl7(receiver) => hl7::send(receiver, letter).await,
+            Way::Fhir { base, token } => fhir::send(&self.client, target, base, token, letter).await,
+            Way::Folder { path } => folder::tell(path, letter).await,
+            Way::Stow { .. } | Way::CStore { .. } => given_up(
+                "a message was filed for a target that takes DICOM instances only; file it for another",
+            ),
         }
+    }
+
+    /// Escalates what nobody acknowledged, and notes what a server that died left open; each with its row of the trail.
+    async fn look_after(&self, target: &Target) -> Result<(), DeliverError> {
+        let due = self.db.has_to_escalate(target.name()).await?;
+        if !due && !self.db.has_abandoned(target.name()).await? {
+            return Ok(());
+        }
+        let mut tx = self.db.begin().await?;
+        for late in filing::escalate(&mut tx, target.name()).await? {
+            tracing::warn!(
+                peer = target.name(),
+                study_instance_uid = late.study_instance_uid,
+                "a notification was not acknowledged in time and goes to another target"
+            );
+            let detail = json!({
+                "delivery": late.id, "analysis": late.analysis_id, "target": late.target,
+                "escalate_to": late.escalate_to, "filed": late.is_filed,
+            });
+            let act = Act {
+                principal: PRINCIPAL,
+                act: "escalate",
+                studies: vec![late.study_instance_uid],
+                detail,
+            };
+            audit::append(&mut tx, &act).await?;
+        }
+        for lost in filing::abandoned(&mut tx, target.name()).await? {
+            let detail = json!({
+                "delivery": lost.id, "analysis": lost.analysis_id, "target": target.name(),
+                "to": target.way.to_string(), "instances": lost.instances,
+                "text": "the server ended while it sent this, and a later revision goes instead: \
+                         what the target took of it is not known",
+            });
+            let act = Act {
+                principal: PRINCIPAL,
+                act: "deliver_unknown",
+                studies: vec![lost.study_instance_uid],
+                detail,
+            };
+            audit::append(&mut tx, &act).await?;
+        }
+        Ok(db::commit(tx).await?)
     }
 
     /// Renews the lease; comes back when the delivery is not ours any more.
@@ -297,7 +405,7 @@ impl Deliverer {
             studies: vec![claimed.study_instance_uid.clone()],
             detail,
         };
-        if !attempt.delivered.is_empty() {
+        if !attempt.delivered.is_empty() || attempt.message_taken {
             let instances: Vec<_> = claimed
                 .instances
                 .iter()
@@ -305,11 +413,24 @@ impl Deliverer {
                 .map(|instance| json!({ "role": instance.role, "sop_instance_uid": instance.sop_instance_uid }))
                 .collect();
             let detail = json!({
-                "delivery": claimed.id, "analysis": claimed.analysis, "target": target.name(),
-                "to": target.way.to_string(), "attempt": claimed.attempt,
+                "delivery": claimed.id, "analysis": claimed.analysis, "subject": claimed.subject,
+                "target": target.name(), "to": target.way.to_string(), "attempt": claimed.attempt,
                 "complete": became == Became::Delivered, "instances": instances,
             });
             audit::append(&mut tx, &about("deliver", detail)).await?;
+        }
+        if became == Became::Degraded {
+            let instances: Vec<_> = claimed
+                .instances
+                .iter()
+                .filter(|instance| attempt.unsupported.contains(&instance.instance_id))
+                .map(|instance| json!({ "role": instance.role, "sop_class_uid": instance.sop_class_uid }))
+                .collect();
+            let detail = json!({
+                "delivery": claimed.id, "analysis": claimed.analysis, "target": target.name(),
+                "not_taken": instances, "instead": "sc",
+            });
+            audit::append(&mut tx, &about("degrade", detail)).await?;
         }
         if became == Became::Dead {
             let detail = json!({
@@ -341,6 +462,26 @@ pub async fn retry(db: &Db, id: Uuid, principal: &str) -> Result<Retried, Delive
         db::commit(tx).await?;
     }
     Ok(retried)
+}
+
+/// Takes note of a notification, in somebody's name.
+///
+/// # Errors
+/// When the database fails.
+pub async fn acknowledge(db: &Db, id: Uuid, principal: &str) -> Result<Acknowledged, DeliverError> {
+    let mut tx = db.begin().await?;
+    let done = filing::acknowledge(&mut tx, id, principal).await?;
+    if let Acknowledged::Yes(target, analysis, study) = &done {
+        let act = Act {
+            principal,
+            act: "acknowledge",
+            studies: vec![study.clone()],
+            detail: json!({ "delivery": id, "analysis": analysis, "target": target }),
+        };
+        audit::append(&mut tx, &act).await?;
+        db::commit(tx).await?;
+    }
+    Ok(done)
 }
 
 fn given_up(why: &str) -> Attempt {

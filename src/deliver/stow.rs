@@ -6,9 +6,8 @@
 //!
 //! Source: PS3.18 section 10.5, annex F.2 and annex I.2; RFC 2387.
 
-use super::{DeliverError, archive_failure, meaning_of, target::Target, target::Token};
+use super::{DeliverError, archive_failure, meaning_of, profile::Files, target::Target, target::Token};
 use crate::{
-    archive::Archive,
     association::syntax,
     db::outbox::{Attempt, Outgoing},
     dicom::transcode,
@@ -32,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const MIN_BYTES_PER_SECOND: u64 = 32 << 10;
 /// The longest answer that is read: some kilobytes an instance would be long.
 const MOST_ANSWER: usize = 1 << 20;
+/// SOP class not supported (PS3.18 table I.2-2).
+const SOP_CLASS: u16 = 0x0122;
 /// Transfer syntax not supported (PS3.18 table I.2-2).
 const TRANSFER_SYNTAX: u16 = 0xC122;
 /// RetrieveURL's neighbours (PS3.18 annex I.2): ReferencedSOPSequence and FailedSOPSequence.
@@ -70,7 +71,7 @@ pub(super) async fn send(
     client: &Client,
     target: &Target,
     (studies, token): (&Url, &Token),
-    archive: &Archive,
+    archive: &Files,
     instances: &[Outgoing],
 ) -> Attempt {
     let mut attempt = Attempt::default();
@@ -109,7 +110,7 @@ struct Sender<'a> {
     client: &'a Client,
     studies: &'a Url,
     authorization: Option<header::HeaderValue>,
-    archive: &'a Archive,
+    archive: &'a Files,
 }
 
 impl Sender<'_> {
@@ -161,7 +162,7 @@ type Broken = Arc<Mutex<Option<(String, bool)>>>;
 
 /// The multipart body: one file in memory at a time, each held to its digest before its first byte leaves.
 fn body(
-    archive: Archive,
+    archive: Files,
     files: Vec<String>,
     boundary: String,
     explicit: bool,
@@ -186,7 +187,7 @@ fn body(
     }
 }
 
-async fn read(archive: &Archive, key: &str, explicit: bool) -> Result<Bytes, (String, bool)> {
+async fn read(archive: &Files, key: &str, explicit: bool) -> Result<Bytes, (String, bool)> {
     let file = archive.read(key).await.map_err(|error| archive_failure(&error))?;
     if !explicit {
         return Ok(file);
@@ -264,6 +265,9 @@ fn sort(status: StatusCode, said: &Said, instances: &[&Outgoing], attempt: &mut 
                     if *code == TRANSFER_SYNTAX {
                         unreadable.push(id);
                     }
+                    if *code == SOP_CLASS {
+                        attempt.unsupported.push(id);
+                    }
                     attempt.refused.push((id, why));
                 }
             }
@@ -328,7 +332,7 @@ fn uid(item: &Value) -> Option<String> {
 }
 
 /// A failed request in words, without its URL and what it quotes.
-fn unreachable(error: reqwest::Error) -> String {
+pub(super) fn unreachable(error: reqwest::Error) -> String {
     let what = if error.is_connect() {
         "the target cannot be reached"
     } else if error.is_timeout() {

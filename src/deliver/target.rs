@@ -5,11 +5,17 @@
 //! It holds no secret: a token is named by its file or its environment variable, and read at each delivery, so that it
 //! may be changed while the server runs.
 
+use super::{
+    profile::Profile,
+    way::{self, Receiver},
+};
 use crate::{
     association::requestor::{Peer, is_title},
     db::outbox::TargetRule,
     domain::failure::FailureClass,
 };
+use dicom_core::{VR, dictionary::DataDictionary};
+use dicom_dictionary_std::StandardDataDictionary;
 use reqwest::{Url, header::HeaderValue};
 use serde_json::{Map, Value};
 use std::{
@@ -26,9 +32,22 @@ const MOST_ATTEMPTS: i64 = 10_000;
 /// The longest name of a target.
 const LONGEST_NAME: usize = 32;
 /// Results that there are.
-const RESULTS: [&str; 4] = ["seg", "pm", "sr", "other"];
+const RESULTS: [&str; 7] = ["seg", "labelmap", "pm", "sr", "sc", "kos", "other"];
+/// What a target may hear of, as the file and the database word it.
+const SUBJECTS: [(&str, &str); 4] = [
+    ("notification", "notification"),
+    ("results", "results"),
+    ("corrections", "correction"),
+    ("verdicts", "verdict"),
+];
+/// Kinds that get words instead of instances.
+const MESSENGERS: [&str; 3] = ["webhook", "hl7", "fhir"];
 /// Keys of every target.
-const COMMON_KEYS: [&str; 5] = ["name", "kind", "results", "when", "attempts"];
+const COMMON_KEYS: [&str; 10] = [
+    "name", "kind", "send", "results", "when", "match", "urgency", "escalate", "profile", "attempts",
+];
+/// The longest time that a notification waits for somebody, in seconds: a day.
+const LONGEST_WAIT: i64 = 86_400;
 
 /// Why a file of targets cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +119,29 @@ pub enum Way {
         /// Who calls.
         calling: String,
     },
+    /// A signed JSON message.
+    Webhook {
+        /// Where it is posted.
+        url: Url,
+        /// What it is signed with.
+        secret: Token,
+        /// Whether it says who the patient is.
+        names_patient: bool,
+    },
+    /// HL7 v2 ORU^R01 over MLLP.
+    Hl7(Receiver),
+    /// FHIR R4, a transaction.
+    Fhir {
+        /// The base.
+        base: Url,
+        /// What it wants to see.
+        token: Token,
+    },
+    /// Files in a folder.
+    Folder {
+        /// The folder; it must be there.
+        path: PathBuf,
+    },
 }
 
 impl Way {
@@ -109,6 +151,10 @@ impl Way {
         match self {
             Self::Stow { .. } => "stow",
             Self::CStore { .. } => "cstore",
+            Self::Webhook { .. } => "webhook",
+            Self::Hl7(_) => "hl7",
+            Self::Fhir { .. } => "fhir",
+            Self::Folder { .. } => "folder",
         }
     }
 }
@@ -118,6 +164,10 @@ impl fmt::Display for Way {
         match self {
             Self::Stow { studies, .. } => write!(f, "{studies}"),
             Self::CStore { peer, .. } => write!(f, "{peer}"),
+            Self::Webhook { url, .. } => write!(f, "{url}"),
+            Self::Hl7(receiver) => write!(f, "mllp://{}:{}", receiver.host, receiver.port),
+            Self::Fhir { base, .. } => write!(f, "{base}"),
+            Self::Folder { path } => write!(f, "{}", path.display()),
         }
     }
 }
@@ -129,6 +179,8 @@ pub struct Target {
     pub way: Way,
     /// What it gets; its name too.
     pub rule: TargetRule,
+    /// What it takes.
+    pub profile: Profile,
 }
 
 impl Target {
@@ -138,8 +190,13 @@ impl Target {
         &self.rule.name
     }
 
-    /// The Authorization header that the target wants, read now.
-    pub(super) fn authorization(&self, token: &Token) -> Result<Option<HeaderValue>, TargetError> {
+    /// Whether it can be told something that is no DICOM instance.
+    fn hears_words(&self) -> bool {
+        hears_words(self.way.kind())
+    }
+
+    /// A secret of the target, read now; nothing when it has none.
+    pub(super) fn secret(&self, token: &Token) -> Result<Option<String>, TargetError> {
         let failed = |problem: String| TargetError::Token {
             target: self.name().to_owned(),
             problem,
@@ -155,6 +212,18 @@ impl Target {
         if token.is_empty() {
             return Err(failed("is empty".to_owned()));
         }
+        Ok(Some(token.to_owned()))
+    }
+
+    /// The Authorization header that the target wants, read now.
+    pub(super) fn authorization(&self, token: &Token) -> Result<Option<HeaderValue>, TargetError> {
+        let failed = |problem: String| TargetError::Token {
+            target: self.name().to_owned(),
+            problem,
+        };
+        let Some(token) = self.secret(token)? else {
+            return Ok(None);
+        };
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| failed("holds characters that no header may hold".to_owned()))?;
         value.set_sensitive(true);
@@ -173,8 +242,10 @@ pub fn read(path: &Path) -> Result<Vec<Target>, TargetError> {
     })?;
     let targets = parse(&text)?;
     for target in &targets {
-        if let Way::Stow { token, .. } = &target.way {
-            target.authorization(token)?;
+        match &target.way {
+            Way::Stow { token, .. } | Way::Fhir { token, .. } => drop(target.authorization(token)?),
+            Way::Webhook { secret, .. } => drop(target.secret(secret)?),
+            Way::CStore { .. } | Way::Hl7(_) | Way::Folder { .. } => {}
         }
     }
     Ok(targets)
@@ -211,6 +282,21 @@ fn targets(document: &Value) -> Result<Vec<Target>, String> {
         }
         found.push(target);
     }
+    for target in &found {
+        let Some(next) = &target.rule.escalate_to else {
+            continue;
+        };
+        let takes = found
+            .iter()
+            .any(|other| other.name() == next && other.name() != target.name() && other.hears_words());
+        if !takes {
+            return Err(format!(
+                "target {} escalates to {}, which is no other target that takes notifications (webhook, hl7, fhir, folder)",
+                target.name(),
+                next.escape_debug()
+            ));
+        }
+    }
     Ok(found)
 }
 
@@ -222,11 +308,16 @@ fn target(members: &Map<String, Value>) -> Result<Target, String> {
             "has a `name` that is not 1 to {LONGEST_NAME} letters, digits, `.`, `_` and `-`"
         ));
     }
-    let kind = text(members, "kind")?.ok_or("has no `kind`: `stow` or `cstore`")?;
+    let kinds = "`stow`, `cstore`, `webhook`, `hl7`, `fhir` or `folder`";
+    let kind = text(members, "kind")?.ok_or_else(|| format!("has no `kind`: {kinds}"))?;
     let (way, own): (_, &[&str]) = match kind.as_str() {
         "stow" => (stow(members)?, &["url", "token_file", "token_env"]),
         "cstore" => (c_store(members)?, &["host", "port", "called", "calling"]),
-        _ => return Err("has a `kind` that is neither `stow` nor `cstore`".to_owned()),
+        "webhook" => (way::webhook(members)?, way::WEBHOOK),
+        "hl7" => (way::hl7(members)?, way::HL7),
+        "fhir" => (way::fhir(members)?, way::FHIR),
+        "folder" => (way::folder(members)?, way::FOLDER),
+        _ => return Err(format!("has a `kind` that is none of {kinds}")),
     };
     let known = |key: &str| COMMON_KEYS.contains(&key) || own.contains(&key);
     if let Some(strange) = members.keys().find(|key| !known(key)) {
@@ -245,40 +336,194 @@ fn target(members: &Map<String, Value>) -> Result<Target, String> {
             .and_then(|count| i32::try_from(count).ok())
             .ok_or_else(|| format!("has `attempts` that are not a number from 1 to {MOST_ATTEMPTS}"))?,
     };
+    let subjects = subjects(members, &kind)?;
+    let (escalate_seconds, escalate_to) = escalation(members)?.unzip();
+    if escalate_to.is_some() && !hears_words(&kind) {
+        return Err("has `escalate`, which is for targets that take notifications".to_owned());
+    }
     Ok(Target {
         rule: TargetRule {
             name,
-            kind: way.kind().to_owned(),
-            roles: roles(members)?,
+            kind,
+            subjects,
+            roles: roles(members, &way)?,
             answers: answers(members)?,
+            matching: matching(members)?,
+            urgency: urgency(members)?,
+            escalate_seconds,
+            escalate_to,
             attempts,
         },
+        profile: Profile::parse(members)?,
         way,
     })
 }
 
-fn stow(members: &Map<String, Value>) -> Result<Way, String> {
-    let base = text(members, "url")?.ok_or("has no `url`, the one below which `/studies` is")?;
-    let problem = "has a `url` that is not like https://pacs.example/dicom-web";
-    let studies = Url::parse(&format!("{}/studies", base.trim_end_matches('/'))).map_err(|_| problem)?;
-    let plain = studies.query().is_none() && studies.fragment().is_none();
-    if !matches!(studies.scheme(), "http" | "https") || studies.host().is_none() || !plain {
-        return Err(problem.to_owned());
+/// Whether targets of this kind can be told something that is no DICOM instance.
+fn hears_words(kind: &str) -> bool {
+    MESSENGERS.contains(&kind) || kind == "folder"
+}
+
+/// What a target hears of: a list, or what is usual for its kind.
+fn subjects(members: &Map<String, Value>, kind: &str) -> Result<Vec<String>, String> {
+    let usual: &[&str] = match kind {
+        "webhook" => &["notification"],
+        "hl7" | "fhir" => &["results"],
+        _ => &["correction", "results"],
+    };
+    let Some(value) = members.get("send") else {
+        return Ok(usual.iter().map(|subject| (*subject).to_owned()).collect());
+    };
+    let problem = || {
+        let known: Vec<&str> = SUBJECTS.iter().map(|(word, _)| *word).collect();
+        format!("has a `send` that is not a list of some of {}", known.join(", "))
+    };
+    let list = value
+        .as_array()
+        .filter(|list| !list.is_empty())
+        .ok_or_else(problem)?;
+    let mut found = BTreeSet::new();
+    for word in list {
+        let known = SUBJECTS.iter().find(|(known, _)| word.as_str() == Some(known));
+        let (_, subject) = known.ok_or_else(problem)?;
+        if matches!(*subject, "notification" | "verdict") && !hears_words(kind) {
+            return Err(format!(
+                "would `send` {}, which is no DICOM instance; use webhook, hl7, fhir or folder for it",
+                word.as_str().unwrap_or_default()
+            ));
+        }
+        found.insert((*subject).to_owned());
     }
-    if !studies.username().is_empty() || studies.password().is_some() {
+    Ok(found.into_iter().collect())
+}
+
+/// Conditions on the images by the keyword of an attribute: `{"InstitutionName": ["North*"]}`.
+fn matching(members: &Map<String, Value>) -> Result<Value, String> {
+    let Some(value) = members.get("match") else {
+        return Ok(Value::Array(Vec::new()));
+    };
+    let conditions = value.as_object().ok_or(
+        "has a `match` that is not an object of attributes by keyword, such as {\"StationName\": \"ER*\"}",
+    )?;
+    let mut found = Vec::new();
+    for (keyword, patterns) in conditions {
+        let entry = StandardDataDictionary.by_name(keyword);
+        let tag = entry
+            .filter(|entry| !matches!(entry.vr.relaxed(), VR::SQ | VR::PN | VR::OB | VR::OW | VR::UN))
+            .map(|entry| entry.tag.inner())
+            .ok_or_else(|| {
+                format!(
+                    "has a `match` on `{}`, which is no attribute of text or number by its keyword in PS3.6",
+                    keyword.escape_debug()
+                )
+            })?;
+        let patterns = match patterns {
+            Value::String(one) => vec![one.clone()],
+            Value::Array(list) => list
+                .iter()
+                .map(|one| one.as_str().map(str::to_owned))
+                .collect::<Option<Vec<_>>>()
+                .unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        if patterns.is_empty() {
+            return Err(format!(
+                "has a `match` on {keyword} that is neither a text nor a list of texts"
+            ));
+        }
+        let patterns: Vec<String> = patterns.iter().map(|pattern| like(pattern)).collect();
+        found.push(serde_json::json!({ "tag": format!("{:04X}{:04X}", tag.0, tag.1), "patterns": patterns }));
+    }
+    Ok(Value::Array(found))
+}
+
+/// `*` and `?` → SQL's, with SQL's own escaped.
+fn like(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '*' => pattern.push('%'),
+            '?' => pattern.push('_'),
+            '%' | '_' | '\\' => pattern.extend(['\\', c]),
+            _ => pattern.push(c),
+        }
+    }
+    pattern
+}
+
+fn urgency(members: &Map<String, Value>) -> Result<Option<i32>, String> {
+    match text(members, "urgency")?.as_deref() {
+        None | Some("by_answer") => Ok(None),
+        Some("stat") => Ok(Some(0)),
+        Some("routine") => Ok(Some(2)),
+        Some(_) => Err("has an `urgency` that is none of by_answer, stat, routine".to_owned()),
+    }
+}
+
+/// After how many seconds without acknowledgement a notification goes where.
+fn escalation(members: &Map<String, Value>) -> Result<Option<(i32, String)>, String> {
+    let Some(value) = members.get("escalate") else {
+        return Ok(None);
+    };
+    let problem = || {
+        format!(
+            "has an `escalate` that is not like {{\"after_seconds\": 60, \"to\": \"pager\"}}, with 1 to {LONGEST_WAIT} seconds"
+        )
+    };
+    let members = value
+        .as_object()
+        .filter(|members| members.len() == 2)
+        .ok_or_else(problem)?;
+    let seconds = members
+        .get("after_seconds")
+        .and_then(Value::as_i64)
+        .filter(|seconds| (1..=LONGEST_WAIT).contains(seconds))
+        .and_then(|seconds| i32::try_from(seconds).ok())
+        .ok_or_else(problem)?;
+    let to = members.get("to").and_then(Value::as_str).ok_or_else(problem)?;
+    Ok(Some((seconds, to.to_owned())))
+}
+
+fn stow(members: &Map<String, Value>) -> Result<Way, String> {
+    let studies = url(members, "/studies", "https://pacs.example/dicom-web")?;
+    let token = secret(members, "token")?;
+    check_token(&studies, &token)?;
+    Ok(Way::Stow { studies, token })
+}
+
+/// The `url` of a target with something added to its path.
+pub(super) fn url(members: &Map<String, Value>, below: &str, like: &str) -> Result<Url, String> {
+    let base = text(members, "url")?.ok_or("has no `url`")?;
+    let problem = || format!("has a `url` that is not like {like}");
+    let url = Url::parse(&format!("{}{below}", base.trim_end_matches('/'))).map_err(|_| problem())?;
+    let plain = url.query().is_none() && url.fragment().is_none();
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() || !plain {
+        return Err(problem());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
         return Err("has a `url` with a name or password in it; use `token_file` or `token_env`".to_owned());
     }
-    let token = match (text(members, "token_file")?, text(members, "token_env")?) {
-        (None, None) => Token::None,
-        (Some(path), None) => Token::File(PathBuf::from(path)),
-        (None, Some(name)) => Token::Variable(name),
-        (Some(_), Some(_)) => return Err("has both `token_file` and `token_env`; keep one".to_owned()),
-    };
-    let near = matches!(studies.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
-    if token != Token::None && studies.scheme() == "http" && !near {
+    Ok(url)
+}
+
+/// Where a secret is read from: `NAME_file` or `NAME_env`.
+pub(super) fn secret(members: &Map<String, Value>, name: &str) -> Result<Token, String> {
+    let (file, variable) = (format!("{name}_file"), format!("{name}_env"));
+    match (text(members, &file)?, text(members, &variable)?) {
+        (None, None) => Ok(Token::None),
+        (Some(path), None) => Ok(Token::File(PathBuf::from(path))),
+        (None, Some(name)) => Ok(Token::Variable(name)),
+        (Some(_), Some(_)) => Err(format!("has both `{file}` and `{variable}`; keep one")),
+    }
+}
+
+/// A token travels in the clear only on this machine.
+pub(super) fn check_token(url: &Url, token: &Token) -> Result<(), String> {
+    let near = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
+    if *token != Token::None && url.scheme() == "http" && !near {
         return Err("would send its token over http, where everybody can read it; use https".to_owned());
     }
-    Ok(Way::Stow { studies, token })
+    Ok(())
 }
 
 fn c_store(members: &Map<String, Value>) -> Result<Way, String> {
@@ -308,7 +553,9 @@ fn c_store(members: &Map<String, Value>) -> Result<Way, String> {
     })
 }
 
-fn roles(members: &Map<String, Value>) -> Result<Vec<String>, String> {
+/// Which results a target gets. Every PACS shows a secondary capture, and nobody knows what else this one shows until the
+/// file says so.
+fn roles(members: &Map<String, Value>, way: &Way) -> Result<Vec<String>, String> {
     let problem = || {
         format!(
             "has `results` that are not a list of some of {}",
@@ -316,7 +563,11 @@ fn roles(members: &Map<String, Value>) -> Result<Vec<String>, String> {
         )
     };
     let Some(value) = members.get("results") else {
-        return Ok(["pm", "seg", "sr"].map(str::to_owned).to_vec());
+        let usual: &[&str] = match way {
+            Way::Stow { .. } | Way::CStore { .. } => &["sc"],
+            _ => &["kos", "labelmap", "pm", "sc", "seg", "sr"],
+        };
+        return Ok(usual.iter().map(|role| (*role).to_owned()).collect());
     };
     let list = value
         .as_array()
@@ -338,14 +589,18 @@ fn answers(members: &Map<String, Value>) -> Result<Vec<String>, String> {
         None | Some("always") => &["absent", "not_evaluated", "present", "uncertain"],
         Some("flagged") => &["present"],
         Some("flagged_or_uncertain") => &["present", "uncertain"],
+        Some("escalated") => &[],
         Some(_) => {
-            return Err("has a `when` that is none of always, flagged, flagged_or_uncertain".to_owned());
+            return Err(
+                "has a `when` that is none of always, flagged, flagged_or_uncertain, escalated".to_owned(),
+            );
         }
     };
     Ok(answers.iter().map(|answer| (*answer).to_owned()).collect())
 }
 
-fn text(members: &Map<String, Value>, key: &str) -> Result<Option<String>, String> {
+/// A text of an entry.
+pub(super) fn text(members: &Map<String, Value>, key: &str) -> Result<Option<String>, String> {
     match members.get(key) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -373,6 +628,7 @@ mod tests {
         .unwrap();
         assert_eq!(stow.way.to_string(), "https://vna.example/dicom-web/studies");
         assert_eq!(stow.rule.roles, ["seg", "sr"]);
+        assert_eq!(stow.rule.subjects, ["correction", "results"]);
         assert_eq!(
             (stow.rule.answers, stow.rule.attempts),
             (vec!["present".to_owned()], 3)
@@ -383,7 +639,21 @@ mod tests {
         let pacs = pacs.unwrap();
         assert_eq!(pacs.way.to_string(), "PACS@10.0.0.5:104");
         assert_eq!(pacs.rule.answers.len(), 4);
+        // Of a PACS that nobody knows it is known that it shows pictures.
+        assert_eq!(pacs.rule.roles, ["sc"]);
         assert!(parse(r#"{"targets": []}"#).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_condition_is_an_attribute_by_its_keyword() {
+        let stow = json!({
+            "name": "a", "kind": "stow", "url": "https://a.example", "match": { "StationName": ["ER*", "100%"] },
+        });
+        let matching = one(stow).unwrap().rule.matching;
+        assert_eq!(
+            matching,
+            json!([{ "tag": "00081010", "patterns": ["ER%", "100\\%"] }])
+        );
     }
 
     #[test]
@@ -394,7 +664,7 @@ mod tests {
             (&stow, "tokn", json!("x"), "has the key `tokn`"),
             (&stow, "port", json!(1), "has the key `port`"),
             (&stow, "name", json!("a b"), "has a `name`"),
-            (&stow, "kind", json!("ftp"), "neither"),
+            (&stow, "kind", json!("ftp"), "none of"),
             (&stow, "url", json!("ftp://a"), "has a `url`"),
             (&stow, "url", json!("https://u:p@a/x"), "password"),
             (&stow, "url", json!("https://a/x?key=1"), "has a `url`"),
@@ -406,6 +676,18 @@ mod tests {
             (&c_store, "port", json!(70000), "has a `port`"),
             (&c_store, "called", json!("SEVENTEENLETTERSX"), "no AE title"),
             (&c_store, "url", json!("https://a"), "has the key `url`"),
+            (&c_store, "send", json!(["notification"]), "no DICOM instance"),
+            (&stow, "send", json!(["everything"]), "has a `send`"),
+            (&stow, "match", json!({ "PatientName": "A*" }), "has a `match`"),
+            (&stow, "match", json!({ "StationName": 7 }), "neither a text"),
+            (&stow, "urgency", json!("asap"), "has an `urgency`"),
+            (
+                &stow,
+                "escalate",
+                json!({ "after_seconds": 60, "to": "b" }),
+                "take notifications",
+            ),
+            (&stow, "profile", json!({ "max": 7 }), "has a `profile`"),
         ] {
             let mut members = base.clone();
             members[key] = value;
@@ -414,6 +696,22 @@ mod tests {
         }
         let open = json!({ "name": "a", "kind": "stow", "url": "http://a.example/x", "token_env": "T" });
         assert!(one(open).unwrap_err().contains("over http"));
+        let pager = json!({
+            "name": "pager", "kind": "webhook", "url": "https://p.example/x", "secret_env": "S",
+            "escalate": { "after_seconds": 60, "to": "b" },
+        });
+        let said = parse(&json!({ "targets": [pager, c_store] }).to_string())
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains("escalates to b"), "{said}");
+        let mut unsigned = pager.clone();
+        unsigned.as_object_mut().unwrap().remove("secret_env");
+        assert!(one(unsigned).unwrap_err().contains("without a secret"));
+        let folder = json!({ "name": "f", "kind": "folder", "path": "drop" });
+        assert!(one(folder).unwrap_err().contains("does not begin with"));
+        let hl7 =
+            json!({ "name": "h", "kind": "hl7", "host": "his", "port": 2575, "character_set": "EBCDIC" });
+        assert!(one(hl7).unwrap_err().contains("UNICODE UTF-8"));
         let twice = json!({ "targets": [stow, stow] });
         assert!(
             parse(&twice.to_string())

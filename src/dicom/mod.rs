@@ -5,6 +5,7 @@
 pub mod attribute;
 pub mod build;
 pub mod charset;
+pub mod coerce;
 pub mod instance;
 pub mod json;
 pub mod part10;

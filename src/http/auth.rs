@@ -66,7 +66,7 @@ fn needed(method: &Method, path: &str) -> Option<Permission> {
         {
             Permission::Review
         }
-        _ if path.starts_with("/api/deliveries/") => Permission::Run,
+        _ if path.starts_with("/api/deliveries/") || path.starts_with("/api/revisions/") => Permission::Run,
         _ => Permission::Store,
     })
 }

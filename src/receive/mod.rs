@@ -11,6 +11,7 @@
 mod check;
 pub mod outcome;
 mod plausible;
+mod rejection;
 mod session;
 mod store;
 mod sweep;

@@ -137,7 +137,7 @@ impl Session {
         // Again, under the sweep lock: an old unreferenced twin may have been swept since the first time.
         receiver.archive.keep_still([&**staged]).await?;
         let existing = index::existing(&mut tx, &[&checked.new.sop_instance_uid]).await?;
-        let mut filing = Filing::new(existing);
+        let mut filing = Filing::new(existing, &self.principal);
         let outcome = filing.file(&receiver, &mut tx, staged, checked).await?;
         let Filed {
             became,

@@ -16,6 +16,7 @@ use super::{
     check::{Checked, check, same_pixels},
     outcome::{FailedInstance, StoreOutcome, StoredInstance, Warning, reason},
     plausible::covers_a_head,
+    rejection,
 };
 use crate::{
     archive::{Archive, ArchiveError, StagedObject},
@@ -25,7 +26,7 @@ use crate::{
         error::DbError,
         events,
         index::{self, ExistingInstance, Origin, SeriesRow},
-        queue,
+        queue, returned,
     },
     domain::uid::Uid,
 };
@@ -36,6 +37,9 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+
+/// Segmentation and Label Map Segmentation Storage: what a reader's tool sends back (PS3.6 annex A).
+const MASKS: [&str; 2] = ["1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"];
 
 /// Parts that are read and checked at once; each may be as large as [`super::MAX_OBJECT_BYTES`].
 const CHECKED_AT_ONCE: usize = 2;
@@ -136,7 +140,7 @@ async fn commit(
     // Again, under the sweep lock: an old unreferenced twin may have been swept since the first time.
     receiver.archive.keep_still(staged(parts)).await?;
     let uids: Vec<&Uid> = good.iter().map(|checked| &checked.new.sop_instance_uid).collect();
-    let mut filing = Filing::new(index::existing(&mut tx, &uids).await?);
+    let mut filing = Filing::new(index::existing(&mut tx, &uids).await?, principal);
     let mut outcome = StoreOutcome::default();
     for part in parts {
         let filed = match part {
@@ -173,28 +177,34 @@ pub(super) struct Filed<'p> {
 
 /// What one transaction has filed so far.
 pub(super) struct Filing<'a> {
+    /// Who sent it.
+    principal: &'a str,
     existing: HashMap<String, Vec<ExistingInstance>>,
     studies: HashMap<Uid, i64>,
     series: HashMap<(i64, Uid), SeriesRow>,
     /// New original CT slices, by study and series: what there is to analyse.
     fresh: HashMap<(i64, i64), Vec<&'a Checked>>,
     quarantined: BTreeMap<Uid, &'static str>,
+    /// What rejection notes did: study and what there is to say.
+    rejections: Vec<(Uid, Value)>,
     /// For the audit trail: StudyInstanceUID, SeriesInstanceUID → what became of which instance.
     log: BTreeMap<(Uid, Uid), Vec<Value>>,
 }
 
 impl<'a> Filing<'a> {
-    pub(super) fn new(existing: Vec<ExistingInstance>) -> Self {
+    pub(super) fn new(existing: Vec<ExistingInstance>, principal: &'a str) -> Self {
         let mut by_uid: HashMap<String, Vec<ExistingInstance>> = HashMap::new();
         for row in existing {
             by_uid.entry(row.sop_instance_uid.clone()).or_default().push(row);
         }
         Self {
+            principal,
             existing: by_uid,
             studies: HashMap::new(),
             series: HashMap::new(),
             fresh: HashMap::new(),
             quarantined: BTreeMap::new(),
+            rejections: Vec::new(),
             log: BTreeMap::new(),
         }
     }
@@ -211,8 +221,13 @@ impl<'a> Filing<'a> {
             .existing
             .get(new.sop_instance_uid.as_str())
             .map_or(&[][..], Vec::as_slice);
-        if known.iter().any(|row| row.digest == new.digest) {
-            return Ok(Ok(self.stored(checked, "duplicate", None)));
+        if let Some(same) = known.iter().find(|row| row.digest == new.digest) {
+            let warning = same.rejected.then(|| Warning {
+                reason: reason::COERCION,
+                text: "it is stored and hidden, because a rejection note rejects it; send a corrected one"
+                    .to_owned(),
+            });
+            return Ok(Ok(self.stored(checked, "duplicate", warning)));
         }
         if let Some(current) = known.iter().find(|row| row.current).cloned() {
             return self.file_beside(receiver, tx, staged, checked, &current).await;
@@ -223,6 +238,13 @@ impl<'a> Filing<'a> {
         self.remember(checked, id, series_id, true);
         if new.original_ct && new.origin == Origin::Received {
             self.fresh.entry((study_id, series_id)).or_default().push(checked);
+        }
+        if let Some(note) = rejection::of(new) {
+            self.rejections
+                .push(rejection::apply(tx, new, id, study_id, &note).await?);
+        }
+        if new.origin == Origin::Received && MASKS.contains(&new.sop_class_uid.as_str()) {
+            returned::came(tx, id, self.principal).await?;
         }
         let warning = conflict.map(|conflict| Warning {
             reason: reason::QUARANTINED,
@@ -315,6 +337,7 @@ impl<'a> Filing<'a> {
                 digest: new.digest.to_vec(),
                 archive_key: new.archive_key.clone(),
                 current,
+                rejected: false,
                 study_instance_uid: new.study_instance_uid.to_string(),
                 series_instance_uid: new.series_instance_uid.to_string(),
             });
@@ -417,8 +440,17 @@ impl<'a> Filing<'a> {
         acts
     }
 
+    /// Acts beside the storing: rejections and quarantines.
     fn quarantines<'p>(&self, principal: &'p str) -> Vec<Act<'p>> {
         let mut acts = Vec::new();
+        for (study, detail) in &self.rejections {
+            acts.push(Act {
+                principal,
+                act: "reject",
+                studies: vec![study.to_string()],
+                detail: detail.clone(),
+            });
+        }
         for (series, why) in &self.quarantined {
             let studies = self
                 .log
@@ -445,7 +477,9 @@ fn conflict(series: &SeriesRow, checked: &Checked) -> Option<&'static str> {
     }
     let patient = (series.patient_id.clone(), series.issuer_of_patient_id.clone());
     let frame = checked.new.frame_of_reference_uid();
-    if patient != checked.new.patient() {
+    let now = checked.new.patient();
+    let is_corrected = series.corrected_patient_id.is_some() && series.corrected_patient_id == now.0;
+    if patient != now && !is_corrected {
         return Some("its instances name two patients");
     }
     if frame.is_some() && series.frame_of_reference_uid.is_some() && frame != series.frame_of_reference_uid {

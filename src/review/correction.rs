@@ -12,6 +12,7 @@ use crate::{
         self, Db,
         audit::{self, Act},
         correction::{self, CorrectionRow, NewCorrection},
+        filing,
         index::{self, NewInstance, Origin},
         review,
         worklist::StudyAnalysis,
@@ -51,10 +52,10 @@ pub struct SliceMask {
 }
 
 /// What the database knows of the analysis that is corrected.
-struct OnRecord {
-    identity: Vec<u8>,
-    corrected: Corrected,
-    keys: Vec<String>,
+pub(super) struct OnRecord {
+    pub(super) identity: Vec<u8>,
+    pub(super) corrected: Corrected,
+    pub(super) keys: Vec<String>,
 }
 
 /// Saves a mask. One that equals the reader's latest is answered with that.
@@ -73,7 +74,7 @@ pub async fn save(
         identity,
         corrected,
         keys,
-    } = read(db, study, &mask).await?;
+    } = read(db, study, mask.analysis).await?;
     let mut tx = db.begin().await?;
     let before = correction::latest(&mut tx, mask.analysis, reader.id).await?;
     drop(tx);
@@ -116,7 +117,8 @@ pub async fn save(
         &NewCorrection {
             study_id: current.study_id,
             analysis,
-            account_id: reader.id,
+            account_id: Some(reader.id),
+            made_by: None,
             instance_id,
             mask_sha256: &digest,
             kind: &kind,
@@ -126,7 +128,8 @@ pub async fn save(
         },
     )
     .await?;
-    let detail = json!({
+    let targets = filing::correction(&mut tx, row.id).await?;
+    let mut detail = json!({
         "analysis": row.analysis,
         "kind": row.kind,
         "edited": row.edited,
@@ -134,6 +137,9 @@ pub async fn save(
         "sop_instance_uid": new.sop_instance_uid,
         "sha256": hex::encode(new.digest),
     });
+    if !targets.is_empty() {
+        detail["deliver_to"] = json!(targets);
+    }
     let act = Act {
         principal: &reader.name,
         act: "correct",
@@ -157,15 +163,15 @@ fn digest(mask: &Mask) -> [u8; 32] {
 }
 
 /// What is on record of the analysis, if it is the study's current one.
-async fn read(db: &Db, study: &Uid, mask: &Mask) -> Result<OnRecord, ReviewError> {
+pub(super) async fn read(db: &Db, study: &Uid, analysis: Uuid) -> Result<OnRecord, ReviewError> {
     let detail = db.study_detail(study).await?.ok_or(ReviewError::NothingToJudge)?;
     let current = detail.analysis.ok_or(ReviewError::NothingToJudge)?;
-    if current.id != mask.analysis {
+    if current.id != analysis {
         return Err(ReviewError::Revised);
     }
-    let recorded = db.recorded_analysis(mask.analysis).await?;
+    let recorded = db.recorded_analysis(analysis).await?;
     let recorded = recorded.ok_or(ReviewError::NothingToJudge)?;
-    let instances = db.recorded_instances(mask.analysis).await?;
+    let instances = db.recorded_instances(analysis).await?;
     let StudyAnalysis { report, seg, .. } = current;
     let uid = |text: &str| Uid::parse(text).map_err(|_| ReviewError::Drawing);
     let corrected = Corrected {

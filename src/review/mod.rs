@@ -1,11 +1,13 @@
 //! SERVICE: people and what they say of the machine's answers → rows, each with its row in the audit trail.
 //!
-//! [`account`] knows who someone is, [`verdict`] what they said, [`correction`] what they drew.
+//! [`account`] knows who someone is, [`verdict`] what they said, [`correction`] what they drew, [`returned`] what they drew
+//! elsewhere.
 //! A verdict is a person's: no key and no program can give one.
 //! Nothing here changes what the machine said; a reader's word stands beside it.
 
 pub mod account;
 pub mod correction;
+pub mod returned;
 pub mod verdict;
 
 use crate::{

@@ -9,6 +9,7 @@ use crate::{
     db::{
         self, Db,
         audit::{self, Act},
+        filing,
         review::{self, NewVerdict, VerdictRow},
     },
     domain::uid::Uid,
@@ -153,13 +154,17 @@ pub async fn give(
         },
     )
     .await?;
-    let detail = json!({
+    let targets = filing::verdict(&mut tx, row.id, row.analysis, &reader.name).await?;
+    let mut detail = json!({
         "verdict": row.verdict,
         "analysis": row.analysis,
         "finding": row.finding,
         "reason": row.reason,
         "note_sha256": note.map(|note| hex::encode(Sha256::digest(note.as_bytes()))),
     });
+    if !targets.is_empty() {
+        detail["deliver_to"] = json!(targets);
+    }
     let act = Act {
         principal: &reader.name,
         act: "verdict",

@@ -4,9 +4,8 @@ use super::{Output, Run, WorkerError};
 use crate::{
     archive::StagedObject,
     db::{
-        self, analysis, audit,
+        self, analysis, audit, filing,
         index::{self, NewInstance, Origin},
-        outbox,
     },
     dicom::instance::Instance,
     domain::phi::{redact, redact_text},
@@ -48,7 +47,8 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
         }));
     }
     let completed = analysis::complete(&mut tx, run.running, &report, &results).await?;
-    let filed = outbox::file(&mut tx, run.running.id, &completed.superseded).await?;
+    let is_alert = completed.alert.is_some();
+    let filed = filing::analysis(&mut tx, run.running.id, &completed.superseded, is_alert).await?;
     let models: Vec<_> = report
         .models
         .iter()
@@ -71,8 +71,16 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
         "superseded": completed.superseded,
         "results": log,
     });
-    if !filed.targets.is_empty() {
-        detail["deliver_to"] = json!(filed.targets);
+    for (key, subject) in [("deliver_to", "results"), ("notify", "notification")] {
+        let targets: Vec<&String> = filed
+            .targets
+            .iter()
+            .filter(|(_, filed)| filed == subject)
+            .map(|(target, _)| target)
+            .collect();
+        if !targets.is_empty() {
+            detail[key] = json!(targets);
+        }
     }
     if !filed.withdrawn.is_empty() {
         detail["withdrawn"] = filed
@@ -119,7 +127,10 @@ async fn write(run: &Run<'_>, mut object: DefaultDicomObject) -> Result<Written,
 fn role(new: &NewInstance) -> &'static str {
     match new.sop_class_uid.as_str() {
         "1.2.840.10008.5.1.4.1.1.66.4" => "seg",
+        "1.2.840.10008.5.1.4.1.1.66.7" => "labelmap",
         "1.2.840.10008.5.1.4.1.1.30" => "pm",
+        "1.2.840.10008.5.1.4.1.1.7" => "sc",
+        "1.2.840.10008.5.1.4.1.1.88.59" => "kos",
         class if class.starts_with("1.2.840.10008.5.1.4.1.1.88.") => "sr",
         _ => "other",
     }

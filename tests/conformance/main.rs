@@ -69,12 +69,6 @@ fn correct(case: &Case, machine: Option<&DefaultDicomObject>) -> DefaultDicomObj
 
 /// Writes the source, the results and what was meant by them, then calls the judges on the folder.
 fn judge(case: &mut Case, arguments: &[&str]) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = root.join(".venv/bin/python");
-    assert!(
-        python.exists(),
-        "the outside judges are not installed: run `make setup`, which makes .venv, and test again"
-    );
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let write = |object: &DefaultDicomObject, name: &str| object.write_to_file(at(name)).unwrap();
@@ -110,6 +104,40 @@ fn judge(case: &mut Case, arguments: &[&str]) {
         write(object, &format!("pm-{name}.dcm"));
     }
 
+    meant(case, folder.path());
+    ask("judge.py", folder.path(), arguments);
+}
+
+/// Writes the source, label map, pictures and key objects, then calls the judges on the folder.
+fn judge_extras(case: &mut Case, arguments: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for (index, instance) in case.instances.iter().enumerate() {
+        instance
+            .object
+            .write_to_file(at(&format!("ct{index:03}.dcm")))
+            .unwrap();
+    }
+    let plain = case.encode().unwrap().len();
+    case.maps.labelmap = true;
+    case.maps.summary = true;
+    case.maps.key_objects = true;
+    for (index, object) in case.encode().unwrap().iter().enumerate().skip(plain) {
+        let name = match object.meta().media_storage_sop_class_uid().trim_end_matches('\0') {
+            "1.2.840.10008.5.1.4.1.1.66.7" => "labelmap.dcm".to_owned(),
+            "1.2.840.10008.5.1.4.1.1.7" => format!("sc{index:03}.dcm"),
+            "1.2.840.10008.5.1.4.1.1.88.59" => "kos.dcm".to_owned(),
+            other => panic!("{other} was not asked for"),
+        };
+        object.write_to_file(at(&name)).unwrap();
+    }
+    meant(case, folder.path());
+    ask("judge_extras.py", folder.path(), arguments);
+}
+
+/// What was meant, for the judges.
+fn meant(case: &Case, folder: &Path) {
+    let at = |name: &str| folder.join(name);
     let geometry = &case.segments.geometry;
     let bytes: Vec<u8> = case.segments.data.iter().flat_map(|v| v.to_le_bytes()).collect();
     fs::write(at("segments.u16"), bytes).unwrap();
@@ -128,11 +156,20 @@ fn judge(case: &mut Case, arguments: &[&str]) {
         "findings": case.report.findings,
     });
     fs::write(at("meant.json"), meant.to_string()).unwrap();
+}
 
+/// Calls one of the scripts of judges.
+fn ask(script: &str, folder: &Path, arguments: &[&str]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join(".venv/bin/python");
+    assert!(
+        python.exists(),
+        "the outside judges are not installed: run `make setup`, which makes .venv, and test again"
+    );
     let output = Command::new(python)
         .args(["-W", "ignore"])
-        .arg(root.join("tests/conformance/judge.py"))
-        .arg(folder.path())
+        .arg(root.join("tests/conformance").join(script))
+        .arg(folder)
         .args(arguments)
         .output()
         .unwrap();
@@ -162,4 +199,22 @@ fn judges_accept_results_on_a_tilted_unevenly_spaced_series() {
 fn judges_accept_the_report_and_the_map_of_a_negative_study() {
     let mut case = source::case(&source::geometry(40, 40, 10, 0.0, &[5.0]), &[]);
     judge(&mut case, &["--even"]);
+}
+
+#[test]
+fn judges_accept_pictures_a_label_map_and_key_objects_of_an_even_series() {
+    let mut case = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
+    judge_extras(&mut case, &["--even"]);
+}
+
+#[test]
+fn judges_accept_pictures_a_label_map_and_key_objects_of_a_tilted_series() {
+    let mut case = source::case(&source::geometry(256, 256, 18, 18.5, &[4.0, 4.0, 7.5]), &LESIONS);
+    judge_extras(&mut case, &[]);
+}
+
+#[test]
+fn judges_accept_the_picture_of_a_negative_study() {
+    let mut case = source::case(&source::geometry(40, 40, 10, 0.0, &[5.0]), &[]);
+    judge_extras(&mut case, &["--even"]);
 }

@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 /// Everything that [`EncodeInput`] borrows.
 pub(crate) struct Case {
     pub(crate) instances: Vec<Instance>,
+    pub(crate) ct: Volume<f32>,
     pub(crate) prediction: Prediction,
     pub(crate) segments: Volume<u16>,
     pub(crate) brain: Volume<bool>,
@@ -43,6 +44,7 @@ impl Case {
         let source: Vec<&Instance> = self.instances.iter().collect();
         ictus::analysis::encode::encode(&EncodeInput {
             source: &source,
+            ct: Some(&self.ct),
             prediction: &self.prediction,
             segments: &self.segments,
             brain: &self.brain,
@@ -152,6 +154,7 @@ pub(crate) fn case(geometry: &Geometry, lesions: &[(Vec3, Vec3)]) -> Case {
     let variance = entropy.iter().map(|value| value * value * 0.25).collect();
     Case {
         instances: instances(geometry, &hu),
+        ct: volume(hu.iter().map(|value| *value as f32).collect()),
         prediction: Prediction {
             labels: Volume {
                 geometry: geometry.clone(),

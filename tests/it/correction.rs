@@ -30,22 +30,31 @@ fn chosen(series: &str, volume_ml: Option<f64>) -> Report {
 }
 
 /// A server with one study `s` of 30 slices of 8 × 8 pixels of 1 mm, 5 mm apart, analysed, and a radiologist.
-struct Room {
-    server: Server,
+pub(crate) struct Room {
+    pub(crate) server: Server,
     worker: Running,
     cookie: String,
 }
 
 impl Room {
-    async fn open(volume_ml: Option<f64>) -> Self {
+    /// One of its images. Air and tissue by turns: what could not be HU is not put together.
+    pub(crate) fn slice(number: u32) -> Slice {
+        Slice {
+            pixel: if number.is_multiple_of(2) { 24 } else { 1064 },
+            ..Slice::new("s", "a", number)
+        }
+    }
+
+    /// Ends its worker.
+    pub(crate) async fn close(self) {
+        self.worker.stop().await;
+    }
+
+    pub(crate) async fn open(volume_ml: Option<f64>) -> Self {
         let server = Server::new().await;
         let fake = Fake::new(move |_, _, _| Ok(chosen("a", volume_ml)));
         let worker = Running::start(&server.world, fake).await;
-        // Air and tissue by turns: what could not be HU is not put together.
-        let slices = (0..30).map(|number| Slice {
-            pixel: if number % 2 == 0 { 24 } else { 1064 },
-            ..Slice::new("s", "a", number)
-        });
+        let slices = (0..30).map(Self::slice);
         server
             .world
             .send(slices.map(|slice| slice.bytes()).collect())
@@ -65,23 +74,28 @@ impl Room {
         }
     }
 
-    async fn analysis(&self) -> Value {
+    pub(crate) async fn analysis(&self) -> Value {
         let detail = self.server.get(&format!("/api/studies/{}", uid("s")), &[]).await;
         detail.json()["analysis"]["id"].clone()
     }
 
-    async fn save(&self, body: &Value) -> Answer {
+    pub(crate) async fn save(&self, body: &Value) -> Answer {
         let path = format!("/api/studies/{}/corrections", uid("s"));
         from_page(&self.server, Method::POST, &path, &self.cookie, body).await
     }
 
-    async fn list(&self) -> Value {
+    pub(crate) async fn judge(&self, body: &Value) -> Answer {
+        let path = format!("/api/studies/{}/verdicts", uid("s"));
+        from_page(&self.server, Method::POST, &path, &self.cookie, body).await
+    }
+
+    pub(crate) async fn list(&self) -> Value {
         let path = format!("/api/studies/{}/corrections", uid("s"));
         self.server.get(&path, &[]).await.json()
     }
 }
 
-fn on(slice: u32, runs: &[u32]) -> Value {
+pub(crate) fn on(slice: u32, runs: &[u32]) -> Value {
     json!({ "sop_instance_uid": uid(&format!("a/{slice}")), "runs": runs })
 }
 

@@ -55,7 +55,7 @@ fn is_impersonal(path: &str) -> bool {
     is_open(path)
         || matches!(
             path,
-            "/api/version" | "/api/deliveries" | "/metrics" | "/api/views" | SESSION
+            "/api/version" | "/api/deliveries" | "/api/revisions" | "/metrics" | "/api/views" | SESSION
         )
 }
 

@@ -2,8 +2,8 @@
 
 use crate::{
     deliver_support::{
-        Compressed, Delivering, Log, PythonScp, SEG, SR, Stub, analyse, analyse_with, c_store, deliveries,
-        free_port, instances, revise, trail, until_delivery,
+        Compressed, Delivering, Log, Pictured, PythonScp, SC, SEG, SR, Stub, analyse, analyse_with, c_store,
+        deliveries, free_port, instances, revise, trail, until_delivery,
     },
     dimse_support::{Scp, call_as, proposal, run, until},
     support::{Slice, World, uid},
@@ -63,6 +63,7 @@ async fn results_reach_another_ictus_over_stow_and_are_results_there() {
     let world = World::new().await;
     let target = json!({
         "name": "vna", "kind": "stow", "url": format!("http://{}/dicom-web/", there.listen().await), "token_file": token,
+        "results": ["pm", "seg", "sr"],
     });
     let _delivering = Delivering::start(&world, json!([target])).await;
     analyse(&world, &["s"], Some(12.5)).await;
@@ -620,9 +621,125 @@ async fn a_stow_target_that_refuses_compression_gets_the_result_without() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    let target = json!({ "name": "plain", "kind": "stow", "url": url });
+    let target = json!({ "name": "plain", "kind": "stow", "url": url, "results": ["pm"] });
     let _delivering = Delivering::start(&world, json!([target])).await;
     analyse_with(&world, "s", Arc::new(Compressed)).await;
     let delivery = until_delivery(&world, "s", "delivered").await;
     assert_eq!((delivery.attempts, answered.load(Ordering::SeqCst)), (1, 2));
+}
+
+#[tokio::test]
+async fn of_a_pacs_that_nobody_knows_only_the_picture_is_asked() {
+    let world = World::new().await;
+    let (port, log) = (free_port(), Log::new());
+    let _scp = PythonScp::start(port, &log, &[]).await;
+    let mut target = c_store(port);
+    target.as_object_mut().unwrap().remove("results");
+    let _delivering = Delivering::start(&world, json!([target])).await;
+    analyse_with(&world, "s", Arc::new(Pictured)).await;
+    let delivery = until_delivery(&world, "s", "delivered").await;
+    assert_eq!(states(&delivery), [("sc", "delivered")]);
+    assert_eq!(delivery.note, None);
+}
+
+#[tokio::test]
+async fn what_a_pacs_does_not_take_is_replaced_by_the_picture_and_the_row_says_so() {
+    let world = World::new().await;
+    let (port, log) = (free_port(), Log::new());
+    let _scp = PythonScp::start(port, &log, &[&format!("only={SC}")]).await;
+    let _delivering = Delivering::start(&world, json!([c_store(port)])).await;
+    analyse_with(&world, "s", Arc::new(Pictured)).await;
+    let delivery = until_delivery(&world, "s", "delivered").await;
+    assert_eq!(
+        states(&delivery),
+        [("seg", "replaced"), ("sr", "replaced"), ("sc", "delivered")]
+    );
+    let note = delivery.note.as_deref().unwrap();
+    assert!(
+        note.starts_with("degraded: the target does not take seg (")
+            && note.contains(SR)
+            && note.contains("secondary capture"),
+        "{note}"
+    );
+    assert_eq!(log.instances().len(), 1);
+    let rows = trail(&world, "degrade").await;
+    assert_eq!((rows.len(), &rows[0]["instead"]), (1, &json!("sc")));
+    assert_eq!(rows[0]["not_taken"].as_array().unwrap().len(), 2);
+    assert!(trail(&world, "give_up").await.is_empty());
+    let (_, list) = crate::deliver_server::list(&world).await;
+    assert!(list.contains("degraded: the target does not take"), "{list}");
+}
+
+#[tokio::test]
+async fn a_profile_says_what_is_taken_in_which_words_and_how_large() {
+    let world = World::new().await;
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let target = |name: &str, at: usize, profile: serde_json::Value| json!({ "name": name, "kind": "folder", "path": folders[at].path(), "results": ["seg", "sr"], "profile": profile });
+    let named = json!({
+        "series_description": "AI {role}", "character_set": "ISO_IR 100", "transfer_syntaxes": [syntax::IMPLICIT],
+    });
+    let targets = json!([
+        target("classes", 0, json!({ "sop_classes": [SC, SR] })),
+        target("named", 1, named),
+        target("small", 2, json!({ "max_bytes": 100 })),
+    ]);
+    let _delivering = Delivering::start(&world, targets).await;
+    analyse_with(&world, "s", Arc::new(Pictured)).await;
+    until("all came to their end", async || {
+        deliveries(&world)
+            .await
+            .iter()
+            .filter(|one| one.state != "pending")
+            .count()
+            == 3
+    })
+    .await;
+    let all = deliveries(&world).await;
+    let by = |name: &str| all.iter().find(|one| one.target == name).unwrap();
+    assert_eq!(
+        states(by("classes")),
+        [("seg", "replaced"), ("sr", "delivered"), ("sc", "delivered")]
+    );
+    assert_eq!(states(by("named")), [("seg", "delivered"), ("sr", "delivered")]);
+    for file in std::fs::read_dir(folders[1].path()).unwrap() {
+        let object = dicom_object::open_file(file.unwrap().path()).unwrap();
+        let text = |tag| object.element(tag).unwrap().to_str().unwrap().trim().to_owned();
+        assert!(text(dicom_dictionary_std::tags::SERIES_DESCRIPTION).starts_with("AI s"));
+        assert_eq!(
+            text(dicom_dictionary_std::tags::SPECIFIC_CHARACTER_SET),
+            "ISO_IR 100"
+        );
+        assert_eq!(object.meta().transfer_syntax(), syntax::IMPLICIT);
+    }
+    // Even the picture is too large for this one: nothing goes, and it says why.
+    assert_eq!(by("small").state, "dead");
+    assert!(by("small").last_error.as_deref().unwrap().contains("takes 100"));
+    assert_eq!(std::fs::read_dir(folders[2].path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_a_killed_server_was_sending_when_it_was_superseded_is_in_the_trail() {
+    let world = World::new().await;
+    let stub = Stub::new(200).await;
+    drop(Delivering::start(&world, json!([stub.target()])).await);
+    // Another server takes the delivery and is killed; meanwhile the analysis is revised.
+    analyse(&world, &["s"], Some(12.5)).await;
+    let server = uuid::Uuid::new_v4();
+    let lease = std::time::Duration::from_millis(300);
+    let claimed = loop {
+        if let Some(claimed) = world.db.claim_delivery(server, "stub", lease).await.unwrap() {
+            break claimed;
+        }
+    };
+    revise(&world, "s", Some(14.0)).await;
+    let _delivering = Delivering::start(&world, json!([stub.target()])).await;
+    until("it is in the trail", async || {
+        trail(&world, "deliver_unknown").await.len() == 1
+    })
+    .await;
+    let row = trail(&world, "deliver_unknown").await.remove(0);
+    assert_eq!(row["delivery"], json!(claimed.id));
+    assert_eq!(row["instances"].as_array().unwrap().len(), 2);
+    until_delivery(&world, "s", "delivered").await;
+    assert_eq!(trail(&world, "deliver_unknown").await.len(), 1);
 }

@@ -21,7 +21,7 @@ fn serve(world: &World, data: &Path, targets: &Path) -> tokio::process::Child {
         .unwrap()
 }
 
-fn ictus(world: &World, data: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn ictus(world: &World, data: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ictus"));
     command
         .args(arguments)
@@ -33,7 +33,7 @@ fn ictus(world: &World, data: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-async fn said(mut command: Command) -> (bool, String) {
+pub(crate) async fn said(mut command: Command) -> (bool, String) {
     let output = command.output().await.unwrap();
     (output.status.success(), String::from_utf8(output.stdout).unwrap())
 }
@@ -111,8 +111,9 @@ async fn https_is_held_to_the_certificates_of_the_machine() {
     let arguments = [script, &port.to_string(), &certificate, &key, &log];
     let _target = script_that_is_ready(&arguments).await;
     std::os::unix::fs::symlink(world.folder.path(), data.path().join("archive")).unwrap();
-    let targets =
-        json!([{ "name": "vna", "kind": "stow", "url": format!("https://localhost:{port}/dicom-web") }]);
+    let targets = json!([{
+        "name": "vna", "kind": "stow", "url": format!("https://localhost:{port}/dicom-web"), "results": ["seg", "sr"],
+    }]);
     std::fs::write(path("targets.json"), json!({ "targets": targets }).to_string()).unwrap();
 
     // Nobody vouches for it.
@@ -206,4 +207,10 @@ async fn a_file_that_cannot_be_meant_stops_the_server_with_a_sentence() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(words), "{said}");
     }
+}
+
+/// What `ictus deliver list` says.
+pub(crate) async fn list(world: &World) -> (bool, String) {
+    let data = tempfile::tempdir().unwrap();
+    said(ictus(world, data.path(), &["deliver", "list"])).await
 }

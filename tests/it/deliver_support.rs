@@ -63,7 +63,10 @@ impl Delivering {
 
 /// The entry of a C-STORE target on this machine.
 pub(crate) fn c_store(port: u16) -> Value {
-    json!({ "name": "peer", "kind": "cstore", "host": "127.0.0.1", "port": port, "called": "PEER" })
+    json!({
+        "name": "peer", "kind": "cstore", "host": "127.0.0.1", "port": port, "called": "PEER",
+        "results": ["pm", "seg", "sr"],
+    })
 }
 
 /// Sends a head of each study and analyses it: a finding of this volume, or none.
@@ -134,6 +137,50 @@ impl Analyser for Compressed {
         Ok(Output {
             report: report(Some(12.5)),
             objects: vec![object],
+        })
+    }
+}
+
+/// Secondary Capture Image Storage.
+pub(crate) const SC: &str = "1.2.840.10008.5.1.4.1.1.7";
+
+/// An analyser whose results are a SEG, an SR and a picture.
+pub(crate) struct Pictured;
+
+impl Analyser for Pictured {
+    fn model_digest(&self) -> Vec<u8> {
+        b"pictured".to_vec()
+    }
+
+    fn calibration_digest(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn analyse(&self, instances: &[Instance], request: &Request, _: &dyn Control) -> Result<Output, Failure> {
+        let uid = |part: &str| Uid::derive(&[&request.analysis_key, part.as_bytes()]).to_string();
+        let object = |class: &str| {
+            let mut object = instances[0].object.clone();
+            object.put(DataElement::new(tags::SOP_CLASS_UID, VR::UI, class));
+            object.put(DataElement::new(tags::SOP_INSTANCE_UID, VR::UI, uid(class)));
+            object.put(DataElement::new(
+                tags::SERIES_INSTANCE_UID,
+                VR::UI,
+                uid(&format!("series of {class}")),
+            ));
+            if class != SC {
+                // Without its matrix it is no image, and may have no pixels.
+                object.remove_element(tags::PIXEL_DATA);
+                object.remove_element(tags::ROWS);
+            }
+            object.update_meta(|meta| {
+                meta.media_storage_sop_class_uid = class.to_owned();
+                meta.media_storage_sop_instance_uid = uid(class);
+            });
+            object
+        };
+        Ok(Output {
+            report: report(Some(12.5)),
+            objects: [SEG, SR, SC].map(object).to_vec(),
         })
     }
 }
@@ -303,6 +350,6 @@ impl Stub {
 
     /// Its entry in the file.
     pub(crate) fn target(&self) -> Value {
-        json!({ "name": "stub", "kind": "stow", "url": self.url })
+        json!({ "name": "stub", "kind": "stow", "url": self.url, "results": ["pm", "seg", "sr"] })
     }
 }

@@ -485,6 +485,7 @@ fn a_later_report_names_the_one_that_it_replaces() {
     let source: Vec<&Instance> = case.instances.iter().collect();
     let objects = ictus::analysis::encode::encode(&EncodeInput {
         source: &source,
+        ct: None,
         prediction: &case.prediction,
         segments: &case.segments,
         brain: &case.brain,

@@ -16,7 +16,9 @@ use ictus::{
 };
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
+    path::PathBuf,
     str::FromStr,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -75,6 +77,23 @@ impl World {
             .fetch_one(&mut self.superuser().await)
             .await
             .unwrap()
+    }
+
+    /// The kept files of the archive, by their names.
+    pub(crate) async fn archive_files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut folders = vec![self.folder.path().join("sha256")];
+        let mut files = BTreeMap::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.insert(path.clone(), std::fs::read(path).unwrap());
+                }
+            }
+        }
+        files
     }
 
     /// Stages one part.

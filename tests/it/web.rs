@@ -121,6 +121,11 @@ impl Server {
             .await
     }
 
+    /// A POST without a body.
+    pub(crate) async fn post(&self, path: &str) -> Answer {
+        self.send(request(Method::POST, path, &[], Body::empty())).await
+    }
+
     /// A STOW of parts to `/dicom-web/studies`.
     pub(crate) async fn stow(&self, parts: &[Vec<u8>]) -> Answer {
         let body = multipart(parts);

@@ -68,6 +68,11 @@ concepts! {
     REFERENCED_SEGMENT = "121191", "DCM", "Referenced Segment";
     SOURCE_SERIES = "121232", "DCM", "Source Series for Segmentation";
     SOURCE_OF_MEASUREMENT = "121112", "DCM", "Source of Measurement";
+    // TID 2010, CID 7010
+    OF_INTEREST = "113000", "DCM", "Of Interest";
+    KEY_OBJECT_DESCRIPTION = "113012", "DCM", "Key Object Description";
+    // Label maps (CID 7150 leaves the background to the writer)
+    BACKGROUND = "125040", "DCM", "Background";
     // Ours
     MEAN_SCORE = "mean-score", SCHEME, "Mean ensemble score, 0 to 1, not calibrated";
     MEAN_ENTROPY = "mean-entropy", SCHEME, "Mean normalized predictive entropy, 0 to 1";

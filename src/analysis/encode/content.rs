@@ -76,6 +76,15 @@ pub(super) fn image(name: &Code, mut reference: Dataset, segment: Option<u16>) -
     item
 }
 
+/// An image without a name: what a selection selects.
+pub(super) fn picture(reference: Dataset) -> Dataset {
+    let mut item = Dataset::new_empty();
+    item.text(tags::RELATIONSHIP_TYPE, VR::CS, "CONTAINS");
+    item.text(tags::VALUE_TYPE, VR::CS, "IMAGE");
+    item.sequence(tags::REFERENCED_SOP_SEQUENCE, vec![reference]);
+    item
+}
+
 /// A heading with content; `template` is its number in PS3.16, where it begins one.
 pub(super) fn container(name: &Code, template: Option<&str>, content: Vec<Dataset>) -> Dataset {
     let mut container = item(Contains, "CONTAINER", name);

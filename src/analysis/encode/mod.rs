@@ -1,4 +1,5 @@
-//! Stage 6: findings and uncertainty → SEG, Parametric Maps and TID 1500 report.
+//! Stage 6: findings and uncertainty → SEG, Parametric Maps and TID 1500 report; and for those that show none of these, pictures
+//! and a key-object selection.
 //!
 //! Every object stands on the grid of the source instances: frame for frame the same rows, columns, orientation and position, so that a mask can be laid over its slice by reference alone, however the stack is tilted or spaced.
 //! Nothing comes from the clock or from chance: the same input encodes to the same bytes.
@@ -19,7 +20,7 @@ use crate::{
         volume::Volume,
     },
 };
-use dicom_dictionary_std::tags;
+use dicom_dictionary_std::{tags, uids};
 use dicom_object::DefaultDicomObject;
 use std::collections::BTreeSet;
 use time::OffsetDateTime;
@@ -28,9 +29,13 @@ mod concept;
 mod content;
 mod context;
 mod element;
+mod font;
 mod frames;
+mod kos;
+mod labelmap;
 mod pm;
 mod rle;
+mod secondary_capture;
 mod seg;
 mod shared;
 mod sr;
@@ -70,13 +75,19 @@ pub enum Quantity {
     Variance,
 }
 
-/// Which maps are made, and how they are stored.
+/// What is made beside mask, entropy map and report, and how maps are stored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Maps {
     /// Maps beside the entropy's, in this order.
     pub further: BTreeSet<Quantity>,
     /// How all of them are stored.
     pub format: MapFormat,
+    /// Whether the masks are made as a label map too.
+    pub labelmap: bool,
+    /// Whether pictures of the findings are made (Secondary Capture).
+    pub summary: bool,
+    /// Whether the images that show a finding are selected (Key Object Selection).
+    pub key_objects: bool,
 }
 
 impl Maps {
@@ -93,6 +104,12 @@ impl Maps {
                 .extend(label.and_then(|label| pm::quantity_of(label.trim())));
             if result.object.get(tags::FLOAT_PIXEL_DATA).is_some() {
                 maps.format = MapFormat::Float32;
+            }
+            match result.attributes.sop_class_uid.as_ref().map(Uid::as_str) {
+                Some(uids::LABEL_MAP_SEGMENTATION_STORAGE) => maps.labelmap = true,
+                Some(uids::SECONDARY_CAPTURE_IMAGE_STORAGE) => maps.summary = true,
+                Some(uids::KEY_OBJECT_SELECTION_DOCUMENT_STORAGE) => maps.key_objects = true,
+                _ => {}
             }
         }
         maps
@@ -113,6 +130,8 @@ pub struct Predecessor {
 pub struct EncodeInput<'a> {
     /// The source instances, one a plane, in the order of the planes.
     pub source: &'a [&'a Instance],
+    /// The images in HU, for pictures of them; without it none are made.
+    pub ct: Option<&'a Volume<f32>>,
     /// Voxel-wise answers on the source grid.
     pub prediction: &'a Prediction,
     /// Segment number (a finding each) of each voxel, 0 = none.
@@ -235,7 +254,7 @@ pub fn encode_correction(correction: &Correction<'_>) -> Result<DefaultDicomObje
     seg::encode(&context, &seg::READER_KIND, &segments, correction.segments)
 }
 
-/// Makes the results: a SEG if there is a finding, the entropy map, the further maps asked for, and the report that ties them together, in this order.
+/// Makes the results: a SEG if there is a finding, the entropy map, the further maps asked for, and the report that ties them together, in this order; then, where asked for, the label map, the pictures and the key objects.
 ///
 /// # Errors
 /// Refuses a series whose instances disagree about patient, study or order, lack an identifier, or hold text that could not be decoded; and input that does not fit together.
@@ -249,5 +268,15 @@ pub fn encode(input: &EncodeInput<'_>) -> Result<Vec<DefaultDicomObject>, Encode
     objects.extend(pm::encode(&context, input)?);
     let report = sr::encode(&context, input, &objects)?;
     objects.push(report);
+    if input.maps.labelmap && !context.findings.is_empty() {
+        let segments = seg::Segment::of_findings(&context, input.plan);
+        objects.push(labelmap::encode(&context, &segments, input.segments)?);
+    }
+    if let Some(ct) = input.ct.filter(|_| input.maps.summary) {
+        objects.extend(secondary_capture::encode(&context, input, ct)?);
+    }
+    if input.maps.key_objects && !context.findings.is_empty() {
+        objects.push(kos::encode(&context, input)?);
+    }
     Ok(objects)
 }

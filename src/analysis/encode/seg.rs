@@ -158,7 +158,7 @@ fn pack(voxels: impl Iterator<Item = bool>, count: usize) -> Vec<u8> {
 }
 
 /// Content Identification: a reader chooses by the question.
-fn put_content(dataset: &mut Dataset, maker: Maker<'_>) {
+pub(super) fn put_content(dataset: &mut Dataset, maker: Maker<'_>) {
     let label: String = maker
         .question()
         .to_ascii_uppercase()
@@ -237,7 +237,7 @@ impl<'a> Segment<'a> {
         correction.regions.iter().map(segment).collect()
     }
 
-    fn item(&self, maker: Maker<'_>) -> Dataset {
+    pub(super) fn item(&self, maker: Maker<'_>) -> Dataset {
         let mut item = Dataset::new_empty();
         item.us(tags::SEGMENT_NUMBER, self.number);
         item.text(tags::SEGMENT_LABEL, VR::LO, &*self.label);

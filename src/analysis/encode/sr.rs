@@ -320,14 +320,14 @@ fn uid_of(result: &DefaultDicomObject, tag: Tag) -> Result<Uid, EncodeError> {
         .ok_or_else(|| mismatch("UIDs of a result", "none", "SOP class, instance and series"))
 }
 
-fn study_item(study: &Uid, series: Vec<Dataset>) -> Dataset {
+pub(super) fn study_item(study: &Uid, series: Vec<Dataset>) -> Dataset {
     let mut item = Dataset::new_empty();
     item.uid(tags::STUDY_INSTANCE_UID, study.as_str());
     item.sequence(tags::REFERENCED_SERIES_SEQUENCE, series);
     item
 }
 
-fn series_item(series: &Uid, instances: Vec<Dataset>) -> Dataset {
+pub(super) fn series_item(series: &Uid, instances: Vec<Dataset>) -> Dataset {
     let mut item = Dataset::new_empty();
     item.uid(tags::SERIES_INSTANCE_UID, series.as_str());
     item.sequence(tags::REFERENCED_SOP_SEQUENCE, instances);

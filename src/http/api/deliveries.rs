@@ -3,7 +3,10 @@
 //! It names studies by their UIDs and holds nothing about a patient.
 
 use crate::{
-    db::outbox::{Delivery, Filter, Retried},
+    db::{
+        filing::Acknowledged,
+        outbox::{Delivery, Filter, Retried},
+    },
     deliver,
     http::{
         App,
@@ -113,5 +116,37 @@ pub(crate) async fn retry(
             "the delivery is {state}, which no retry changes"
         ))),
         Retried::Unknown => Err(HttpError::NotFound("there is no such delivery".to_owned())),
+    }
+}
+
+/// Takes note of a notification, so that it is not escalated.
+#[utoipa::path(
+    post, path = "/api/deliveries/{delivery}/acknowledge", tag = "operation",
+    params(("delivery" = String, Path, description = "its id in the list")),
+    responses(
+        (status = 202, description = "it is noted", body = Accepted),
+        (status = 400, description = "the path is malformed", body = Problem),
+        (status = 401, description = "no session and no known key", body = Problem),
+        (status = 403, description = "only operators and admins may; a reader's verdict takes note, too", body = Problem),
+        (status = 404, description = "no such delivery", body = Problem),
+        (status = 409, description = "it is no notification, or somebody was faster", body = Problem),
+    )
+)]
+pub(crate) async fn acknowledge(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(delivery): Path<String>,
+) -> Result<(StatusCode, Json<Accepted>), HttpError> {
+    let id: Uuid = delivery.parse().map_err(|_| {
+        HttpError::BadRequest("a delivery is named by the UUID that the list gives it".to_owned())
+    })?;
+    let done = deliver::acknowledge(&app.db, id, &principal.name).await;
+    match done.map_err(|error| HttpError::of(error.class(), "acknowledging a notification", error))? {
+        Acknowledged::Yes(..) => Ok((StatusCode::ACCEPTED, Json(Accepted {}))),
+        Acknowledged::Already(_) => Err(HttpError::Conflict("somebody took note of it before".to_owned())),
+        Acknowledged::NoNotification => Err(HttpError::Conflict(
+            "the delivery is no notification; only those are acknowledged".to_owned(),
+        )),
+        Acknowledged::Unknown => Err(HttpError::NotFound("there is no such delivery".to_owned())),
     }
 }

@@ -9,8 +9,11 @@ use crate::{
     archive::Archive,
     db::error::DbError,
     db::qido::{Document, Place, StoredFile},
-    dicom::transcode::TranscodeError,
-    domain::uid::Uid,
+    dicom::{
+        coerce::{Coercion, coerce},
+        transcode::TranscodeError,
+    },
+    domain::{phi::redact, uid::Uid},
     http::{
         App,
         auth::Principal,
@@ -23,6 +26,7 @@ use axum::{
 };
 use bytes::Bytes;
 use dicom_core::Tag;
+use std::sync::Arc;
 
 /// How a retrieval is refused, for the OpenAPI document.
 #[derive(utoipa::IntoResponses)]
@@ -225,6 +229,16 @@ impl Retrieval {
         self.find().await?.pop().ok_or_else(nothing)
     }
 
+    /// What is handed out instead of what is stored, since the identity was corrected.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub(super) async fn coercion(&self) -> Result<Option<Arc<Coercion>>, HttpError> {
+        let found = self.app.db.coercion(self.named.study.as_str()).await;
+        let found = found.map_err(|error| HttpError::of(error.class(), "reading a correction", error))?;
+        Ok(found.map(Arc::new))
+    }
+
     /// The address of an instance of the study.
     pub(super) fn url(&self, series: &str, instance: &str) -> String {
         self.links().instance(self.named.study.as_str(), series, instance)
@@ -241,6 +255,25 @@ pub(super) async fn read(archive: &Archive, key: &str) -> Result<Bytes, HttpErro
         .read(key)
         .await
         .map_err(|error| HttpError::of(error.class(), "reading the archive", error))
+}
+
+/// The same with the corrected identity, if there is one.
+pub(super) async fn read_coerced(
+    archive: &Archive,
+    key: &str,
+    coercion: Option<Arc<Coercion>>,
+) -> Result<Bytes, HttpError> {
+    let bytes = read(archive, key).await?;
+    let Some(coercion) = coercion else {
+        return Ok(bytes);
+    };
+    let coerced = move || coerce(&bytes, &coercion).map_err(|error| TranscodeError::Decode(redact(&error)));
+    decode(coerced).await.map(Bytes::from)
+}
+
+/// What makes answers about a study others than before: when its identity was corrected.
+pub(super) fn edition(coercion: Option<&Coercion>) -> &str {
+    coercion.map_or("", |coercion| coercion.at.as_str())
 }
 
 /// Decodes off the threads that serve requests; a decoder that panics fails its own request only.

@@ -14,14 +14,22 @@ use super::{
     datasets,
     media::{EXPLICIT_VR_LITTLE_ENDIAN, Form, Offer, Syntax},
     parts::{Keep, Part, Validator, multipart},
-    retrieve::{OfFrames, OfInstance, OfSeries, OfStudy, Refused, Retrieval, decode, read},
+    retrieve::{
+        OfFrames, OfInstance, OfSeries, OfStudy, Refused, Retrieval, decode, edition, read, read_coerced,
+    },
 };
-use crate::{archive::Archive, db::qido::StoredFile, dicom::transcode, http::error::HttpError};
+use crate::{
+    archive::Archive,
+    db::qido::StoredFile,
+    dicom::{coerce::Coercion, transcode},
+    http::error::HttpError,
+};
 use axum::response::Response;
 use bytes::Bytes;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use futures::{StreamExt, stream};
+use std::sync::Arc;
 
 const DICOM: &str = "application/dicom";
 const OCTETS: &str = "application/octet-stream";
@@ -39,10 +47,13 @@ async fn objects(asked: Retrieval, single: bool) -> Result<Response, HttpError> 
     for instance in &instances {
         sendings.push(Sending::choose(instance, &offers)?);
     }
-    let pieces: Vec<&str> = sendings
-        .iter()
-        .flat_map(|sending| [sending.archive_key.as_str(), &sending.syntax])
-        .collect();
+    let coercion = asked.coercion().await?;
+    let mut pieces: Vec<&str> = vec![edition(coercion.as_deref())];
+    pieces.extend(
+        sendings
+            .iter()
+            .flat_map(|sending| [sending.archive_key.as_str(), &sending.syntax]),
+    );
     let validator = Validator::new(Keep::WhileTheSame, &pieces);
     if let Some(answer) = validator.not_modified(&asked.headers) {
         return Ok(answer);
@@ -53,14 +64,14 @@ async fn objects(asked: Retrieval, single: bool) -> Result<Response, HttpError> 
     let Some(first) = sendings.next() else {
         return Err(HttpError::NotFound("nothing is stored".to_owned()));
     };
-    let first = first.read(&archive).await?;
+    let first = first.read(&archive, coercion.clone()).await?;
     if !multiple {
         return Ok(validator.mark(first.alone(&asked.headers)));
     }
     let parts = async_stream::try_stream! {
         yield first;
         for sending in sendings {
-            yield sending.read(&archive).await?;
+            yield sending.read(&archive, coercion.clone()).await?;
         }
     };
     Ok(validator.mark(multipart(DICOM, parts)))
@@ -71,7 +82,8 @@ async fn metadata(asked: Retrieval, single: bool) -> Result<Response, HttpError>
     let form = datasets::list_form(&asked.accept(), single)?;
     let documents = asked.documents().await?;
     let (written, root) = (format!("{form:?}"), asked.links().study(""));
-    let mut pieces: Vec<&str> = vec![&written, &root];
+    let coercion = asked.coercion().await?;
+    let mut pieces: Vec<&str> = vec![&written, &root, edition(coercion.as_deref())];
     pieces.extend(documents.iter().map(|document| document.archive_key.as_str()));
     let validator = Validator::new(Keep::WhileTheSame, &pieces);
     if let Some(answer) = validator.not_modified(&asked.headers) {
@@ -273,9 +285,9 @@ impl Sending {
         )))
     }
 
-    async fn read(self, archive: &Archive) -> Result<Part, HttpError> {
+    async fn read(self, archive: &Archive, coercion: Option<Arc<Coercion>>) -> Result<Part, HttpError> {
         let kind = format!("{DICOM}; transfer-syntax={}", self.syntax);
-        let bytes = read(archive, &self.archive_key).await?;
+        let bytes = read_coerced(archive, &self.archive_key, coercion).await?;
         if !self.transcode {
             return Ok(Part::new(kind, bytes));
         }

@@ -6,7 +6,7 @@
 
 use super::{
     parts::{Keep, Part, Validator},
-    retrieve::{Refused, Retrieval, decode, query, read},
+    retrieve::{Refused, Retrieval, decode, edition, query, read_coerced},
 };
 use crate::{
     dicom::{
@@ -142,18 +142,20 @@ pub(crate) async fn get(State(app): State<App>, request: Request) -> Result<Resp
         return Err(HttpError::NotAcceptable(text.to_owned()));
     };
     let instance = asked.find_one().await?;
+    let coercion = asked.coercion().await?;
     let validator = Validator::new(
         Keep::WhileTheSame,
         &[
             &instance.archive_key,
             &wanted_syntax,
+            edition(coercion.as_deref()),
             &format!("{frame:?} {drawing:?} {format:?}"),
         ],
     );
     if let Some(answer) = validator.not_modified(&asked.headers) {
         return Ok(answer);
     }
-    let bytes = read(&asked.app.archive, &instance.archive_key).await?;
+    let bytes = read_coerced(&asked.app.archive, &instance.archive_key, coercion).await?;
     let part = if let Some(format) = format {
         let drawn = decode(move || render::draw(&bytes, frame, &drawing, format)).await?;
         Part::new(format.media_type(), drawn)

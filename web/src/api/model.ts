@@ -97,7 +97,7 @@ export interface Correction extends ObjectReference {
   edited: boolean;
   regions: { segment: number; volume_ml: number; side: string; key_slice: number }[];
   reader: string;
-  reader_name: string;
+  reader_name: string | null;
   at: string;
 }
 

@@ -1,0 +1,314 @@
+//! A Segmentation that another tool made → the mask of a reader on the slices of an analysis, or a refusal.
+//!
+//! BINARY and LABELMAP, uncompressed or RLE, are understood; a fractional one has no edge that a reader drew.
+//! A frame is laid where its own position says, and only on a slice of the analysis with the same rows, columns, orientation
+//! and spacing: a mask in the wrong place is worse than no mask.
+//! What a segment is, its code says; a segment of something else is left out, and a mask of nothing else is refused.
+//!
+//! Source: PS3.3 sections A.51 and C.8.20.
+
+use super::{
+    assemble::{Assembled, assemble},
+    correction::{Corrected, CorrectionError, any_ct, code_of, plane_of},
+    postprocess,
+};
+use crate::{
+    dicom::{instance::Instance, transcode},
+    domain::{
+        finding::Region,
+        geometry::{Vec3, dot, norm, sub},
+        phi::redact,
+        volume::{Geometry, Volume},
+    },
+};
+use dicom_core::Tag;
+use dicom_dictionary_std::{tags, uids};
+use dicom_object::InMemDicomObject;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// Positions are written in micrometres at best, and tools round to a tenth.
+const POSITION_TOLERANCE_MM: f64 = 0.1;
+/// Directions and spacings that differ by less are the same.
+const TOLERANCE: f64 = 1e-3;
+
+/// What came back.
+#[derive(Debug)]
+pub struct Returned {
+    /// What was drawn, as the analysis calls it.
+    pub kind: String,
+    /// Connected regions, largest first.
+    pub regions: Vec<Region>,
+    /// Digest of kind and mask.
+    pub mask_sha256: [u8; 32],
+    /// Whether it began with the machine's mask.
+    pub edited: bool,
+    /// ContentCreatorName, when there is one.
+    pub creator: Option<String>,
+}
+
+/// Whether a SOP class is one that may come back.
+#[must_use]
+pub fn is_mask(sop_class_uid: &str) -> bool {
+    [uids::SEGMENTATION_STORAGE, uids::LABEL_MAP_SEGMENTATION_STORAGE].contains(&sop_class_uid)
+}
+
+/// Reads a Segmentation of another tool on the images of an analysis.
+///
+/// # Errors
+/// Says why it is not understood, or does not lie on the images.
+pub fn read(
+    part10: &[u8],
+    instances: Vec<Instance>,
+    corrected: &Corrected,
+) -> Result<Returned, CorrectionError> {
+    let wrong = |what: String| CorrectionError::Mask(what);
+    let segmentation =
+        Instance::from_bytes(part10).map_err(|error| CorrectionError::Source(redact(&error)))?;
+    let object = &segmentation.object;
+    let form = text(object, tags::SEGMENTATION_TYPE).unwrap_or_default();
+    let is_map = match form.as_str() {
+        "BINARY" => false,
+        "LABELMAP" => true,
+        "FRACTIONAL" => {
+            return Err(wrong(
+                "it is FRACTIONAL, which has no edge; send it as BINARY or LABELMAP".to_owned(),
+            ));
+        }
+        _ => {
+            return Err(wrong(
+                "its SegmentationType is neither BINARY nor LABELMAP; send it as one of these".to_owned(),
+            ));
+        }
+    };
+    let (kind, segments, edited) = segments(object, corrected)?;
+    let report = &corrected.report;
+    let chosen = report.series.iter().find(|series| series.chosen);
+    let chosen = chosen.ok_or(CorrectionError::NoSeries)?;
+    let mut instances = instances;
+    instances.retain(|instance| instance.attributes.series_instance_uid.as_ref() == Some(&chosen.uid));
+    let Assembled { volume, .. } =
+        assemble(&instances, &any_ct()).map_err(|error| CorrectionError::Source(redact(&error)))?;
+    check_grid(object, &volume.geometry)?;
+    let mask = lay(part10, object, is_map, &segments, &volume.geometry)?;
+    if !mask.data.contains(&true) {
+        return Err(wrong(
+            "nothing is drawn in it; say with a verdict that there is no finding".to_owned(),
+        ));
+    }
+    let plane = plane_of(&volume);
+    let (regions, _) = postprocess::regions(&mask, plane.as_ref())?;
+    let mut hash = Sha256::new_with_prefix(b"returned ");
+    hash.update(kind.as_bytes());
+    hash.update([u8::from(edited)]);
+    let bits: Vec<u8> = mask.data.iter().map(|inside| u8::from(*inside)).collect();
+    hash.update(&bits);
+    let creator =
+        text(object, tags::CONTENT_CREATOR_NAME).map(|name| name.replace('^', " ").trim().to_owned());
+    Ok(Returned {
+        kind,
+        regions,
+        mask_sha256: hash.finalize().into(),
+        edited,
+        creator: creator.filter(|name| !name.is_empty()),
+    })
+}
+
+fn text(object: &InMemDicomObject, tag: Tag) -> Option<String> {
+    let text = object.get(tag)?.to_str().ok()?;
+    let text = text.trim_matches([' ', '\0']).to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+fn items(object: &InMemDicomObject, tag: Tag) -> &[InMemDicomObject] {
+    object
+        .get(tag)
+        .and_then(|element| element.items())
+        .unwrap_or_default()
+}
+
+fn number(object: &InMemDicomObject, tag: Tag) -> Option<u32> {
+    object.get(tag)?.to_int().ok()
+}
+
+fn decimals<const N: usize>(object: &InMemDicomObject, tag: Tag) -> Option<[f64; N]> {
+    object.get(tag)?.to_multi_float64().ok()?.try_into().ok()
+}
+
+/// The kind that the segments are of, their numbers, and whether a machine began them.
+fn segments(
+    object: &InMemDicomObject,
+    corrected: &Corrected,
+) -> Result<(String, Vec<u32>, bool), CorrectionError> {
+    let mut kinds: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    let (mut edited, mut strange) = (false, Vec::new());
+    let known = ["haemorrhage".to_owned()];
+    let names = corrected.report.findings.iter().map(|finding| &finding.kind);
+    let names: Vec<&String> = names.chain(&known).collect();
+    for segment in items(object, tags::SEGMENT_SEQUENCE) {
+        let (Some(number), Some(code)) = (
+            number(segment, tags::SEGMENT_NUMBER),
+            items(segment, tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE).first(),
+        ) else {
+            continue;
+        };
+        let value = text(code, tags::CODE_VALUE).unwrap_or_default();
+        let scheme = text(code, tags::CODING_SCHEME_DESIGNATOR).unwrap_or_default();
+        let kind = names.iter().find(|name| {
+            code_of(name, &corrected.report)
+                .is_some_and(|code| *code.value == *value && *code.scheme == *scheme)
+        });
+        match kind {
+            Some(kind) => {
+                edited |= text(segment, tags::SEGMENT_ALGORITHM_TYPE).as_deref() != Some("MANUAL");
+                kinds.entry((*kind).clone()).or_default().push(number);
+            }
+            None if number > 0 => strange.push(format!("{value} ({scheme})")),
+            None => {}
+        }
+    }
+    let edited = edited && corrected.seg.is_some();
+    let mut kinds = kinds.into_iter();
+    match (kinds.next(), kinds.next()) {
+        (Some((kind, numbers)), None) => Ok((kind, numbers, edited)),
+        (Some(_), Some(_)) => Err(CorrectionError::Mask(
+            "it holds findings of several kinds; send one Segmentation a kind".to_owned(),
+        )),
+        (None, _) => Err(CorrectionError::Mask(format!(
+            "its segments are coded {}; expected what the analysis looks for, such as 50960005 (SCT) for a haemorrhage",
+            if strange.is_empty() {
+                "as nothing".to_owned()
+            } else {
+                strange.join(", ")
+            }
+        ))),
+    }
+}
+
+/// Rows, columns, orientation and spacing are those of the images.
+fn check_grid(object: &InMemDicomObject, geometry: &Geometry) -> Result<(), CorrectionError> {
+    let (rows, columns) = (
+        number(object, tags::ROWS).unwrap_or_default(),
+        number(object, tags::COLUMNS).unwrap_or_default(),
+    );
+    if rows as usize != geometry.rows || columns as usize != geometry.columns {
+        return Err(CorrectionError::Mask(format!(
+            "it has frames of {rows} × {columns} pixels, the images have {} × {}; draw it on the images themselves",
+            geometry.rows, geometry.columns
+        )));
+    }
+    Ok(())
+}
+
+/// A functional group of a frame, or of all.
+fn group<'a>(
+    object: &'a InMemDicomObject,
+    frame: &'a InMemDicomObject,
+    tag: Tag,
+) -> Option<&'a InMemDicomObject> {
+    let shared = items(object, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE).first();
+    items(frame, tag)
+        .first()
+        .or_else(|| shared.and_then(|shared| items(shared, tag).first()))
+}
+
+/// The slice on which a frame lies.
+fn slice_of(
+    object: &InMemDicomObject,
+    frame: &InMemDicomObject,
+    number: usize,
+    geometry: &Geometry,
+) -> Result<usize, CorrectionError> {
+    let wrong = |what: &str| CorrectionError::Mask(format!("frame {number} {what}"));
+    let orientation: [f64; 6] = group(object, frame, tags::PLANE_ORIENTATION_SEQUENCE)
+        .and_then(|group| decimals(group, tags::IMAGE_ORIENTATION_PATIENT))
+        .ok_or_else(|| wrong("has no ImageOrientationPatient"))?;
+    let spacing: [f64; 2] = group(object, frame, tags::PIXEL_MEASURES_SEQUENCE)
+        .and_then(|group| decimals(group, tags::PIXEL_SPACING))
+        .ok_or_else(|| wrong("has no PixelSpacing"))?;
+    let origin: Vec3 = group(object, frame, tags::PLANE_POSITION_SEQUENCE)
+        .and_then(|group| decimals(group, tags::IMAGE_POSITION_PATIENT))
+        .ok_or_else(|| wrong("has no ImagePositionPatient"))?;
+    let [a, b, c, d, e, f] = orientation;
+    let turned = dot([a, b, c], geometry.row_direction) < 1.0 - TOLERANCE
+        || dot([d, e, f], geometry.column_direction) < 1.0 - TOLERANCE;
+    if turned {
+        return Err(wrong(
+            "is oriented otherwise than the images; draw it on the images themselves",
+        ));
+    }
+    if (0..2).any(|axis| (spacing[axis] - geometry.pixel_spacing_mm[axis]).abs() > TOLERANCE) {
+        return Err(wrong(
+            "has another PixelSpacing than the images; draw it on the images themselves",
+        ));
+    }
+    geometry
+        .planes
+        .iter()
+        .position(|plane| norm(sub(plane.origin_mm, origin)) <= POSITION_TOLERANCE_MM)
+        .ok_or_else(|| {
+            let [x, y, z] = origin;
+            wrong(&format!(
+                "lies at {x:.2}, {y:.2}, {z:.2} mm, where the analysis has no image"
+            ))
+        })
+}
+
+fn lay(
+    part10: &[u8],
+    object: &InMemDicomObject,
+    is_map: bool,
+    segments: &[u32],
+    geometry: &Geometry,
+) -> Result<Volume<bool>, CorrectionError> {
+    let groups = items(object, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
+    let bits = number(object, tags::BITS_ALLOCATED).unwrap_or_default();
+    if !matches!((is_map, bits), (false, 1 | 8) | (true, 8 | 16)) {
+        return Err(CorrectionError::Mask(format!(
+            "its pixels have {bits} bits; a BINARY one has 1 or 8, a LABELMAP 8 or 16"
+        )));
+    }
+    let mut data = vec![false; geometry.len()];
+    let len = geometry.slice_len();
+    for (at, frame) in groups.iter().enumerate() {
+        let wanted = if is_map {
+            None
+        } else {
+            let number = group(object, frame, tags::SEGMENT_IDENTIFICATION_SEQUENCE)
+                .and_then(|group| number(group, tags::REFERENCED_SEGMENT_NUMBER));
+            if number.is_none_or(|number| !segments.contains(&number)) {
+                continue;
+            }
+            number
+        };
+        let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
+        let pixels = transcode::frames(part10, &[number])
+            .map_err(|error| CorrectionError::Source(redact(&error)))?
+            .pop()
+            .unwrap_or_default();
+        let value = |pixel: usize| -> u32 {
+            let byte = |at: usize| u32::from(pixels.get(at).copied().unwrap_or_default());
+            match bits {
+                1 => byte(pixel / 8) >> (pixel % 8) & 1,
+                8 => byte(pixel),
+                _ => byte(pixel * 2) | byte(pixel * 2 + 1) << 8,
+            }
+        };
+        let inside = |pixel: usize| match wanted {
+            Some(_) => value(pixel) != 0,
+            None => segments.contains(&value(pixel)),
+        };
+        if !(0..len).any(inside) {
+            continue;
+        }
+        // A frame that holds nothing may lie anywhere.
+        let slice = slice_of(object, frame, at + 1, geometry)?;
+        for pixel in (0..len).filter(|pixel| inside(*pixel)) {
+            data[slice * len + pixel] = true;
+        }
+    }
+    Ok(Volume {
+        geometry: geometry.clone(),
+        data,
+    })
+}

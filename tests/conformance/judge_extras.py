@@ -1,0 +1,149 @@
+"""Opens a folder of label maps, pictures and key objects with every outside reader that we know.
+
+usage: judge_extras.py FOLDER [--even]
+
+FOLDER holds ct*.dcm, sc*.dcm and, when there is a finding, labelmap.dcm and kos.dcm, and what was meant by them:
+segments.u16 (slices, rows, columns, little endian) and meant.json.
+Exits 1 after the objections, if there is one.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import highdicom
+import nibabel
+import numpy
+import pydicom
+
+BIN = Path(sys.executable).parent
+objections = []
+
+
+def object_to(who, what):
+    objections.append(f"{who}: {what}")
+
+
+def run(*command):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace")
+    return done.returncode, done.stdout + done.stderr
+
+
+def dciodvfy(path):
+    _, said = run(BIN / "dciodvfy", "-new", path)
+    lines = [line for line in said.splitlines() if line.startswith(("Error", "Abort"))]
+    return {line.replace("Missing attribute", "attribute").replace("Empty attribute", "attribute") for line in lines}
+
+
+def main(folder, even):
+    meant = json.loads((folder / "meant.json").read_text())
+    segments = numpy.fromfile(folder / "segments.u16", "<u2").reshape(meant["shape"])
+    source = sorted(folder.glob("ct*.dcm"))
+    pictures = sorted(folder.glob("sc*.dcm"))
+    others = [folder / name for name in ("labelmap.dcm", "kos.dcm") if (folder / name).exists()]
+    if not pictures or bool(meant["findings"]) != (len(others) == 2):
+        object_to("judge", f"{len(pictures)} pictures and {len(others)} of label map and key objects")
+    known = dciodvfy(source[0])
+    for path in [*pictures, *others]:
+        for error in sorted(dciodvfy(path) - known):
+            object_to("dciodvfy", f"{path.name}: {error}")
+    _, said = run(BIN / "dcentvfy", *source, *pictures, *others)
+    for line in said.splitlines():
+        if line.startswith("Error"):
+            object_to("dcentvfy", line)
+    judge_pictures(folder, pictures, source, segments)
+    if others:
+        judge_label_map(folder / "labelmap.dcm", meant, segments, even)
+        judge_key_objects(folder / "kos.dcm", meant, segments)
+
+
+def judge_pictures(folder, pictures, source, segments):
+    by_uid = {pydicom.dcmread(path).SOPInstanceUID: index for index, path in enumerate(source)}
+    shown = set()
+    for number, path in enumerate(pictures):
+        image = pydicom.dcmread(path)
+        index = by_uid[image.SourceImageSequence[0].ReferencedSOPInstanceUID]
+        shown.add(index)
+        if image.InstanceNumber != number + 1 or image.BurnedInAnnotation != "YES":
+            object_to("pydicom", f"{path.name}: number {image.InstanceNumber}, {image.BurnedInAnnotation}")
+        with tempfile.TemporaryDirectory() as out:
+            target = Path(out) / "picture.ppm"
+            code, said = run("dcm2pnm", "+op", path, target)
+            if code != 0 or not target.exists():
+                object_to("dcmtk", f"{path.name}: dcm2pnm: {code}: {said[-300:]}")
+                continue
+            pixels = numpy.frombuffer(target.read_bytes()[-image.Rows * image.Columns * 3 :], numpy.uint8)
+            pixels = pixels.reshape(image.Rows, image.Columns, 3)
+        if not numpy.array_equal(pixels, image.pixel_array):
+            object_to("dcmtk", f"{path.name}: dcm2pnm and pydicom see different pictures")
+        rows, columns = segments.shape[1:]
+        scale = image.Columns // columns
+        # Words stand above and below the image, never on it; the outline stands around the finding, never on it.
+        red = (pixels == (255, 64, 48)).all(axis=2)
+        words = ((pixels == 255).all(axis=2) | (pixels == (255, 220, 0)).all(axis=2)).any(axis=1)
+        top = next(row for row in range(image.Rows) if not words[row : row + 40].any())
+        inside = numpy.kron(segments[index] > 0, numpy.ones((scale, scale), bool))
+        fits = [t for t in range(image.Rows - rows * scale + 1) if not (red[t : t + rows * scale] & inside).any()]
+        if top == 0 or not fits:
+            object_to("judge", f"{path.name}: words or outline cover the image")
+        if bool(red.any()) != bool(inside.any()):
+            object_to("judge", f"{path.name}: an outline {red.any()}, a finding {inside.any()}")
+    missing = {index for index in range(len(source)) if (segments[index] > 0).any()} - shown
+    if missing:
+        object_to("judge", f"slices {sorted(missing)} show a finding and have no picture")
+
+
+def judge_label_map(path, meant, segments, even):
+    seg = highdicom.seg.segread(path)
+    if seg.segmentation_type.value != "LABELMAP":
+        object_to("highdicom", f"{seg.segmentation_type}")
+    read = seg.get_pixels_by_source_instance(
+        meant["sop_instance_uids"], ignore_spatial_locations=True, assert_missing_frames_are_empty=True,
+        segment_numbers=[finding["segment"] for finding in meant["findings"]],
+    )  # fmt: skip
+    for index, finding in enumerate(meant["findings"]):
+        if not numpy.array_equal(read[..., index] > 0, segments == finding["segment"]):
+            object_to("highdicom", f"segment {finding['segment']} is not the mask that was meant")
+    if not even:
+        return
+    with tempfile.TemporaryDirectory() as out:
+        code, said = run(
+            BIN / "segimage2itkimage", "--inputDICOM", path, "--outputDirectory", out, "--prefix", "s", "-t", "nii"
+        )
+        files = sorted(Path(out).glob("*.nii*"))
+        if code != 0 or not files:
+            object_to("dcmqi", f"segimage2itkimage: {code}: {said[-300:]}")
+            return
+        images = [numpy.asarray(nibabel.load(f).dataobj) for f in files]
+        for finding in meant["findings"]:
+            held = max(int((image == finding["segment"]).sum()) for image in images)
+            if held != int((segments == finding["segment"]).sum()):
+                object_to("dcmqi", f"{finding['id']} has {held} voxels")
+
+
+def judge_key_objects(path, meant, segments):
+    document = pydicom.dcmread(path)
+    selected = [
+        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        for item in document.ContentSequence
+        if item.ValueType == "IMAGE"
+    ]
+    wanted = [uid for index, uid in enumerate(meant["sop_instance_uids"]) if (segments[index] > 0).any()]
+    if selected != wanted:
+        object_to("judge", f"{len(selected)} images are selected, {len(wanted)} show a finding")
+    read = highdicom.ko.KeyObjectSelectionDocument.from_dataset(document)
+    if len(read.content.get_references()) != len(wanted):
+        object_to("highdicom", f"{len(read.content.get_references())} references")
+    if any(read.resolve_reference(uid)[2] != uid for uid in wanted):
+        object_to("highdicom", "a reference leads to another image")
+    code, said = run("dsrdump", "+Pn", path)
+    words = " ".join(said.split()).lower()
+    if code != 0 or "error" in words or "not for clinical use" not in words or "of interest" not in words:
+        object_to("dcmtk", f"dsrdump: {said[-300:]}")
+
+
+main(Path(sys.argv[1]), "--even" in sys.argv[2:])
+print("\n".join(f"OBJECTION {o}" for o in objections) or "no objection")
+sys.exit(bool(objections))
