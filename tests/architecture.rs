@@ -32,6 +32,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("nifti", &["domain"]),
     ("nn", &["domain"]),
     ("association", &["domain"]),
+    ("scu", &["domain", "dicom", "association"]),
     // Stages: blind to each other and to all state.
     ("analysis::assemble", &["domain", "dicom", "nifti"]),
     ("analysis::preprocess", &["domain"]),
@@ -60,7 +61,10 @@ const GRAPH: &[(&str, &[&str])] = &[
     // Services: they meet in the database, never in each other.
     ("receive", &["domain", "dicom", "archive", "db"]),
     ("worker", &["domain", "dicom", "analysis", "archive", "db"]),
-    ("deliver", &["domain", "dicom", "association", "archive", "db"]),
+    (
+        "deliver",
+        &["domain", "dicom", "association", "scu", "archive", "db"],
+    ),
     ("review", &["domain", "dicom", "analysis", "archive", "db"]),
     ("audit", &["domain", "archive", "db"]),
     (
@@ -102,6 +106,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "telemetry",
             "dicom",
             "association",
+            "scu",
             "archive",
             "db",
             "receive",

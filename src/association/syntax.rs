@@ -13,6 +13,14 @@ use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 pub const VERIFICATION: &str = "1.2.840.10008.1.1";
 /// Storage Commitment Push Model (PS3.4 annex J.3).
 pub const STORAGE_COMMITMENT: &str = "1.2.840.10008.1.20.1";
+/// Storage Commitment Push Model SOP Instance, the only one (PS3.4 section J.3.5).
+pub const STORAGE_COMMITMENT_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
+/// Patient Root Query/Retrieve – FIND (PS3.4 section C.6.1.1).
+pub const PATIENT_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.1.1";
+/// Patient Root Query/Retrieve – MOVE.
+pub const PATIENT_ROOT_MOVE: &str = "1.2.840.10008.5.1.4.1.2.1.2";
+/// Patient Root Query/Retrieve – GET.
+pub const PATIENT_ROOT_GET: &str = "1.2.840.10008.5.1.4.1.2.1.3";
 /// Study Root Query/Retrieve – FIND (PS3.4 section C.6.2.1).
 pub const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
 /// Study Root Query/Retrieve – MOVE.
@@ -65,6 +73,16 @@ const LOSSLESS: [&str; 14] = [
     "1.2.840.10008.1.2.1.98",
     DEFLATED,
     BIG_ENDIAN,
+];
+
+/// Query and retrieval, in both models.
+pub const QUERY_RETRIEVE: [&str; 6] = [
+    PATIENT_ROOT_FIND,
+    PATIENT_ROOT_MOVE,
+    PATIENT_ROOT_GET,
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_MOVE,
+    STUDY_ROOT_GET,
 ];
 
 /// Whether a SOP class is one of storage: the standard's, and every private one, whose objects are kept all the same.

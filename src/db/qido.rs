@@ -66,6 +66,34 @@ pub struct Range {
     pub to: Option<String>,
 }
 
+/// A patient of whom a study matched.
+#[derive(Debug, Clone, FromRow)]
+pub struct PatientMatch {
+    /// DICOM JSON of one instance, for every attribute of the patient.
+    pub metadata: Value,
+    /// The studies of this patient.
+    pub studies: Vec<String>,
+    /// NumberOfPatientRelatedSeries.
+    pub series_count: i64,
+    /// NumberOfPatientRelatedInstances.
+    pub instance_count: i64,
+}
+
+/// The file of an instance, without its attributes.
+#[derive(Debug, Clone, FromRow)]
+pub struct FileMatch {
+    /// StudyInstanceUID.
+    pub study_instance_uid: String,
+    /// SOPInstanceUID.
+    pub sop_instance_uid: String,
+    /// SOPClassUID.
+    pub sop_class_uid: String,
+    /// Transfer syntax of the file.
+    pub transfer_syntax_uid: String,
+    /// Name of the file in the archive.
+    pub archive_key: String,
+}
+
 /// A study that matched.
 #[derive(Debug, Clone, FromRow)]
 pub struct StudyMatch {
@@ -124,6 +152,24 @@ pub struct InstanceMatch {
 }
 
 impl Db {
+    /// Patients of whom a study matches; who has no PatientID is nobody.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn find_patients(&self, filter: &Filter) -> Result<Vec<PatientMatch>, DbError> {
+        Ok(bind(sqlx::query_as(PATIENTS), filter)
+            .fetch_all(&self.app)
+            .await?)
+    }
+
+    /// The files of the instances that match, in the order of [`Db::find_instances`].
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn find_files(&self, filter: &Filter) -> Result<Vec<FileMatch>, DbError> {
+        Ok(bind(sqlx::query_as(FILES), filter).fetch_all(&self.app).await?)
+    }
+
     /// Studies that match; one more than `limit` is never returned, so ask for one more to know whether there are.
     ///
     /// # Errors
@@ -253,6 +299,32 @@ WHERE ($1::text[] IS NULL OR study.study_instance_uid = ANY ($1))
         )
     };
 }
+
+/// Studies and counts are all of the patient's, not only what matched.
+const PATIENTS: &str = matching!(
+    "
+SELECT (SELECT first.metadata FROM instance first WHERE first.id = min(instance.id)) AS metadata,
+       (SELECT array_agg(other.study_instance_uid ORDER BY other.id) FROM study other
+        WHERE other.patient_id = study.patient_id
+          AND other.issuer_of_patient_id IS NOT DISTINCT FROM study.issuer_of_patient_id) AS studies,
+       (SELECT count(*) FROM series every JOIN study other ON other.id = every.study_id
+        WHERE other.patient_id = study.patient_id AND ($22 OR every.origin <> 'derived')
+          AND other.issuer_of_patient_id IS NOT DISTINCT FROM study.issuer_of_patient_id) AS series_count,
+       (SELECT count(*) FROM instance any_instance JOIN series every ON every.id = any_instance.series_id
+        JOIN study other ON other.id = every.study_id
+        WHERE other.patient_id = study.patient_id AND ($22 OR every.origin <> 'derived')
+          AND any_instance.state = 'current'
+          AND other.issuer_of_patient_id IS NOT DISTINCT FROM study.issuer_of_patient_id) AS instance_count",
+    "  AND study.patient_id IS NOT NULL
+GROUP BY study.patient_id, study.issuer_of_patient_id ORDER BY min(study.id) LIMIT $23 OFFSET $24"
+);
+
+const FILES: &str = matching!(
+    "
+SELECT study.study_instance_uid, instance.sop_instance_uid, instance.sop_class_uid,
+       instance.transfer_syntax_uid, instance.archive_key",
+    "ORDER BY series.id, instance.instance_number NULLS LAST, instance.id LIMIT $23 OFFSET $24"
+);
 
 /// Counts are of the whole study, not only of what matched.
 const STUDIES: &str = matching!(

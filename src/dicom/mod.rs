@@ -4,8 +4,11 @@
 
 pub mod attribute;
 pub mod charset;
+pub mod from_json;
+pub mod identifier;
 pub mod instance;
 pub mod json;
+pub mod level;
 pub mod part10;
 mod pixels;
 mod scan;

@@ -10,6 +10,7 @@
 //!
 //! Source: PS3.4 annexes A and B; PS3.7 sections 8 and 9.
 
+mod query;
 mod rules;
 mod service;
 mod store;

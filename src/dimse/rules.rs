@@ -97,7 +97,12 @@ impl Rules for Entrance<'_> {
 
     fn answer<'s>(&self, abstract_syntax: &str, transfer_syntaxes: &'s [String]) -> Answer<'s> {
         let chosen = match abstract_syntax {
-            syntax::VERIFICATION => syntax::choose_for_messages(transfer_syntaxes),
+            syntax::VERIFICATION | syntax::STORAGE_COMMITMENT => {
+                syntax::choose_for_messages(transfer_syntaxes)
+            }
+            class if syntax::QUERY_RETRIEVE.contains(&class) => {
+                syntax::choose_for_messages(transfer_syntaxes)
+            }
             class if syntax::is_storage(class) => syntax::choose_for_storage(transfer_syntaxes),
             _ => return Answer::AbstractSyntax,
         };

@@ -8,6 +8,7 @@ use crate::{
         Association, AssociationError, Context, Link, Message, Wire,
         acceptor::accept,
         command::{Command, field, status},
+        syntax,
     },
     db::audit::Act,
     receive::Session,
@@ -110,6 +111,7 @@ impl Service<'_> {
                 self.association.link.send(id, &response, None).await
             }
             field::C_STORE => self.c_store(&context, &command).await,
+            field::C_FIND if is_find(&context) => self.c_find(&context, &command).await,
             // Nothing is under way that could be cancelled, and an answer that was not asked for says nothing.
             field::C_CANCEL => Ok(()),
             answer if answer & field::RESPONSE != 0 => Ok(()),
@@ -123,6 +125,10 @@ impl Service<'_> {
             .with_comment("this service is not provided here");
         self.association.link.send(context.id, &response, None).await
     }
+}
+
+fn is_find(context: &Context) -> bool {
+    [syntax::STUDY_ROOT_FIND, syntax::PATIENT_ROOT_FIND].contains(&context.abstract_syntax.as_str())
 }
 
 pub(super) async fn is_stopped(stopped: &mut watch::Receiver<bool>) {

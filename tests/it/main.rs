@@ -11,6 +11,7 @@ mod deliver_server;
 mod deliver_support;
 mod dicom;
 mod dimse;
+mod dimse_query;
 mod dimse_support;
 mod encode;
 mod import;
