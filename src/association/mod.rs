@@ -102,9 +102,9 @@ impl From<std::io::Error> for AssociationError {
 }
 
 /// What carries an association: a TCP connection, or TLS on one.
-pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {}
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug> Duplex for S {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug> Duplex for S {}
 
 /// Any [`Duplex`].
 pub type Wire = Box<dyn Duplex>;

@@ -75,15 +75,12 @@ const LOSSLESS: [&str; 14] = [
     BIG_ENDIAN,
 ];
 
-/// Query and retrieval, in both models.
-pub const QUERY_RETRIEVE: [&str; 6] = [
-    PATIENT_ROOT_FIND,
-    PATIENT_ROOT_MOVE,
-    PATIENT_ROOT_GET,
-    STUDY_ROOT_FIND,
-    STUDY_ROOT_MOVE,
-    STUDY_ROOT_GET,
-];
+/// Queries, in both models.
+pub const FIND: [&str; 2] = [STUDY_ROOT_FIND, PATIENT_ROOT_FIND];
+/// Retrieval to somebody, in both models.
+pub const MOVE: [&str; 2] = [STUDY_ROOT_MOVE, PATIENT_ROOT_MOVE];
+/// Retrieval on the same association, in both models.
+pub const GET: [&str; 2] = [STUDY_ROOT_GET, PATIENT_ROOT_GET];
 
 /// Whether a SOP class is one of storage: the standard's, and every private one, whose objects are kept all the same.
 #[must_use]
@@ -116,6 +113,12 @@ pub fn choose_for_storage(proposed: &[String]) -> Option<&str> {
         .map(String::as_str)
         .filter(|uid| is_storable(uid))
         .min_by_key(|uid| rank(uid))
+}
+
+/// The transfer syntax to accept for what we send, not receive: what everything can be brought into, before others.
+#[must_use]
+pub fn choose_for_retrieval(proposed: &[String]) -> Option<&str> {
+    choose_for_messages(proposed).or_else(|| choose_for_storage(proposed))
 }
 
 /// The transfer syntax to accept for identifiers and other datasets without pixels.
@@ -173,6 +176,16 @@ mod tests {
         assert_eq!(chosen(&[JPEG]).as_deref(), Some(JPEG));
         assert_eq!(
             chosen(&[IMPLICIT, "1.2.840.10008.1.2.4.90"]).as_deref(),
+            Some("1.2.840.10008.1.2.4.90")
+        );
+    }
+
+    #[test]
+    fn sends_in_what_everything_can_be_brought_into() {
+        let proposed = ["1.2.840.10008.1.2.4.90", IMPLICIT].map(str::to_owned);
+        assert_eq!(choose_for_retrieval(&proposed), Some(IMPLICIT));
+        assert_eq!(
+            choose_for_retrieval(&proposed[..1]),
             Some("1.2.840.10008.1.2.4.90")
         );
     }

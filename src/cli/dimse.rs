@@ -62,6 +62,7 @@ impl DimseArgs {
             allowed: self.dimse_allow.clone(),
             associations: self.dimse_associations,
             timeouts: Timeouts::default(),
+            peers: Vec::new(),
         }
     }
 }

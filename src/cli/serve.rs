@@ -178,7 +178,7 @@ pub(crate) async fn serve(
     let (dimse, dimse_address) = match settings.dimse {
         Some(Listener { socket, settings }) => {
             let title = settings.title.clone();
-            let provider = Provider::new(db.clone(), receiver.clone(), settings);
+            let provider = Provider::new(db.clone(), archive.clone(), receiver.clone(), settings);
             let listener = tokio::net::TcpListener::from_std(socket)?;
             let address = (title, listener.local_addr()?);
             (

@@ -6,11 +6,12 @@
 //! Beyond loopback it listens only with a list of the application entities that may call.
 //! It asks for no asynchronous operations and grants none: one message at a time a side.
 //!
-//! It verifies (C-ECHO) and stores (C-STORE); it is not queried, gives nothing back and commits to nothing yet.
+//! It verifies (C-ECHO), stores (C-STORE), is queried (C-FIND) and gives back what is stored (C-MOVE, C-GET).
 //!
-//! Source: PS3.4 annexes A and B; PS3.7 sections 8 and 9.
+//! Source: PS3.4 annexes A, B and C; PS3.7 sections 8 and 9.
 
 mod query;
+mod retrieve;
 mod rules;
 mod service;
 mod store;
@@ -18,7 +19,8 @@ mod store;
 pub use rules::{Caller, CallerError};
 
 use crate::{
-    association::{Duplex, Link, Timeouts, Wire},
+    archive::Archive,
+    association::{Duplex, Link, Timeouts, Wire, requestor::Peer},
     db::Db,
     domain::failure::FailureClass,
     receive::Receiver,
@@ -82,9 +84,17 @@ pub struct Settings {
     pub associations: usize,
     /// How long a peer is waited for.
     pub timeouts: Timeouts,
+    /// The application entities that instances may be sent to.
+    pub peers: Vec<Peer>,
 }
 
 impl Settings {
+    /// Who is called by this title.
+    #[must_use]
+    pub fn peer(&self, title: &str) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.title == title)
+    }
+
     /// Checks that they go together with the address to listen on.
     ///
     /// # Errors
@@ -104,6 +114,7 @@ impl Settings {
 #[derive(Debug, Clone)]
 pub struct Provider {
     db: Db,
+    archive: Archive,
     receiver: Receiver,
     settings: Arc<Settings>,
     rejected: Arc<Mutex<HashMap<(String, IpAddr), Instant>>>,
@@ -112,9 +123,10 @@ pub struct Provider {
 impl Provider {
     /// A provider that has not heard anything yet.
     #[must_use]
-    pub fn new(db: Db, receiver: Receiver, settings: Settings) -> Self {
+    pub fn new(db: Db, archive: Archive, receiver: Receiver, settings: Settings) -> Self {
         Self {
             db,
+            archive,
             receiver,
             settings: Arc::new(settings),
             rejected: Arc::default(),

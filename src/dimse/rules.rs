@@ -95,13 +95,25 @@ impl Rules for Entrance<'_> {
         Ok(())
     }
 
-    fn answer<'s>(&self, abstract_syntax: &str, transfer_syntaxes: &'s [String]) -> Answer<'s> {
+    fn answer<'s>(
+        &self,
+        abstract_syntax: &str,
+        transfer_syntaxes: &'s [String],
+        peer_provides: bool,
+    ) -> Answer<'s> {
         let chosen = match abstract_syntax {
             syntax::VERIFICATION | syntax::STORAGE_COMMITMENT => {
                 syntax::choose_for_messages(transfer_syntaxes)
             }
-            class if syntax::QUERY_RETRIEVE.contains(&class) => {
+            class
+                if [syntax::FIND, syntax::MOVE, syntax::GET]
+                    .as_flattened()
+                    .contains(&class) =>
+            {
                 syntax::choose_for_messages(transfer_syntaxes)
+            }
+            class if syntax::is_storage(class) && peer_provides => {
+                syntax::choose_for_retrieval(transfer_syntaxes)
             }
             class if syntax::is_storage(class) => syntax::choose_for_storage(transfer_syntaxes),
             _ => return Answer::AbstractSyntax,
@@ -123,6 +135,7 @@ mod tests {
             title: "ICTUS".to_owned(),
             allowed: allowed.iter().map(|text| text.parse().unwrap()).collect(),
             associations: 1,
+            peers: Vec::new(),
             timeouts: crate::association::Timeouts::default(),
         }
     }

@@ -111,7 +111,9 @@ impl Service<'_> {
                 self.association.link.send(id, &response, None).await
             }
             field::C_STORE => self.c_store(&context, &command).await,
-            field::C_FIND if is_find(&context) => self.c_find(&context, &command).await,
+            field::C_FIND if is(&context, syntax::FIND) => self.c_find(&context, &command).await,
+            field::C_GET if is(&context, syntax::GET) => self.c_get(&context, &command).await,
+            field::C_MOVE if is(&context, syntax::MOVE) => self.c_move(&context, &command).await,
             // Nothing is under way that could be cancelled, and an answer that was not asked for says nothing.
             field::C_CANCEL => Ok(()),
             answer if answer & field::RESPONSE != 0 => Ok(()),
@@ -127,8 +129,8 @@ impl Service<'_> {
     }
 }
 
-fn is_find(context: &Context) -> bool {
-    [syntax::STUDY_ROOT_FIND, syntax::PATIENT_ROOT_FIND].contains(&context.abstract_syntax.as_str())
+fn is(context: &Context, classes: [&str; 2]) -> bool {
+    classes.contains(&context.abstract_syntax.as_str())
 }
 
 pub(super) async fn is_stopped(stopped: &mut watch::Receiver<bool>) {

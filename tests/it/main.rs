@@ -12,6 +12,7 @@ mod deliver_support;
 mod dicom;
 mod dimse;
 mod dimse_query;
+mod dimse_retrieve;
 mod dimse_support;
 mod encode;
 mod import;
