@@ -149,7 +149,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ),
     ("dicom_ul", &["association"]),
     ("reqwest", &["deliver", "cli"]),
-    ("rustls", &["deliver"]),
+    ("rustls", &["deliver", "association"]),
+    ("tokio_rustls", &["association"]),
     ("tracing_subscriber", &["telemetry"]),
 ];
 

@@ -83,6 +83,8 @@ pub mod status {
     pub const SUCCESS: u16 = 0x0000;
     /// Processing failure.
     pub const PROCESSING_FAILURE: u16 = 0x0110;
+    /// Invalid argument value.
+    pub const INVALID_ARGUMENT: u16 = 0x0115;
     /// Invalid SOP instance.
     pub const INVALID_SOP_INSTANCE: u16 = 0x0117;
     /// No such SOP class, or not the one of the presentation context.

@@ -17,6 +17,7 @@ pub mod command;
 mod link;
 pub mod requestor;
 pub mod syntax;
+pub mod tls;
 
 pub use link::{Fragment, Link, Message, Timeouts};
 
@@ -73,6 +74,9 @@ pub enum AssociationError {
     /// Nobody answers at the peer's address.
     #[error("the peer cannot be reached")]
     Unreachable(#[source] Redacted),
+    /// No handshake.
+    #[error("TLS with the peer did not come about")]
+    Tls(#[source] Redacted),
     /// The connection failed.
     #[error("the connection failed")]
     Io(#[source] Redacted),

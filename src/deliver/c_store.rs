@@ -1,10 +1,12 @@
 //! Results → C-STORE requests on one association (SCU).
 //!
-//! A class that it accepts in none of them is refused by name, and the other instances go out all the same.
+//! The target says what it accepts; a class that it accepts in no form of ours is refused by name, and the other instances go out all the same.
+//!
+//! A target that is asked for storage commitment has an instance only when it has committed to it (see `commitment`).
 //!
 //! Source: PS3.4 annex B, table B.2-1; PS3.7 section 9.1.1; PS3.8 section 7.1.
 
-use super::{archive_failure, meaning_of};
+use super::{archive_failure, commitment, meaning_of};
 use crate::{
     archive::Archive,
     association::{
@@ -12,7 +14,10 @@ use crate::{
         command::status,
         requestor::{Peer, request},
     },
-    db::outbox::{Attempt, Outgoing},
+    db::{
+        Db,
+        outbox::{Attempt, Claimed, Outgoing},
+    },
     domain::phi::redact,
     scu::store,
 };
@@ -25,20 +30,65 @@ enum Verdict {
     Refused,
 }
 
+/// Who gets results, and when they count as delivered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct To<'a> {
+    pub(super) peer: &'a Peer,
+    pub(super) calling: &'a str,
+    /// Only when the target has committed to them.
+    pub(super) commit: bool,
+}
+
 /// Sends what is left of a delivery.
-pub(super) async fn send(peer: &Peer, calling: &str, archive: &Archive, instances: &[Outgoing]) -> Attempt {
+pub(super) async fn send(to: &To<'_>, db: &Db, archive: &Archive, claimed: &Claimed) -> Attempt {
     let mut attempt = Attempt::default();
+    let left = if to.commit {
+        match commitment::answered(db, claimed, &mut attempt).await {
+            Ok(left) => left,
+            Err(error) => {
+                attempt.error = Some(error);
+                return attempt;
+            }
+        }
+    } else {
+        claimed.instances.clone()
+    };
+    if left.is_empty() {
+        return attempt;
+    }
     // An analysis makes objects of five classes at most, so that an association has contexts for all.
-    let proposals = store::proposals(instances.iter().map(|instance| {
+    let mut proposals = store::proposals(left.iter().map(|instance| {
         (
             instance.sop_class_uid.as_str(),
             instance.transfer_syntax_uid.as_str(),
         )
     }));
-    match request(peer, calling, &proposals, Timeouts::default()).await {
-        Ok(association) => {
-            if let Err(error) = send_all(association, archive, instances, &mut attempt).await {
-                attempt.error = Some(error);
+    if to.commit {
+        proposals.push(commitment::proposal());
+    }
+    match request(to.peer, to.calling, &proposals, Timeouts::default()).await {
+        Ok(mut association) => {
+            let mut sent = Attempt::default();
+            let mut ended = send_all(&mut association, archive, &left, &mut sent).await;
+            if to.commit && ended.is_ok() && !sent.delivered.is_empty() {
+                let taken = std::mem::take(&mut sent.delivered);
+                let taken: Vec<Outgoing> = left
+                    .into_iter()
+                    .filter(|instance| taken.contains(&instance.instance_id))
+                    .collect();
+                ended = commitment::ask(&mut association, db, claimed.id, &taken, &mut sent).await;
+            } else if to.commit {
+                // What nobody has committed to is sent again.
+                sent.delivered.clear();
+            }
+            attempt.delivered.append(&mut sent.delivered);
+            attempt.refused.append(&mut sent.refused);
+            attempt.postponed.append(&mut sent.postponed);
+            attempt.is_final |= sent.is_final;
+            match ended {
+                // Everything is answered: how the target ends the association changes nothing.
+                Ok(()) => drop(association.link.release().await),
+                Err(error) => attempt.error = Some(error),
             }
         }
         Err(error) => attempt.error = Some(words(&error)),
@@ -48,7 +98,7 @@ pub(super) async fn send(peer: &Peer, calling: &str, archive: &Archive, instance
 
 /// Sends one after the other; an error ends the association, and what was answered before it counts.
 async fn send_all(
-    mut association: Association<Wire>,
+    association: &mut Association<Wire>,
     archive: &Archive,
     instances: &[Outgoing],
     attempt: &mut Attempt,
@@ -106,8 +156,6 @@ async fn send_all(
             Verdict::Refused => attempt.refused.push((instance.instance_id, why())),
         }
     }
-    // Everything is answered: how the target ends the association changes nothing.
-    let _ended = association.link.release().await;
     Ok(())
 }
 
@@ -119,7 +167,7 @@ fn judge(code: u16) -> Verdict {
     }
 }
 
-fn words(error: &AssociationError) -> String {
+pub(super) fn words(error: &AssociationError) -> String {
     redact(error).to_string()
 }
 

@@ -13,6 +13,7 @@
 //! Source: PS3.18 section 10.5; PS3.4 annex B; PS3.7 annex C.
 
 mod c_store;
+mod commitment;
 mod stow;
 pub mod target;
 
@@ -257,8 +258,17 @@ impl Deliverer {
                 let to = (studies, token);
                 stow::send(&self.client, target, to, &self.archive, &claimed.instances).await
             }
-            Way::CStore { peer, calling } => {
-                c_store::send(peer, calling, &self.archive, &claimed.instances).await
+            Way::CStore {
+                peer,
+                calling,
+                commit,
+            } => {
+                let to = c_store::To {
+                    peer,
+                    calling,
+                    commit: *commit,
+                };
+                c_store::send(&to, &self.db, &self.archive, claimed).await
             }
         }
     }

@@ -6,9 +6,7 @@
 //! may be changed while the server runs.
 
 use crate::{
-    association::requestor::{Peer, is_title},
-    db::outbox::TargetRule,
-    domain::failure::FailureClass,
+    association::requestor::Peer, db::outbox::TargetRule, domain::failure::FailureClass, scu::peers,
 };
 use reqwest::{Url, header::HeaderValue};
 use serde_json::{Map, Value};
@@ -27,6 +25,8 @@ const MOST_ATTEMPTS: i64 = 10_000;
 const LONGEST_NAME: usize = 32;
 /// Results that there are.
 const RESULTS: [&str; 4] = ["seg", "pm", "sr", "other"];
+/// Keys of the file; the other lists are read by who uses them.
+const KEYS: [&str; 3] = ["targets", "peers", "fetch"];
 /// Keys of every target.
 const COMMON_KEYS: [&str; 5] = ["name", "kind", "results", "when", "attempts"];
 
@@ -99,6 +99,8 @@ pub enum Way {
         peer: Peer,
         /// Who calls.
         calling: String,
+        /// Whether an instance is delivered only when the target has committed to it (PS3.4 annex J).
+        commit: bool,
     },
 }
 
@@ -195,10 +197,12 @@ pub fn parse(text: &str) -> Result<Vec<Target>, TargetError> {
 fn targets(document: &Value) -> Result<Vec<Target>, String> {
     let list = document
         .as_object()
-        .filter(|members| members.len() == 1)
+        .filter(|members| members.keys().all(|key| KEYS.contains(&key.as_str())))
         .and_then(|members| members.get("targets"))
         .and_then(Value::as_array)
-        .ok_or("it must be an object with the one key `targets`, a list")?;
+        .ok_or(
+            "it must be an object with the key `targets`, a list, and beside it at most `peers` and `fetch`",
+        )?;
     let mut found: Vec<Target> = Vec::new();
     for (index, entry) in list.iter().enumerate() {
         let number = index + 1;
@@ -225,7 +229,19 @@ fn target(members: &Map<String, Value>) -> Result<Target, String> {
     let kind = text(members, "kind")?.ok_or("has no `kind`: `stow` or `cstore`")?;
     let (way, own): (_, &[&str]) = match kind.as_str() {
         "stow" => (stow(members)?, &["url", "token_file", "token_env"]),
-        "cstore" => (c_store(members)?, &["host", "port", "called", "calling"]),
+        "cstore" => (
+            c_store(members)?,
+            &[
+                "host",
+                "port",
+                "called",
+                "calling",
+                "commit",
+                "tls_ca",
+                "tls_certificate",
+                "tls_key",
+            ],
+        ),
         _ => return Err("has a `kind` that is neither `stow` nor `cstore`".to_owned()),
     };
     let known = |key: &str| COMMON_KEYS.contains(&key) || own.contains(&key);
@@ -282,29 +298,16 @@ fn stow(members: &Map<String, Value>) -> Result<Way, String> {
 }
 
 fn c_store(members: &Map<String, Value>) -> Result<Way, String> {
-    let title = |key: &str| -> Result<Option<String>, String> {
-        text(members, key)?
-            .map(|title| {
-                is_title(&title).then_some(title).ok_or_else(|| {
-                    format!("has a `{key}` that is no AE title: 1 to 16 characters, no backslash")
-                })
-            })
-            .transpose()
+    let commit = match members.get("commit") {
+        None => false,
+        Some(value) => value
+            .as_bool()
+            .ok_or("has a `commit` that is neither true nor false")?,
     };
-    let port = members.get("port").ok_or("has no `port`")?;
     Ok(Way::CStore {
-        peer: Peer {
-            title: title("called")?.ok_or("has no `called`, the AE title of the target")?,
-            host: text(members, "host")?
-                .filter(|host| !host.is_empty())
-                .ok_or("has no `host`")?,
-            port: port
-                .as_u64()
-                .and_then(|port| u16::try_from(port).ok())
-                .filter(|port| *port > 0)
-                .ok_or("has a `port` that is not a number from 1 to 65535")?,
-        },
-        calling: title("calling")?.unwrap_or_else(|| "ICTUS".to_owned()),
+        peer: peers::peer(members, "called")?,
+        calling: peers::title(members, "calling")?.unwrap_or_else(|| "ICTUS".to_owned()),
+        commit,
     })
 }
 

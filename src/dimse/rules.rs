@@ -122,7 +122,8 @@ impl Rules for Entrance<'_> {
     }
 
     fn peer_may_provide(&self, abstract_syntax: &str) -> bool {
-        syntax::is_storage(abstract_syntax)
+        // Who answers a request of ours for storage commitment is its SCP.
+        syntax::is_storage(abstract_syntax) || abstract_syntax == syntax::STORAGE_COMMITMENT
     }
 }
 
@@ -136,6 +137,7 @@ mod tests {
             allowed: allowed.iter().map(|text| text.parse().unwrap()).collect(),
             associations: 1,
             peers: Vec::new(),
+            tls: None,
             timeouts: crate::association::Timeouts::default(),
         }
     }

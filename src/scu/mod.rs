@@ -6,5 +6,7 @@
 //!
 //! Source: PS3.4 annexes B, C and J; PS3.7 sections 9 and 10.
 
+pub mod commitment;
+pub mod peers;
 pub mod retrieve;
 pub mod store;

@@ -38,6 +38,7 @@ impl Scp {
             associations: 32,
             timeouts: Timeouts::default(),
             peers: Vec::new(),
+            tls: None,
         };
         change(&mut settings);
         let provider = Provider::new(
@@ -75,6 +76,7 @@ pub(crate) fn peer(title: &str, address: SocketAddr) -> Peer {
         title: title.to_owned(),
         host: address.ip().to_string(),
         port: address.port(),
+        tls: None,
     }
 }
 

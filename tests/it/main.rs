@@ -4,6 +4,7 @@
 mod api;
 mod assemble;
 mod audit;
+mod commitment;
 mod correction;
 mod coverage;
 mod deliver;
