@@ -15,6 +15,7 @@ mod dimse;
 mod dimse_query;
 mod dimse_retrieve;
 mod dimse_support;
+mod dimse_tls;
 mod encode;
 mod import;
 mod networks;
