@@ -17,6 +17,7 @@
 //!                        ├──► deliver (STOW-RS, C-STORE, webhook, HL7, FHIR, folder) ──► PACS, archives, people
 //!                        │
 //!   http::api, http::dicomweb (QIDO-RS, WADO-RS) ──► web/ and everybody else
+//!   dimse (C-FIND, C-MOVE, C-GET) ──► PACS, workstations
 //! ```
 //!
 //! An analysis is six plain functions; [`analysis::run`] calls them in order.
@@ -24,9 +25,9 @@
 //!
 //! # Who may use whom
 //!
-//! Edges ([`http`], [`dimse`], [`adt`]) → services ([`receive`], [`worker`], [`deliver`], [`review`], [`identity`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`association`], [`hl7`], [`nifti`], [`nn`]) → words ([`domain`]).
+//! Edges ([`http`], [`dimse`], [`adt`]) → services ([`receive`], [`worker`], [`deliver`], [`review`], [`identity`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`association`], [`scu`], [`hl7`], [`nifti`], [`nn`]) → words ([`domain`]).
 //! Services never use each other: they meet in the database.
-//! Only `http` knows axum, only `association` the DICOM upper layer and only `dimse` and `deliver` use it, only `db` knows SQL and the queue, only `nn`, `analysis::infer`, `train` and `import` know candle.
+//! Only `http` knows axum, only `association` the DICOM upper layer and only `scu`, `dimse` and `deliver` use it, only `db` knows SQL and the queue, only `nn`, `analysis::infer`, `train` and `import` know candle.
 //!
 //! # What must hold
 //!
@@ -70,6 +71,7 @@ pub mod nifti;
 pub mod nn;
 pub mod receive;
 pub mod review;
+pub mod scu;
 pub mod telemetry;
 pub mod train;
 pub mod worker;

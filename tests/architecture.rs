@@ -33,6 +33,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("nn", &["domain"]),
     ("association", &["domain"]),
     ("hl7", &["domain"]),
+    ("scu", &["domain", "dicom", "association"]),
     // Stages: blind to each other and to all state.
     ("analysis::assemble", &["domain", "dicom", "nifti"]),
     ("analysis::preprocess", &["domain"]),
@@ -63,7 +64,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("worker", &["domain", "dicom", "analysis", "archive", "db"]),
     (
         "deliver",
-        &["domain", "dicom", "association", "hl7", "archive", "db"],
+        &["domain", "dicom", "association", "scu", "hl7", "archive", "db"],
     ),
     ("review", &["domain", "dicom", "analysis", "archive", "db"]),
     ("identity", &["domain", "dicom", "db"]),
@@ -109,6 +110,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "telemetry",
             "dicom",
             "association",
+            "scu",
             "archive",
             "db",
             "receive",
@@ -151,7 +153,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ),
     ("dicom_ul", &["association"]),
     ("reqwest", &["deliver", "cli"]),
-    ("rustls", &["deliver"]),
+    ("rustls", &["deliver", "association"]),
+    ("tokio_rustls", &["association"]),
     ("hmac", &["deliver"]),
     ("tracing_subscriber", &["telemetry"]),
 ];

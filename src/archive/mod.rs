@@ -369,6 +369,14 @@ impl Archive {
         Ok(self.store.delete(&name_of(key)?).await?)
     }
 
+    /// Bytes of a kept file, without reading it.
+    ///
+    /// # Errors
+    /// When it is not there, or the store does not answer.
+    pub async fn size(&self, key: &str) -> Result<u64, ArchiveError> {
+        Ok(self.store.head(&name_of(key)?).await?.size)
+    }
+
     /// Removes what a crash left in the staging area at least `min_age` ago. Says how many.
     ///
     /// It looks at the folder itself: the store does not list files that were still being written.

@@ -48,8 +48,13 @@ pub trait Rules: Send + Sync {
     /// The reason to reject it.
     fn admit(&self, calling: &str, called: &str) -> Result<(), Rejection>;
 
-    /// What is done with a context.
-    fn answer<'a>(&self, abstract_syntax: &str, transfer_syntaxes: &'a [String]) -> Answer<'a>;
+    /// What is done with a context; `peer_provides`: the peer wants to be its SCP, so that we send on it.
+    fn answer<'a>(
+        &self,
+        abstract_syntax: &str,
+        transfer_syntaxes: &'a [String],
+        peer_provides: bool,
+    ) -> Answer<'a>;
 
     /// Whether the peer may be the SCP of a SOP class on this association.
     fn peer_may_provide(&self, abstract_syntax: &str) -> bool;
@@ -100,7 +105,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send>(
         .presentation_contexts
         .iter()
         .map(|proposed| {
-            let (result, context) = negotiate(proposed, rules);
+            let (result, context) = negotiate(proposed, &request.user_variables, rules);
             contexts.extend(context);
             result
         })
@@ -185,6 +190,7 @@ fn contexts_problem(proposed: &[PresentationContextProposed]) -> Option<&'static
 
 fn negotiate(
     proposed: &PresentationContextProposed,
+    variables: &[UserVariableItem],
     rules: &dyn Rules,
 ) -> (PresentationContextResult, Option<Context>) {
     use PresentationContextResultReason as Reason;
@@ -194,7 +200,13 @@ fn negotiate(
         .iter()
         .map(|uid| trimmed(uid).to_owned())
         .collect();
-    let (reason, transfer_syntax) = match rules.answer(&abstract_syntax, &syntaxes) {
+    let peer_provides = variables.iter().any(|variable| match variable {
+        UserVariableItem::ScuScpRoleSelectionSubItem(class, asked) => {
+            asked.scp && trimmed(class) == abstract_syntax && rules.peer_may_provide(&abstract_syntax)
+        }
+        _ => false,
+    });
+    let (reason, transfer_syntax) = match rules.answer(&abstract_syntax, &syntaxes, peer_provides) {
         Answer::Take(syntax) => (Reason::Acceptance, syntax),
         Answer::AbstractSyntax => (Reason::AbstractSyntaxNotSupported, super::syntax::IMPLICIT),
         Answer::TransferSyntaxes => (Reason::TransferSyntaxesNotSupported, super::syntax::IMPLICIT),

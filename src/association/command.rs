@@ -83,6 +83,8 @@ pub mod status {
     pub const SUCCESS: u16 = 0x0000;
     /// Processing failure.
     pub const PROCESSING_FAILURE: u16 = 0x0110;
+    /// Invalid argument value.
+    pub const INVALID_ARGUMENT: u16 = 0x0115;
     /// Invalid SOP instance.
     pub const INVALID_SOP_INSTANCE: u16 = 0x0117;
     /// No such SOP class, or not the one of the presentation context.
@@ -93,6 +95,16 @@ pub mod status {
     pub const UNRECOGNIZED_OPERATION: u16 = 0x0211;
     /// Mistyped argument.
     pub const MISTYPED_ARGUMENT: u16 = 0x0212;
+    /// No such SOP instance.
+    pub const NO_SUCH_INSTANCE: u16 = 0x0112;
+    /// The SOP instance is of another class.
+    pub const CLASS_INSTANCE_CONFLICT: u16 = 0x0119;
+    /// No such event type.
+    pub const NO_SUCH_EVENT: u16 = 0x0113;
+    /// Refused: unable to count the matches.
+    pub const CANNOT_COUNT_MATCHES: u16 = 0xA701;
+    /// Refused: unable to perform sub-operations.
+    pub const CANNOT_PERFORM: u16 = 0xA702;
     /// Refused: out of resources.
     pub const OUT_OF_RESOURCES: u16 = 0xA700;
     /// C-MOVE refused: move destination unknown.

@@ -17,6 +17,7 @@ pub mod command;
 mod link;
 pub mod requestor;
 pub mod syntax;
+pub mod tls;
 
 pub use link::{Fragment, Link, Message, Timeouts};
 
@@ -73,6 +74,9 @@ pub enum AssociationError {
     /// Nobody answers at the peer's address.
     #[error("the peer cannot be reached")]
     Unreachable(#[source] Redacted),
+    /// No handshake.
+    #[error("TLS with the peer did not come about")]
+    Tls(#[source] Redacted),
     /// The connection failed.
     #[error("the connection failed")]
     Io(#[source] Redacted),
@@ -102,9 +106,9 @@ impl From<std::io::Error> for AssociationError {
 }
 
 /// What carries an association: a TCP connection, or TLS on one.
-pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {}
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug> Duplex for S {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug> Duplex for S {}
 
 /// Any [`Duplex`].
 pub type Wire = Box<dyn Duplex>;

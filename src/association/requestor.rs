@@ -6,7 +6,7 @@
 
 use super::{
     APPLICATION_CONTEXT, Association, AssociationError, Context, IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME, Link, MAX_PDU, Timeouts, Wire,
+    IMPLEMENTATION_VERSION_NAME, Link, MAX_PDU, Timeouts, Wire, tls::Calling,
 };
 use crate::domain::phi::redact;
 use dicom_ul::pdu::{
@@ -30,6 +30,8 @@ pub struct Peer {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// How it is called by TLS; without, nothing is encrypted.
+    pub tls: Option<Calling>,
 }
 
 /// A text that is not `AET@HOST:PORT`.
@@ -53,6 +55,7 @@ impl FromStr for Peer {
             title: title.to_owned(),
             host: host.to_owned(),
             port: port.parse().map_err(|_| PeerError)?,
+            tls: None,
         })
     }
 }
@@ -103,7 +106,19 @@ pub async fn request(
         }
     };
     stream.set_nodelay(true)?;
-    let link = Link::new(Box::new(stream) as Wire, timeouts);
+    let wire: Wire = match &peer.tls {
+        None => Box::new(stream),
+        Some(tls) => match timeout(timeouts.establish, tls.connect(&peer.host, stream)).await {
+            Ok(connected) => connected?,
+            Err(_) => {
+                return Err(AssociationError::Timeout {
+                    doing: "to shake hands",
+                    seconds: timeouts.establish.as_secs(),
+                });
+            }
+        },
+    };
+    let link = Link::new(wire, timeouts);
     negotiate(link, peer, calling, proposals).await
 }
 

@@ -13,6 +13,14 @@ use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 pub const VERIFICATION: &str = "1.2.840.10008.1.1";
 /// Storage Commitment Push Model (PS3.4 annex J.3).
 pub const STORAGE_COMMITMENT: &str = "1.2.840.10008.1.20.1";
+/// Storage Commitment Push Model SOP Instance, the only one (PS3.4 section J.3.5).
+pub const STORAGE_COMMITMENT_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
+/// Patient Root Query/Retrieve – FIND (PS3.4 section C.6.1.1).
+pub const PATIENT_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.1.1";
+/// Patient Root Query/Retrieve – MOVE.
+pub const PATIENT_ROOT_MOVE: &str = "1.2.840.10008.5.1.4.1.2.1.2";
+/// Patient Root Query/Retrieve – GET.
+pub const PATIENT_ROOT_GET: &str = "1.2.840.10008.5.1.4.1.2.1.3";
 /// Study Root Query/Retrieve – FIND (PS3.4 section C.6.2.1).
 pub const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
 /// Study Root Query/Retrieve – MOVE.
@@ -67,6 +75,13 @@ const LOSSLESS: [&str; 14] = [
     BIG_ENDIAN,
 ];
 
+/// Queries, in both models.
+pub const FIND: [&str; 2] = [STUDY_ROOT_FIND, PATIENT_ROOT_FIND];
+/// Retrieval to somebody, in both models.
+pub const MOVE: [&str; 2] = [STUDY_ROOT_MOVE, PATIENT_ROOT_MOVE];
+/// Retrieval on the same association, in both models.
+pub const GET: [&str; 2] = [STUDY_ROOT_GET, PATIENT_ROOT_GET];
+
 /// Whether a SOP class is one of storage: the standard's, and every private one, whose objects are kept all the same.
 #[must_use]
 pub fn is_storage(sop_class: &str) -> bool {
@@ -98,6 +113,12 @@ pub fn choose_for_storage(proposed: &[String]) -> Option<&str> {
         .map(String::as_str)
         .filter(|uid| is_storable(uid))
         .min_by_key(|uid| rank(uid))
+}
+
+/// The transfer syntax to accept for what we send, not receive: what everything can be brought into, before others.
+#[must_use]
+pub fn choose_for_retrieval(proposed: &[String]) -> Option<&str> {
+    choose_for_messages(proposed).or_else(|| choose_for_storage(proposed))
 }
 
 /// The transfer syntax to accept for identifiers and other datasets without pixels.
@@ -155,6 +176,16 @@ mod tests {
         assert_eq!(chosen(&[JPEG]).as_deref(), Some(JPEG));
         assert_eq!(
             chosen(&[IMPLICIT, "1.2.840.10008.1.2.4.90"]).as_deref(),
+            Some("1.2.840.10008.1.2.4.90")
+        );
+    }
+
+    #[test]
+    fn sends_in_what_everything_can_be_brought_into() {
+        let proposed = ["1.2.840.10008.1.2.4.90", IMPLICIT].map(str::to_owned);
+        assert_eq!(choose_for_retrieval(&proposed), Some(IMPLICIT));
+        assert_eq!(
+            choose_for_retrieval(&proposed[..1]),
             Some("1.2.840.10008.1.2.4.90")
         );
     }

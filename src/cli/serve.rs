@@ -14,9 +14,10 @@ use super::{
 use anyhow::Context as _;
 use ictus::{
     archive::Archive,
+    association::requestor::Peer,
     config::DEFAULT_QUIET,
     db::{Db, events::Events, queue::Timing},
-    deliver::{Deliverer, Target},
+    deliver::{Deliverer, Target, target::Way},
     dimse::Provider,
     http::{
         App, Limits,
@@ -113,7 +114,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let listener = std::net::TcpListener::bind(args.listen)
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
     listener.set_nonblocking(true)?;
-    let dimse = args.dimse.bind()?;
+    let peers = match peers(args.deliver.as_deref(), deliver.as_deref().unwrap_or_default()) {
+        Ok(peers) => peers,
+        Err(error) => {
+            writeln!(std::io::stderr(), "ictus: {error:#}")?;
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    let dimse = args.dimse.bind(peers)?;
     let adt = args.adt.bind()?;
     let analysers = if args.no_worker {
         Analysers::none()
@@ -136,6 +144,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Whatever still runs on the threads of the runtime must not outlive the database.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whom this server may send instances to: the peers of the file, and its C-STORE targets.
+fn peers(file: Option<&Path>, targets: &[Target]) -> anyhow::Result<Vec<Peer>> {
+    let Some(file) = file else { return Ok(Vec::new()) };
+    let document = serde_json::from_str(&std::fs::read_to_string(file)?)?;
+    let mut peers = ictus::scu::peers::parse(&document)?;
+    for target in targets {
+        if let Way::CStore { peer, .. } = &target.way
+            && !peers.iter().any(|other| other.title == peer.title)
+        {
+            peers.push(peer.clone());
+        }
+    }
+    Ok(peers)
 }
 
 /// What a server is made of, once its flags are read.
@@ -191,7 +214,7 @@ pub(crate) async fn serve(
     let (dimse, dimse_address) = match settings.dimse {
         Some(Listener { socket, settings }) => {
             let title = settings.title.clone();
-            let provider = Provider::new(db.clone(), receiver.clone(), settings);
+            let provider = Provider::new(db.clone(), archive.clone(), receiver.clone(), settings);
             let listener = tokio::net::TcpListener::from_std(socket)?;
             let address = (title, listener.local_addr()?);
             (

@@ -97,6 +97,34 @@ pub enum Wanted {
     Range(Range),
 }
 
+/// A patient of whom a study matched.
+#[derive(Debug, Clone, FromRow)]
+pub struct PatientMatch {
+    /// DICOM JSON of one instance, for every attribute of the patient.
+    pub metadata: Value,
+    /// The studies of this patient.
+    pub studies: Vec<String>,
+    /// NumberOfPatientRelatedSeries.
+    pub series_count: i64,
+    /// NumberOfPatientRelatedInstances.
+    pub instance_count: i64,
+}
+
+/// The file of an instance, without its attributes.
+#[derive(Debug, Clone, FromRow)]
+pub struct FileMatch {
+    /// StudyInstanceUID.
+    pub study_instance_uid: String,
+    /// SOPInstanceUID.
+    pub sop_instance_uid: String,
+    /// SOPClassUID.
+    pub sop_class_uid: String,
+    /// Transfer syntax of the file.
+    pub transfer_syntax_uid: String,
+    /// Name of the file in the archive.
+    pub archive_key: String,
+}
+
 /// A study that matched.
 #[derive(Debug, Clone, FromRow)]
 pub struct StudyMatch {
@@ -226,6 +254,24 @@ impl Db {
         );
         put_place(&mut statement, place);
         Ok(statement.build_query_as().fetch_all(&self.app).await?)
+    }
+
+    /// Patients of whom a study matches; who has no PatientID is nobody.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn find_patients(&self, filter: &Filter) -> Result<Vec<PatientMatch>, DbError> {
+        let mut statement = patients(filter);
+        Ok(fetch(&mut statement, filter, &self.app).await?)
+    }
+
+    /// The files of the instances that match, in the order of [`Db::find_instances`].
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn find_files(&self, filter: &Filter) -> Result<Vec<FileMatch>, DbError> {
+        let mut statement = files(filter);
+        Ok(fetch(&mut statement, filter, &self.app).await?)
     }
 
     /// Studies that match; one more than `limit` is never returned, so ask for one more to know whether there are.
@@ -570,6 +616,50 @@ fn instances(filter: &Filter) -> Statement {
     put_instance(&mut statement, filter);
     let order = "series.id, instance.instance_number NULLS LAST, instance.id";
     put_page(&mut statement, order, filter);
+    statement
+}
+
+fn files(filter: &Filter) -> Statement {
+    let mut statement = Statement::new(
+        "SELECT study.study_instance_uid, instance.sop_instance_uid, instance.sop_class_uid, \
+         instance.transfer_syntax_uid, instance.archive_key \
+         FROM study JOIN series ON series.study_id = study.id JOIN instance ON instance.series_id = series.id \
+         WHERE true",
+    );
+    put_study(&mut statement, filter);
+    put_series(&mut statement, filter);
+    put_instance(&mut statement, filter);
+    let order = "series.id, instance.instance_number NULLS LAST, instance.id";
+    put_page(&mut statement, order, filter);
+    statement
+}
+
+/// Studies and counts are all of the patient's, not only what matched.
+fn patients(filter: &Filter) -> Statement {
+    let mut statement = Statement::new(
+        "WITH page AS (SELECT study.patient_id, study.issuer_of_patient_id, max(study.id) AS latest FROM study \
+         WHERE study.patient_id IS NOT NULL",
+    );
+    put_study(&mut statement, filter);
+    statement.push(" AND EXISTS (SELECT FROM series WHERE series.study_id = study.id");
+    put_series(&mut statement, filter);
+    put_some_instance(&mut statement, filter);
+    statement.push(") GROUP BY study.patient_id, study.issuer_of_patient_id");
+    put_page(&mut statement, "latest DESC", filter);
+    statement.push(
+        ") SELECT sample.metadata, counts.studies, counts.series_count, counts.instance_count FROM page \
+         CROSS JOIN LATERAL (SELECT array_agg(DISTINCT study.study_instance_uid) AS studies, \
+         count(*) AS series_count, coalesce(sum(series.instance_count), 0)::bigint AS instance_count \
+         FROM study JOIN series ON series.study_id = study.id WHERE study.patient_id = page.patient_id \
+         AND study.issuer_of_patient_id IS NOT DISTINCT FROM page.issuer_of_patient_id",
+    );
+    put_shown(&mut statement, filter);
+    statement.push(") counts CROSS JOIN LATERAL (SELECT first.metadata FROM series");
+    statement
+        .push(FIRST_OF_SERIES)
+        .push(" WHERE series.study_id = page.latest");
+    put_shown(&mut statement, filter);
+    statement.push(" ORDER BY first.id LIMIT 1) sample ORDER BY page.latest DESC");
     statement
 }
 

@@ -16,6 +16,7 @@
 //! Source: PS3.18 section 10.5; PS3.4 annex B; PS3.7 annex C.
 
 mod c_store;
+mod commitment;
 mod fhir;
 mod folder;
 mod hl7;
@@ -296,7 +297,22 @@ impl Deliverer {
                 let to = (studies, token);
                 stow::send(&self.client, target, to, &files, &instances).await
             }
-            Way::CStore { peer, calling } => c_store::send(peer, calling, &files, &instances).await,
+            Way::CStore {
+                peer,
+                calling,
+                commit,
+            } => {
+                let to = c_store::To {
+                    peer,
+                    calling,
+                    commit: *commit,
+                };
+                let fitted = Claimed {
+                    instances,
+                    ..claimed.clone()
+                };
+                c_store::send(&to, &self.db, &files, &fitted).await
+            }
             Way::Folder { path } => folder::send(path, &files, &instances).await,
             Way::Webhook { .. } | Way::Hl7(_) | Way::Fhir { .. } => {
                 given_up("instances were filed for a target that takes messages only; file them for another")

@@ -10,9 +10,7 @@ use super::{
     way::{self, Receiver},
 };
 use crate::{
-    association::requestor::{Peer, is_title},
-    db::outbox::TargetRule,
-    domain::failure::FailureClass,
+    association::requestor::Peer, db::outbox::TargetRule, domain::failure::FailureClass, scu::peers,
 };
 use dicom_core::{VR, dictionary::DataDictionary};
 use dicom_dictionary_std::StandardDataDictionary;
@@ -42,6 +40,8 @@ const SUBJECTS: [(&str, &str); 4] = [
 ];
 /// Kinds that get words instead of instances.
 const MESSENGERS: [&str; 3] = ["webhook", "hl7", "fhir"];
+/// Keys of the file; the other lists are read by who uses them.
+const KEYS: [&str; 3] = ["targets", "peers", "fetch"];
 /// Keys of every target.
 const COMMON_KEYS: [&str; 10] = [
     "name", "kind", "send", "results", "when", "match", "urgency", "escalate", "profile", "attempts",
@@ -118,6 +118,8 @@ pub enum Way {
         peer: Peer,
         /// Who calls.
         calling: String,
+        /// Whether an instance is delivered only when the target has committed to it (PS3.4 annex J).
+        commit: bool,
     },
     /// A signed JSON message.
     Webhook {
@@ -266,10 +268,12 @@ pub fn parse(text: &str) -> Result<Vec<Target>, TargetError> {
 fn targets(document: &Value) -> Result<Vec<Target>, String> {
     let list = document
         .as_object()
-        .filter(|members| members.len() == 1)
+        .filter(|members| members.keys().all(|key| KEYS.contains(&key.as_str())))
         .and_then(|members| members.get("targets"))
         .and_then(Value::as_array)
-        .ok_or("it must be an object with the one key `targets`, a list")?;
+        .ok_or(
+            "it must be an object with the key `targets`, a list, and beside it at most `peers` and `fetch`",
+        )?;
     let mut found: Vec<Target> = Vec::new();
     for (index, entry) in list.iter().enumerate() {
         let number = index + 1;
@@ -312,7 +316,19 @@ fn target(members: &Map<String, Value>) -> Result<Target, String> {
     let kind = text(members, "kind")?.ok_or_else(|| format!("has no `kind`: {kinds}"))?;
     let (way, own): (_, &[&str]) = match kind.as_str() {
         "stow" => (stow(members)?, &["url", "token_file", "token_env"]),
-        "cstore" => (c_store(members)?, &["host", "port", "called", "calling"]),
+        "cstore" => (
+            c_store(members)?,
+            &[
+                "host",
+                "port",
+                "called",
+                "calling",
+                "commit",
+                "tls_ca",
+                "tls_certificate",
+                "tls_key",
+            ],
+        ),
         "webhook" => (way::webhook(members)?, way::WEBHOOK),
         "hl7" => (way::hl7(members)?, way::HL7),
         "fhir" => (way::fhir(members)?, way::FHIR),
@@ -527,29 +543,16 @@ pub(super) fn check_token(url: &Url, token: &Token) -> Result<(), String> {
 }
 
 fn c_store(members: &Map<String, Value>) -> Result<Way, String> {
-    let title = |key: &str| -> Result<Option<String>, String> {
-        text(members, key)?
-            .map(|title| {
-                is_title(&title).then_some(title).ok_or_else(|| {
-                    format!("has a `{key}` that is no AE title: 1 to 16 characters, no backslash")
-                })
-            })
-            .transpose()
+    let commit = match members.get("commit") {
+        None => false,
+        Some(value) => value
+            .as_bool()
+            .ok_or("has a `commit` that is neither true nor false")?,
     };
-    let port = members.get("port").ok_or("has no `port`")?;
     Ok(Way::CStore {
-        peer: Peer {
-            title: title("called")?.ok_or("has no `called`, the AE title of the target")?,
-            host: text(members, "host")?
-                .filter(|host| !host.is_empty())
-                .ok_or("has no `host`")?,
-            port: port
-                .as_u64()
-                .and_then(|port| u16::try_from(port).ok())
-                .filter(|port| *port > 0)
-                .ok_or("has a `port` that is not a number from 1 to 65535")?,
-        },
-        calling: title("calling")?.unwrap_or_else(|| "ICTUS".to_owned()),
+        peer: peers::peer(members, "called")?,
+        calling: peers::title(members, "calling")?.unwrap_or_else(|| "ICTUS".to_owned()),
+        commit,
     })
 }
 

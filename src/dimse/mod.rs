@@ -6,10 +6,14 @@
 //! Beyond loopback it listens only with a list of the application entities that may call.
 //! It asks for no asynchronous operations and grants none: one message at a time a side.
 //!
-//! It verifies (C-ECHO) and stores (C-STORE); it is not queried, gives nothing back and commits to nothing yet.
+//! It verifies (C-ECHO), stores (C-STORE), is queried (C-FIND), gives back what is stored (C-MOVE, C-GET) and commits to
+//! it (storage commitment).
 //!
-//! Source: PS3.4 annexes A and B; PS3.7 sections 8 and 9.
+//! Source: PS3.4 annexes A, B, C and J; PS3.7 sections 8 and 9.
 
+mod commitment;
+mod query;
+mod retrieve;
 mod rules;
 mod service;
 mod store;
@@ -17,7 +21,8 @@ mod store;
 pub use rules::{Caller, CallerError};
 
 use crate::{
-    association::{Duplex, Link, Timeouts, Wire},
+    archive::Archive,
+    association::{AssociationError, Link, Timeouts, Wire, requestor::Peer, tls::Listening},
     db::Db,
     domain::failure::FailureClass,
     receive::Receiver,
@@ -81,9 +86,19 @@ pub struct Settings {
     pub associations: usize,
     /// How long a peer is waited for.
     pub timeouts: Timeouts,
+    /// TLS, for all that call; without, nothing is encrypted.
+    pub tls: Option<Listening>,
+    /// The application entities that instances may be sent to.
+    pub peers: Vec<Peer>,
 }
 
 impl Settings {
+    /// Who is called by this title.
+    #[must_use]
+    pub fn peer(&self, title: &str) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.title == title)
+    }
+
     /// Checks that they go together with the address to listen on.
     ///
     /// # Errors
@@ -103,6 +118,7 @@ impl Settings {
 #[derive(Debug, Clone)]
 pub struct Provider {
     db: Db,
+    archive: Archive,
     receiver: Receiver,
     settings: Arc<Settings>,
     rejected: Arc<Mutex<HashMap<(String, IpAddr), Instant>>>,
@@ -111,9 +127,10 @@ pub struct Provider {
 impl Provider {
     /// A provider that has not heard anything yet.
     #[must_use]
-    pub fn new(db: Db, receiver: Receiver, settings: Settings) -> Self {
+    pub fn new(db: Db, archive: Archive, receiver: Receiver, settings: Settings) -> Self {
         Self {
             db,
+            archive,
             receiver,
             settings: Arc::new(settings),
             rejected: Arc::default(),
@@ -126,6 +143,7 @@ impl Provider {
         let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE));
         let mut tasks = JoinSet::new();
         let mut stop = stopped.clone();
+        let reporting = tokio::spawn(self.clone().report(stopped.clone()));
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -162,13 +180,38 @@ impl Provider {
         }
         drop(listener);
         while tasks.join_next().await.is_some() {}
+        if reporting.await.is_err() {
+            tracing::error!(
+                "the sender of reports of storage commitment ended early; this is a fault of ictus"
+            );
+        }
     }
 
     async fn connection(&self, stream: TcpStream, address: SocketAddr, stopped: watch::Receiver<bool>) {
         // Small answers go out at once.
         let _delayed = stream.set_nodelay(true);
-        let link = Link::new(wire(stream), self.settings.timeouts);
+        let within = self.settings.timeouts.establish;
+        let wire = match self.wire(stream, within).await {
+            Ok(wire) => wire,
+            Err(error) => {
+                tracing::warn!(%error, address = %address.ip(), "an association did not come about");
+                return;
+            }
+        };
+        let link = Link::new(wire, self.settings.timeouts);
         service::Service::serve(self, link, address, stopped).await;
+    }
+
+    /// What carries the association: the connection, or TLS on it.
+    async fn wire(&self, stream: TcpStream, within: Duration) -> Result<Wire, AssociationError> {
+        let Some(tls) = &self.settings.tls else {
+            return Ok(Box::new(stream));
+        };
+        let shaken = tokio::time::timeout(within, tls.accept(stream)).await;
+        shaken.unwrap_or(Err(AssociationError::Timeout {
+            doing: "to shake hands",
+            seconds: within.as_secs(),
+        }))
     }
 
     /// Says that there is no place.
@@ -177,7 +220,10 @@ impl Provider {
             establish: TURNED_AWAY_WITHIN,
             ..self.settings.timeouts
         };
-        let link = Link::new(wire(stream), timeouts);
+        let Ok(wire) = self.wire(stream, TURNED_AWAY_WITHIN).await else {
+            return;
+        };
+        let link = Link::new(wire, timeouts);
         let entrance = Entrance::full(&self.settings, address.ip());
         // It always fails: that is what it is for.
         let _refused = crate::association::acceptor::accept(link, &entrance).await;
@@ -194,10 +240,6 @@ impl Provider {
             .insert((calling.to_owned(), address), Instant::now())
             .is_none()
     }
-}
-
-fn wire(stream: impl Duplex + 'static) -> Wire {
-    Box::new(stream)
 }
 
 /// Places for associations, in all and a host.

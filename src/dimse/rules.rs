@@ -95,9 +95,26 @@ impl Rules for Entrance<'_> {
         Ok(())
     }
 
-    fn answer<'s>(&self, abstract_syntax: &str, transfer_syntaxes: &'s [String]) -> Answer<'s> {
+    fn answer<'s>(
+        &self,
+        abstract_syntax: &str,
+        transfer_syntaxes: &'s [String],
+        peer_provides: bool,
+    ) -> Answer<'s> {
         let chosen = match abstract_syntax {
-            syntax::VERIFICATION => syntax::choose_for_messages(transfer_syntaxes),
+            syntax::VERIFICATION | syntax::STORAGE_COMMITMENT => {
+                syntax::choose_for_messages(transfer_syntaxes)
+            }
+            class
+                if [syntax::FIND, syntax::MOVE, syntax::GET]
+                    .as_flattened()
+                    .contains(&class) =>
+            {
+                syntax::choose_for_messages(transfer_syntaxes)
+            }
+            class if syntax::is_storage(class) && peer_provides => {
+                syntax::choose_for_retrieval(transfer_syntaxes)
+            }
             class if syntax::is_storage(class) => syntax::choose_for_storage(transfer_syntaxes),
             _ => return Answer::AbstractSyntax,
         };
@@ -105,7 +122,8 @@ impl Rules for Entrance<'_> {
     }
 
     fn peer_may_provide(&self, abstract_syntax: &str) -> bool {
-        syntax::is_storage(abstract_syntax)
+        // Who answers a request of ours for storage commitment is its SCP.
+        syntax::is_storage(abstract_syntax) || abstract_syntax == syntax::STORAGE_COMMITMENT
     }
 }
 
@@ -118,6 +136,8 @@ mod tests {
             title: "ICTUS".to_owned(),
             allowed: allowed.iter().map(|text| text.parse().unwrap()).collect(),
             associations: 1,
+            peers: Vec::new(),
+            tls: None,
             timeouts: crate::association::Timeouts::default(),
         }
     }

@@ -8,13 +8,15 @@ use crate::{
         Association, AssociationError, Context, Link, Message, Wire,
         acceptor::accept,
         command::{Command, field, status},
+        syntax,
     },
     db::audit::Act,
     receive::Session,
 };
 use serde_json::json;
-use std::{net::SocketAddr, time::Instant};
+use std::{collections::HashMap, net::SocketAddr, time::Instant};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 /// An association and what serves it.
 pub(super) struct Service<'a> {
@@ -23,6 +25,10 @@ pub(super) struct Service<'a> {
     pub(super) session: Session,
     pub(super) stored: usize,
     pub(super) failed: usize,
+    /// Reports of storage commitment that were sent and not answered yet, by message.
+    pub(super) reports: HashMap<u16, Uuid>,
+    /// The number of our last request.
+    number: u16,
 }
 
 impl Service<'_> {
@@ -54,6 +60,8 @@ impl Service<'_> {
             session,
             stored: 0,
             failed: 0,
+            reports: HashMap::new(),
+            number: 0,
         };
         let ended = service.messages(stopped).await;
         let how = match &ended {
@@ -64,6 +72,7 @@ impl Service<'_> {
                 ended_as(error)
             }
         };
+        service.release_reports().await;
         tracing::info!(
             principal = service.association.calling,
             stored = service.stored,
@@ -110,11 +119,27 @@ impl Service<'_> {
                 self.association.link.send(id, &response, None).await
             }
             field::C_STORE => self.c_store(&context, &command).await,
+            field::C_FIND if is(&context, syntax::FIND) => self.c_find(&context, &command).await,
+            field::C_GET if is(&context, syntax::GET) => self.c_get(&context, &command).await,
+            field::C_MOVE if is(&context, syntax::MOVE) => self.c_move(&context, &command).await,
+            field::N_ACTION if is_commitment(&context) => self.n_action(&context, &command).await,
+            field::N_EVENT_REPORT if is_commitment(&context) => self.n_event_report(&context, &command).await,
+            answer if answer == field::N_EVENT_REPORT | field::RESPONSE => {
+                self.report_answered(&command).await;
+                Ok(())
+            }
             // Nothing is under way that could be cancelled, and an answer that was not asked for says nothing.
             field::C_CANCEL => Ok(()),
             answer if answer & field::RESPONSE != 0 => Ok(()),
             _ => self.unrecognized(&context, &command).await,
         }
+    }
+
+    /// The number of our next request on this association.
+    pub(super) fn next_number(&mut self) -> u16 {
+        // 0 is no message number.
+        self.number = self.number.checked_add(1).unwrap_or(1);
+        self.number
     }
 
     async fn unrecognized(&mut self, context: &Context, command: &Command) -> Result<(), AssociationError> {
@@ -123,6 +148,14 @@ impl Service<'_> {
             .with_comment("this service is not provided here");
         self.association.link.send(context.id, &response, None).await
     }
+}
+
+fn is(context: &Context, classes: [&str; 2]) -> bool {
+    classes.contains(&context.abstract_syntax.as_str())
+}
+
+fn is_commitment(context: &Context) -> bool {
+    context.abstract_syntax == syntax::STORAGE_COMMITMENT
 }
 
 pub(super) async fn is_stopped(stopped: &mut watch::Receiver<bool>) {

@@ -37,9 +37,16 @@ impl Scp {
             allowed: Vec::new(),
             associations: 32,
             timeouts: Timeouts::default(),
+            peers: Vec::new(),
+            tls: None,
         };
         change(&mut settings);
-        let provider = Provider::new(world.db.clone(), world.receiver.clone(), settings);
+        let provider = Provider::new(
+            world.db.clone(),
+            world.archive.clone(),
+            world.receiver.clone(),
+            settings,
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
@@ -69,6 +76,7 @@ pub(crate) fn peer(title: &str, address: SocketAddr) -> Peer {
         title: title.to_owned(),
         host: address.ip().to_string(),
         port: address.port(),
+        tls: None,
     }
 }
 

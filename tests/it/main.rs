@@ -4,6 +4,7 @@
 mod api;
 mod assemble;
 mod audit;
+mod commitment;
 mod correction;
 mod coverage;
 mod deliver;
@@ -12,7 +13,10 @@ mod deliver_server;
 mod deliver_support;
 mod dicom;
 mod dimse;
+mod dimse_query;
+mod dimse_retrieve;
 mod dimse_support;
+mod dimse_tls;
 mod encode;
 mod identity;
 mod import;
