@@ -99,6 +99,18 @@ const GRAPH: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "fetch",
+        &[
+            "domain",
+            "dicom",
+            "association",
+            "scu",
+            "db",
+            "receive",
+            "deliver",
+        ],
+    ),
+    (
         "dimse",
         &[
             "domain",
@@ -148,7 +160,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         &["nn", "analysis::infer", "analysis::uncertainty", "train"],
     ),
     ("dicom_ul", &["association"]),
-    ("reqwest", &["deliver", "cli"]),
+    ("reqwest", &["deliver", "fetch", "cli"]),
     ("rustls", &["deliver", "association"]),
     ("tokio_rustls", &["association"]),
     ("tracing_subscriber", &["telemetry"]),

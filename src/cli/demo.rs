@@ -67,6 +67,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         analysers,
         dimse: None,
         deliver: None,
+        fetch: (String::new(), Vec::new()),
     };
     let done = runtime.block_on(async {
         let (finish, finished) = oneshot::channel::<()>();

@@ -17,6 +17,7 @@ mod dimse_retrieve;
 mod dimse_support;
 mod dimse_tls;
 mod encode;
+mod fetch;
 mod import;
 mod networks;
 mod nnunet;
