@@ -250,7 +250,7 @@ impl Fetcher {
             let Ok(uid) = Uid::parse(&study.study_instance_uid) else {
                 continue;
             };
-            if rule.body_part.is_some() && !self.shows_body_part(rule, &uid).await? {
+            if !self.has_wanted_series(rule, &uid).await? {
                 continue;
             }
             taken += 1;
@@ -271,8 +271,6 @@ impl Fetcher {
         };
         let here = self.db.find_series(&Filter::exactly(&study, None, None)).await?;
         for series in self.series(rule, &study).await? {
-            let is_wanted =
-                fits(&rule.modality, &series.modality) && fits(&rule.body_part, &series.body_part);
             let is_here = here.iter().any(|row| {
                 row.series_instance_uid == series.series_instance_uid
                     && series.instances.is_none_or(|count| row.instance_count >= count)
@@ -280,18 +278,23 @@ impl Fetcher {
             let Ok(uid) = Uid::parse(&series.series_instance_uid) else {
                 continue;
             };
-            if is_wanted && !is_here && !self.retrieve(rule, claimed, &study, Some(&uid)).await? {
+            if is_wanted(rule, &series)
+                && !is_here
+                && !self.retrieve(rule, claimed, &study, Some(&uid)).await?
+            {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    async fn shows_body_part(&self, rule: &Rule, study: &Uid) -> Result<bool, FetchError> {
+    /// Whether a study has a series that the rule wants: not every source matches by what it was asked.
+    async fn has_wanted_series(&self, rule: &Rule, study: &Uid) -> Result<bool, FetchError> {
+        if rule.modality.is_none() && rule.body_part.is_none() {
+            return Ok(true);
+        }
         let series = self.series(rule, study).await?;
-        Ok(series
-            .iter()
-            .any(|series| fits(&rule.body_part, &series.body_part)))
+        Ok(series.iter().any(|series| is_wanted(rule, series)))
     }
 
     async fn is_here(&self, study: &Uid) -> Result<bool, FetchError> {
@@ -361,13 +364,13 @@ impl Fetcher {
     }
 }
 
-/// Whether an attribute of what was found is what the rule wants.
-fn fits(wanted: &Option<String>, found: &Option<String>) -> bool {
-    wanted.as_ref().is_none_or(|wanted| {
-        found
-            .as_ref()
-            .is_some_and(|found| found.eq_ignore_ascii_case(wanted))
-    })
+/// Whether a series is what a rule wants; what the source does not say of it is taken to fit.
+fn is_wanted(rule: &Rule, series: &SeriesFound) -> bool {
+    let fits = |wanted: &Option<String>, found: &Option<String>| match (wanted, found) {
+        (Some(wanted), Some(found)) => found.eq_ignore_ascii_case(wanted),
+        _ => true,
+    };
+    fits(&rule.modality, &series.modality) && fits(&rule.body_part, &series.body_part)
 }
 
 /// What to search by; `None` when the study says too little, or its PatientID is no literal one.
