@@ -6,7 +6,7 @@
 //! # The flow
 //!
 //! ```text
-//!   http::dicomweb (STOW-RS)     dimse (C-STORE)
+//!   http::dicomweb (STOW-RS)     dimse (C-STORE), fetch (by rule)
 //!            └───────────┬───────────┘
 //!                     receive ──► archive (Part 10 files) + db (index, job, audit row), one commit
 //!                        │ job claimed
@@ -25,9 +25,9 @@
 //!
 //! # Who may use whom
 //!
-//! Edges ([`http`], [`dimse`], [`adt`]) → services ([`receive`], [`worker`], [`deliver`], [`review`], [`identity`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`association`], [`scu`], [`hl7`], [`nifti`], [`nn`]) → words ([`domain`]).
+//! Edges ([`http`], [`dimse`], [`adt`], [`fetch`]) → services ([`receive`], [`worker`], [`deliver`], [`review`], [`identity`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`association`], [`scu`], [`hl7`], [`nifti`], [`nn`]) → words ([`domain`]).
 //! Services never use each other: they meet in the database.
-//! Only `http` knows axum, only `association` the DICOM upper layer and only `scu`, `dimse` and `deliver` use it, only `db` knows SQL and the queue, only `nn`, `analysis::infer`, `train` and `import` know candle.
+//! Only `http` knows axum, only `association` the DICOM upper layer and only `scu`, `dimse` and `deliver` use it, with `fetch`, only `db` knows SQL and the queue, only `nn`, `analysis::infer`, `train` and `import` know candle.
 //!
 //! # What must hold
 //!
@@ -63,6 +63,7 @@ pub mod deliver;
 pub mod dicom;
 pub mod dimse;
 pub mod domain;
+pub mod fetch;
 pub mod hl7;
 pub mod http;
 pub mod identity;

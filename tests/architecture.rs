@@ -103,6 +103,18 @@ const GRAPH: &[(&str, &[&str])] = &[
     ),
     ("adt", &["domain", "hl7", "db", "identity"]),
     (
+        "fetch",
+        &[
+            "domain",
+            "dicom",
+            "association",
+            "scu",
+            "db",
+            "receive",
+            "deliver",
+        ],
+    ),
+    (
         "dimse",
         &[
             "domain",
@@ -152,7 +164,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         &["nn", "analysis::infer", "analysis::uncertainty", "train"],
     ),
     ("dicom_ul", &["association"]),
-    ("reqwest", &["deliver", "cli"]),
+    ("reqwest", &["deliver", "fetch", "cli"]),
     ("rustls", &["deliver", "association"]),
     ("tokio_rustls", &["association"]),
     ("hmac", &["deliver"]),

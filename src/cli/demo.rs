@@ -68,6 +68,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         dimse: None,
         adt: None,
         deliver: None,
+        fetch: (String::new(), Vec::new()),
     };
     let done = runtime.block_on(async {
         let (finish, finished) = oneshot::channel::<()>();

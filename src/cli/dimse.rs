@@ -75,6 +75,11 @@ impl DimseArgs {
         }
     }
 
+    /// Our application entity title.
+    pub(crate) fn title(&self) -> &str {
+        &self.aet
+    }
+
     /// Binds the listener, if there is to be one; `peers`: whom it may send to.
     pub(crate) fn bind(&self, peers: Vec<Peer>) -> anyhow::Result<Option<Listener>> {
         let Some(listen) = self.dimse else { return Ok(None) };

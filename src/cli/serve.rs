@@ -19,6 +19,7 @@ use ictus::{
     db::{Db, events::Events, queue::Timing},
     deliver::{Deliverer, Target, target::Way},
     dimse::Provider,
+    fetch::{Fetcher, Rule},
     http::{
         App, Limits,
         auth::{Access, AuthError},
@@ -114,14 +115,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let listener = std::net::TcpListener::bind(args.listen)
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
     listener.set_nonblocking(true)?;
-    let peers = match peers(args.deliver.as_deref(), deliver.as_deref().unwrap_or_default()) {
-        Ok(peers) => peers,
+    let neighbours = match Neighbours::read(args.deliver.as_deref(), deliver.as_deref().unwrap_or_default()) {
+        Ok(neighbours) => neighbours,
         Err(error) => {
             writeln!(std::io::stderr(), "ictus: {error:#}")?;
             return Ok(ExitCode::from(USAGE));
         }
     };
-    let dimse = args.dimse.bind(peers)?;
+    let fetch = (args.dimse.title().to_owned(), neighbours.rules);
+    let dimse = args.dimse.bind(neighbours.peers)?;
     let adt = args.adt.bind()?;
     let analysers = if args.no_worker {
         Analysers::none()
@@ -139,6 +141,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         dimse,
         adt,
         deliver,
+        fetch,
     };
     runtime.block_on(serve(settings, listener, &database, stop_signal()))?;
     // Whatever still runs on the threads of the runtime must not outlive the database.
@@ -146,19 +149,34 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whom this server may send instances to: the peers of the file, and its C-STORE targets.
-fn peers(file: Option<&Path>, targets: &[Target]) -> anyhow::Result<Vec<Peer>> {
-    let Some(file) = file else { return Ok(Vec::new()) };
-    let document = serde_json::from_str(&std::fs::read_to_string(file)?)?;
-    let mut peers = ictus::scu::peers::parse(&document)?;
-    for target in targets {
-        if let Way::CStore { peer, .. } = &target.way
-            && !peers.iter().any(|other| other.title == peer.title)
-        {
-            peers.push(peer.clone());
+/// What the file of targets says beside the targets.
+struct Neighbours {
+    /// Whom this server may send instances to: the peers of the file, and its C-STORE targets.
+    peers: Vec<Peer>,
+    /// What is fetched.
+    rules: Vec<Rule>,
+}
+
+impl Neighbours {
+    fn read(file: Option<&Path>, targets: &[Target]) -> anyhow::Result<Self> {
+        let Some(file) = file else {
+            return Ok(Self {
+                peers: Vec::new(),
+                rules: Vec::new(),
+            });
+        };
+        let document = serde_json::from_str(&std::fs::read_to_string(file)?)?;
+        let mut peers = ictus::scu::peers::parse(&document)?;
+        let rules = ictus::fetch::parse(&document, &peers)?;
+        for target in targets {
+            if let Way::CStore { peer, .. } = &target.way
+                && !peers.iter().any(|other| other.title == peer.title)
+            {
+                peers.push(peer.clone());
+            }
         }
+        Ok(Self { peers, rules })
     }
-    Ok(peers)
 }
 
 /// What a server is made of, once its flags are read.
@@ -177,6 +195,8 @@ pub(crate) struct Settings {
     pub(crate) adt: Option<AdtListener>,
     /// Whom it sends results to; nothing about targets is changed without.
     pub(crate) deliver: Option<Vec<Target>>,
+    /// As whom it fetches, and by which rules.
+    pub(crate) fetch: (String, Vec<Rule>),
 }
 
 /// Serves until `stop`; also what `demo` runs.
@@ -210,6 +230,14 @@ pub(crate) async fn serve(
     };
     let returning = ictus::review::returned::run(db.clone(), archive.clone(), has_stopped(stopped.clone()));
     let returning = tokio::spawn(returning);
+    let (title, rules) = settings.fetch;
+    let fetcher = if rules.is_empty() {
+        None
+    } else {
+        let timing = ictus::fetch::Timing::default();
+        let fetcher = Fetcher::new(db.clone(), receiver.clone(), &title, rules, timing)?;
+        Some(tokio::spawn(fetcher.run(has_stopped(stopped.clone()))))
+    };
     let sweeper = tokio::spawn(sweep(db.clone(), receiver.clone()));
     let (dimse, dimse_address) = match settings.dimse {
         Some(Listener { socket, settings }) => {
@@ -279,6 +307,14 @@ pub(crate) async fn serve(
     {
         deliverer.abort();
         tracing::warn!("a delivery is cut off; it is made again when a server is there");
+    }
+    if let Some(mut fetcher) = fetcher
+        && tokio::time::timeout(WORKER_ENDS_WITHIN, &mut fetcher)
+            .await
+            .is_err()
+    {
+        fetcher.abort();
+        tracing::warn!("what is being fetched is cut off; it is asked for again when a server is there");
     }
     if let Some(worker) = worker {
         match tokio::time::timeout(WORKER_ENDS_WITHIN, worker).await {

@@ -15,6 +15,7 @@ pub mod commitment;
 pub mod correction;
 pub mod error;
 pub mod events;
+pub mod fetch;
 pub mod filing;
 pub mod identity;
 pub mod index;

@@ -126,6 +126,17 @@ pub async fn enqueue(tx: &mut Tx, study_id: i64, delay: Duration) -> Result<(), 
     Ok(())
 }
 
+/// [`enqueue`] for what was received, unless the study was fetched to be looked at only.
+///
+/// # Errors
+/// When a statement fails.
+pub async fn enqueue_received(tx: &mut Tx, study_id: i64, delay: Duration) -> Result<(), DbError> {
+    if super::fetch::is_prior(tx, study_id).await? {
+        return Ok(());
+    }
+    enqueue(tx, study_id, delay).await
+}
+
 /// Analyses the studies of a series now, as far as they hold something to analyse. Returns the studies.
 ///
 /// # Errors

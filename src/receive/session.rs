@@ -162,7 +162,7 @@ impl Session {
         let arm = study_id.filter(|study| self.is_due(*study));
         if let Some(study_id) = arm {
             if fresh.is_some() {
-                queue::enqueue(&mut tx, study_id, receiver.quiet).await?;
+                queue::enqueue_received(&mut tx, study_id, receiver.quiet).await?;
             }
             events::notify_study(&mut tx, study_id).await?;
         }
@@ -216,7 +216,7 @@ impl Session {
                 } else {
                     self.receiver.quiet
                 };
-                queue::enqueue(&mut tx, study_id, delay).await?;
+                queue::enqueue_received(&mut tx, study_id, delay).await?;
                 events::notify_study(&mut tx, study_id).await?;
             }
         }

@@ -373,7 +373,7 @@ impl<'a> Filing<'a> {
             }
         }
         for (study_id, delay) in delays {
-            queue::enqueue(tx, study_id, delay).await?;
+            queue::enqueue_received(tx, study_id, delay).await?;
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ mod dimse_retrieve;
 mod dimse_support;
 mod dimse_tls;
 mod encode;
+mod fetch;
 mod identity;
 mod import;
 mod networks;
