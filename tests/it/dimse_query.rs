@@ -112,11 +112,13 @@ async fn patients(scp: &Scp, wanted: &[(Tag, VR, &str)]) -> Result<Vec<String>, 
     if found.status != status::SUCCESS {
         return Err(found.status);
     }
-    Ok(found
+    let mut patients: Vec<String> = found
         .answers
         .iter()
         .filter_map(|answer| text(answer, tags::PATIENT_ID))
-        .collect())
+        .collect();
+    patients.sort();
+    Ok(patients)
 }
 
 #[tokio::test]
@@ -299,7 +301,8 @@ async fn patient_root_counts_what_a_patient_has() {
             .join(" ")
         })
         .collect();
-    assert_eq!(said, ["P1 1 2 5", "P3 1 1 1"]);
+    // The latest first.
+    assert_eq!(said, ["P3 1 1 1", "P1 1 2 5"]);
 }
 
 #[tokio::test]

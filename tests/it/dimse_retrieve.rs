@@ -15,6 +15,7 @@ use ictus::{
         syntax,
     },
     dicom::{identifier, instance::Instance},
+    identity::{PatientId, Person, correct},
     scu::retrieve,
 };
 use serde_json::Value;
@@ -437,4 +438,63 @@ async fn a_destination_that_stalls_fails_the_move_and_nobody_else_waits_for_it()
     assert_eq!(got, status::SUCCESS);
     let moved = moved.unwrap();
     assert_eq!((moved.status, moved.failed), (status::CANNOT_PERFORM, 5));
+}
+
+#[tokio::test]
+async fn a_corrected_identity_is_handed_out_and_the_former_one_beside_it() {
+    let world = world().await;
+    let scp = Scp::new(&world, |_| ()).await;
+    let patient = PatientId {
+        id: "P1".to_owned(),
+        issuer: None,
+    };
+    let person = Person {
+        name: Some("Corrected^Carla".to_owned()),
+        ..Person::default()
+    };
+    correct(&world.db, "his", "A08", &patient, &patient, &person)
+        .await
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (study, port) = (format!("StudyInstanceUID={}", uid("s")), scp.port());
+    let mut arguments = vec![
+        "-v",
+        "-S",
+        "-aet",
+        "WORK",
+        "-aec",
+        "ICTUS",
+        "-k",
+        "QueryRetrieveLevel=STUDY",
+        "-k",
+        &study,
+    ];
+    arguments.extend(["-od", folder.path().to_str().unwrap(), "127.0.0.1", &port]);
+    let said = run("getscu", &arguments).await;
+    assert!(said.success, "{}", said.text);
+    let found = received(folder.path());
+    assert_eq!(found.len(), 5, "{}", said.text);
+    for object in &found {
+        let name = |object: &InMemDicomObject| {
+            object
+                .element(tags::PATIENT_NAME)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .into_owned()
+        };
+        assert_eq!(name(object), "Corrected^Carla");
+        let original = object
+            .element(tags::ORIGINAL_ATTRIBUTES_SEQUENCE)
+            .unwrap()
+            .items()
+            .unwrap();
+        let modified = original[0]
+            .element(tags::MODIFIED_ATTRIBUTES_SEQUENCE)
+            .unwrap()
+            .items()
+            .unwrap();
+        assert_eq!(name(&modified[0]), "Phantom^One");
+        assert_eq!(pixels(object), [1024; 64]);
+    }
 }

@@ -271,9 +271,9 @@ pub(super) async fn read_coerced(
     decode(coerced).await.map(Bytes::from)
 }
 
-/// What makes answers about a study others than before: when its identity was corrected.
-pub(super) fn edition(coercion: Option<&Coercion>) -> &str {
-    coercion.map_or("", |coercion| coercion.at.as_str())
+/// What makes answers about a study others than before: how its identity was corrected.
+pub(super) fn edition(coercion: Option<&Coercion>) -> String {
+    coercion.map_or_else(String::new, |coercion| format!("{coercion:?}"))
 }
 
 /// Decodes off the threads that serve requests; a decoder that panics fails its own request only.

@@ -48,7 +48,8 @@ async fn objects(asked: Retrieval, single: bool) -> Result<Response, HttpError> 
         sendings.push(Sending::choose(instance, &offers)?);
     }
     let coercion = asked.coercion().await?;
-    let mut pieces: Vec<&str> = vec![edition(coercion.as_deref())];
+    let edition = edition(coercion.as_deref());
+    let mut pieces: Vec<&str> = vec![&edition];
     pieces.extend(
         sendings
             .iter()
@@ -82,8 +83,8 @@ async fn metadata(asked: Retrieval, single: bool) -> Result<Response, HttpError>
     let form = datasets::list_form(&asked.accept(), single)?;
     let documents = asked.documents().await?;
     let (written, root) = (format!("{form:?}"), asked.links().study(""));
-    let coercion = asked.coercion().await?;
-    let mut pieces: Vec<&str> = vec![&written, &root, edition(coercion.as_deref())];
+    let edition = edition(asked.coercion().await?.as_deref());
+    let mut pieces: Vec<&str> = vec![&written, &root, &edition];
     pieces.extend(documents.iter().map(|document| document.archive_key.as_str()));
     let validator = Validator::new(Keep::WhileTheSame, &pieces);
     if let Some(answer) = validator.not_modified(&asked.headers) {

@@ -148,7 +148,7 @@ pub(crate) async fn get(State(app): State<App>, request: Request) -> Result<Resp
         &[
             &instance.archive_key,
             &wanted_syntax,
-            edition(coercion.as_deref()),
+            &edition(coercion.as_deref()),
             &format!("{frame:?} {drawing:?} {format:?}"),
         ],
     );
