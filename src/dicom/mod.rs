@@ -4,9 +4,11 @@
 
 pub mod attribute;
 pub mod charset;
+mod fragments;
 pub mod from_json;
 pub mod identifier;
 pub mod instance;
+mod jpeg_ls;
 pub mod json;
 pub mod level;
 pub mod part10;

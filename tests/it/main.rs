@@ -32,5 +32,6 @@ mod review;
 mod series;
 mod stow;
 mod support;
+mod syntaxes;
 mod wado;
 mod web;
