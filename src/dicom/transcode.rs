@@ -8,6 +8,7 @@
 //!
 //! Source: PS3.5 sections 7, 8 and annex A; PS3.10 section 7.1.
 
+use super::fragments;
 use crate::domain::{
     failure::FailureClass,
     phi::{Redacted, redact},
@@ -118,6 +119,7 @@ pub fn to_explicit_vr_little_endian(part10: &[u8]) -> Result<Vec<u8>, TranscodeE
         return Err(TranscodeError::Syntax(stored));
     }
     if matches!(syntax.codec(), Codec::EncapsulatedPixelData(..)) {
+        fragments::one_a_frame(&mut object)?;
         return replace_pixels(part10, &object);
     }
     write_anew(&mut object, uids::EXPLICIT_VR_LITTLE_ENDIAN, part10.len())
@@ -165,8 +167,8 @@ fn write_anew(
 /// # Errors
 /// When a frame is not there or cannot be decoded.
 pub fn frames(part10: &[u8], wanted: &[u32]) -> Result<Vec<Vec<u8>>, TranscodeError> {
-    let object = &open(part10)?;
-    let available = number_of_frames(object);
+    let mut object = open(part10)?;
+    let available = number_of_frames(&object);
     if let Some(&missing) = wanted.iter().find(|&&frame| frame == 0 || frame > available) {
         return Err(TranscodeError::Frame {
             wanted: missing,
@@ -181,7 +183,9 @@ pub fn frames(part10: &[u8], wanted: &[u32]) -> Result<Vec<Vec<u8>>, TranscodeEr
         if !syntax.can_decode_all() {
             return Err(TranscodeError::Syntax(stored));
         }
-        one_sample(object)?;
+        one_sample(&object)?;
+        fragments::one_a_frame(&mut object)?;
+        let object = &object;
         let length = usize::try_from(frame_bits(object)? / 8).unwrap_or(usize::MAX);
         return wanted
             .iter()
@@ -207,7 +211,7 @@ pub fn frames(part10: &[u8], wanted: &[u32]) -> Result<Vec<Vec<u8>>, TranscodeEr
     .find_map(|tag| object.get(tag))
     .ok_or(TranscodeError::NoPixels)?;
     let bytes = pixels.to_bytes().map_err(|error| decode(&error))?;
-    let bits = frame_bits(object)?;
+    let bits = frame_bits(&object)?;
     wanted
         .iter()
         .map(|&frame| {
@@ -285,7 +289,7 @@ fn plain_pixels(part10: &[u8]) -> Option<PlainPixels> {
                     && element.length != UNDEFINED
                     && frame_bits > 0
                     && frame_bits.is_multiple_of(8);
-                return (plain && value.is_some()).then(|| PlainPixels {
+                return (plain && value.is_some()).then_some(PlainPixels {
                     pixels: element.value,
                     frames,
                     frame_bytes: frame_bits / 8,

@@ -37,5 +37,6 @@ mod review;
 mod series;
 mod stow;
 mod support;
+mod syntaxes;
 mod wado;
 mod web;
