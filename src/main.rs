@@ -18,7 +18,7 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    Serve(cli::serve::Args),
+    Serve(Box<cli::serve::Args>),
     Worker(cli::worker::Args),
     Demo(cli::demo::Args),
     Analyze(cli::analyze::Args),

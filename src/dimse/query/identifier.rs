@@ -126,7 +126,7 @@ impl Identifier {
                     self.is_partly_supported |= nested
                         .value()
                         .primitive()
-                        .is_none_or(|value| value.to_str().trim_matches([' ', '\0', '*']) != "");
+                        .is_none_or(|value| !value.to_str().trim_matches([' ', '\0', '*']).is_empty());
                 }
                 String::new()
             }
