@@ -28,7 +28,8 @@ async fn ask(scp: &Scp, place: &str, own_port: u16, references: &[String]) -> St
     arguments.extend(references.iter().map(String::as_str));
     let said = run(&python(), &arguments).await;
     assert!(said.success, "{}", said.text);
-    said.text.trim().to_owned()
+    // Its first line; pynetdicom's own thread complains behind it when a report meets its abort on the way.
+    said.text.lines().next().unwrap_or_default().to_owned()
 }
 
 fn named(class: &str, instance: &Uid) -> String {
