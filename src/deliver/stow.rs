@@ -12,6 +12,7 @@ use crate::{
     db::outbox::{Attempt, Outgoing},
     dicom::transcode,
     domain::phi::{redact, redact_text},
+    scu::store::DEFLATED,
 };
 use bytes::Bytes;
 use reqwest::{Client, Response, StatusCode, Url, header, redirect::Policy};
@@ -88,10 +89,19 @@ pub(super) async fn send(
         authorization,
         archive,
     };
-    let all: Vec<&Outgoing> = instances.iter().collect();
-    let unreadable = sender.post(&all, false, &mut attempt).await;
-    let again: Vec<&Outgoing> = instances
+    // There are archives that take what is deflated and show nothing: it is sent inflated.
+    let (deflated, others): (Vec<&Outgoing>, Vec<&Outgoing>) = instances
         .iter()
+        .partition(|instance| instance.transfer_syntax_uid == DEFLATED);
+    if !deflated.is_empty() {
+        sender.post(&deflated, true, &mut attempt).await;
+    }
+    if others.is_empty() || attempt.error.is_some() {
+        return attempt;
+    }
+    let unreadable = sender.post(&others, false, &mut attempt).await;
+    let again: Vec<&Outgoing> = others
+        .into_iter()
         .filter(|instance| unreadable.contains(&instance.instance_id))
         .filter(|instance| {
             let stored = instance.transfer_syntax_uid.as_str();

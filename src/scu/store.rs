@@ -48,6 +48,8 @@ impl FormError {
 }
 
 /// The transfer syntaxes that a file can be given in, as it is first.
+///
+/// Deflated comes last: there are archives that take it and show nothing.
 #[must_use]
 pub fn forms(stored: &str) -> Vec<&str> {
     let mut forms = vec![stored];
@@ -58,8 +60,14 @@ pub fn forms(stored: &str) -> Vec<&str> {
             }
         }
     }
+    if stored == DEFLATED {
+        forms.rotate_left(1);
+    }
     forms
 }
+
+/// Deflated Explicit VR Little Endian.
+pub const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
 
 /// The contexts to ask for, to send instances of these SOP classes and transfer syntaxes; each once.
 #[must_use]
@@ -199,6 +207,7 @@ mod tests {
         assert_eq!(forms(RLE), [RLE, syntax::EXPLICIT, syntax::IMPLICIT]);
         assert_eq!(forms(syntax::EXPLICIT), [syntax::EXPLICIT, syntax::IMPLICIT]);
         assert_eq!(forms("1.2.840.10008.1.2.4.100"), ["1.2.840.10008.1.2.4.100"]);
+        assert_eq!(forms(DEFLATED), [syntax::EXPLICIT, syntax::IMPLICIT, DEFLATED]);
     }
 
     #[test]
