@@ -226,7 +226,7 @@ def bench_stow(servers, folder, pairs):
                 peaks[server.name] = max(peaks[server.name], watch.end())
                 cpu[server.name].append((server.cpu_s() - before) / SLICES * 1000)
         tell(f"STOW, {clients} client(s), 10 a request", "ms/inst", rates["ictus"], rates["orthanc"])
-        tell(f"  CPU an instance", "ms", cpu["ictus"], cpu["orthanc"])
+        tell("  CPU an instance", "ms", cpu["ictus"], cpu["orthanc"])
         print(f"  peak memory                                  ictus {peaks['ictus']:10.0f} MB        orthanc {peaks['orthanc']:10.0f} MB"
               f"        {peaks['orthanc'] / peaks['ictus']:.1f} x", flush=True)
 
@@ -240,18 +240,17 @@ def bench_retrieval(servers, folder, pairs):
     connections = {server.name: server.connect() for server in servers}
     for encoding in ("identity", "gzip, deflate, br, zstd"):
         headers = {"Accept": 'multipart/related; type="application/octet-stream"; transfer-syntax=*', "Accept-Encoding": encoding}
-        if True:
-            count = 40
+        count = 40
 
-            def frames(server, offset=[0]):
-                offset[0] += 1
-                for k in range(count):
-                    sop = sops[(offset[0] * count + k) % len(sops)]
-                    server.get(f"/studies/{study}/series/{series}/instances/{sop}/frames/1", headers, connections[server.name])
+        def frames(server, offset=[0]):
+            offset[0] += 1
+            for k in range(count):
+                sop = sops[(offset[0] * count + k) % len(sops)]
+                path = f"/studies/{study}/series/{series}/instances/{sop}/frames/1"
+                server.get(path, headers, connections[server.name])
 
-            ours, theirs = in_turn(servers, pairs, frames)
-            per = lambda times: [one / count * 1000 for one in times]
-            tell(f"frame, Accept-Encoding: {encoding.split(',')[0]}", "ms", per(ours), per(theirs))
+        ours, theirs = ([one / count * 1000 for one in times] for times in in_turn(servers, pairs, frames))
+        tell(f"frame, Accept-Encoding: {encoding.split(',')[0]}", "ms", ours, theirs)
     ours, theirs = in_turn(servers, pairs, lambda s: s.get(f"/studies/{study}/series/{series}/metadata"))
     tell("metadata of a series of 280", "s", ours, theirs)
     headers = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
