@@ -110,21 +110,6 @@ pub struct PatientMatch {
     pub instance_count: i64,
 }
 
-/// The file of an instance, without its attributes.
-#[derive(Debug, Clone, FromRow)]
-pub struct FileMatch {
-    /// StudyInstanceUID.
-    pub study_instance_uid: String,
-    /// SOPInstanceUID.
-    pub sop_instance_uid: String,
-    /// SOPClassUID.
-    pub sop_class_uid: String,
-    /// Transfer syntax of the file.
-    pub transfer_syntax_uid: String,
-    /// Name of the file in the archive.
-    pub archive_key: String,
-}
-
 /// A study that matched.
 #[derive(Debug, Clone, FromRow)]
 pub struct StudyMatch {
@@ -191,6 +176,8 @@ pub struct StoredFile {
     pub series_instance_uid: String,
     /// SOPInstanceUID.
     pub sop_instance_uid: String,
+    /// SOPClassUID.
+    pub sop_class_uid: String,
     /// Transfer syntax of the file.
     pub transfer_syntax_uid: String,
     /// Name of the file in the archive.
@@ -216,46 +203,7 @@ pub struct Document {
     pub json: String,
 }
 
-/// A study, a series of it, or an instance of that.
-#[derive(Debug, Clone)]
-pub struct Place {
-    /// StudyInstanceUID.
-    pub study: Uid,
-    /// SeriesInstanceUID.
-    pub series: Option<Uid>,
-    /// SOPInstanceUID.
-    pub instance: Option<Uid>,
-}
-
 impl Db {
-    /// The files of a study, series or instance, by series and then InstanceNumber.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn stored_files(&self, place: &Place) -> Result<Vec<StoredFile>, DbError> {
-        let mut statement = Statement::new(
-            "SELECT study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid, \
-             instance.transfer_syntax_uid, instance.archive_key, instance.rows, instance.number_of_frames, \
-             instance.original_ct AS original FROM study",
-        );
-        put_place(&mut statement, place);
-        Ok(statement.build_query_as().fetch_all(&self.app).await?)
-    }
-
-    /// What is said in the instances of a study, series or instance, in the same order.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn documents(&self, place: &Place) -> Result<Vec<Document>, DbError> {
-        let mut statement = Statement::new(
-            "SELECT series.series_instance_uid, instance.sop_instance_uid, instance.archive_key, \
-             (instance.metadata || '{\"00080005\": {\"vr\": \"CS\", \"Value\": [\"ISO_IR 192\"]}}')::text AS json \
-             FROM study",
-        );
-        put_place(&mut statement, place);
-        Ok(statement.build_query_as().fetch_all(&self.app).await?)
-    }
-
     /// Patients of whom a study matches; who has no PatientID is nobody.
     ///
     /// # Errors
@@ -269,8 +217,17 @@ impl Db {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn find_files(&self, filter: &Filter) -> Result<Vec<FileMatch>, DbError> {
-        let mut statement = files(filter);
+    pub async fn find_files(&self, filter: &Filter) -> Result<Vec<StoredFile>, DbError> {
+        let mut statement = instances(FILE, filter);
+        Ok(fetch(&mut statement, filter, &self.app).await?)
+    }
+
+    /// What is said in the instances that match, in the same order.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn find_documents(&self, filter: &Filter) -> Result<Vec<Document>, DbError> {
+        let mut statement = instances(DOCUMENT, filter);
         Ok(fetch(&mut statement, filter, &self.app).await?)
     }
 
@@ -297,7 +254,7 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn find_instances(&self, filter: &Filter) -> Result<Vec<InstanceMatch>, DbError> {
-        let mut statement = instances(filter);
+        let mut statement = instances(INSTANCE, filter);
         Ok(fetch(&mut statement, filter, &self.app).await?)
     }
 }
@@ -514,24 +471,6 @@ fn put_instance(statement: &mut Statement, filter: &Filter) {
     }
 }
 
-fn put_place(statement: &mut Statement, place: &Place) {
-    statement
-        .push(" JOIN series ON series.study_id = study.id JOIN instance ON instance.series_id = series.id ")
-        .push("AND instance.state = 'current' WHERE study.study_instance_uid = ")
-        .push_bind(place.study.as_str().to_owned());
-    if let Some(series) = &place.series {
-        let uid = series.as_str().to_owned();
-        statement
-            .push(" AND series.series_instance_uid = ")
-            .push_bind(uid);
-    }
-    if let Some(instance) = &place.instance {
-        let uid = instance.as_str().to_owned();
-        statement.push(" AND instance.sop_instance_uid = ").push_bind(uid);
-    }
-    statement.push(" ORDER BY series.id, instance.instance_number NULLS LAST, instance.id");
-}
-
 fn put_page(statement: &mut Statement, order: &str, filter: &Filter) {
     statement.push(" ORDER BY ").push(order);
     if let Some(limit) = filter.limit {
@@ -603,27 +542,20 @@ fn series(filter: &Filter) -> Statement {
     statement
 }
 
-fn instances(filter: &Filter) -> Statement {
-    let mut statement = Statement::new(
-        "SELECT study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid, \
-         instance.sop_class_uid, instance.transfer_syntax_uid, instance.archive_key, instance.size_bytes, \
-         instance.rows, instance.columns, instance.number_of_frames, instance.metadata \
-         FROM study JOIN series ON series.study_id = study.id JOIN instance ON instance.series_id = series.id \
-         WHERE true",
-    );
-    put_study(&mut statement, filter);
-    put_series(&mut statement, filter);
-    put_instance(&mut statement, filter);
-    let order = "series.id, instance.instance_number NULLS LAST, instance.id";
-    put_page(&mut statement, order, filter);
-    statement
-}
+/// What is selected of an instance: for an answer with attributes, for its file, for its document.
+const INSTANCE: &str = "study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid, \
+    instance.sop_class_uid, instance.transfer_syntax_uid, instance.archive_key, instance.size_bytes, \
+    instance.rows, instance.columns, instance.number_of_frames, instance.metadata";
+const FILE: &str = "study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid, \
+    instance.sop_class_uid, instance.transfer_syntax_uid, instance.archive_key, \
+    instance.rows, instance.number_of_frames, instance.original_ct AS original";
+const DOCUMENT: &str = "series.series_instance_uid, instance.sop_instance_uid, instance.archive_key, \
+    (instance.metadata || '{\"00080005\": {\"vr\": \"CS\", \"Value\": [\"ISO_IR 192\"]}}')::text AS json";
 
-fn files(filter: &Filter) -> Statement {
-    let mut statement = Statement::new(
-        "SELECT study.study_instance_uid, instance.sop_instance_uid, instance.sop_class_uid, \
-         instance.transfer_syntax_uid, instance.archive_key \
-         FROM study JOIN series ON series.study_id = study.id JOIN instance ON instance.series_id = series.id \
+fn instances(selected: &'static str, filter: &Filter) -> Statement {
+    let mut statement = Statement::new("SELECT ");
+    statement.push(selected).push(
+        " FROM study JOIN series ON series.study_id = study.id JOIN instance ON instance.series_id = series.id \
          WHERE true",
     );
     put_study(&mut statement, filter);

@@ -30,7 +30,7 @@ use crate::{
         command::{Command, element, status},
         requestor::{MAX_CONTEXTS, Peer, Proposal, request},
     },
-    db::{audit::Act, error::DbError, qido::FileMatch},
+    db::{audit::Act, error::DbError, qido::StoredFile},
     dicom::{DicomError, coerce::coerce, identifier},
     scu::store,
 };
@@ -61,7 +61,7 @@ impl Progress {
         self.total - self.completed - self.warning - self.failed.len()
     }
 
-    fn judge(&mut self, instance: &FileMatch, code: u16) {
+    fn judge(&mut self, instance: &StoredFile, code: u16) {
         match code {
             status::SUCCESS => self.completed += 1,
             // A warning of coercion or of elements left out: it is stored.
@@ -197,7 +197,7 @@ impl Service<'_> {
         context: &Context,
         command: &Command,
         peer: &Peer,
-        (proposals, files): (&[Proposal], &[&FileMatch]),
+        (proposals, files): (&[Proposal], &[&StoredFile]),
         progress: &mut Progress,
     ) -> Result<(), AssociationError> {
         let settings = &self.provider.settings;
@@ -253,7 +253,7 @@ impl Service<'_> {
         &mut self,
         to: &mut Association<Wire>,
         command: &Command,
-        file: &FileMatch,
+        file: &StoredFile,
         progress: &mut Progress,
     ) -> Result<(), AssociationError> {
         let chosen = store::choose(&to.contexts, &file.sop_class_uid, &file.transfer_syntax_uid).cloned();
@@ -274,7 +274,7 @@ impl Service<'_> {
         &mut self,
         context: &Context,
         command: &Command,
-    ) -> Result<Result<Vec<FileMatch>, Refusal>, AssociationError> {
+    ) -> Result<Result<Vec<StoredFile>, Refusal>, AssociationError> {
         let identifier = match self.identifier(context, command).await? {
             Ok(identifier) => identifier,
             Err(refusal) => return Ok(Err(refusal)),
@@ -296,7 +296,7 @@ impl Service<'_> {
     }
 
     /// The dataset of a file in the form of a context; what cannot be had is logged and fails alone.
-    async fn prepared(&self, file: &FileMatch, context: Option<&Context>) -> Option<bytes::Bytes> {
+    async fn prepared(&self, file: &StoredFile, context: Option<&Context>) -> Option<bytes::Bytes> {
         let Some(context) = context else {
             tracing::warn!(
                 sop_instance_uid = file.sop_instance_uid,
@@ -321,7 +321,7 @@ impl Service<'_> {
     }
 
     /// The file, with the corrected identity if there is one.
-    async fn read(&self, file: &FileMatch) -> Result<Bytes, ReadError> {
+    async fn read(&self, file: &StoredFile) -> Result<Bytes, ReadError> {
         let read = self.provider.archive.read(&file.archive_key).await?;
         let Some(coercion) = self.provider.db.coercion(&file.study_instance_uid).await? else {
             return Ok(read);
@@ -358,7 +358,7 @@ impl Service<'_> {
     }
 
     /// A row for each retrieval: who asked for which studies, and who gets them.
-    async fn audit_retrieval(&self, service: &str, to: &str, files: &[FileMatch]) -> Result<(), Refusal> {
+    async fn audit_retrieval(&self, service: &str, to: &str, files: &[StoredFile]) -> Result<(), Refusal> {
         if files.is_empty() {
             return Ok(());
         }
@@ -391,7 +391,7 @@ fn check(identifier: &Identifier) -> Result<(), Refusal> {
 }
 
 fn store_request<'a>(
-    file: &'a FileMatch,
+    file: &'a StoredFile,
     progress: &mut Progress,
     originator: Option<(&'a str, u16)>,
     dataset: &'a [u8],
@@ -408,8 +408,8 @@ fn store_request<'a>(
 }
 
 /// Files in runs whose contexts fit on one association, in their order.
-fn trips(files: &[FileMatch]) -> Vec<(Vec<Proposal>, Vec<&FileMatch>)> {
-    let mut trips: Vec<(Vec<Proposal>, Vec<&FileMatch>)> = Vec::new();
+fn trips(files: &[StoredFile]) -> Vec<(Vec<Proposal>, Vec<&StoredFile>)> {
+    let mut trips: Vec<(Vec<Proposal>, Vec<&StoredFile>)> = Vec::new();
     for file in files {
         let needed = store::proposals([(file.sop_class_uid.as_str(), file.transfer_syntax_uid.as_str())]);
         if let Some((proposals, run)) = trips.last_mut() {
@@ -444,13 +444,17 @@ fn failed_list(failed: &[String], transfer_syntax: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn file(class: &str, transfer_syntax: &str) -> FileMatch {
-        FileMatch {
+    fn file(class: &str, transfer_syntax: &str) -> StoredFile {
+        StoredFile {
             study_instance_uid: "1".to_owned(),
+            series_instance_uid: "3".to_owned(),
             sop_instance_uid: "2".to_owned(),
             sop_class_uid: class.to_owned(),
             transfer_syntax_uid: transfer_syntax.to_owned(),
             archive_key: String::new(),
+            rows: None,
+            number_of_frames: None,
+            original: false,
         }
     }
 

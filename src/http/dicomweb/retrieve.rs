@@ -8,7 +8,7 @@ use super::{Links, attribute, media::Accept};
 use crate::{
     archive::Archive,
     db::error::DbError,
-    db::qido::{Document, Place, StoredFile},
+    db::qido::{Document, Filter, StoredFile},
     dicom::{
         coerce::{Coercion, coerce},
         transcode::TranscodeError,
@@ -107,7 +107,8 @@ pub(crate) struct Retrieval {
     /// The value that its path names, within the instance.
     pub(super) place: Option<Vec<(Tag, Option<usize>)>>,
     principal: Principal,
-    named: Place,
+    study: Uid,
+    named: Filter,
 }
 
 impl FromRequestParts<App> for Retrieval {
@@ -158,6 +159,7 @@ impl Retrieval {
         place: Option<Vec<(Tag, Option<usize>)>>,
     ) -> Result<Self, HttpError> {
         let principal = parts.extensions.get::<Principal>().cloned();
+        let study = study.ok_or_else(|| HttpError::BadRequest("a StudyInstanceUID is missing".to_owned()))?;
         Ok(Self {
             app,
             headers: parts.headers.clone(),
@@ -165,12 +167,8 @@ impl Retrieval {
             frames,
             place,
             principal: principal.ok_or(HttpError::Unauthorized)?,
-            named: Place {
-                study: study
-                    .ok_or_else(|| HttpError::BadRequest("a StudyInstanceUID is missing".to_owned()))?,
-                series,
-                instance,
-            },
+            named: Filter::exactly(&study, series.as_ref(), instance.as_ref()),
+            study,
         })
     }
 
@@ -197,7 +195,7 @@ impl Retrieval {
     /// # Errors
     /// When there are none, or the database does not answer.
     pub(super) async fn find(&self) -> Result<Vec<StoredFile>, HttpError> {
-        let found = self.app.db.stored_files(&self.named).await;
+        let found = self.app.db.find_files(&self.named).await;
         self.read(found).await
     }
 
@@ -206,7 +204,7 @@ impl Retrieval {
     /// # Errors
     /// As [`Self::find`].
     pub(super) async fn documents(&self) -> Result<Vec<Document>, HttpError> {
-        let found = self.app.db.documents(&self.named).await;
+        let found = self.app.db.find_documents(&self.named).await;
         self.read(found).await
     }
 
@@ -216,7 +214,7 @@ impl Retrieval {
             return Err(nothing());
         }
         let db = &self.app.db;
-        let audited = db.audit_read(&self.principal.name, &self.named.study).await;
+        let audited = db.audit_read(&self.principal.name, &self.study).await;
         audited.map_err(|error| HttpError::of(error.class(), "auditing a read", error))?;
         Ok(found)
     }
@@ -234,14 +232,14 @@ impl Retrieval {
     /// # Errors
     /// When the database does not answer.
     pub(super) async fn coercion(&self) -> Result<Option<Arc<Coercion>>, HttpError> {
-        let found = self.app.db.coercion(self.named.study.as_str()).await;
+        let found = self.app.db.coercion(self.study.as_str()).await;
         let found = found.map_err(|error| HttpError::of(error.class(), "reading a correction", error))?;
         Ok(found.map(Arc::new))
     }
 
     /// The address of an instance of the study.
     pub(super) fn url(&self, series: &str, instance: &str) -> String {
-        self.links().instance(self.named.study.as_str(), series, instance)
+        self.links().instance(self.study.as_str(), series, instance)
     }
 }
 
