@@ -10,8 +10,6 @@ Exits 1 after the objections, if there is one.
 """
 
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -19,25 +17,7 @@ import highdicom
 import nibabel
 import numpy
 import pydicom
-
-BIN = Path(sys.executable).parent
-objections = []
-
-
-def object_to(who, what):
-    objections.append(f"{who}: {what}")
-
-
-def run(*command):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace")
-    return done.returncode, done.stdout + done.stderr
-
-
-def dciodvfy(path):
-    """Errors of a file, without the words that differ between a missing and an empty attribute."""
-    _, said = run(BIN / "dciodvfy", "-new", path)
-    lines = [line for line in said.splitlines() if line.startswith(("Error", "Abort"))]
-    return {line.replace("Missing attribute", "attribute").replace("Empty attribute", "attribute") for line in lines}
+from readers import BIN, dciodvfy, object_to, run, tell
 
 
 def main(folder, even):
@@ -245,6 +225,4 @@ def judge_sr(folder, meant):
         object_to("judge", f"the evidence lists {len(listed)} instances, meant were {len(wanted)}")
 
 
-main(Path(sys.argv[1]), "--even" in sys.argv[2:])
-print("\n".join(f"OBJECTION {o}" for o in objections) or "no objection")
-sys.exit(bool(objections))
+tell(main)

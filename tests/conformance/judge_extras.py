@@ -8,8 +8,6 @@ Exits 1 after the objections, if there is one.
 """
 
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,24 +15,7 @@ import highdicom
 import nibabel
 import numpy
 import pydicom
-
-BIN = Path(sys.executable).parent
-objections = []
-
-
-def object_to(who, what):
-    objections.append(f"{who}: {what}")
-
-
-def run(*command):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace")
-    return done.returncode, done.stdout + done.stderr
-
-
-def dciodvfy(path):
-    _, said = run(BIN / "dciodvfy", "-new", path)
-    lines = [line for line in said.splitlines() if line.startswith(("Error", "Abort"))]
-    return {line.replace("Missing attribute", "attribute").replace("Empty attribute", "attribute") for line in lines}
+from readers import BIN, dciodvfy, object_to, run, tell
 
 
 def main(folder, even):
@@ -144,6 +125,4 @@ def judge_key_objects(path, meant, segments):
         object_to("dcmtk", f"dsrdump: {said[-300:]}")
 
 
-main(Path(sys.argv[1]), "--even" in sys.argv[2:])
-print("\n".join(f"OBJECTION {o}" for o in objections) or "no objection")
-sys.exit(bool(objections))
+tell(main)
