@@ -60,7 +60,7 @@ fn sample(plan: &Plan, seed: u64, index: u64) -> (Vec<f32>, Vec<f32>) {
     let geometry = training_slices(rng.random(), Range::Training, CANDIDATES, MATRIX, 1.0);
     let rendered = head.render(&geometry);
     let bleeding: Vec<usize> = (0..CANDIDATES)
-        .filter(|s| rendered.truth.slice(*s).contains(&1))
+        .filter(|s| rendered.truth.slice(*s).iter().any(|t| *t > 0))
         .collect();
     let slice = if bleeding.is_empty() || rng.random_bool(0.15) {
         rng.random_range(0..CANDIDATES)
@@ -79,7 +79,7 @@ fn sample(plan: &Plan, seed: u64, index: u64) -> (Vec<f32>, Vec<f32>) {
         for c in 0..columns {
             if let Some(at) = pixel(top, r).zip(pixel(left, c)).map(|(y, x)| y * MATRIX + x) {
                 image[r * columns + c] = hu[at];
-                mask[r * columns + c] = f32::from(truth[at]);
+                mask[r * columns + c] = f32::from(u8::from(truth[at] > 0));
             }
         }
     }

@@ -10,7 +10,7 @@ use ictus::{
         volume::Volume,
     },
     train::{
-        phantom::{self, GeometryKind, Head, Kind, Range, Rendered},
+        phantom::{self, Class, GeometryKind, Head, Kind, Range, Rendered},
         recipe::haemorrhage_2d,
     },
 };
@@ -27,7 +27,7 @@ const STACKS: [(GeometryKind, u64); 7] = [
 ];
 
 /// Blood in the sulci lies in films of a millimetre or two, which a 1 mm grid cannot hold as well as solid blood.
-const FILM: &str = "subarachnoid";
+const FILM: Class = Class::Subarachnoid;
 
 /// A phantom with at least 1 mL of blood, with or without films in the sulci.
 fn bleeding(kind: GeometryKind, seed: u64, film: bool) -> Rendered {
@@ -42,7 +42,7 @@ fn bleeding(kind: GeometryKind, seed: u64, film: bool) -> Rendered {
         })
         .find(|r| {
             let large = r.lesions.iter().any(|l| l.volume_ml >= 1.0);
-            large && film == r.lesions.iter().any(|l| l.kind == FILM)
+            large && film == r.lesions.iter().any(|l| l.class == FILM)
         })
         .unwrap()
 }
@@ -51,7 +51,12 @@ fn bleeding(kind: GeometryKind, seed: u64, film: bool) -> Rendered {
 fn there_and_back(rendered: &Rendered) -> (f64, [usize; 3]) {
     let (_, trace) = preprocess::preprocess(&rendered.hu, &haemorrhage_2d(1)).unwrap();
     let len = rendered.truth.geometry.slice_len();
-    let mask: Vec<f32> = rendered.truth.data.iter().map(|t| f32::from(*t)).collect();
+    let mask: Vec<f32> = rendered
+        .truth
+        .data
+        .iter()
+        .map(|t| f32::from(u8::from(*t > 0)))
+        .collect();
     let there = trace.apply_all(&mask, 0.0);
     let (mut both, mut sum) = (0usize, 0usize);
     for (slice, image) in trace.slices.iter().zip(&there) {
@@ -168,9 +173,17 @@ fn sure(rendered: &Rendered) -> Prediction {
         geometry: geometry.clone(),
         data: vec![0.0f32; geometry.len()],
     };
-    let score = rendered.truth.data.iter().map(|t| f32::from(*t)).collect();
+    let score = rendered
+        .truth
+        .data
+        .iter()
+        .map(|t| f32::from(u8::from(*t > 0)))
+        .collect();
     Prediction {
-        labels: rendered.truth.clone(),
+        labels: Volume {
+            geometry: geometry.clone(),
+            data: rendered.truth.data.iter().map(|t| u8::from(*t > 0)).collect(),
+        },
         score: Volume {
             geometry: geometry.clone(),
             data: score,

@@ -1,35 +1,13 @@
 //! Haemorrhages: a point and its tissue → whether it is blood, and which bleed.
 //!
 //! Five kinds: in the brain (with a rim of oedema, sometimes a fluid level), in the ventricles (sinking to the back), under the dura (crescent), over the dura (lens), in the subarachnoid space.
-//! All count as label 1. Chronic, iso- or hypodense collections are not drawn as bleeds (see the hygromas of `brain`).
+//! [`Class`] numbers them. Chronic, iso- or hypodense collections are not drawn as bleeds (see the hygromas of `brain`).
 
+use super::Class;
 use super::brain::{Brain, Space, Tissue, dot, unit};
 use super::noise::{Draw, Field, Point, mix, sq, step};
 use super::range::Ranges;
 use super::skull::{Place, Skull};
-
-/// The five kinds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    Intraparenchymal,
-    Intraventricular,
-    Subdural,
-    Epidural,
-    Subarachnoid,
-}
-
-impl Form {
-    /// The kind's name in `truth.json`.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Intraparenchymal => "intraparenchymal",
-            Self::Intraventricular => "intraventricular",
-            Self::Subdural => "subdural",
-            Self::Epidural => "epidural",
-            Self::Subarachnoid => "subarachnoid",
-        }
-    }
-}
 
 /// Volume of a crescent of 1 mm thickness and an extent of 1: a cap of chord r on a table of about 75 mm, times the mean 4/5 of its profile.
 const CRESCENT_MM2: f32 = 14_100.0;
@@ -39,7 +17,7 @@ const LENS_MM2: f32 = 8_800.0;
 /// One bleed.
 #[derive(Debug, Clone)]
 pub(super) struct Bleed {
-    pub(super) form: Form,
+    pub(super) class: Class,
     centre: Point,
     /// Rows: principal axes divided by their radii.
     axes: [Point; 3],
@@ -77,17 +55,17 @@ impl Bleed {
     }
 
     fn draw(draw: &mut Draw, ranges: &Ranges, skull: &Skull, brain: &Brain) -> Self {
-        let form = match draw.within([0.0, 1.0]) {
-            x if x < 0.44 => Form::Intraparenchymal,
-            x if x < 0.58 => Form::Intraventricular,
-            x if x < 0.78 => Form::Subdural,
-            x if x < 0.87 => Form::Epidural,
-            _ => Form::Subarachnoid,
+        let class = match draw.within([0.0, 1.0]) {
+            x if x < 0.44 => Class::Intraparenchymal,
+            x if x < 0.58 => Class::Intraventricular,
+            x if x < 0.78 => Class::Subdural,
+            x if x < 0.87 => Class::Epidural,
+            _ => Class::Subarachnoid,
         };
         let volume = 1000.0 * draw.within_log(ranges.lesion_ml);
         let side = draw.sign();
         let mut bleed = Self {
-            form,
+            class,
             centre: [0.0; 3],
             axes: [[0.0; 3]; 3],
             radius: (volume / 4.189).cbrt(),
@@ -102,9 +80,9 @@ impl Bleed {
             side,
             noise: draw.field(),
         };
-        match form {
-            Form::Intraparenchymal => bleed.place_in_brain(draw, skull),
-            Form::Intraventricular => {
+        match class {
+            Class::Intraparenchymal => bleed.place_in_brain(draw, skull),
+            Class::Intraventricular => {
                 bleed.side = if draw.chance(0.45) { 0.0 } else { side };
                 let mean = 0.5 * (brain.ventricle_scale(true) + brain.ventricle_scale(false));
                 // From a little blood in the occipital horns to a cast.
@@ -116,17 +94,17 @@ impl Bleed {
                 bleed.radius = 20.0 * mean;
                 bleed.centre = [12.0 * bleed.side, 25.0, 8.0];
             }
-            Form::Subdural => {
+            Class::Subdural => {
                 bleed.direction = unit([side, draw.within([-0.9, 0.9]), draw.within([0.0, 1.1])]);
                 bleed.spread(volume, CRESCENT_MM2, draw.within([2.5, 11.0]), [0.25, 1.3]);
                 bleed.centre = skull.on_table(bleed.direction, 0.5 * bleed.thickness);
             }
-            Form::Epidural => {
+            Class::Epidural => {
                 bleed.direction = unit([side, draw.within([-0.9, 0.9]), draw.within([-0.1, 0.9])]);
                 bleed.spread(volume, LENS_MM2, draw.within([7.0, 30.0]), [0.15, 0.6]);
                 bleed.centre = skull.on_table(bleed.direction, 0.5 * bleed.thickness);
             }
-            Form::Subarachnoid => {
+            Class::Subarachnoid => {
                 bleed.centre = match draw.count(0, 3) {
                     0 => [0.0, -2.0, skull.sella() + 5.0],
                     1 => [
@@ -196,9 +174,9 @@ impl Bleed {
     /// The midline shift this bleed causes, if it is large.
     pub(super) fn shift(&self, draw: &mut Draw) -> Option<Shift> {
         let push = draw.within([0.0, 0.35]);
-        let size = match self.form {
-            Form::Intraparenchymal => self.radius - 12.0,
-            Form::Subdural | Form::Epidural => 1.2 * self.thickness - 4.0,
+        let size = match self.class {
+            Class::Intraparenchymal => self.radius - 12.0,
+            Class::Subdural | Class::Epidural => 1.2 * self.thickness - 4.0,
             _ => 0.0,
         };
         (size > 0.0).then(|| Shift {
@@ -210,9 +188,9 @@ impl Bleed {
     /// HU and whether it is blood, given what would be there without the bleed.
     #[inline]
     pub(super) fn sample(&self, p: Point, place: Place, tissue: Tissue) -> Option<(f32, bool)> {
-        match self.form {
-            Form::Intraparenchymal => self.in_brain(p, tissue),
-            Form::Intraventricular => {
+        match self.class {
+            Class::Intraparenchymal => self.in_brain(p, tissue),
+            Class::Intraventricular => {
                 if self.side * p[0] < 0.0 || !(-56.0..82.0).contains(&p[1]) || !(-40.0..46.0).contains(&p[2])
                 {
                     return None;
@@ -225,7 +203,7 @@ impl Bleed {
                     (mix(tissue.hu, self.mottled(p), share), p[1] > level + 1.5)
                 })
             }
-            Form::Subdural | Form::Epidural => {
+            Class::Subdural | Class::Epidural => {
                 if place.depth > self.thickness || place.above < 0.5 {
                     return None;
                 }
@@ -234,7 +212,7 @@ impl Bleed {
                 if angle >= 1.0 {
                     return None;
                 }
-                let profile = if self.form == Form::Subdural {
+                let profile = if self.class == Class::Subdural {
                     1.0 - sq(sq(angle))
                 } else {
                     1.0 - angle
@@ -242,7 +220,7 @@ impl Bleed {
                 let edge = self.thickness * profile * (1.0 + 0.5 * self.ragged * self.noise.at(p, 0.1));
                 (place.depth < edge).then(|| (self.mottled(p), true))
             }
-            Form::Subarachnoid => {
+            Class::Subarachnoid => {
                 if tissue.space != Space::Subarachnoid {
                     return None;
                 }

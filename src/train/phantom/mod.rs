@@ -42,11 +42,50 @@ pub enum Kind {
     Haemorrhage,
 }
 
+/// What a voxel of the truth holds; 0 is none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Class {
+    /// Fresh blood within brain tissue.
+    Intraparenchymal = 1,
+    /// Fresh blood in the ventricles.
+    Intraventricular = 2,
+    /// Fresh blood in sulci, fissures and cisterns.
+    Subarachnoid = 3,
+    /// Fresh blood under the dura.
+    Subdural = 4,
+    /// Fresh blood between dura and bone.
+    Epidural = 5,
+}
+
+impl Class {
+    /// All, in the order of their values from 1.
+    pub const ALL: [Self; 5] = [
+        Self::Intraparenchymal,
+        Self::Intraventricular,
+        Self::Subarachnoid,
+        Self::Subdural,
+        Self::Epidural,
+    ];
+
+    /// The name in `truth.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Intraparenchymal => "intraparenchymal",
+            Self::Intraventricular => "intraventricular",
+            Self::Subarachnoid => "subarachnoid",
+            Self::Subdural => "subdural",
+            Self::Epidural => "epidural",
+        }
+    }
+}
+
 /// A bleed as far as it lies in the rendered slices.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lesion {
-    /// `intraparenchymal`, `intraventricular`, `subdural`, `epidural` or `subarachnoid`.
-    pub kind: String,
+    /// What it is.
+    pub class: Class,
     /// Voxel sum, by the volume's own rule.
     pub volume_ml: f64,
     /// Centre of mass, LPS mm.
@@ -70,7 +109,7 @@ pub struct Head {
 pub struct Rendered {
     /// HU, with noise and artefacts.
     pub hu: Volume<f32>,
-    /// 1 where at least half of the voxel is fresh blood.
+    /// The [`Class`] that fills at least half of the voxel, or 0.
     pub truth: Volume<u8>,
     /// Where at least half of the voxel lies inside the cranial cavity: brain, CSF, dura and blood.
     pub brain: Volume<bool>,

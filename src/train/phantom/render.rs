@@ -57,7 +57,11 @@ impl Head {
             brain.extend(slice.brain);
         }
         let lesions = self.lesions(geometry, &bleed);
-        let truth = bleed.into_iter().map(|b| u8::from(b > 0)).collect();
+        let classes = |bleed: u8| match usize::from(bleed).checked_sub(1) {
+            Some(index) => self.anatomy.bleeds[index].class as u8,
+            None => 0,
+        };
+        let truth = bleed.into_iter().map(classes).collect();
         Rendered {
             hu: Volume {
                 geometry: geometry.clone(),
@@ -189,7 +193,7 @@ impl Head {
                     false => Side::Right,
                 };
                 Lesion {
-                    kind: self.anatomy.bleeds[i].form.name().to_owned(),
+                    class: self.anatomy.bleeds[i].class,
                     volume_ml: volume[i],
                     center_mm: scale(moment[i], 1.0 / volume[i]),
                     side,

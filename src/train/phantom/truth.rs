@@ -1,4 +1,4 @@
-//! What a phantom truly holds → `truth.nii.gz` (the mask) and `truth.json` (the lesions).
+//! What a phantom truly holds → `truth.nii.gz` (the class of each voxel) and `truth.json` (the lesions).
 //!
 //! The mask has the source's own grid: index (column, row, slice), slices ordered along the normal, as `sop_instance_uids` in `truth.json` lists them.
 //! Read it by index. Its affine is exact only where slices lie at even steps, which `affine_exact` says; NIfTI cannot hold uneven ones.
@@ -25,12 +25,12 @@ struct Truth<'a> {
     /// In the order of the mask's slices, which is along the normal.
     sop_instance_uids: &'a [Uid],
     affine_exact: bool,
-    lesions: Vec<TruthLesion<'a>>,
+    lesions: Vec<TruthLesion>,
 }
 
 #[derive(Serialize)]
-struct TruthLesion<'a> {
-    kind: &'a str,
+struct TruthLesion {
+    kind: &'static str,
     volume_ml: f64,
     center_mm: Vec3,
     side: Side,
@@ -73,7 +73,7 @@ pub fn write_truth(
             .lesions
             .iter()
             .map(|lesion| TruthLesion {
-                kind: &lesion.kind,
+                kind: lesion.class.name(),
                 volume_ml: lesion.volume_ml,
                 center_mm: lesion.center_mm,
                 side: lesion.side,
