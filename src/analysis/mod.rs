@@ -275,7 +275,7 @@ pub fn look(
     report: &mut Report,
 ) -> Result<Look, AnalysisError> {
     let (brain, prediction, cavity, duration_ms) = match model.plan.configuration.grid {
-        Grid::SourceSlices => on_slices(&scan, engine, model, control, report)?,
+        Grid::SourceSlices { .. } => on_slices(&scan, engine, model, control, report)?,
         Grid::Volume { .. } => on_volume(&scan, engine, model, control, report)?,
     };
     let started = Instant::now();

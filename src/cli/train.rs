@@ -20,9 +20,15 @@ pub(crate) struct Args {
     /// Networks in the ensemble.
     #[arg(long, default_value_t = 3)]
     members: usize,
-    /// Steps a member.
+    /// Steps of each member.
     #[arg(long, default_value_t = 1500)]
     steps: usize,
+    /// Steps that all members share before they part; cheaper than training each alone, and less independent
+    #[arg(long, default_value_t = 0)]
+    trunk_steps: usize,
+    /// A model's folder to start from
+    #[arg(long, value_name = "MODEL")]
+    from: Option<PathBuf>,
     /// Phantom slices a step.
     #[arg(long, default_value_t = 4)]
     batch: usize,
@@ -40,8 +46,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let device = engine::open(args.device)?;
     let config = Config {
-        plan: recipe::haemorrhage_2d(args.members),
+        plan: recipe::haemorrhage(args.members),
         out: args.out.clone(),
+        from: args.from.clone(),
+        trunk_steps: args.trunk_steps,
         steps: args.steps,
         batch: args.batch,
         seed: args.seed,
@@ -49,20 +57,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         weight_decay: 1e-2,
         checkpoint_every: 50,
     };
-    let bar = ProgressBar::new((args.members * args.steps) as u64);
+    let bar = ProgressBar::new((args.trunk_steps + args.members * args.steps) as u64);
     bar.set_style(ProgressStyle::with_template(
         "{bar:40} {pos}/{len} {elapsed} (left {eta}) {msg}",
     )?);
     let mut mean = None;
     train(&config, &device, |p| {
-        bar.set_position((p.member * args.steps + p.step) as u64);
-        let smooth = mean.map_or(p.loss, |m: f32| 0.98 * m + 0.02 * p.loss);
+        bar.set_position(p.done as u64);
+        let smooth = mean.map_or(p.loss, |m: f64| 0.98 * m + 0.02 * p.loss);
         mean = Some(smooth);
-        bar.set_message(format!("member {} loss {smooth:.3}", p.member));
+        bar.set_message(format!("{} loss {smooth:.3}", p.part));
         if bar.is_hidden() && p.step % 50 == 0 {
             eprintln!(
-                "member {} step {} loss {smooth:.4} learning rate {:.2e}",
-                p.member, p.step, p.learning_rate
+                "{} step {} of {} loss {smooth:.4} learning rate {:.2e}",
+                p.part, p.done, p.total, p.learning_rate
             );
         }
     })?;

@@ -35,6 +35,20 @@ pub const MORPHOLOGICALLY_ABNORMAL_STRUCTURE: Code =
     Code::new("49755003", "SCT", "Morphologically Abnormal Structure");
 /// Segmented property type of a bleed (CID 7159).
 pub const HEMORRHAGE: Code = Code::new("50960005", "SCT", "Hemorrhage");
+/// Bleed in brain tissue.
+pub const CEREBRAL_HEMORRHAGE: Code = Code::new("274100004", "SCT", "Cerebral hemorrhage");
+/// Bleed in the subarachnoid space.
+pub const SUBARACHNOID_HEMORRHAGE: Code = Code::new("21454007", "SCT", "Subarachnoid hemorrhage");
+/// Bleed under the dura.
+pub const SUBDURAL_HEMORRHAGE: Code = Code::new("35486000", "SCT", "Subdural hemorrhage");
+/// Bleed in the ventricles; private, since no standard code could be read in a source.
+pub const INTRAVENTRICULAR_HEMORRHAGE: Code = Code::new(
+    "intraventricular-hemorrhage",
+    "99ICTUS",
+    "Intraventricular hemorrhage",
+);
+/// Bleed between dura and bone; private, since no standard code could be read in a source.
+pub const EPIDURAL_HEMORRHAGE: Code = Code::new("epidural-hemorrhage", "99ICTUS", "Epidural hemorrhage");
 /// The brain, as anatomic region.
 pub const BRAIN: Code = Code::new("12738006", "SCT", "Brain");
 /// Laterality left.

@@ -5,7 +5,9 @@
 pub struct NetworkInput {
     /// Rows and columns of each slice.
     pub shape: [usize; 2],
-    /// One normalised image for each entry of [`super::trace::SpatialTrace::slices`].
+    /// Channels of each slice.
+    pub channels: usize,
+    /// `[channel][row][column]`, normalised, for each entry of [`super::trace::SpatialTrace::slices`].
     pub slices: Vec<Vec<f32>>,
     /// What air looks like after normalisation: tiles are padded with it.
     pub outside: f32,

@@ -71,12 +71,20 @@ pub struct Configuration {
 }
 
 /// The grid that a network sees.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, tag = "kind", rename_all = "snake_case")]
 pub enum Grid {
     /// The source's slices, wherever they lie; rows towards the patient's left, columns towards the back, resampled in the plane.
-    #[default]
-    SourceSlices,
+    ///
+    /// With neighbours the network is "2.5-D": the channels are slabs from the feet to the head, the middle one around the slice that is answered for.
+    SourceSlices {
+        /// Height in mm of the slab that a channel shows: slices that are thinner are averaged over it; 0: the slice alone.
+        #[serde(default)]
+        slab_mm: f64,
+        /// Slabs below, and as many above, that are channels too.
+        #[serde(default)]
+        neighbours: usize,
+    },
     /// nnU-Net's: the array as a NIfTI file holds it (`k, j, i`), transposed, cropped to what is not zero, resampled.
     ///
     /// Needs a stack that an affine describes: even and without shear.
@@ -90,6 +98,15 @@ pub enum Grid {
         /// How logits are resampled.
         resampling_probabilities: Resampling,
     },
+}
+
+impl Default for Grid {
+    fn default() -> Self {
+        Self::SourceSlices {
+            slab_mm: 0.0,
+            neighbours: 0,
+        }
+    }
 }
 
 /// nnU-Net's `resample_data_or_seg_to_shape` and its arguments.
@@ -167,7 +184,7 @@ pub struct Label {
     pub side_aware: bool,
     /// Smaller components are not findings.
     pub min_volume_ml: f64,
-    /// Mean score of the ensemble from which a voxel belongs to the mask.
+    /// Mean score of the ensemble from which a voxel belongs to the mask: the label's own on a volume's grid, that of all labels together on the source's slices.
     pub threshold: f64,
     /// Highest voxel score in a component from which it is a finding rather than noise.
     pub min_peak_score: f64,
@@ -308,14 +325,16 @@ impl Plan {
         let channels = self.configuration.normalization_schemes.len();
         match &self.configuration.grid {
             // What only whole-volume plans do is refused here rather than left out in silence.
-            Grid::SourceSlices => ensure(
+            Grid::SourceSlices { slab_mm, neighbours } => ensure(
                 self.configuration.patch_size.len() == 2
-                    && channels == 1
+                    && channels == 2 * neighbours + 1
+                    && (*neighbours == 0 || *slab_mm > 0.0)
+                    && (0.0..=20.0).contains(slab_mm)
                     && self.activation == Activation::Softmax
                     && self.keep_largest.is_empty()
                     && self.mirror_axes.is_empty(),
                 || {
-                    "a plan on source_slices has two axes, one channel, softmax, and neither mirror_axes nor keep_largest"
+                    "a plan on source_slices has two axes, a channel for the slice and one for each neighbouring slab (of 20 mm at most), softmax, and neither mirror_axes nor keep_largest"
                         .into()
                 },
             ),

@@ -1,33 +1,35 @@
-//! A seed → one training batch of phantom slices, as the network will see real ones.
+//! A seed → one training batch of phantom slabs, as the network will see real ones.
 //!
-//! Each sample is its own head; of a few slices at random heights one is kept, more often one that bleeds.
-//! The same (seed, step) gives the same batch, which is what makes training resumable to the step.
+//! Each sample is its own head: three slabs at a random height, or, more often, one that shows a lesion; the middle one is what the network answers for.
+//! The same (seed, index) gives the same sample, which is what makes training resumable to the step.
 //! Nothing is mirrored left–right.
 
-use super::phantom::{Head, Kind, Range, training_slices};
+use super::phantom::{Head, Kind, Range, training_slabs};
 use crate::{
     analysis::preprocess::{AIR_HU, normalize::normalize},
-    domain::plan::Plan,
+    domain::plan::{Grid, Plan},
 };
 use candle_core::{Device, Result, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-/// Slices rendered for each sample that is kept.
-const CANDIDATES: usize = 3;
 /// Share of heads that bleed.
-const BLEEDING: f64 = 0.7;
-/// Pixels of a rendered slice, both axes, 1 mm each.
-const MATRIX: usize = 256;
+const BLEEDING: f64 = 0.68;
+/// Share of their samples that are made to show the bleed.
+const AT_THE_LESION: f64 = 0.85;
+/// Share of samples whose stack ends here, below or above.
+const END_OF_STACK: f64 = 0.06;
+/// Millimetres of a rendered slab along both axes.
+const FIELD_MM: f64 = 250.0;
 
 /// One batch.
 #[derive(Debug)]
 pub struct Batch {
-    /// `[N, 1, rows, columns]`, normalised.
+    /// `[N, C, rows, columns]`, normalised.
     pub input: Tensor,
-    /// `[N, 1, rows, columns]`, 1 where it bleeds.
-    pub truth: Tensor,
+    /// The class of each of the `N × rows × columns` pixels.
+    pub truth: Vec<u8>,
 }
 
 /// Draws the batch of a step.
@@ -36,19 +38,28 @@ pub struct Batch {
 /// candle's.
 pub fn batch(plan: &Plan, seed: u64, step: usize, size: usize, device: &Device) -> Result<Batch> {
     let [rows, columns] = [plan.configuration.patch_size[0], plan.configuration.patch_size[1]];
-    let samples: Vec<(Vec<f32>, Vec<f32>)> = (0..size)
+    let samples: Vec<(Vec<f32>, Vec<u8>)> = (0..size)
         .into_par_iter()
         .map(|i| sample(plan, seed, (step * size + i) as u64))
         .collect();
-    let (input, truth): (Vec<Vec<f32>>, Vec<Vec<f32>>) = samples.into_iter().unzip();
-    let dims = (size, 1, rows, columns);
+    let (input, truth): (Vec<Vec<f32>>, Vec<Vec<u8>>) = samples.into_iter().unzip();
+    let channels = plan.configuration.normalization_schemes.len();
+    let dims = (size, channels, rows, columns);
     Ok(Batch {
         input: Tensor::from_vec(input.concat(), dims, device)?,
-        truth: Tensor::from_vec(truth.concat(), dims, device)?,
+        truth: truth.concat(),
     })
 }
 
-fn sample(plan: &Plan, seed: u64, index: u64) -> (Vec<f32>, Vec<f32>) {
+/// The plan's value for a class of the truth: its own label's, or that of the only label there is.
+fn value(plan: &Plan, class: u8) -> u8 {
+    match plan.labels.as_slice() {
+        [only] if class > 0 => only.value,
+        _ => class,
+    }
+}
+
+fn sample(plan: &Plan, seed: u64, index: u64) -> (Vec<f32>, Vec<u8>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index);
     let kind = if rng.random_bool(BLEEDING) {
@@ -56,30 +67,59 @@ fn sample(plan: &Plan, seed: u64, index: u64) -> (Vec<f32>, Vec<f32>) {
     } else {
         Kind::Normal
     };
-    let head = Head::new(rng.random(), kind, Range::Training);
-    let geometry = training_slices(rng.random(), Range::Training, CANDIDATES, MATRIX, 1.0);
-    let rendered = head.render(&geometry);
-    let bleeding: Vec<usize> = (0..CANDIDATES)
-        .filter(|s| rendered.truth.slice(*s).iter().any(|t| *t > 0))
-        .collect();
-    let slice = if bleeding.is_empty() || rng.random_bool(0.15) {
-        rng.random_range(0..CANDIDATES)
-    } else {
-        bleeding[rng.random_range(0..bleeding.len())]
+    let spacing_mm = plan.configuration.spacing[0];
+    let (slab_mm, neighbours) = match plan.configuration.grid {
+        Grid::SourceSlices { slab_mm, neighbours } => (slab_mm, neighbours),
+        Grid::Volume { .. } => (0.0, 0),
     };
-    let mut hu = rendered.hu.slice(slice).to_vec();
-    intensity(&mut hu, &mut rng);
-    let truth = rendered.truth.slice(slice);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a few hundred pixels"
+    )]
+    let matrix = (FIELD_MM / spacing_mm) as usize;
+    let head = Head::new(rng.random(), kind, Range::Training);
+    let (here, lay) = (rng.random(), rng.random());
+    let through = rng
+        .random_bool(AT_THE_LESION)
+        .then(|| head.point_in_a_bleed(here))
+        .flatten();
+    let geometry = training_slabs(
+        lay,
+        Range::Training,
+        through,
+        matrix,
+        spacing_mm,
+        slab_mm.max(3.0),
+    );
+    let rendered = head.render(&geometry);
+    let change = Intensity::draw(&mut rng);
+    let slabs: Vec<Vec<f32>> = (0..3)
+        .map(|s| change.apply(rendered.hu.slice(s).to_vec(), matrix))
+        .collect();
+    let end = rng
+        .random_bool(END_OF_STACK)
+        .then(|| if rng.random_bool(0.5) { 0 } else { 2 });
+    let channels: &[usize] = match (neighbours, end) {
+        (0, _) => &[1],
+        (_, None) => &[0, 1, 2],
+        (_, Some(0)) => &[1, 1, 2],
+        (_, Some(_)) => &[0, 1, 1],
+    };
     let (rows, columns) = (plan.configuration.patch_size[0], plan.configuration.patch_size[1]);
     // The head's box is centred in the tile at inference; a little off here.
-    let (top, left) = origin(&hu, [rows, columns], &mut rng);
-    let mut image = vec![AIR_HU; rows * columns];
-    let mut mask = vec![0.0f32; rows * columns];
+    let (top, left) = origin(&slabs[1], matrix, [rows, columns], &mut rng);
+    let mut image = vec![AIR_HU; channels.len() * rows * columns];
+    let mut mask = vec![0u8; rows * columns];
+    let truth = rendered.truth.slice(1);
     for r in 0..rows {
         for c in 0..columns {
-            if let Some(at) = pixel(top, r).zip(pixel(left, c)).map(|(y, x)| y * MATRIX + x) {
-                image[r * columns + c] = hu[at];
-                mask[r * columns + c] = f32::from(u8::from(truth[at] > 0));
+            let Some((y, x)) = pixel(top, r, matrix).zip(pixel(left, c, matrix)) else {
+                continue;
+            };
+            mask[r * columns + c] = value(plan, truth[y * matrix + x]);
+            for (k, slab) in channels.iter().enumerate() {
+                image[(k * rows + r) * columns + c] = slabs[*slab][y * matrix + x];
             }
         }
     }
@@ -88,68 +128,96 @@ fn sample(plan: &Plan, seed: u64, index: u64) -> (Vec<f32>, Vec<f32>) {
 }
 
 /// The rendered pixel under tile pixel `i`, if any.
-fn pixel(origin: i64, i: usize) -> Option<usize> {
+fn pixel(origin: i64, i: usize, matrix: usize) -> Option<usize> {
     usize::try_from(origin + i64::try_from(i).ok()?)
         .ok()
-        .filter(|p| *p < MATRIX)
+        .filter(|p| *p < matrix)
 }
 
 /// Where the tile starts so that the head is about in its middle.
 #[expect(clippy::cast_possible_wrap, reason = "pixels of a small image")]
-fn origin(hu: &[f32], tile: [usize; 2], rng: &mut ChaCha8Rng) -> (i64, i64) {
+fn origin(hu: &[f32], matrix: usize, tile: [usize; 2], rng: &mut ChaCha8Rng) -> (i64, i64) {
     let inside = |i: usize| hu[i] > -300.0;
-    let rows: Vec<usize> = (0..MATRIX)
-        .filter(|r| (0..MATRIX).any(|c| inside(r * MATRIX + c)))
+    let rows: Vec<usize> = (0..matrix)
+        .filter(|r| (0..matrix).any(|c| inside(r * matrix + c)))
         .collect();
-    let columns: Vec<usize> = (0..MATRIX)
-        .filter(|c| (0..MATRIX).any(|r| inside(r * MATRIX + c)))
+    let columns: Vec<usize> = (0..matrix)
+        .filter(|c| (0..matrix).any(|r| inside(r * matrix + c)))
         .collect();
     let mut start = |found: &[usize], tile: usize| {
         let (low, high) = (
             found.first().copied().unwrap_or(0),
-            found.last().copied().unwrap_or(MATRIX - 1),
+            found.last().copied().unwrap_or(matrix - 1),
         );
         i64::midpoint(low as i64, high as i64) - tile as i64 / 2 + rng.random_range(-12..=12)
     };
     (start(&rows, tile[0]), start(&columns, tile[1]))
 }
 
-/// Small changes of gain, offset and sharpness beyond those of the phantom's scanner.
-fn intensity(hu: &mut [f32], rng: &mut ChaCha8Rng) {
-    let (gain, offset): (f32, f32) = (rng.random_range(0.94..1.06), rng.random_range(-3.0..3.0));
-    for value in hu.iter_mut() {
-        *value = (*value - 30.0) * gain + 30.0 + offset;
+/// Small changes of gain, offset and sharpness beyond those of the phantom's scanner, the same for all slabs of a sample.
+struct Intensity {
+    gain: f32,
+    offset: f32,
+    /// Share of each of the four neighbours; negative sharpens.
+    soft: f32,
+}
+
+impl Intensity {
+    fn draw(rng: &mut ChaCha8Rng) -> Self {
+        Self {
+            gain: rng.random_range(0.92..1.08),
+            offset: rng.random_range(-4.0..4.0),
+            soft: match rng.random_range(0..4) {
+                0 => rng.random_range(0.05..0.18),
+                1 => rng.random_range(-0.12..0.0),
+                _ => 0.0,
+            },
+        }
     }
-    if rng.random_bool(0.25) {
-        // A smoother kernel: each pixel with its four neighbours.
-        let sharp = hu.to_vec();
-        let share: f32 = rng.random_range(0.05..0.18);
-        for r in 1..MATRIX - 1 {
-            for c in 1..MATRIX - 1 {
-                let i = r * MATRIX + c;
-                let around = sharp[i - 1] + sharp[i + 1] + sharp[i - MATRIX] + sharp[i + MATRIX];
-                hu[i] = sharp[i] * (1.0 - 4.0 * share) + share * around;
+
+    fn apply(&self, mut hu: Vec<f32>, matrix: usize) -> Vec<f32> {
+        for value in &mut hu {
+            *value = (*value - 30.0) * self.gain + 30.0 + self.offset;
+        }
+        if self.soft == 0.0 {
+            return hu;
+        }
+        let before = hu.clone();
+        for r in 1..matrix - 1 {
+            for c in 1..matrix - 1 {
+                let i = r * matrix + c;
+                let around = before[i - 1] + before[i + 1] + before[i - matrix] + before[i + matrix];
+                hu[i] = before[i] * (1.0 - 4.0 * self.soft) + self.soft * around;
             }
         }
+        hu
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::recipe::haemorrhage_2d;
+    use crate::train::recipe::haemorrhage;
 
     #[test]
     fn the_same_step_gives_the_same_batch_and_another_step_another() {
-        let plan = haemorrhage_2d(1);
+        let plan = haemorrhage(1);
         let draw = |step| {
             let b = batch(&plan, 7, step, 2, &Device::Cpu).unwrap();
-            (
-                b.input.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
-                b.truth.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
-            )
+            (b.input.flatten_all().unwrap().to_vec1::<f32>().unwrap(), b.truth)
         };
         assert_eq!(draw(3), draw(3));
         assert_ne!(draw(3), draw(4));
+    }
+
+    #[test]
+    fn samples_of_bleeding_heads_mostly_show_the_bleed_and_every_kind_occurs() {
+        let plan = haemorrhage(1);
+        let truths: Vec<Vec<u8>> = (0..96).into_par_iter().map(|i| sample(&plan, 3, i).1).collect();
+        let showing = truths.iter().filter(|t| t.iter().any(|v| *v > 0)).count();
+        assert!((35..75).contains(&showing), "{showing} of 96");
+        for class in 1..=5 {
+            assert!(truths.iter().any(|t| t.contains(&class)), "class {class}");
+        }
     }
 }

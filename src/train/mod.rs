@@ -29,10 +29,10 @@ pub enum TrainError {
     #[error("{0}")]
     Mismatch(String),
     /// The loss is no longer a number.
-    #[error("the loss of member {member} is not finite at step {step}; lower the learning rate")]
+    #[error("the loss of {part} is not finite at step {step}; lower the learning rate")]
     Diverged {
-        /// Which member.
-        member: usize,
+        /// Which part of the training.
+        part: String,
         /// At which step.
         step: usize,
     },

@@ -1,6 +1,8 @@
-//! AdamW with warm-up, cosine decay and gradient clipping; its state can be saved.
+//! AdamW with warm-up, cosine decay, gradient clipping and a running average of the parameters; its state can be saved.
 //!
-//! Source: Loshchilov and Hutter, arXiv:1711.05101.
+//! The average is what a trained model is made of: it has most of what a longer schedule would give.
+//!
+//! Source: Loshchilov and Hutter, arXiv:1711.05101; averaging, Polyak and Juditsky (doi:10.1137/0330046), as an exponential one.
 
 use candle_core::{Result, Tensor, Var, backprop::GradStore};
 use std::collections::BTreeMap;
@@ -8,6 +10,8 @@ use std::collections::BTreeMap;
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.99;
 const EPS: f64 = 1e-8;
+/// Share of the average that stays at each step, once it has run for a while.
+const KEEP: f64 = 0.998;
 /// Largest norm of all gradients together; nnU-Net's.
 const CLIP: f64 = 12.0;
 
@@ -17,6 +21,7 @@ pub struct AdamW {
     vars: BTreeMap<String, Var>,
     first: BTreeMap<String, Tensor>,
     second: BTreeMap<String, Tensor>,
+    average: BTreeMap<String, Tensor>,
     weight_decay: f64,
 }
 
@@ -32,10 +37,12 @@ impl AdamW {
                 .collect::<Result<BTreeMap<_, _>>>()
         };
         let (first, second) = (zeros()?, zeros()?);
+        let average = copies(&vars)?;
         Ok(Self {
             vars,
             first,
             second,
+            average,
             weight_decay,
         })
     }
@@ -53,6 +60,7 @@ impl AdamW {
         }
         let factor = (CLIP / square.sqrt().max(1e-12)).min(1.0);
         let t = i32::try_from(step).unwrap_or(i32::MAX);
+        let keep = KEEP.min((1.0 + step as f64) / (10.0 + step as f64));
         let (c1, c2) = (1.0 - BETA1.powi(t), 1.0 - BETA2.powi(t));
         for (name, var) in &self.vars {
             let Some(grad) = grads.get(var) else { continue };
@@ -66,11 +74,19 @@ impl AdamW {
             var.set(&(kept - (change * learning_rate)?)?)?;
             self.first.insert(name.clone(), first);
             self.second.insert(name.clone(), second);
+            let average = ((&self.average[name] * keep)? + (var.as_tensor() * (1.0 - keep))?)?;
+            self.average.insert(name.clone(), average.detach());
         }
         Ok(())
     }
 
-    /// Parameters and moments, by name: what a checkpoint holds.
+    /// The running average of the parameters, by name.
+    #[must_use]
+    pub fn average(&self) -> &BTreeMap<String, Tensor> {
+        &self.average
+    }
+
+    /// Parameters, moments and average, by name: what a checkpoint holds.
     ///
     /// # Errors
     /// candle's.
@@ -80,6 +96,7 @@ impl AdamW {
             all.insert(format!("parameter.{name}"), var.as_tensor().copy()?.detach());
             all.insert(format!("first.{name}"), self.first[name].clone());
             all.insert(format!("second.{name}"), self.second[name].clone());
+            all.insert(format!("average.{name}"), self.average[name].clone());
         }
         Ok(all)
     }
@@ -99,20 +116,47 @@ impl AdamW {
             var.set(&get(format!("parameter.{name}"))?)?;
             self.first.insert(name.clone(), get(format!("first.{name}"))?);
             self.second.insert(name.clone(), get(format!("second.{name}"))?);
+            self.average.insert(name.clone(), get(format!("average.{name}"))?);
         }
         Ok(())
     }
 }
 
-/// The learning rate of a step, counted from 0: linear warm-up, then a cosine to a hundredth.
-#[must_use]
-pub fn schedule(step: usize, steps: usize, peak: f64) -> f64 {
-    let warm_up = (steps / 20).max(1);
-    if step < warm_up {
-        return peak * (step + 1) as f64 / warm_up as f64;
+/// The parameters as they stand, detached from what changes them.
+fn copies(vars: &BTreeMap<String, Var>) -> Result<BTreeMap<String, Tensor>> {
+    vars.iter()
+        .map(|(name, var)| Ok((name.clone(), var.as_tensor().copy()?.detach())))
+        .collect()
+}
+
+/// How the learning rate runs over a part of a training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schedule {
+    /// Linear warm-up, then a cosine to a hundredth.
+    Whole,
+    /// Linear warm-up, then level: the trunk that members branch from.
+    Trunk,
+    /// A cosine to a hundredth from where the trunk left off.
+    Branch,
+}
+
+impl Schedule {
+    /// The learning rate of a step, counted from 0.
+    #[must_use]
+    pub fn rate(self, step: usize, steps: usize, peak: f64) -> f64 {
+        let warm_up = match self {
+            Self::Branch => 0,
+            Self::Whole | Self::Trunk => (steps / 20).max(1),
+        };
+        if step < warm_up {
+            return peak * (step + 1) as f64 / warm_up as f64;
+        }
+        if self == Self::Trunk {
+            return peak;
+        }
+        let share = (step - warm_up) as f64 / (steps - warm_up).max(1) as f64;
+        peak * (0.01 + 0.99 * 0.5 * (1.0 + (std::f64::consts::PI * share).cos()))
     }
-    let share = (step - warm_up) as f64 / (steps - warm_up).max(1) as f64;
-    peak * (0.01 + 0.99 * 0.5 * (1.0 + (std::f64::consts::PI * share).cos()))
 }
 
 #[cfg(test)]
@@ -144,9 +188,26 @@ mod tests {
     }
 
     #[test]
-    fn the_schedule_warms_up_and_decays() {
-        assert!(schedule(0, 1000, 1.0) < 0.03);
-        assert!((schedule(49, 1000, 1.0) - 1.0).abs() < 1e-9);
-        assert!(schedule(999, 1000, 1.0) < 0.011);
+    fn the_schedule_warms_up_and_decays_and_a_branch_begins_where_its_trunk_ends() {
+        let rate = |schedule: Schedule, step| schedule.rate(step, 1000, 1.0);
+        assert!(rate(Schedule::Whole, 0) < 0.03);
+        assert!((rate(Schedule::Whole, 49) - 1.0).abs() < 1e-9);
+        assert!(rate(Schedule::Whole, 999) < 0.011);
+        assert!((rate(Schedule::Trunk, 999) - 1.0).abs() < 1e-9);
+        assert!((rate(Schedule::Branch, 0) - 1.0).abs() < 1e-9);
+        assert!(rate(Schedule::Branch, 999) < 0.011);
+    }
+
+    #[test]
+    fn the_average_follows_the_parameters_and_lags_behind_them() {
+        let var = Var::from_vec(vec![1.0f32], (1, 1), &Device::Cpu).unwrap();
+        let mut adam = AdamW::new([("x".to_owned(), var.clone())].into(), 0.0).unwrap();
+        for step in 1..=40 {
+            let loss = var.as_tensor().sum_all().unwrap();
+            adam.step(&loss.backward().unwrap(), step, 0.01).unwrap();
+        }
+        let now = var.as_tensor().to_vec2::<f32>().unwrap()[0][0];
+        let average = adam.average()["x"].to_vec2::<f32>().unwrap()[0][0];
+        assert!(now < average && average < 1.0, "{now} {average}");
     }
 }

@@ -11,7 +11,7 @@
 use candle_core::{Device, Tensor};
 use ictus::{
     nn::{network::Network, parameters::Parameters},
-    train::recipe::haemorrhage_2d,
+    train::recipe::haemorrhage,
 };
 use std::time::Instant;
 
@@ -19,11 +19,17 @@ use std::time::Instant;
 const PAIRS: usize = 20;
 
 fn main() {
-    let plan = haemorrhage_2d(1);
+    let plan = haemorrhage(1);
     let mut parameters = Parameters::trainable(1, &Device::Cpu);
     let network = Network::new(&plan.configuration.architecture, &mut parameters).unwrap();
     let [rows, columns] = [plan.configuration.patch_size[0], plan.configuration.patch_size[1]];
-    let x = Tensor::randn(0f32, 1.0, (1, 1, rows, columns), &Device::Cpu).unwrap();
+    let x = Tensor::randn(
+        0f32,
+        1.0,
+        (1, plan.configuration.normalization_schemes.len(), rows, columns),
+        &Device::Cpu,
+    )
+    .unwrap();
     let time = |run: &dyn Fn() -> Tensor| {
         let started = Instant::now();
         let y = run();

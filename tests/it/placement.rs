@@ -11,7 +11,7 @@ use ictus::{
     },
     train::{
         phantom::{self, Class, GeometryKind, Head, Kind, Range, Rendered},
-        recipe::haemorrhage_2d,
+        recipe::haemorrhage,
     },
 };
 
@@ -49,7 +49,7 @@ fn bleeding(kind: GeometryKind, seed: u64, film: bool) -> Rendered {
 
 /// Dice of the truth with itself after the way through the plan's grid and back.
 fn there_and_back(rendered: &Rendered) -> (f64, [usize; 3]) {
-    let (_, trace) = preprocess::preprocess(&rendered.hu, &haemorrhage_2d(1)).unwrap();
+    let (_, trace) = preprocess::preprocess(&rendered.hu, &haemorrhage(1)).unwrap();
     let len = rendered.truth.geometry.slice_len();
     let mask: Vec<f32> = rendered
         .truth
@@ -101,7 +101,7 @@ fn films_of_blood_in_the_sulci_lose_little_on_the_plans_grid() {
 
 #[test]
 fn findings_name_the_side_and_the_centre_of_the_truth_on_every_stack() {
-    let plan = haemorrhage_2d(1);
+    let plan = haemorrhage(1);
     let mut compared = 0;
     for (kind, seed) in STACKS {
         let rendered = bleeding(kind, seed, false);
@@ -143,7 +143,7 @@ fn findings_name_the_side_and_the_centre_of_the_truth_on_every_stack() {
 /// What lies outside the cavity is no finding: no bleed may be left out because the skull is open on its slices.
 #[test]
 fn no_bleed_lies_outside_the_cavity() {
-    let plan = haemorrhage_2d(1);
+    let plan = haemorrhage(1);
     // The first was missed with 34 mL: ten of its slices are open.
     let missed = [(GeometryKind::Even, 3), (GeometryKind::Uneven, 800_016)];
     for (kind, seed) in missed.into_iter().chain(STACKS) {

@@ -94,11 +94,11 @@ pub fn infer(
         [patch_rows, patch_columns],
         plan.configuration.tile_step_size,
     );
-    let dims = vec![window.tiles(), 1, patch_rows, patch_columns];
+    let dims = vec![window.tiles(), input.channels, patch_rows, patch_columns];
     let total = input.slices.len() * plan.members;
     let mut slices = Vec::with_capacity(input.slices.len());
     for (s, image) in input.slices.iter().enumerate() {
-        let tiles = window.cut(image, input.outside);
+        let tiles = window.cut(image, input.channels, input.outside);
         let mut members = Vec::with_capacity(plan.members);
         for member in 0..plan.members {
             if control.cancelled() {

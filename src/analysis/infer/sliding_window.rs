@@ -50,17 +50,21 @@ impl Window {
             .filter(|at| *at < self.image[axis])
     }
 
-    /// All tiles one after the other; outside the image stands `outside`.
+    /// All tiles of an image `[channel][row][column]` one after the other, `[tile][channel][row][column]`; outside the image stands `outside`.
     #[must_use]
-    pub fn cut(&self, image: &[f32], outside: f32) -> Vec<f32> {
+    pub fn cut(&self, image: &[f32], channels: usize, outside: f32) -> Vec<f32> {
         let [rows, columns] = self.patch;
-        let mut out = vec![outside; self.tiles() * rows * columns];
-        for (tile, [r0, c0]) in out.chunks_exact_mut(rows * columns).zip(self.origins()) {
-            for r in 0..rows {
-                let Some(y) = self.under(0, r0, r) else { continue };
-                for c in 0..columns {
-                    if let Some(x) = self.under(1, c0, c) {
-                        tile[r * columns + c] = image[y * self.image[1] + x];
+        let pixels = self.image[0] * self.image[1];
+        let mut out = vec![outside; self.tiles() * channels * rows * columns];
+        let mut parts = out.chunks_exact_mut(rows * columns);
+        for [r0, c0] in self.origins() {
+            for (image, part) in image.chunks_exact(pixels).zip(parts.by_ref()) {
+                for r in 0..rows {
+                    let Some(y) = self.under(0, r0, r) else { continue };
+                    for c in 0..columns {
+                        if let Some(x) = self.under(1, c0, c) {
+                            part[r * columns + c] = image[y * self.image[1] + x];
+                        }
                     }
                 }
             }
@@ -147,8 +151,8 @@ mod tests {
             rows in 5usize..70, columns in 5usize..70, patch_r in 8usize..40, patch_c in 8usize..40,
         ) {
             let window = Window::new([rows, columns], [patch_r, patch_c], 0.5);
-            let image: Vec<f32> = (0..rows * columns).map(|i| (i % 97) as f32).collect();
-            let merged = window.merge(&window.cut(&image, -1.0), 1);
+            let image: Vec<f32> = (0..2 * rows * columns).map(|i| (i % 97) as f32).collect();
+            let merged = window.merge(&window.cut(&image, 2, -1.0), 2);
             for (a, b) in image.iter().zip(&merged) {
                 prop_assert!((a - b).abs() < 1e-3);
             }

@@ -5,12 +5,13 @@
 
 pub mod brain;
 pub mod normalize;
+pub mod slab;
 pub mod volume;
 
 use crate::domain::{
     failure::FailureClass,
     network::NetworkInput,
-    plan::Plan,
+    plan::{Grid, Plan},
     trace::{AxisMap, SpatialTrace},
     volume::{Geometry, Volume},
 };
@@ -39,9 +40,19 @@ pub enum PreprocessError {
     /// The plan wants a grid that this build does not make.
     #[error("the plan has {0} spatial axes, this build runs plans with 2")]
     Dimensions(usize),
-    /// The plan wants several channels.
-    #[error("a plan on the source's slices has 1 channel, this one has {0}")]
-    Channels(usize),
+    /// The plan wants other channels than its grid gives.
+    #[error(
+        "the plan's grid gives {expected} channels of one normalisation, its normalization_schemes are {found} or differ"
+    )]
+    Channels {
+        /// Schemes of the plan.
+        found: usize,
+        /// Channels of the grid.
+        expected: usize,
+    },
+    /// The plan is for whole volumes.
+    #[error("the plan is for whole volumes, source slices were asked for")]
+    Grid,
     /// The plan wants statistics of the whole image on slices.
     #[error("a plan on the source's slices normalises with CTNormalization or NoNormalization")]
     Normalization,
@@ -81,9 +92,11 @@ impl PreprocessError {
             | Self::ChannelGrid(_)
             | Self::Irregular
             | Self::Empty => FailureClass::Input,
-            Self::Dimensions(_) | Self::Channels(_) | Self::Normalization | Self::Order(_) => {
-                FailureClass::Internal
-            }
+            Self::Dimensions(_)
+            | Self::Channels { .. }
+            | Self::Grid
+            | Self::Normalization
+            | Self::Order(_) => FailureClass::Internal,
         }
     }
 }
@@ -96,22 +109,39 @@ pub fn preprocess(ct: &Volume<f32>, plan: &Plan) -> Result<(NetworkInput, Spatia
     let &[row_spacing, column_spacing] = plan.configuration.spacing.as_slice() else {
         return Err(PreprocessError::Dimensions(plan.configuration.spacing.len()));
     };
-    let [normalization] = plan.configuration.normalization_schemes.as_slice() else {
-        return Err(PreprocessError::Channels(
-            plan.configuration.normalization_schemes.len(),
-        ));
+    let Grid::SourceSlices { slab_mm, neighbours } = plan.configuration.grid else {
+        return Err(PreprocessError::Grid);
     };
+    let schemes = &plan.configuration.normalization_schemes;
+    // One tissue, one scale: all channels are the same scan.
+    let normalization = schemes
+        .first()
+        .filter(|first| schemes.len() == 2 * neighbours + 1 && schemes.iter().all(|s| s == *first))
+        .ok_or(PreprocessError::Channels {
+            found: schemes.len(),
+            expected: 2 * neighbours + 1,
+        })?;
     let normalization = normalize::by_slice(normalization)?;
     let trace = place(ct, [row_spacing, column_spacing])?;
-    let mut slices = trace.apply_all(&ct.data, AIR_HU);
-    slices
-        .par_iter_mut()
-        .for_each(|slice| normalize(slice, normalization, None));
+    let images = trace.apply_all(&ct.data, AIR_HU);
+    let recipes = slab::recipes(&ct.geometry, &trace.slices, slab_mm, neighbours);
+    let slices = recipes
+        .par_iter()
+        .map(|channels| {
+            let mut stack = Vec::with_capacity(channels.len() * images[0].len());
+            for members in channels {
+                stack.extend(slab::mean(&images, members));
+            }
+            normalize(&mut stack, normalization, None);
+            stack
+        })
+        .collect();
     let mut air = [AIR_HU];
     normalize(&mut air, normalization, None);
     Ok((
         NetworkInput {
             shape: trace.shape(),
+            channels: schemes.len(),
             slices,
             outside: air[0],
         },

@@ -193,13 +193,14 @@ fn combine_slice(logits: &[Vec<f32>], classes: usize, trace: &SpatialTrace, plan
                 softmax(&mut decided);
             }
         }
+        // Whether it is anything is asked of all labels together, which it is of each: blood of an uncertain kind is blood.
+        let any = f64::from(1.0 - decided[0]);
         let best = plan
             .labels
             .iter()
             .zip(&decided[1..])
-            .filter(|(label, d)| f64::from(**d) >= label.threshold)
             .max_by(|a, b| a.1.total_cmp(b.1));
-        if let Some((label, _)) = best {
+        if let Some((label, _)) = best.filter(|(label, _)| any >= label.threshold) {
             slice.labels[v] = label.value;
         }
     }

@@ -3,7 +3,7 @@
 use super::anatomy::stream;
 use super::noise::Draw;
 use super::range::Range;
-use crate::domain::geometry::{Vec3, add, cross, norm, scale, sub};
+use crate::domain::geometry::{Vec3, add, cross, dot, norm, scale, sub};
 use crate::domain::volume::{Geometry, SlicePlane};
 
 /// Where heads lie in LPS before their own shift, mm: chosen so that the positions of [`GeometryKind::Scanner`] cover a head.
@@ -191,11 +191,19 @@ pub fn geometry(kind: GeometryKind, seed: u64, range: Range) -> Geometry {
     stack(row, column, spacing, MATRIX, planes)
 }
 
-/// Lays `count` single slices at random heights for training: any tilt, thickness and field, on a grid of `matrix`² pixels of `spacing_mm`.
+/// Lays three slabs for one training sample, from the feet to the head: any tilt and thickness, on a grid of `matrix`² pixels of `spacing_mm`.
 ///
-/// The planes are parallel and ordered, but far from each other: [`super::Rendered`]'s volumes mean nothing for them.
+/// The middle one shows `through`, a point in LPS, or lies at a random height.
+/// What stands beside it is what a network with slabs of `slab_mm` is shown: the next slice of a thick series, the next slab of a thin one.
 #[must_use]
-pub fn training_slices(seed: u64, range: Range, count: usize, matrix: usize, spacing_mm: f64) -> Geometry {
+pub fn training_slabs(
+    seed: u64,
+    range: Range,
+    through: Option<Vec3>,
+    matrix: usize,
+    spacing_mm: f64,
+    slab_mm: f64,
+) -> Geometry {
     let mut draw = Draw::new(seed, stream::GEOMETRY + 100);
     let (row, column) = match draw.count(0, 3) {
         0 | 1 => leaning(f64::from(draw.around(20.0))),
@@ -206,28 +214,31 @@ pub fn training_slices(seed: u64, range: Range, count: usize, matrix: usize, spa
             turned(turn, pitch, roll)
         }
     };
-    let thickness = f64::from(if range == Range::Evaluation {
-        draw.within_log([0.6, 8.0])
-    } else {
-        [1.25, 2.5, 3.0, 4.0, 5.0, 5.0, 6.0, 7.0][draw.count(0, 7)]
+    let slab_mm = slab_mm * f64::from(draw.within([0.85, 1.15]));
+    let slice_mm = f64::from(match range {
+        Range::Training => draw.within([2.5, 7.5]),
+        Range::Evaluation => draw.within([2.0, 8.5]),
     });
-    let mut heights: Vec<f64> = (0..count)
-        .map(|_| f64::from(draw.within([-62.0, 98.0])))
-        .collect();
-    heights.sort_by(f64::total_cmp);
-    for i in 1..heights.len() {
-        heights[i] = heights[i].max(heights[i - 1] + 0.5);
-    }
+    // A third of the series are thin, and all their slabs are averages.
+    let thin = draw.chance(0.35);
+    let (middle_mm, beside_mm, step_mm) = match slice_mm {
+        _ if thin => (slab_mm, slab_mm, slab_mm),
+        t if t < slab_mm => (t, slab_mm, slab_mm),
+        t => (t, t, t * f64::from(draw.within([0.9, 1.1]))),
+    };
     let normal = cross(row, column);
     let centre = add(
         HEAD_CENTER_MM,
         [f64::from(draw.around(10.0)), f64::from(draw.around(10.0)), 0.0],
     );
-    let planes = heights
+    let anywhere = f64::from(draw.within([-62.0, 92.0]));
+    let beside_point = f64::from(draw.around(0.45)) * middle_mm;
+    let height = through.map_or(anywhere, |point| dot(sub(point, centre), normal) + beside_point);
+    let planes = [(-step_mm, beside_mm), (0.0, middle_mm), (step_mm, beside_mm)]
         .into_iter()
-        .map(|z| {
+        .map(|(off, thickness)| {
             plane(
-                add(centre, scale(normal, z)),
+                add(centre, scale(normal, height + off)),
                 row,
                 column,
                 spacing_mm,

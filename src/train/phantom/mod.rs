@@ -21,7 +21,7 @@ mod tests;
 mod truth;
 
 pub use dicom::write_dicom;
-pub use geometry::{GeometryKind, HEAD_CENTER_MM, geometry, training_slices};
+pub use geometry::{GeometryKind, HEAD_CENTER_MM, geometry, training_slabs};
 pub use range::Range;
 pub use truth::write_truth;
 

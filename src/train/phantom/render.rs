@@ -7,7 +7,8 @@
     reason = "millimetres and pixel indices fit f32 with micrometres to spare"
 )]
 
-use super::noise::Point;
+use super::anatomy::stream;
+use super::noise::{Draw, Point};
 use super::{HEAD_CENTER_MM, Head, Lesion, Rendered};
 use crate::domain::finding::Side;
 use crate::domain::geometry::{Vec3, add, scale, sub};
@@ -26,6 +27,8 @@ const JITTER: [[f32; 2]; 7] = [
     [0.40, -0.27],
     [-0.40, 0.27],
 ];
+/// Points that are tried before a bleed counts as not met: of one of 1 mL a point in 4300 is met.
+const TRIES: usize = 12_000;
 /// A share of a bleed's volume on the smaller side from which it counts as bilateral.
 const BILATERAL_SHARE: f64 = 0.25;
 /// A bleed whose centre is this near to the midsagittal plane, and that has both sides, is on the midline.
@@ -77,6 +80,22 @@ impl Head {
             },
             lesions,
         }
+    }
+
+    /// A point of LPS within one of the bleeds, each bleed as likely as the other; nothing when none is met.
+    #[must_use]
+    pub fn point_in_a_bleed(&self, seed: u64) -> Option<Vec3> {
+        let bleeds = self.anatomy.bleeds.len();
+        let mut draw = Draw::new(seed, stream::GEOMETRY + 101);
+        let wanted = draw.count(1, bleeds.max(1));
+        let mut at = || [draw.around(82.0), draw.around(105.0), draw.within([-70.0, 100.0])];
+        (0..if bleeds > 0 { TRIES } else { 0 })
+            .map(|_| at())
+            .find(|lps| {
+                let p = self.anatomy.to_head(*lps);
+                usize::from(self.anatomy.sample(p, self.anatomy.place(p)).bleed) == wanted
+            })
+            .map(|lps| add(HEAD_CENTER_MM, lps.map(f64::from)))
     }
 
     fn render_slice(&self, geometry: &Geometry, slice: usize) -> Slice {
