@@ -16,7 +16,7 @@ use crate::{
     domain::plan::Plan,
     nn::{network::Network, parameters::Parameters},
 };
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -129,12 +129,17 @@ pub fn train(config: &Config, device: &Device, mut tell: impl FnMut(Progress)) -
     let mut weights = BTreeMap::new();
     let mut networks = Vec::with_capacity(config.plan.members);
     for member in 0..config.plan.members {
-        let average = run(config, Part::Member(member), device, &mut tell)?;
+        // Half precision halves the file, and costs less than any member differs from another.
+        let average = run(config, Part::Member(member), device, &mut tell)?
+            .into_iter()
+            .map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F16)?)))
+            .collect::<Result<Tensors, TrainError>>()?;
+        let loaded = average
+            .iter()
+            .map(|(name, tensor)| Ok((name.clone(), tensor.to_dtype(DType::F32)?)))
+            .collect::<Result<Tensors, TrainError>>()?;
         let architecture = &config.plan.configuration.architecture;
-        networks.push(Network::new(
-            architecture,
-            &mut Parameters::Loaded(average.clone()),
-        )?);
+        networks.push(Network::new(architecture, &mut Parameters::Loaded(loaded))?);
         for (name, tensor) in average {
             weights.insert(format!("member_{member}.{name}"), tensor);
         }
@@ -246,7 +251,7 @@ fn start_from(
         if let Some(tensor) = tensors.get(&format!("member_0.{name}"))
             && tensor.dims() == var.dims()
         {
-            var.set(tensor)?;
+            var.set(&tensor.to_dtype(DType::F32)?)?;
             taken += 1;
         }
     }
@@ -403,7 +408,10 @@ mod tests {
             candle_core::safetensors::load(dir.join("weights.safetensors"), &Device::Cpu).unwrap()
         };
         let key = "member_0.encoder.stages.0.0.convs.0.conv.weight";
-        let values = |dir: &Path| load(dir)[key].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let values = |dir: &Path| {
+            let tensor = load(dir)[key].to_dtype(DType::F32).unwrap();
+            tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
         assert_eq!(values(first.path()), values(second.path()));
 
         let third = tempfile::tempdir().unwrap();
