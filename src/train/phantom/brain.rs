@@ -6,6 +6,7 @@
 //! HU of tissues: grey matter 33–41, white matter 24–31, CSF 2–12, dura and flowing blood 38–72 (textbook ranges, widened).
 
 use super::noise::{Draw, Field, Point, capsule, ellipsoid, mix, sq, step};
+use super::past::Stratum;
 use super::range::Ranges;
 use super::skull::{Place, Skull};
 
@@ -225,6 +226,18 @@ impl Brain {
     /// Centre and radius of a ball that holds the frontal-to-occipital body of one lateral ventricle, for lesions.
     pub(super) fn ventricle_scale(&self, left: bool) -> f32 {
         self.ventricle[usize::from(left)]
+    }
+
+    /// The strata that this brain puts a head into.
+    pub(super) fn strata(&self) -> impl Iterator<Item = Stratum> {
+        let specks = self.blobs.iter().any(|blob| blob.hu > 60.0);
+        [
+            (specks || self.pallidum > 0.0, Stratum::Calcification),
+            (self.blobs.iter().any(|blob| blob.hu <= 60.0), Stratum::OldInfarct),
+            (self.atrophy > 0.55, Stratum::Atrophy),
+        ]
+        .into_iter()
+        .filter_map(|(is, stratum)| is.then_some(stratum))
     }
 
     /// Tissue at a point of the cavity.

@@ -60,6 +60,11 @@ impl Scanner {
         }
     }
 
+    /// Whether the head moved during slices.
+    pub(super) fn moving(&self) -> bool {
+        self.motion != [0.0; 2]
+    }
+
     /// How far the head has moved at this share of the slice's acquisition, −0.5 to 0.5, in mm along rows and columns.
     pub(super) fn moved(&self, share: f32) -> [f32; 2] {
         [self.motion[0] * share, self.motion[1] * share]
