@@ -98,6 +98,7 @@ struct Ball {
 pub(super) struct Past {
     chronic: Option<Chronic>,
     opening: Option<Opening>,
+    /// Of a resection, or an arachnoid cyst.
     cavity: Option<Ball>,
     catheter: Option<[Point; 2]>,
     catheter_hu: f32,
@@ -137,6 +138,19 @@ impl Past {
         let missing = draw.chance(ranges.foreign);
         if missing || draw.chance(0.09) {
             past.operate(draw, skull, missing);
+        }
+        if past.cavity.is_none() && draw.chance(0.05) {
+            // An arachnoid cyst at a temporal pole or behind the cerebellum.
+            let side = draw.sign();
+            past.cavity = Some(Ball {
+                centre: if draw.chance(0.6) {
+                    [side * 36.0, -30.0, -22.0]
+                } else {
+                    [side * draw.within([0.0, 14.0]), 64.0, -42.0]
+                },
+                radius: draw.within([7.0, 20.0]),
+                hu: draw.within([2.0, 12.0]),
+            });
         }
         if draw.chance(ranges.foreign) {
             let radius = draw.within([6.0, 20.0]);

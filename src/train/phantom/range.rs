@@ -14,6 +14,9 @@
 //! | brightening along the inner table, HU | 8–48 | 4–60 |
 //! | brightening under the vertex, HU | 0–80 | 0–95 |
 //! | blur of the image (Gaussian sigma), mm | 0.35–0.9 | 0.3–1.1 |
+//! | gain of contrast between soft tissues | 0.85–1.2 | 0.8–1.3 |
+//! | edge enhancement, share of the detail added again | 0–1 | 0–1.4 |
+//! | chance of noise without its slow part | 0 | 0.25 |
 //! | old subdural collections, HU | 12–36 | 8–42 |
 //! | chance each of clip, dense tumour and missing bone flap | 0 | 0.06 |
 //! | tilt of tilted stacks, degrees | ±18.5 | ±18.5 |
@@ -45,6 +48,10 @@ pub(super) struct Ranges {
     pub(super) brightening_hu: [f32; 2],
     pub(super) vertex_hu: [f32; 2],
     pub(super) blur_mm: [f32; 2],
+    pub(super) contrast: [f32; 2],
+    pub(super) edge: [f32; 2],
+    /// Chance of noise whose slow part is missing, as sharp kernels make it.
+    pub(super) fine_noise: f32,
     pub(super) chronic_hu: [f32; 2],
     /// Chance of each thing that training never draws.
     pub(super) foreign: f32,
@@ -64,6 +71,9 @@ pub(super) const TRAINING: Ranges = Ranges {
     brightening_hu: [8.0, 48.0],
     vertex_hu: [0.0, 80.0],
     blur_mm: [0.35, 0.9],
+    contrast: [0.85, 1.2],
+    edge: [0.0, 1.0],
+    fine_noise: 0.0,
     chronic_hu: [12.0, 36.0],
     foreign: 0.0,
 };
@@ -82,6 +92,9 @@ pub(super) const EVALUATION: Ranges = Ranges {
     brightening_hu: [4.0, 60.0],
     vertex_hu: [0.0, 95.0],
     blur_mm: [0.3, 1.1],
+    contrast: [0.8, 1.3],
+    edge: [0.0, 1.4],
+    fine_noise: 0.25,
     chronic_hu: [8.0, 42.0],
     foreign: 0.06,
 };
@@ -114,6 +127,8 @@ mod tests {
             (e.brightening_hu, t.brightening_hu),
             (e.vertex_hu, t.vertex_hu),
             (e.blur_mm, t.blur_mm),
+            (e.contrast, t.contrast),
+            (e.edge, t.edge),
             (e.chronic_hu, t.chronic_hu),
         ] {
             assert!(holds(wide, narrow), "{wide:?} {narrow:?}");
