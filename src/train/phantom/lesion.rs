@@ -125,7 +125,12 @@ impl Bleed {
             }
             Class::Subdural => {
                 bleed.direction = unit([side, draw.within([-0.9, 0.9]), draw.within([0.0, 1.1])]);
-                bleed.spread(volume, CRESCENT_MM2, draw.within([1.8, 13.0]), [0.25, 1.3]);
+                bleed.spread(
+                    volume,
+                    CRESCENT_MM2,
+                    draw.within([1.8, 13.0]).max(0.15 * volume.cbrt()),
+                    [0.25, 1.3],
+                );
                 bleed.centre = skull.on_table(bleed.direction, 0.5 * bleed.thickness);
                 if draw.chance(0.2) {
                     bleed.on_falx = true;
