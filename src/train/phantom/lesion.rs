@@ -1,7 +1,7 @@
 //! Haemorrhages: a point and its tissue → whether it is blood, and which bleed.
 //!
 //! Five kinds: in the brain (with a rim of oedema, sometimes a fluid level), in the ventricles (sinking to the back), under the dura (crescent), over the dura (lens), in the subarachnoid space.
-//! [`Class`] numbers them. Chronic, iso- or hypodense collections are not drawn as bleeds (see the hygromas of `brain`).
+//! [`Class`] numbers them. Chronic, iso- or hypodense collections are not drawn as bleeds (see the hygromas of `brain` and the collections of `past`).
 
 use super::Class;
 use super::brain::{Brain, Space, Tissue, dot, unit};
