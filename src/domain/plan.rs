@@ -70,6 +70,17 @@ pub struct Configuration {
     pub architecture: Architecture,
 }
 
+impl Configuration {
+    /// How many images of the patient the network is made from: all channels are slabs of one where the grid is that of the source's slices.
+    #[must_use]
+    pub fn scans(&self) -> usize {
+        match self.grid {
+            Grid::SourceSlices { .. } => 1,
+            Grid::Volume { .. } => self.normalization_schemes.len(),
+        }
+    }
+}
+
 /// The grid that a network sees.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, tag = "kind", rename_all = "snake_case")]
@@ -444,6 +455,15 @@ mod tests {
     fn the_shipped_plan_agrees_with_itself() {
         shipped().check().unwrap();
         on_volume().check().unwrap();
+    }
+
+    #[test]
+    fn slabs_of_one_scan_are_channels_of_the_network_and_not_files() {
+        let mut plan = crate::train::recipe::haemorrhage(1);
+        assert_eq!(plan.configuration.normalization_schemes.len(), 3);
+        assert_eq!(plan.configuration.scans(), 1);
+        plan.configuration.grid = on_volume().configuration.grid;
+        assert_eq!(plan.configuration.scans(), 3);
     }
 
     #[test]
