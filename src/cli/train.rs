@@ -4,12 +4,13 @@ use ictus::{
     analysis::infer::engine,
     domain::device::DeviceChoice,
     train::{
+        dataset::HaemorrhageSlabs,
         recipe,
         training::{Config, train},
     },
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 /// Arguments of `ictus train`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +47,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let device = engine::open(args.device)?;
     let config = Config {
+        samples: Arc::new(HaemorrhageSlabs),
         plan: recipe::haemorrhage(args.members),
         out: args.out.clone(),
         from: args.from.clone(),

@@ -1,15 +1,18 @@
-//! A seed → one training batch of phantom slabs, as the network will see real ones.
+//! A seed and a step → one training batch; and phantom slabs as samples, as the network will see real ones.
 //!
-//! Each sample is its own head: three slabs at a random height, or, more often, one that shows a lesion; the middle one is what the network answers for.
+//! Each slab sample is its own head: three slabs at a random height, or, more often, one that shows a lesion; the middle one is what the network answers for.
 //! The same (seed, index) gives the same sample, which is what makes training resumable to the step.
 //! Nothing is mirrored left–right.
 
-use super::phantom::{Head, Kind, Range, training_slabs};
+use super::{
+    TrainError,
+    phantom::{Head, Kind, Range, training_slabs},
+};
 use crate::{
     analysis::preprocess::{AIR_HU, normalize::normalize},
     domain::plan::{Grid, Plan},
 };
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -23,31 +26,72 @@ const END_OF_STACK: f64 = 0.06;
 /// Millimetres of a rendered slab along both axes.
 const FIELD_MM: f64 = 250.0;
 
+/// One sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// `[C, ...]`, normalised.
+    pub input: Vec<f32>,
+    /// The class of each voxel.
+    pub truth: Vec<u8>,
+}
+
+/// Where samples come from.
+pub trait Samples: std::fmt::Debug + Send + Sync {
+    /// The sample of an index in the stream of a seed: the same for the same three, whatever was drawn before.
+    ///
+    /// # Errors
+    /// What stands in the way, as files that cannot be read.
+    fn draw(&self, plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError>;
+
+    /// What the samples are: a checkpoint of other samples is refused.
+    fn name(&self) -> String;
+}
+
+/// Slabs of phantoms with and without bleeds.
+#[derive(Debug, Clone, Copy)]
+pub struct HaemorrhageSlabs;
+
+impl Samples for HaemorrhageSlabs {
+    fn draw(&self, plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError> {
+        Ok(slabs(plan, seed, index))
+    }
+
+    fn name(&self) -> String {
+        "haemorrhage slabs".into()
+    }
+}
+
 /// One batch.
 #[derive(Debug)]
 pub struct Batch {
-    /// `[N, C, rows, columns]`, normalised.
+    /// `[N, C, ...]`, normalised.
     pub input: Tensor,
-    /// The class of each of the `N × rows × columns` pixels.
+    /// The class of each of the `N × ...` voxels.
     pub truth: Vec<u8>,
 }
 
 /// Draws the batch of a step.
 ///
 /// # Errors
-/// candle's.
-pub fn batch(plan: &Plan, seed: u64, step: usize, size: usize, device: &Device) -> Result<Batch> {
-    let [rows, columns] = [plan.configuration.patch_size[0], plan.configuration.patch_size[1]];
-    let samples: Vec<(Vec<f32>, Vec<u8>)> = (0..size)
+/// What a sample or candle says.
+pub fn batch(
+    samples: &dyn Samples,
+    plan: &Plan,
+    seed: u64,
+    step: usize,
+    size: usize,
+    device: &Device,
+) -> Result<Batch, TrainError> {
+    let drawn = (0..size)
         .into_par_iter()
-        .map(|i| sample(plan, seed, (step * size + i) as u64))
-        .collect();
-    let (input, truth): (Vec<Vec<f32>>, Vec<Vec<u8>>) = samples.into_iter().unzip();
-    let channels = plan.configuration.normalization_schemes.len();
-    let dims = (size, channels, rows, columns);
+        .map(|i| samples.draw(plan, seed, (step * size + i) as u64))
+        .collect::<Result<Vec<Sample>, TrainError>>()?;
+    let mut dims = vec![size, plan.configuration.normalization_schemes.len()];
+    dims.extend(&plan.configuration.patch_size);
+    let input: Vec<f32> = drawn.iter().flat_map(|s| &s.input).copied().collect();
     Ok(Batch {
-        input: Tensor::from_vec(input.concat(), dims, device)?,
-        truth: truth.concat(),
+        input: Tensor::from_vec(input, dims, device)?,
+        truth: drawn.iter().flat_map(|s| &s.truth).copied().collect(),
     })
 }
 
@@ -59,7 +103,7 @@ fn value(plan: &Plan, class: u8) -> u8 {
     }
 }
 
-fn sample(plan: &Plan, seed: u64, index: u64) -> (Vec<f32>, Vec<u8>) {
+fn slabs(plan: &Plan, seed: u64, index: u64) -> Sample {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index);
     let kind = if rng.random_bool(BLEEDING) {
@@ -124,7 +168,10 @@ fn sample(plan: &Plan, seed: u64, index: u64) -> (Vec<f32>, Vec<u8>) {
         }
     }
     normalize(&mut image, &plan.configuration.normalization_schemes[0], None);
-    (image, mask)
+    Sample {
+        input: image,
+        truth: mask,
+    }
 }
 
 /// The rendered pixel under tile pixel `i`, if any.
@@ -203,7 +250,7 @@ mod tests {
     fn the_same_step_gives_the_same_batch_and_another_step_another() {
         let plan = haemorrhage(1);
         let draw = |step| {
-            let b = batch(&plan, 7, step, 2, &Device::Cpu).unwrap();
+            let b = batch(&HaemorrhageSlabs, &plan, 7, step, 2, &Device::Cpu).unwrap();
             (b.input.flatten_all().unwrap().to_vec1::<f32>().unwrap(), b.truth)
         };
         assert_eq!(draw(3), draw(3));
@@ -213,7 +260,10 @@ mod tests {
     #[test]
     fn samples_of_bleeding_heads_mostly_show_the_bleed_and_every_kind_occurs() {
         let plan = haemorrhage(1);
-        let truths: Vec<Vec<u8>> = (0..96).into_par_iter().map(|i| sample(&plan, 3, i).1).collect();
+        let truths: Vec<Vec<u8>> = (0..96)
+            .into_par_iter()
+            .map(|i| slabs(&plan, 3, i).truth)
+            .collect();
         let showing = truths.iter().filter(|t| t.iter().any(|v| *v > 0)).count();
         assert!((35..75).contains(&showing), "{showing} of 96");
         for class in 1..=5 {

@@ -19,7 +19,7 @@ const SLAB_MM: f64 = 5.0;
 /// The plan, with as many members as asked for.
 #[must_use]
 pub fn haemorrhage(members: usize) -> Plan {
-    let features_per_stage = vec![16, 32, 64, 96, 128];
+    let features_per_stage = vec![16, 32, 64, 128, 160];
     let n_stages = features_per_stage.len();
     let scheme = Normalization::CTNormalization {
         lower_hu: -40.0,

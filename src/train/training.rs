@@ -7,7 +7,8 @@
 //! The next batch is drawn while the network works on this one.
 
 use super::{
-    TrainError, dataset,
+    TrainError,
+    dataset::{self, Samples},
     loss::dice_and_cross_entropy,
     optimizer::{AdamW, Schedule},
 };
@@ -16,12 +17,13 @@ use crate::{
     domain::plan::Plan,
     nn::{network::Network, parameters::Parameters},
 };
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// How to train.
@@ -29,6 +31,8 @@ use std::{
 pub struct Config {
     /// The model's plan.
     pub plan: Plan,
+    /// What it learns from.
+    pub samples: Arc<dyn Samples>,
     /// Where the model's folder goes.
     pub out: PathBuf,
     /// A model's folder whose first member is where training starts, as far as names and shapes agree.
@@ -88,9 +92,10 @@ impl Config {
     fn recipe(&self, part: Part) -> String {
         // Whatever changes the numbers; a checkpoint of another recipe is refused.
         format!(
-            "{} {:?} from {:?} trunk {} steps {} batch {} seed {} {part} lr {} decay {}",
+            "{} {:?} on {} from {:?} trunk {} steps {} batch {} seed {} {part} lr {} decay {}",
             self.plan.id,
             self.plan.configuration,
+            self.samples.name(),
             self.from,
             self.trunk_steps,
             match part {
@@ -129,12 +134,17 @@ pub fn train(config: &Config, device: &Device, mut tell: impl FnMut(Progress)) -
     let mut weights = BTreeMap::new();
     let mut networks = Vec::with_capacity(config.plan.members);
     for member in 0..config.plan.members {
-        let average = run(config, Part::Member(member), device, &mut tell)?;
+        // Half precision halves the file, and costs less than any member differs from another.
+        let average = run(config, Part::Member(member), device, &mut tell)?
+            .into_iter()
+            .map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F16)?)))
+            .collect::<Result<Tensors, TrainError>>()?;
+        let loaded = average
+            .iter()
+            .map(|(name, tensor)| Ok((name.clone(), tensor.to_dtype(DType::F32)?)))
+            .collect::<Result<Tensors, TrainError>>()?;
         let architecture = &config.plan.configuration.architecture;
-        networks.push(Network::new(
-            architecture,
-            &mut Parameters::Loaded(average.clone()),
-        )?);
+        networks.push(Network::new(architecture, &mut Parameters::Loaded(loaded))?);
         for (name, tensor) in average {
             weights.insert(format!("member_{member}.{name}"), tensor);
         }
@@ -190,7 +200,16 @@ fn run(
             device,
         )?;
     }
-    let draw = |step| dataset::batch(&config.plan, seed, step, config.batch, device);
+    let draw = |step| {
+        dataset::batch(
+            config.samples.as_ref(),
+            &config.plan,
+            seed,
+            step,
+            config.batch,
+            device,
+        )
+    };
     std::thread::scope(|scope| {
         let mut next = (done < steps).then(|| scope.spawn(move || draw(done)));
         for step in done..steps {
@@ -246,7 +265,7 @@ fn start_from(
         if let Some(tensor) = tensors.get(&format!("member_0.{name}"))
             && tensor.dims() == var.dims()
         {
-            var.set(tensor)?;
+            var.set(&tensor.to_dtype(DType::F32)?)?;
             taken += 1;
         }
     }
@@ -296,19 +315,22 @@ fn golden(
 ) -> Result<BTreeMap<String, Tensor>, TrainError> {
     // A part of a tile keeps the file small and still runs every layer.
     let batch = dataset::batch(
+        config.samples.as_ref(),
         &config.plan,
         config.seed,
         usize::MAX / 4 / config.batch,
         1,
         device,
     )?;
-    let (_, _, rows, columns) = batch.input.dims4()?;
-    let (high, wide) = (rows.min(96), columns.min(96));
-    let input = batch
-        .input
-        .narrow(2, (rows - high) / 2, high)?
-        .narrow(3, (columns - wide) / 2, wide)?
-        .contiguous()?;
+    let divisors = config.plan.configuration.architecture.divisors();
+    let longest = if divisors.len() == 2 { 96 } else { 48 };
+    let mut input = batch.input;
+    for (axis, divisor) in (2..).zip(divisors) {
+        let len = input.dim(axis)?;
+        let kept = (len.min(longest) / divisor).max(1) * divisor;
+        input = input.narrow(axis, (len - kept) / 2, kept)?;
+    }
+    let input = input.contiguous()?;
     let mut golden = BTreeMap::new();
     for (i, network) in networks.iter().enumerate() {
         golden.insert(format!("logits_{i}"), network.forward(&input)?);
@@ -339,7 +361,9 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
 mod tests {
     use super::*;
     use crate::{
-        analysis::infer::bundle::Bundle, domain::architecture::Architecture, train::recipe::haemorrhage,
+        analysis::infer::bundle::Bundle,
+        domain::architecture::Architecture,
+        train::{dataset::HaemorrhageSlabs, recipe::haemorrhage},
     };
 
     fn small(out: &Path) -> Config {
@@ -351,6 +375,7 @@ mod tests {
         network.features_per_stage = vec![16; 5];
         Config {
             plan,
+            samples: Arc::new(HaemorrhageSlabs),
             out: out.into(),
             from: None,
             trunk_steps: 3,
@@ -403,7 +428,10 @@ mod tests {
             candle_core::safetensors::load(dir.join("weights.safetensors"), &Device::Cpu).unwrap()
         };
         let key = "member_0.encoder.stages.0.0.convs.0.conv.weight";
-        let values = |dir: &Path| load(dir)[key].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let values = |dir: &Path| {
+            let tensor = load(dir)[key].to_dtype(DType::F32).unwrap();
+            tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
         assert_eq!(values(first.path()), values(second.path()));
 
         let third = tempfile::tempdir().unwrap();

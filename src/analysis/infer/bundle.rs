@@ -5,7 +5,7 @@ use crate::{
     domain::plan::{Plan, SCHEMA},
     nn::{network::Network, parameters::Parameters},
 };
-use candle_core::{Device, Tensor, safetensors};
+use candle_core::{DType, Device, Tensor, safetensors};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, path::Path};
 
@@ -95,7 +95,11 @@ impl Bundle {
             let slot = name.strip_prefix("member_").and_then(|rest| rest.split_once('.'));
             let slot = slot.and_then(|(i, key)| Some((by_member.get_mut(i.parse::<usize>().ok()?)?, key)));
             match slot {
-                Some((member, key)) => member.insert(key.to_owned(), tensor),
+                // Files may be in half precision; networks compute in single.
+                Some((member, key)) => {
+                    let tensor = tensor.to_dtype(DType::F32).map_err(|e| InferError::network(&e))?;
+                    member.insert(key.to_owned(), tensor)
+                }
                 None => {
                     return Err(wrong(format!(
                         "the weights hold {name:?}, the plan has {} members",

@@ -5,19 +5,21 @@
 
 pub mod case_score;
 pub mod components;
+mod kinds;
 pub mod midsagittal;
 
 use crate::domain::{
     failure::FailureClass,
     finding::{Answer, AnswerValue, Finding, Region, Side},
     geometry::{Vec3, add, scale},
-    plan::{Label, Plan},
+    plan::{Grid, Label, Plan},
     prediction::Prediction,
     uid::Uid,
     volume::{Geometry, Volume},
 };
 use components::Component;
 use midsagittal::MidsagittalPlane;
+use std::borrow::Cow;
 
 /// A region with this share of its voxels on one side of the midsagittal plane lies on that side.
 const ONE_SIDED: f64 = 0.8;
@@ -79,9 +81,16 @@ pub fn find(
 ) -> Result<Found, PostprocessError> {
     let geometry = &prediction.labels.geometry;
     let plane = MidsagittalPlane::estimate(brain);
+    // On the source's slices labels are kinds of one thing; a volume's are what its training data had.
+    let labels = match plan.configuration.grid {
+        Grid::SourceSlices { .. } if plan.labels.len() > 1 => {
+            Cow::Owned(kinds::settle(&prediction.labels, &plan.labels))
+        }
+        _ => Cow::Borrowed(&prediction.labels),
+    };
     let mut regions: Vec<(&Label, Component)> = Vec::new();
     for label in &plan.labels {
-        let mask: Vec<bool> = prediction.labels.data.iter().map(|v| *v == label.value).collect();
+        let mask: Vec<bool> = labels.data.iter().map(|v| *v == label.value).collect();
         for component in components::components(&mask, geometry) {
             let peak = component
                 .voxels
