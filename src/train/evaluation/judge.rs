@@ -151,7 +151,10 @@ impl Case {
                 .map(|(name, _)| name.clone())
         };
         let truth = most(&|class| class.truth_ml)?;
-        Some((truth, most(&|class| class.found_ml).unwrap_or_else(|| NOTHING.into())))
+        Some((
+            truth,
+            most(&|class| class.found_ml).unwrap_or_else(|| NOTHING.into()),
+        ))
     }
 
     /// Lesions of at least `ml` that were not found, then false ones, each with the slice that shows it.
@@ -170,16 +173,32 @@ pub const NOTHING: &str = "nothing";
 pub fn judge(subject: Subject, truth: &Truth, look: &Look, plan: &Plan) -> Case {
     let grid = &truth.classes.geometry;
     let truth_mask: Vec<bool> = truth.classes.data.iter().map(|class| *class != 0).collect();
-    let found_mask: Vec<bool> = look.found.segments.data.iter().map(|segment| *segment != 0).collect();
+    let found_mask: Vec<bool> = look
+        .found
+        .segments
+        .data
+        .iter()
+        .map(|segment| *segment != 0)
+        .collect();
     let ml = Millilitres(grid);
     let (truth_ml, found_ml) = (ml.of(&truth_mask), ml.of(&found_mask));
-    let both: Vec<bool> = truth_mask.iter().zip(&found_mask).map(|(a, b)| *a && *b).collect();
+    let both: Vec<bool> = truth_mask
+        .iter()
+        .zip(&found_mask)
+        .map(|(a, b)| *a && *b)
+        .collect();
     let distances = surface::compare(&truth_mask, &found_mask, grid, TOLERANCE_MM);
     let labels: BTreeMap<u8, String> = plan.labels.iter().map(|l| (l.value, l.name.clone())).collect();
     let shown = Volume {
         geometry: grid.clone(),
         data: (0..grid.len())
-            .map(|v| if found_mask[v] { look.prediction.labels.data[v] } else { 0 })
+            .map(|v| {
+                if found_mask[v] {
+                    look.prediction.labels.data[v]
+                } else {
+                    0
+                }
+            })
             .collect(),
     };
     let found_regions = components(&found_mask, grid);
@@ -250,7 +269,9 @@ impl Millilitres<'_> {
     }
 
     fn of_voxels<'v>(&self, voxels: impl Iterator<Item = &'v usize>) -> f64 {
-        voxels.map(|v| self.0.voxel_volume_ml(v / self.0.slice_len())).sum()
+        voxels
+            .map(|v| self.0.voxel_volume_ml(v / self.0.slice_len()))
+            .sum()
     }
 }
 

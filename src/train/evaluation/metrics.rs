@@ -6,8 +6,8 @@ use super::{
     ledger::{Header, SCHEMA},
     source::Description,
     statistics::{
-        Agreement, BOOTSTRAP_SEED, Estimate, RESAMPLES, agreement, auc, mean, predictive_value, quantile_of, roc,
-        share,
+        Agreement, BOOTSTRAP_SEED, Estimate, RESAMPLES, agreement, auc, mean, predictive_value, quantile_of,
+        roc, share,
     },
 };
 use crate::domain::finding::AnswerValue;
@@ -220,7 +220,8 @@ pub fn summarise(judged: &Header, names: &BTreeMap<u8, String>, cases: &[Case]) 
     let bleeding = || cases.iter().filter(|c| c.is_positive());
     let normal = || cases.iter().filter(|c| !c.is_positive());
     let is_phantom = matches!(judged.source, Description::Phantoms { .. });
-    let scores = |cases: &mut dyn Iterator<Item = &Case>| -> Vec<f64> { cases.filter_map(|c| c.score).collect() };
+    let scores =
+        |cases: &mut dyn Iterator<Item = &Case>| -> Vec<f64> { cases.filter_map(|c| c.score).collect() };
     let (high, low) = (scores(&mut bleeding()), scores(&mut normal()));
     let mut voxels = Voxels::default();
     cases.iter().for_each(|c| voxels.merge(&c.voxels));
@@ -254,7 +255,14 @@ pub fn summarise(judged: &Header, names: &BTreeMap<u8, String>, cases: &[Case]) 
             vec![size(c.truth_ml).into()]
         }),
         by_thickness: split(&all, &["thin", "thick"], |c| {
-            vec![if c.thickness_mm <= THIN_MM { "thin" } else { "thick" }.into()]
+            vec![
+                if c.thickness_mm <= THIN_MM {
+                    "thin"
+                } else {
+                    "thick"
+                }
+                .into(),
+            ]
         }),
         by_tilt: split(&all, &["tilted", "not tilted"], |c| {
             let tilted = c.tilt_degrees >= TILTED_DEGREES;
@@ -314,7 +322,10 @@ fn split(cases: &[&Case], order: &[&str], names: impl Fn(&Case) -> Vec<String>) 
     let place = |name: &str| order.iter().position(|o| *o == name);
     let mut groups: Vec<_> = groups.iter().collect();
     groups.sort_by_key(|(name, _)| place(name));
-    groups.into_iter().map(|(name, cases)| group(name, cases)).collect()
+    groups
+        .into_iter()
+        .map(|(name, cases)| group(name, cases))
+        .collect()
 }
 
 fn group(name: &str, cases: &[&Case]) -> Group {
@@ -366,7 +377,11 @@ fn class(name: &str, cases: &[Case]) -> ClassGroup {
     ClassGroup {
         lesions: lesion_group(name, lesions),
         dice: mean(&there().filter_map(|class| class.dice).collect::<Vec<_>>()),
-        volume_bias_ml: mean(&there().map(|class| class.found_ml - class.truth_ml).collect::<Vec<_>>()),
+        volume_bias_ml: mean(
+            &there()
+                .map(|class| class.found_ml - class.truth_ml)
+                .collect::<Vec<_>>(),
+        ),
         false_lesions: cases
             .iter()
             .flat_map(|c| &c.false_lesions)
@@ -398,7 +413,10 @@ fn flags(cases: &[Case]) -> Flags {
         [all.clone().filter(|c| c.answer == answer).count(), all.count()]
     };
     let of = |[hits, all]: [usize; 2]| share(hits, all);
-    let (hits, alarms) = (count(true, AnswerValue::Present), count(false, AnswerValue::Present));
+    let (hits, alarms) = (
+        count(true, AnswerValue::Present),
+        count(false, AnswerValue::Present),
+    );
     Flags {
         false_per_100_normal: of(alarms).times(100.0),
         uncertain_per_100_normal: of(count(false, AnswerValue::Uncertain)).times(100.0),

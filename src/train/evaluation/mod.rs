@@ -77,15 +77,20 @@ fn one(
     let name = drawn.subject.name.clone();
     let series = Uid::derive(&[name.as_bytes()]);
     let mut report = analysis::empty_report(None);
-    let look = analysis::look(drawn.scan, engine, model, &series, &Unattended, &mut report)
-        .map_err(|e| TrainError::Stage {
+    let look = analysis::look(drawn.scan, engine, model, &series, &Unattended, &mut report).map_err(|e| {
+        TrainError::Stage {
             case: name,
             what: e.to_string(),
-        })?;
+        }
+    })?;
     let mut case = judge(drawn.subject, &drawn.truth, &look, &model.plan);
     case.seconds = started.elapsed().as_secs_f64();
     let poor = case.is_positive() && case.dice.unwrap_or(0.0) < POOR_DICE;
-    let largest = || case.lesions.iter().max_by(|a, b| a.volume_ml.total_cmp(&b.volume_ml));
+    let largest = || {
+        case.lesions
+            .iter()
+            .max_by(|a, b| a.volume_ml.total_cmp(&b.volume_ml))
+    };
     let slice = case
         .failures(SMALLEST_ML)
         .next()

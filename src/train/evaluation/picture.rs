@@ -58,7 +58,12 @@ fn head(image: &[f32], columns: usize) -> [usize; 4] {
         return [0, rows, 0, columns];
     }
     let [top, left] = low.map(|at| at.saturating_sub(MARGIN));
-    [top, (high[0] + MARGIN).min(rows), left, (high[1] + MARGIN).min(columns)]
+    [
+        top,
+        (high[0] + MARGIN).min(rows),
+        left,
+        (high[1] + MARGIN).min(columns),
+    ]
 }
 
 fn encode(pixels: &[u8], width: usize) -> Vec<u8> {

@@ -119,7 +119,9 @@ impl Source {
     #[must_use]
     pub fn names(&self) -> BTreeMap<u8, String> {
         match self {
-            Self::Phantoms { .. } => (1..).zip(Class::ALL.map(|class| class.name().to_owned())).collect(),
+            Self::Phantoms { .. } => (1..)
+                .zip(Class::ALL.map(|class| class.name().to_owned()))
+                .collect(),
             Self::Dataset(dataset) => dataset.labels.clone(),
         }
     }
@@ -184,7 +186,10 @@ fn phantom(first_seed: u64, index: usize, names: BTreeMap<u8, String>) -> Drawn 
     };
     let (stack, grid) = match stacks[index / 2 % stacks.len()] {
         Some(stack) => (stack.name(), geometry(stack, seed, Range::Evaluation)),
-        None => ("thin", thin(geometry(GeometryKind::Even, seed, Range::Evaluation))),
+        None => (
+            "thin",
+            thin(geometry(GeometryKind::Even, seed, Range::Evaluation)),
+        ),
     };
     let head = Head::new(seed, kind, Range::Evaluation);
     let rendered = head.render(&grid);
@@ -261,7 +266,11 @@ impl Dataset {
         })?;
         let mut cases = Vec::new();
         for label in listed(&labels)? {
-            let file = label.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let file = label
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             let Some((name, end)) = [".nii.gz", ".nii"]
                 .iter()
                 .find_map(|end| Some((file.strip_suffix(end)?, end)))
@@ -292,7 +301,11 @@ impl Dataset {
         let path = folder.join("dataset.json");
         let json = fs::read(&path).map_err(|e| TrainError::file(&path, e))?;
         Ok(Self {
-            name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: folder
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             labels: label_names(&json)?,
             cases,
         })
@@ -350,13 +363,17 @@ fn read(files: &Files, labels: &BTreeMap<u8, String>, plan: &Plan) -> Result<Dra
     for (c, path) in files.channels.iter().enumerate() {
         let bytes = bytes(path)?;
         if c == 0 {
-            reversed = nifti::read(&bytes).map_err(|e| stage(e.to_string()))?.is_reversed();
+            reversed = nifti::read(&bytes)
+                .map_err(|e| stage(e.to_string()))?
+                .is_reversed();
         }
         channels.push(from_nifti(&bytes, values).map_err(|e| stage(e.to_string()))?);
     }
     let map = from_nifti(&bytes(&files.label)?, Values::Any).map_err(|e| stage(e.to_string()))?;
     let grid = channels[0].geometry.clone();
-    if (map.geometry.rows, map.geometry.columns, map.geometry.slices()) != (grid.rows, grid.columns, grid.slices()) {
+    if (map.geometry.rows, map.geometry.columns, map.geometry.slices())
+        != (grid.rows, grid.columns, grid.slices())
+    {
         return Err(stage(format!(
             "the label map has {} slices of {} × {}, the image {} of {} × {}; both need one grid",
             map.geometry.slices(),

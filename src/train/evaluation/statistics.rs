@@ -84,11 +84,7 @@ pub fn quantile(sorted: &[f64], q: f64) -> f64 {
         return f64::NAN;
     };
     let at = q * last as f64;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "an index"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
     let below = (at.floor() as usize).min(last);
     let above = (below + 1).min(last);
     sorted[below] + (sorted[above] - sorted[below]) * (at - below as f64)
@@ -201,9 +197,10 @@ pub struct Agreement {
 pub fn agreement(differences: &[f64]) -> Agreement {
     let bias = mean(differences);
     let n = differences.len() as f64;
-    let deviation = bias.value.filter(|_| n > 1.0).map(|mean| {
-        (differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt()
-    });
+    let deviation = bias
+        .value
+        .filter(|_| n > 1.0)
+        .map(|mean| (differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt());
     Agreement {
         limits: bias.value.zip(deviation).map(|(b, s)| [b - Z * s, b + Z * s]),
         standard_deviation: deviation,
@@ -271,7 +268,10 @@ mod tests {
         let found = predictive_value([90, 100], [5, 100], 0.1);
         near(found.value, 0.09 / 0.135);
         let [low, high] = found.interval.unwrap();
-        assert!(low > 0.4 && low < 0.667 && high > 0.667 && high < 0.9, "{low} {high}");
+        assert!(
+            low > 0.4 && low < 0.667 && high > 0.667 && high < 0.9,
+            "{low} {high}"
+        );
         let spotless = predictive_value([100, 100], [0, 100], 0.1);
         near(spotless.value, 1.0);
         assert!(spotless.interval.unwrap()[0] < 0.95);

@@ -73,12 +73,7 @@ fn faces(mask: &[bool], geometry: &Geometry) -> Vec<Face> {
             }
         };
         side(r == 0 || !mask[v - columns], row - 0.5, column, column_mm);
-        side(
-            r + 1 == rows || !mask[v + columns],
-            row + 0.5,
-            column,
-            column_mm,
-        );
+        side(r + 1 == rows || !mask[v + columns], row + 0.5, column, column_mm);
         side(c == 0 || !mask[v - 1], row, column - 0.5, row_mm);
         side(c + 1 == columns || !mask[v + 1], row, column + 0.5, row_mm);
         let here = geometry.voxel_to_lps(s, row, column);
@@ -230,7 +225,10 @@ mod tests {
         assert!((faces_of(&more) - more_area).abs() < 1e-9);
         assert!(found.nsd < 1.0);
         let wider = compare(&truth, &more, &grid, 5.0).unwrap();
-        assert_eq!(wider.nsd, 1.0, "the caps are 5 mm apart: halfway to uneven neighbours");
+        assert_eq!(
+            wider.nsd, 1.0,
+            "the caps are 5 mm apart: halfway to uneven neighbours"
+        );
         assert!((wider.hd95_mm.unwrap() - 5.0).abs() < 1e-12);
     }
 

@@ -14,11 +14,20 @@ const MOST: usize = 6;
 pub(super) fn gallery(cases: &[Case], picture: impl Fn(&str) -> Option<Vec<u8>>) -> String {
     let largest = |volumes: &mut dyn Iterator<Item = f64>| volumes.fold(0.0, f64::max);
     let missed = |c: &Case| {
-        let lost = c.lesions.iter().filter(|l| !l.found && l.volume_ml >= SMALLEST_ML);
+        let lost = c
+            .lesions
+            .iter()
+            .filter(|l| !l.found && l.volume_ml >= SMALLEST_ML);
         largest(&mut lost.map(|l| l.volume_ml))
     };
     let alarm = |c: &Case| largest(&mut c.false_lesions.iter().map(|f| f.volume_ml));
-    let poor = |c: &Case| if c.is_positive() { 1.0 - c.dice.unwrap_or(0.0) } else { 0.0 };
+    let poor = |c: &Case| {
+        if c.is_positive() {
+            1.0 - c.dice.unwrap_or(0.0)
+        } else {
+            0.0
+        }
+    };
     let mut html = String::from("<h2>Where it went wrong</h2>\n");
     let mut shown: Vec<&str> = Vec::new();
     for (title, how_bad) in [
@@ -71,8 +80,16 @@ fn caption(case: &Case) -> String {
         volume(case.truth_ml),
         volume(case.found_ml)
     )];
-    for lesion in case.lesions.iter().filter(|l| !l.found && l.volume_ml >= SMALLEST_ML) {
-        parts.push(format!("missed {} of {} mL", lesion.class, volume(lesion.volume_ml)));
+    for lesion in case
+        .lesions
+        .iter()
+        .filter(|l| !l.found && l.volume_ml >= SMALLEST_ML)
+    {
+        parts.push(format!(
+            "missed {} of {} mL",
+            lesion.class,
+            volume(lesion.volume_ml)
+        ));
     }
     for region in &case.false_lesions {
         parts.push(format!(

@@ -98,7 +98,10 @@ impl Plot {
     /// A dot.
     pub(super) fn dot(&mut self, x: f64, y: f64) {
         let [x, y] = self.at(x, y);
-        text!(self.marks, r#"<circle class="dot" cx="{x:.1}" cy="{y:.1}" r="3"/>"#);
+        text!(
+            self.marks,
+            r#"<circle class="dot" cx="{x:.1}" cy="{y:.1}" r="3"/>"#
+        );
     }
 
     /// The interval of a value at `x`.
@@ -193,7 +196,11 @@ fn ticks([low, high]: [f64; 2]) -> Vec<f64> {
 fn short(value: f64) -> String {
     let text = format!("{value:.2}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" { "0".into() } else { text.replace('-', "−") }
+    if text == "-0" {
+        "0".into()
+    } else {
+        text.replace('-', "−")
+    }
 }
 
 #[cfg(test)]

@@ -47,7 +47,11 @@ pub(super) fn goals(goals: &[Goal]) -> String {
             vec![goal.wanted.clone(), number(goal.found, 3), reached.into()]
         })
         .collect();
-    table("What the project wants on phantoms", &["Wanted", "Found", "Reached"], &rows)
+    table(
+        "What the project wants on phantoms",
+        &["Wanted", "Found", "Reached"],
+        &rows,
+    )
 }
 
 /// All cases, one number a row.
@@ -78,7 +82,10 @@ pub(super) fn overall(metrics: &Metrics) -> String {
         row("Area under the ROC curve", said(&metrics.auc, 3)),
         row("Bleeding cases flagged", said(&flags.sensitivity, 3)),
         row("Bleeding cases uncertain", said(&flags.uncertain_bleeding, 3)),
-        row("False flags of 100 normal cases", said(&flags.false_per_100_normal, 1)),
+        row(
+            "False flags of 100 normal cases",
+            said(&flags.false_per_100_normal, 1),
+        ),
         row(
             "Uncertain of 100 normal cases",
             said(&flags.uncertain_per_100_normal, 1),
@@ -190,7 +197,11 @@ fn lesions(groups: &[LesionGroup]) -> String {
             ]
         })
         .collect();
-    table("Lesions by size", &["Size", "Lesions", "Sensitivity", "Dice"], &rows)
+    table(
+        "Lesions by size",
+        &["Size", "Lesions", "Sensitivity", "Dice"],
+        &rows,
+    )
 }
 
 fn classes(groups: &[ClassGroup]) -> String {
@@ -228,7 +239,9 @@ fn confusion(subtype: &Subtype) -> String {
         .confusion
         .iter()
         .map(|(truth, row)| {
-            let counts = found.iter().map(|name| row.get(*name).copied().unwrap_or(0).to_string());
+            let counts = found
+                .iter()
+                .map(|name| row.get(*name).copied().unwrap_or(0).to_string());
             std::iter::once(truth.clone()).chain(counts).collect()
         })
         .collect();
