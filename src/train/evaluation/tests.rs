@@ -115,7 +115,7 @@ fn subject(index: usize) -> Subject {
 
 /// Every third case is normal, one of them with a false alarm; of the others one is missed.
 fn case(index: usize) -> Case {
-    let bleeds = index % 3 != 0;
+    let bleeds = !index.is_multiple_of(3);
     let reach = 20 + index;
     let block = |value: u8, end: usize| {
         volume(move |s, r, c| {
