@@ -189,14 +189,26 @@ pub fn judge(subject: Subject, truth: &Truth, look: &Look, plan: &Plan) -> Case 
         .collect();
     let distances = surface::compare(&truth_mask, &found_mask, grid, TOLERANCE_MM);
     let labels: BTreeMap<u8, String> = plan.labels.iter().map(|l| (l.value, l.name.clone())).collect();
+    // The label of each finding, by segment number: what is shown, after crumbs were given to their surroundings.
+    let value = |kind: &str| plan.labels.iter().find(|l| l.name == kind).map_or(0, |l| l.value);
+    let values: BTreeMap<u16, u8> = look
+        .found
+        .findings
+        .iter()
+        .map(|finding| (finding.segment, value(&finding.kind)))
+        .collect();
     let shown = Volume {
         geometry: grid.clone(),
-        data: (0..grid.len())
-            .map(|v| {
-                if found_mask[v] {
-                    look.prediction.labels.data[v]
-                } else {
+        data: look
+            .found
+            .segments
+            .data
+            .iter()
+            .map(|segment| {
+                if *segment == 0 {
                     0
+                } else {
+                    values.get(segment).copied().unwrap_or(0)
                 }
             })
             .collect(),

@@ -6,8 +6,8 @@ use super::{
 use crate::{
     analysis::{Look, postprocess::Found},
     domain::{
-        finding::{Answer, AnswerValue},
-        plan::Plan,
+        finding::{Answer, AnswerValue, Finding, Side},
+        plan::{Label, Plan},
         prediction::Prediction,
         volume::{Geometry, SlicePlane, Volume},
     },
@@ -45,7 +45,7 @@ fn plan() -> Plan {
         serde_json::from_str(include_str!("../../../models/haemorrhage-2d-phantom/plan.json")).unwrap();
     let one = plan.labels[0].clone();
     plan.labels = [(1, "subdural"), (2, "epidural")]
-        .map(|(value, name)| crate::domain::plan::Label {
+        .map(|(value, name)| Label {
             value,
             name: name.into(),
             ..one.clone()
@@ -66,6 +66,28 @@ fn truth(classes: Volume<u8>) -> Truth {
     }
 }
 
+/// A finding of a label whose segment has the label's value.
+fn finding(label: &Label) -> Finding {
+    Finding {
+        id: label.name.clone(),
+        kind: label.name.clone(),
+        code: label.kind.clone(),
+        model: "a-model".into(),
+        series: Uid::derive(&[b"a series"]),
+        segment: label.value.into(),
+        volume_ml: 1.0,
+        volume_interval_ml: None,
+        center_mm: [0.0; 3],
+        bounding_box_mm: [[0.0; 3]; 2],
+        side: Side::Unknown,
+        site: None,
+        score: 0.9,
+        probability: None,
+        uncertainty: 0.1,
+        key_slice: 0,
+    }
+}
+
 /// What a model shows: its labels, of which each is a segment of its own, with a score of 0.9.
 fn look(labels: Volume<u8>, answer: AnswerValue) -> Look {
     let mask = |v: &u8| if *v > 0 { 0.9f32 } else { 0.0 };
@@ -77,7 +99,7 @@ fn look(labels: Volume<u8>, answer: AnswerValue) -> Look {
         volume: volume(|_, _, _| 30.0),
         brain: volume(|_, _, _| true),
         found: Found {
-            findings: Vec::new(),
+            findings: plan().labels.iter().map(finding).collect(),
             segments: Volume {
                 data: labels.data.iter().map(|v| u16::from(*v)).collect(),
                 geometry: grid(),
