@@ -269,7 +269,10 @@ pub fn summarise(judged: &Header, names: &BTreeMap<u8, String>, cases: &[Case]) 
             vec![if tilted { "tilted" } else { "not tilted" }.into()]
         }),
         by_stack: split(&all, &[], |c| vec![c.subject.stack.clone()]),
-        by_stratum: split(&all, &[], |c| c.subject.strata.clone()),
+        by_stratum: split(&all, &[], |c| match c.subject.strata.as_slice() {
+            [] if is_phantom => vec!["none of these".into()],
+            strata => strata.to_vec(),
+        }),
         lesions_by_size: SIZES
             .map(|(name, _)| lesion_group(name, lesions().filter(|l| size(l.volume_ml) == name)))
             .into(),

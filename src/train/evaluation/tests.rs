@@ -76,6 +76,7 @@ fn finding(label: &Label) -> Finding {
         series: Uid::derive(&[b"a series"]),
         segment: label.value.into(),
         volume_ml: 1.0,
+        abc2_ml: None,
         volume_interval_ml: None,
         center_mm: [0.0; 3],
         bounding_box_mm: [[0.0; 3]; 2],
