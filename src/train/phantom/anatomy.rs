@@ -5,6 +5,7 @@ use super::base::Base;
 use super::brain::{Brain, Space, Tissue};
 use super::lesion::{Bleed, Shift};
 use super::noise::{Draw, Point, sq};
+use super::past::{Past, Stratum};
 use super::range::Ranges;
 use super::skull::{Place, Skull};
 
@@ -18,6 +19,7 @@ pub(super) mod stream {
     pub(in super::super) const SCANNER: u64 = 6;
     pub(in super::super) const GEOMETRY: u64 = 7;
     pub(in super::super) const SERIES: u64 = 8;
+    pub(in super::super) const PAST: u64 = 9;
     /// Plus the slice's index.
     pub(in super::super) const PIXELS: u64 = 1000;
 }
@@ -38,6 +40,7 @@ pub(super) struct Anatomy {
     skull: Skull,
     brain: Brain,
     base: Base,
+    past: Past,
     pub(super) bleeds: Vec<Bleed>,
     shift: Option<Shift>,
     /// Brightening of what lies under bone, HU at the table.
@@ -57,6 +60,7 @@ impl Anatomy {
         let skull = Skull::draw(&mut Draw::new(seed, stream::SKULL), ranges);
         let brain = Brain::draw(&mut Draw::new(seed, stream::BRAIN), ranges, &skull);
         let base = Base::draw(&mut Draw::new(seed, stream::BASE));
+        let past = Past::draw(&mut Draw::new(seed, stream::PAST), ranges, &skull);
         let mut lesion = Draw::new(seed, stream::LESION);
         let bleeds = match kind {
             Kind::Normal => Vec::new(),
@@ -77,11 +81,23 @@ impl Anatomy {
             skull,
             brain,
             base,
+            past,
             bleeds,
             shift,
             axes,
             shift_mm,
         }
+    }
+
+    /// What the head has had, and what its brain shows.
+    pub(super) fn strata(&self) -> Vec<Stratum> {
+        self.brain.strata().chain(self.past.strata()).collect()
+    }
+
+    /// HU that streaks of metal within the head add at a point.
+    #[inline]
+    pub(super) fn streak(&self, p: Point) -> f32 {
+        self.past.streak(p)
     }
 
     /// Whether teeth carry metal.
@@ -130,7 +146,9 @@ impl Anatomy {
         let inner = place.depth.min(place.above);
         if inner <= 0.0 {
             return Sample {
-                hu: self.base.sample(p, place, &self.skull),
+                hu: self
+                    .past
+                    .vault(p, place, &self.skull, self.base.sample(p, place, &self.skull)),
                 cavity: false,
                 bleed: 0,
             };
@@ -141,7 +159,9 @@ impl Anatomy {
             let weight = 1.0 / (1.0 + from / 3600.0) * (inner / 15.0).min(1.0);
             [p[0] - shift.by * weight, p[1], p[2]]
         });
-        let tissue: Tissue = self.brain.sample(q, place, &self.skull);
+        let tissue: Tissue = self
+            .past
+            .within(q, place, self.brain.sample(q, place, &self.skull));
         let mut sample = Sample {
             hu: tissue.hu,
             cavity: true,
