@@ -3,6 +3,7 @@
 //! Connected regions of a label become findings when they are large and strong enough for the plan; each gets its own segment number.
 //! What it does not do: calibrate. Scores stay scores, and a study is flagged or not flagged, never cleared.
 
+mod abc2;
 pub mod case_score;
 pub mod components;
 mod kinds;
@@ -21,6 +22,8 @@ use components::Component;
 use midsagittal::MidsagittalPlane;
 use std::borrow::Cow;
 
+/// The question whose findings have an ABC/2.
+const HAEMORRHAGE: &str = "haemorrhage";
 /// A region with this share of its voxels on one side of the midsagittal plane lies on that side.
 const ONE_SIDED: f64 = 0.8;
 /// A two-sided region that reaches no farther than this from the plane is a midline one, mm.
@@ -160,6 +163,7 @@ fn finding(
         series: series.clone(),
         segment,
         volume_ml: region.volume_ml,
+        abc2_ml: (plan.question == HAEMORRHAGE).then(|| abc2::abc2_ml(component, geometry)),
         volume_interval_ml: None,
         center_mm: region.center_mm,
         bounding_box_mm: region.bounding_box_mm,
