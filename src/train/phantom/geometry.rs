@@ -26,11 +26,13 @@ pub enum GeometryKind {
     Scanner,
     /// 280 slices of 0.6 mm.
     Thin,
+    /// 600 slices, 0.4 mm apart, from the vertex into the neck: a CT angiography.
+    Angio,
 }
 
 impl GeometryKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Even,
         Self::Tilted,
         Self::Uneven,
@@ -38,6 +40,7 @@ impl GeometryKind {
         Self::Reversed,
         Self::Scanner,
         Self::Thin,
+        Self::Angio,
     ];
 
     /// Its name on the command line and in `truth.json`.
@@ -51,6 +54,7 @@ impl GeometryKind {
             Self::Reversed => "reversed",
             Self::Scanner => "scanner",
             Self::Thin => "thin",
+            Self::Angio => "angio",
         }
     }
 }
@@ -144,6 +148,7 @@ pub fn geometry(kind: GeometryKind, seed: u64, range: Range) -> Geometry {
             return stack(row, column, spacing, MATRIX, planes);
         }
         GeometryKind::Thin => steps.extend((0..280u16).map(|i| (TOP_MM - 0.6 * f64::from(i), 0.6))),
+        GeometryKind::Angio => steps.extend((0..600u16).map(|i| (TOP_MM - 0.4 * f64::from(i), 0.6))),
         GeometryKind::Uneven => {
             let mut z = TOP_MM;
             let change = f64::from(draw.within([10.0, 40.0]));

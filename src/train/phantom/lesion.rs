@@ -116,6 +116,7 @@ impl Bleed {
                 };
                 bleed.radius = draw.within([14.0, 34.0]);
             }
+            Class::Infarct | Class::Thrombus => {}
         }
         bleed
     }
@@ -228,6 +229,8 @@ impl Bleed {
                 let edge = (from.sqrt() / self.radius) + self.ragged * self.noise.at(p, 0.12);
                 (edge < 1.0).then(|| (self.mottled(p), true))
             }
+            // Not bleeds: `infarct` and `arteries` draw them.
+            Class::Infarct | Class::Thrombus => None,
         }
     }
 

@@ -60,6 +60,14 @@ impl Scanner {
         }
     }
 
+    /// As thin slices with contrast agent have it: more noise, no movement within a slice.
+    pub(super) fn thin(mut self, ranges: &Ranges) -> Self {
+        let mut draw = Draw::new(self.seed, stream::SCANNER + 100);
+        self.noise = draw.within_log(ranges.angio_noise_hu);
+        self.motion = [0.0; 2];
+        self
+    }
+
     /// How far the head has moved at this share of the slice's acquisition, −0.5 to 0.5, in mm along rows and columns.
     pub(super) fn moved(&self, share: f32) -> [f32; 2] {
         [self.motion[0] * share, self.motion[1] * share]
