@@ -99,6 +99,7 @@ fn label(class: Class) -> Label {
         threshold: 0.5,
         min_peak_score: 0.9,
         flag_score: Some([0.6, 0.95]),
+        site: None,
     }
 }
 

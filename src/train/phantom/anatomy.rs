@@ -6,6 +6,7 @@ use super::brain::{Brain, Space, Tissue};
 use super::infarct::Infarct;
 use super::lesion::{Bleed, Shift};
 use super::noise::{Draw, Point, sq};
+use super::past::{Past, Stratum};
 use super::range::Ranges;
 use super::skull::{Place, Skull};
 use super::vessels::{Content, Met};
@@ -22,6 +23,7 @@ pub(super) mod stream {
     pub(in super::super) const SCANNER: u64 = 6;
     pub(in super::super) const GEOMETRY: u64 = 7;
     pub(in super::super) const SERIES: u64 = 8;
+    pub(in super::super) const PAST: u64 = 9;
     pub(in super::super) const VESSELS: u64 = 20;
     pub(in super::super) const CLOSURE: u64 = 21;
     /// Plus the slice's index.
@@ -44,6 +46,7 @@ pub(super) struct Anatomy {
     skull: Skull,
     brain: Brain,
     base: Base,
+    past: Past,
     pub(super) bleeds: Vec<Bleed>,
     pub(super) vessels: Option<Vessels>,
     infarct: Option<Infarct>,
@@ -65,6 +68,7 @@ impl Anatomy {
         let skull = Skull::draw(&mut Draw::new(seed, stream::SKULL), ranges);
         let mut brain = Brain::draw(&mut Draw::new(seed, stream::BRAIN), ranges, &skull);
         let base = Base::draw(&mut Draw::new(seed, stream::BASE));
+        let past = Past::draw(&mut Draw::new(seed, stream::PAST), ranges, &skull);
         let mut lesion = Draw::new(seed, stream::LESION);
         let bleeds = match kind {
             Kind::Normal | Kind::Infarct | Kind::Cta | Kind::Occlusion => Vec::new(),
@@ -105,6 +109,7 @@ impl Anatomy {
             skull,
             brain,
             base,
+            past,
             bleeds,
             vessels,
             infarct,
@@ -135,6 +140,17 @@ impl Anatomy {
             Some(Met::Lumen(_, Content::Vein)) => 3,
             _ => 0,
         }
+    }
+
+    /// What the head has had, and what its brain shows.
+    pub(super) fn strata(&self) -> Vec<Stratum> {
+        self.brain.strata().chain(self.past.strata()).collect()
+    }
+
+    /// HU that streaks of metal within the head add at a point.
+    #[inline]
+    pub(super) fn streak(&self, p: Point) -> f32 {
+        self.past.streak(p)
     }
 
     /// Whether teeth carry metal.
@@ -198,7 +214,9 @@ impl Anatomy {
             return Sample {
                 hu: match met {
                     Some(Met::Lumen(hu, _)) => hu,
-                    _ => self.base.sample(p, place, &self.skull),
+                    _ => self
+                        .past
+                        .vault(p, place, &self.skull, self.base.sample(p, place, &self.skull)),
                 },
                 cavity: false,
                 bleed: 0,
@@ -210,7 +228,9 @@ impl Anatomy {
             let weight = 1.0 / (1.0 + from / 3600.0) * (inner / 15.0).min(1.0);
             [p[0] - shift.by * weight, p[1], p[2]]
         });
-        let mut tissue: Tissue = self.brain.sample(q, place, &self.skull);
+        let mut tissue: Tissue = self
+            .past
+            .within(q, place, self.brain.sample(q, place, &self.skull));
         if met == Some(Met::Cistern) && tissue.space == Space::Parenchyma {
             tissue = self.brain.cistern();
         }

@@ -14,6 +14,7 @@ mod geometry;
 mod infarct;
 mod lesion;
 mod noise;
+mod past;
 mod range;
 mod render;
 mod scanner;
@@ -25,6 +26,7 @@ mod vessels;
 
 pub use dicom::write_dicom;
 pub use geometry::{GeometryKind, HEAD_CENTER_MM, geometry, training_slabs};
+pub use past::Stratum;
 pub use range::Range;
 pub use truth::write_truth;
 
@@ -310,6 +312,19 @@ impl Head {
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// What makes it harder to read than a plain one, in the order of [`Stratum::ALL`].
+    ///
+    /// It depends on `seed` and `range` only; thin and thick slices are the geometry's.
+    #[must_use]
+    pub fn strata(&self) -> Vec<Stratum> {
+        let mut strata = self.anatomy.strata();
+        if self.scanner.moving() {
+            strata.push(Stratum::Motion);
+        }
+        strata.sort_by_key(|stratum| *stratum as u8);
+        strata
     }
 
     /// The kind.

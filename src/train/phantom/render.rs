@@ -165,7 +165,7 @@ impl Head {
                 let hu = if outside {
                     scanner.around_head(lps)
                 } else {
-                    sum / count as f32 + scanner.artefact(centre, metal)
+                    sum / count as f32 + scanner.artefact(centre, metal) + anatomy.streak(centre)
                 };
                 out.hu.push(hu);
                 out.bleed.push(if 2 * blood >= count { which } else { 0 });

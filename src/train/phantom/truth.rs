@@ -4,7 +4,7 @@
 //! Read it by index. Its affine is exact only where slices lie at even steps, which `affine_exact` says; NIfTI cannot hold uneven ones.
 
 use super::dicom::series_uids;
-use super::{GeometryKind, Head, PhantomError, Range, Rendered, Site};
+use super::{GeometryKind, Head, PhantomError, Range, Rendered, Site, Stratum};
 use crate::domain::finding::Side;
 use crate::domain::geometry::Vec3;
 use crate::domain::uid::Uid;
@@ -25,6 +25,8 @@ struct Truth<'a> {
     /// In the order of the mask's slices, which is along the normal.
     sop_instance_uids: &'a [Uid],
     affine_exact: bool,
+    /// What makes the head harder to read.
+    strata: Vec<&'static str>,
     lesions: Vec<TruthLesion>,
     /// The closed artery; null when every artery is open.
     occlusion: Option<TruthOcclusion>,
@@ -76,6 +78,7 @@ pub fn write_truth(
         series_instance_uid: &series,
         sop_instance_uids: instances,
         affine_exact: nifti::is_exact(&rendered.truth.geometry),
+        strata: head.strata().into_iter().map(Stratum::name).collect(),
         lesions: rendered
             .lesions
             .iter()
