@@ -109,6 +109,13 @@ pub enum Grid {
         /// How logits are resampled.
         resampling_probabilities: Resampling,
     },
+    /// A box of the head, even and along the patient's axes: slices to the vertex, rows to the back, columns to the left.
+    ///
+    /// It is one tile; each of its voxels is the mean of the source's voxels in it, so that any stack fits, leaning or uneven.
+    HeadBox {
+        /// From the centre of mass of the cranial cavity to the box's centre, LPS mm.
+        centre_mm: [f64; 3],
+    },
 }
 
 impl Default for Grid {
@@ -202,6 +209,9 @@ pub struct Label {
     /// Case score (see `analysis::uncertainty::case`) from which the study is flagged, and below which it is not.
     /// Between the two the answer is `uncertain`; null: nobody has chosen them, and the question is not answered.
     pub flag_score: Option<[f64; 2]>,
+    /// Where in the anatomy a finding with this label is; null where the label does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Code>,
 }
 
 /// Which series a model is for.
@@ -348,6 +358,15 @@ impl Plan {
                     "a plan on source_slices has two axes, a channel for the slice and one for each neighbouring slab (of 20 mm at most), softmax, and neither mirror_axes nor keep_largest"
                         .into()
                 },
+            ),
+            Grid::HeadBox { centre_mm } => ensure(
+                self.configuration.patch_size.len() == 3
+                    && channels == 1
+                    && centre_mm.iter().all(|mm| mm.is_finite())
+                    && self.activation == Activation::Softmax
+                    && self.keep_largest.is_empty()
+                    && self.mirror_axes.is_empty(),
+                || "a plan on head_box has three axes, one channel, softmax, and neither mirror_axes nor keep_largest".into(),
             ),
             Grid::Volume {
                 transpose_forward,

@@ -246,6 +246,7 @@ fn label(value: u8, name: &str) -> Label {
         threshold: 0.0,
         min_peak_score: 0.0,
         flag_score: None,
+        site: None,
     }
 }
 

@@ -84,9 +84,9 @@ pub fn find(
 ) -> Result<Found, PostprocessError> {
     let geometry = &prediction.labels.geometry;
     let plane = MidsagittalPlane::estimate(brain);
-    // On the source's slices labels are kinds of one thing; a volume's are what its training data had.
+    // On the source's slices and in a box labels are kinds of one thing; a volume's are what its training data had.
     let labels = match plan.configuration.grid {
-        Grid::SourceSlices { .. } if plan.labels.len() > 1 => {
+        Grid::SourceSlices { .. } | Grid::HeadBox { .. } if plan.labels.len() > 1 => {
             Cow::Owned(kinds::settle(&prediction.labels, &plan.labels))
         }
         _ => Cow::Borrowed(&prediction.labels),
@@ -168,7 +168,7 @@ fn finding(
         center_mm: region.center_mm,
         bounding_box_mm: region.bounding_box_mm,
         side: region.side,
-        site: None,
+        site: label.site.clone(),
         score: score / weight,
         probability: None,
         uncertainty: entropy / weight,

@@ -120,7 +120,7 @@ impl Source {
     pub fn names(&self) -> BTreeMap<u8, String> {
         match self {
             Self::Phantoms { .. } => (1..)
-                .zip(Class::ALL.map(|class| class.name().to_owned()))
+                .zip(Class::BLEEDS.map(|class| class.name().to_owned()))
                 .collect(),
             Self::Dataset(dataset) => dataset.labels.clone(),
         }
@@ -197,11 +197,7 @@ fn phantom(first_seed: u64, index: usize, names: BTreeMap<u8, String>) -> Drawn 
         subject: Subject {
             name: seed.to_string(),
             seed: Some(seed),
-            kind: match kind {
-                Kind::Normal => "normal",
-                Kind::Haemorrhage => "haemorrhage",
-            }
-            .into(),
+            kind: kind.name().into(),
             stack: stack.into(),
             strata: strata(&head),
         },
@@ -251,7 +247,7 @@ impl Dataset {
     pub fn open(folder: &Path, plan: &Plan) -> Result<Self, TrainError> {
         let channels = match plan.configuration.grid {
             // All channels of a plan on slices are one scan.
-            Grid::SourceSlices { .. } => 1,
+            Grid::SourceSlices { .. } | Grid::HeadBox { .. } => 1,
             Grid::Volume { .. } => plan.configuration.normalization_schemes.len(),
         };
         let pair = [("imagesTs", "labelsTs"), ("imagesTr", "labelsTr")]

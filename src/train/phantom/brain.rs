@@ -83,6 +83,8 @@ pub(super) struct Brain {
     pallidum: f32,
     siphon: f32,
     basilar: [Point; 3],
+    /// Arteries are drawn elsewhere.
+    has_tree: bool,
     sylvian: [f32; 2],
     blobs: Vec<Blob>,
     hygromas: Vec<Hygroma>,
@@ -216,6 +218,7 @@ impl Brain {
                 [drift * 0.6, -2.0 + draw.around(2.0), floor - 18.0],
                 [0.0, 0.0 + draw.around(2.0), floor + 3.0],
             ],
+            has_tree: false,
             sylvian: [
                 draw.within([0.7, 1.4]) + 2.2 * atrophy * draw.within([0.4, 1.0]),
                 draw.within([0.7, 1.4]) + 2.2 * atrophy * draw.within([0.4, 1.0]),
@@ -231,6 +234,33 @@ impl Brain {
     /// Centre and radius of a ball that holds the frontal-to-occipital body of one lateral ventricle, for lesions.
     pub(super) fn ventricle_scale(&self, left: bool) -> f32 {
         self.ventricle[usize::from(left)]
+    }
+
+    /// Leaves arteries to a drawn tree, and takes up contrast agent where there is some.
+    pub(super) fn hold_vessels(&mut self, sinus_hu: Option<f32>, perfusion_hu: f32) {
+        self.has_tree = true;
+        self.grey += perfusion_hu;
+        self.cerebellum += perfusion_hu;
+        self.white += 0.4 * perfusion_hu;
+        if let Some(hu) = sinus_hu {
+            self.sinus = hu;
+            // Dura and plexus have no barrier.
+            self.dura += 3.0 * perfusion_hu;
+            self.choroid = self.choroid.map(|c| c.max(0.45 * hu));
+        }
+    }
+
+    /// HU of white matter.
+    pub(super) fn white(&self) -> f32 {
+        self.white
+    }
+
+    /// CSF of a cistern.
+    pub(super) fn cistern(&self) -> Tissue {
+        Tissue {
+            hu: self.csf,
+            space: Space::Subarachnoid,
+        }
     }
 
     /// The strata that this brain puts a head into.
@@ -526,7 +556,7 @@ impl Brain {
     fn vessel(&self, p: Point) -> Option<f32> {
         let [x, y, z] = p;
         let ax = x.abs();
-        if ax > 42.0 || !(-34.0..24.0).contains(&y) || !(-60.0..4.0).contains(&z) {
+        if self.has_tree || ax > 42.0 || !(-34.0..24.0).contains(&y) || !(-60.0..4.0).contains(&z) {
             return None;
         }
         if ax < 10.0 {

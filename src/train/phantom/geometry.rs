@@ -26,6 +26,8 @@ pub enum GeometryKind {
     Scanner,
     /// 280 slices of 0.6 mm.
     Thin,
+    /// 600 slices, 0.4 mm apart, from the vertex into the neck: a CT angiography.
+    Angio,
     /// 110 slices of 1.5 mm.
     Fine,
     /// 80 slices of 1 mm over a part of the head, in a field that may cut the scalp.
@@ -34,7 +36,7 @@ pub enum GeometryKind {
 
 impl GeometryKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Even,
         Self::Tilted,
         Self::Uneven,
@@ -42,6 +44,7 @@ impl GeometryKind {
         Self::Reversed,
         Self::Scanner,
         Self::Thin,
+        Self::Angio,
         Self::Fine,
         Self::Part,
     ];
@@ -57,6 +60,7 @@ impl GeometryKind {
             Self::Reversed => "reversed",
             Self::Scanner => "scanner",
             Self::Thin => "thin",
+            Self::Angio => "angio",
             Self::Fine => "fine",
             Self::Part => "part",
         }
@@ -152,6 +156,7 @@ pub fn geometry(kind: GeometryKind, seed: u64, range: Range) -> Geometry {
             return stack(row, column, spacing, MATRIX, planes);
         }
         GeometryKind::Thin => steps.extend((0..280u16).map(|i| (TOP_MM - 0.6 * f64::from(i), 0.6))),
+        GeometryKind::Angio => steps.extend((0..600u16).map(|i| (TOP_MM - 0.4 * f64::from(i), 0.6))),
         GeometryKind::Fine => steps.extend((0..110u16).map(|i| (TOP_MM - 1.5 * f64::from(i), 1.5))),
         GeometryKind::Part => {
             let top = TOP_MM - f64::from(draw.within([10.0, 80.0]));

@@ -167,6 +167,7 @@ impl Bleed {
                     draw.within([10.0, 34.0])
                 };
             }
+            Class::Infarct | Class::Thrombus => {}
         }
         bleed
     }
@@ -300,6 +301,8 @@ impl Bleed {
                 let edge = (from.sqrt() / self.radius) + self.ragged * self.noise.at(p, 0.12);
                 (edge < 1.0).then(|| (self.mottled(p), true))
             }
+            // Not bleeds: `infarct` and `arteries` draw them.
+            Class::Infarct | Class::Thrombus => None,
         }
     }
 

@@ -76,6 +76,14 @@ impl Scanner {
         }
     }
 
+    /// As thin slices with contrast agent have it: more noise, no movement within a slice.
+    pub(super) fn thin(mut self, ranges: &Ranges) -> Self {
+        let mut draw = Draw::new(self.seed, stream::SCANNER + 100);
+        self.noise = draw.within_log(ranges.angio_noise_hu);
+        self.motion = [0.0; 2];
+        self
+    }
+
     /// Whether the head moved during slices.
     pub(super) fn moving(&self) -> bool {
         self.motion != [0.0; 2]
