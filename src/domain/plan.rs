@@ -71,11 +71,11 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// How many images of the patient the network is made from: all channels are slabs of one where the grid is that of the source's slices.
+    /// How many images of the patient the network is made from: one, unless its grid is a whole volume's.
     #[must_use]
     pub fn scans(&self) -> usize {
         match self.grid {
-            Grid::SourceSlices { .. } => 1,
+            Grid::SourceSlices { .. } | Grid::HeadBox { .. } => 1,
             Grid::Volume { .. } => self.normalization_schemes.len(),
         }
     }
