@@ -75,7 +75,7 @@ impl Configuration {
     #[must_use]
     pub fn scans(&self) -> usize {
         match self.grid {
-            Grid::SourceSlices { .. } => 1,
+            Grid::SourceSlices { .. } | Grid::HeadBox { .. } => 1,
             Grid::Volume { .. } => self.normalization_schemes.len(),
         }
     }
