@@ -2,11 +2,12 @@
 
 use ictus::{
     analysis::infer::engine,
-    domain::device::DeviceChoice,
+    domain::{device::DeviceChoice, plan::Plan},
     train::{
-        dataset::HaemorrhageSlabs,
+        dataset::{HaemorrhageSlabs, Samples},
         recipe,
         training::{Config, train},
+        volumes::OcclusionBoxes,
     },
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -18,6 +19,9 @@ pub(crate) struct Args {
     /// Where the model's folder goes.
     #[arg(long)]
     out: PathBuf,
+    /// What is looked for.
+    #[arg(long, value_enum, default_value_t = Recipe::Haemorrhage)]
+    recipe: Recipe,
     /// Networks in the ensemble.
     #[arg(long, default_value_t = 3)]
     members: usize,
@@ -44,11 +48,30 @@ pub(crate) struct Args {
     device: DeviceChoice,
 }
 
+/// What `ictus train` can make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Recipe {
+    /// Bleeds and their kinds on non-contrast CT
+    Haemorrhage,
+    /// Closed arteries on CT angiography
+    Occlusion,
+}
+
+impl Recipe {
+    fn plan(self, members: usize) -> (Plan, Arc<dyn Samples>) {
+        match self {
+            Self::Haemorrhage => (recipe::haemorrhage(members), Arc::new(HaemorrhageSlabs)),
+            Self::Occlusion => (recipe::occlusion(members), Arc::new(OcclusionBoxes)),
+        }
+    }
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let device = engine::open(args.device)?;
+    let (plan, samples) = args.recipe.plan(args.members);
     let config = Config {
-        samples: Arc::new(HaemorrhageSlabs),
-        plan: recipe::haemorrhage(args.members),
+        samples,
+        plan,
         out: args.out.clone(),
         from: args.from.clone(),
         trunk_steps: args.trunk_steps,

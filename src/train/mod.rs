@@ -5,10 +5,12 @@
 pub mod dataset;
 pub mod evaluation;
 pub mod loss;
+pub mod occlusion;
 pub mod optimizer;
 pub mod phantom;
 pub mod recipe;
 pub mod training;
+pub mod volumes;
 
 use crate::{analysis::infer::InferError, domain::failure::FailureClass, domain::phi::Redacted};
 
