@@ -451,7 +451,7 @@ mod tests {
     use super::*;
 
     fn shipped() -> Plan {
-        serde_json::from_str(include_str!("../../models/haemorrhage-2d-phantom/plan.json")).unwrap()
+        serde_json::from_str(include_str!("../../models/haemorrhage-phantom/plan.json")).unwrap()
     }
 
     fn on_volume() -> Plan {
@@ -492,7 +492,7 @@ mod tests {
         plan.check().unwrap();
         plan.mirror_axes = vec![0, 1];
         assert!(plan.check().unwrap_err().contains("left-right"));
-        plan.labels[0].side_aware = false;
+        plan.labels.iter_mut().for_each(|label| label.side_aware = false);
         plan.check().unwrap();
         plan.mirror_axes = vec![2];
         assert!(plan.check().unwrap_err().contains("2 axes"));
@@ -510,11 +510,11 @@ mod tests {
             (
                 |p| {
                     p.labels.push(Label {
-                        value: 2,
+                        value: 9,
                         ..p.labels[0].clone()
                     })
                 },
-                "2 outputs",
+                "6 outputs",
             ),
             (
                 |p| p.configuration.normalization_schemes.clear(),
