@@ -203,7 +203,7 @@ fn phantom(first_seed: u64, index: usize, names: BTreeMap<u8, String>) -> Drawn 
             }
             .into(),
             stack: stack.into(),
-            strata: strata(&head),
+            strata: head.strata().iter().map(|s| s.name().to_owned()).collect(),
         },
         scan: Scan {
             channels: vec![rendered.hu],
@@ -215,11 +215,6 @@ fn phantom(first_seed: u64, index: usize, names: BTreeMap<u8, String>) -> Drawn 
             cavity: Some(rendered.brain),
         },
     }
-}
-
-/// What is special about a head.
-fn strata(_head: &Head) -> Vec<String> {
-    Vec::new()
 }
 
 /// An even stack, cut into thin slices from its first to its last plane.

@@ -5,7 +5,7 @@ use super::{
         metrics::{ClassGroup, Goal, Group, LesionGroup, Metrics, Subtype},
         source::Description,
     },
-    escape, number, said,
+    escape, number, said, words,
 };
 use std::{collections::BTreeSet, fmt::Write as _};
 
@@ -168,7 +168,7 @@ fn cases(caption: &str, groups: &[Group]) -> String {
         .iter()
         .map(|g| {
             vec![
-                g.name.clone(),
+                words(&g.name),
                 g.cases.to_string(),
                 g.bleeding.to_string(),
                 said(&g.dice, 2),
