@@ -215,7 +215,7 @@ fn volume(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Ve
     let model = engine.model(id)?;
     let schemes = &model.plan.configuration.normalization_schemes;
     let mut files = Vec::new();
-    for path in super::channels::of(&args.input, schemes.len())? {
+    for path in super::channels::of(&args.input, model.plan.volumes())? {
         files.push(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
     }
     // An MR channel has no HU to be checked.

@@ -259,6 +259,15 @@ pub struct Golden {
 }
 
 impl Plan {
+    /// Volumes that a case brings: on the source's slices all channels are made of one scan.
+    #[must_use]
+    pub fn volumes(&self) -> usize {
+        match self.configuration.grid {
+            Grid::SourceSlices { .. } => 1,
+            Grid::Volume { .. } => self.configuration.normalization_schemes.len(),
+        }
+    }
+
     /// Refuses a plan that contradicts itself, or asks for what its grid does not do.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use crate::{
     },
     domain::{
         geometry::{add, dot, norm, scale, sub},
-        plan::{Grid, Normalization, Plan},
+        plan::{Normalization, Plan},
         volume::{Geometry, SlicePlane, Volume},
         volume_trace::Turn,
     },
@@ -244,11 +244,7 @@ impl Dataset {
     /// # Errors
     /// Says which folder, label or channel is missing.
     pub fn open(folder: &Path, plan: &Plan) -> Result<Self, TrainError> {
-        let channels = match plan.configuration.grid {
-            // All channels of a plan on slices are one scan.
-            Grid::SourceSlices { .. } => 1,
-            Grid::Volume { .. } => plan.configuration.normalization_schemes.len(),
-        };
+        let channels = plan.volumes();
         let pair = [("imagesTs", "labelsTs"), ("imagesTr", "labelsTr")]
             .map(|(images, labels)| (folder.join(images), folder.join(labels)))
             .into_iter()
