@@ -7,7 +7,7 @@ use super::{
     source::Description,
     statistics::{
         Agreement, BOOTSTRAP_SEED, Estimate, RESAMPLES, agreement, auc, mean, predictive_value, quantile_of,
-        roc, share,
+        rate, roc, share,
     },
 };
 use crate::domain::finding::AnswerValue;
