@@ -77,6 +77,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "nifti",
             "nn",
             "analysis",
+            "analysis::assemble",
             "analysis::preprocess",
             "analysis::infer",
             "analysis::uncertainty",

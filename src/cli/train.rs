@@ -58,6 +58,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         learning_rate: args.learning_rate,
         weight_decay: 1e-2,
         checkpoint_every: 50,
+        loss: ictus::train::loss::Kind::default(),
+        stop: std::sync::Arc::default(),
     };
     let bar = ProgressBar::new((args.trunk_steps + args.members * args.steps) as u64);
     bar.set_style(ProgressStyle::with_template(
