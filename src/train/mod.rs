@@ -5,6 +5,8 @@
 pub mod augment;
 pub mod dataset;
 pub mod evaluation;
+pub mod events;
+pub mod log;
 pub mod loss;
 pub mod nnunet;
 pub mod optimizer;
