@@ -8,11 +8,12 @@ use ictus::{
         augment::Augmentation,
         log::Log,
         nnunet::{
+            card::card,
             fingerprint::fingerprint,
             patches::prepare,
             planning::{Budget, Choice, Family, Shape, plan},
             raw::RawDataset,
-            validation::{ValidatedCase, validate},
+            validation::{ValidatedCase, Validation, validate},
         },
         training::{Config, Part},
     },
@@ -166,7 +167,8 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     if !trained(args, &config)? {
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    judged(args, &config, &dataset, folds)?;
+    let validation = judged(args, &config, &dataset, folds)?;
+    card(&config.plan, &dataset, &measured, &validation, &args.out)?;
     let parent = args.out.parent().filter(|p| !p.as_os_str().is_empty());
     super::super::say(&format!(
         "Wrote {}. Trained here, not validated: not for clinical use.\nTry it: ictus analyze SCAN.nii.gz --model {} --models-dir {} --out RESULTS",
@@ -178,7 +180,7 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
 }
 
 /// Held-out Dice: into `validation.json`, TensorBoard and the terminal.
-fn judged(args: &Args, config: &Config, dataset: &RawDataset, folds: usize) -> anyhow::Result<()> {
+fn judged(args: &Args, config: &Config, dataset: &RawDataset, folds: usize) -> anyhow::Result<Validation> {
     let mut done: Vec<ValidatedCase> = Vec::new();
     let judged = with_bar("judging on held-out cases", |tell| {
         validate(dataset, &args.out, folds, args.device, |case, all| {
@@ -202,7 +204,7 @@ fn judged(args: &Args, config: &Config, dataset: &RawDataset, folds: usize) -> a
         let shown = dice.map_or_else(|| "not measured".to_owned(), |dice| format!("{dice:.3}"));
         super::super::say(&format!("Dice of {label} on held-out cases: {shown}"))?;
     }
-    Ok(())
+    Ok(judged)
 }
 
 /// Runs what tells how many of how many are done, with a bar.

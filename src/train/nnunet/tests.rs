@@ -8,11 +8,19 @@ use super::{
     validation::validate,
 };
 use crate::{
+    analysis::{
+        self, Scan,
+        assemble::{Values, from_nifti},
+        infer::{Engine, bundle::Bundle},
+    },
     domain::{
         architecture::Architecture,
         device::DeviceChoice,
+        network::Unattended,
         plan::{Normalization, Plan, Provenance},
+        uid::Uid,
         volume::{Geometry, SlicePlane, Volume},
+        volume_trace::Turn,
     },
     nifti,
     train::{
@@ -313,6 +321,29 @@ fn a_network_trained_on_whole_volumes_finds_the_ball_in_heads_that_it_did_not_se
     assert!(dice > 0.8, "{dice}");
     let text = fs::read_to_string(out.path().join("validation.json")).unwrap();
     assert!(text.contains("not trained on it"));
+    // The whole model as a hospital runs it, on a head that nobody trained on.
+    let folder = tempfile::tempdir().unwrap();
+    let (image, truth) = case(6);
+    put(&folder.path().join("new_0000.nii.gz"), grid(STEP_MM[0]), image);
+    let bytes = fs::read(folder.path().join("new_0000.nii.gz")).unwrap();
+    let scan = Scan {
+        channels: vec![from_nifti(&bytes, Values::Hu).unwrap()],
+        turn: Turn {
+            slices: nifti::read(&bytes).unwrap().is_reversed(),
+            rows: false,
+        },
+    };
+    let engine = Engine::start(&[Bundle::read(out.path()).unwrap()], DeviceChoice::Cpu).unwrap();
+    let model = engine.model("balls").unwrap();
+    let mut report = analysis::empty_report(None);
+    let series = Uid::derive(&[b"ball"]);
+    let look = analysis::look(scan, &engine, model, &series, &Unattended, &mut report).unwrap();
+    let found = &look.prediction.labels.data;
+    let count = |hit: &dyn Fn(usize) -> bool| (0..truth.len()).filter(|v| hit(*v)).count() as f64;
+    let both = count(&|v| found[v] == 1 && truth[v] == 1);
+    let dice = 2.0 * both / (count(&|v| found[v] == 1) + count(&|v| truth[v] == 1));
+    assert!(dice > 0.8, "{dice}");
+    assert!(report.disclaimer.contains("not validated"));
 }
 
 #[test]
