@@ -7,6 +7,7 @@ use super::{
     TrainError,
     dataset::{Sample, Samples},
     phantom::{Head, Kind, Occlusion, Range, Site},
+    training::Part,
 };
 use crate::{
     analysis::preprocess::{head_box::lay, normalize::normalize},
@@ -35,7 +36,7 @@ const ASIDE_MM: f64 = 7.0;
 pub struct OcclusionBoxes;
 
 impl Samples for OcclusionBoxes {
-    fn draw(&self, plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError> {
+    fn draw(&self, plan: &Plan, _part: Part, seed: u64, index: u64) -> Result<Sample, TrainError> {
         draw(plan, seed, index)
     }
 
@@ -98,7 +99,10 @@ fn draw(plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError> {
 /// The value of an artery's label.
 #[must_use]
 pub fn value(site: Site) -> u8 {
-    (1..).zip(Site::ALL).find(|(_, s)| *s == site).map_or(0, |(value, _)| value)
+    (1..)
+        .zip(Site::ALL)
+        .find(|(_, s)| *s == site)
+        .map_or(0, |(value, _)| value)
 }
 
 /// Marks the first of a clot.

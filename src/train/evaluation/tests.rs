@@ -42,7 +42,7 @@ fn volume<T>(value: impl Fn(usize, usize, usize) -> T) -> Volume<T> {
 /// The shipped plan with the labels of two classes.
 fn plan() -> Plan {
     let mut plan: Plan =
-        serde_json::from_str(include_str!("../../../models/haemorrhage-2d-phantom/plan.json")).unwrap();
+        serde_json::from_str(include_str!("../../../models/haemorrhage-phantom/plan.json")).unwrap();
     let one = plan.labels[0].clone();
     plan.labels = [(1, "subdural"), (2, "epidural")]
         .map(|(value, name)| Label {

@@ -298,7 +298,11 @@ impl Head {
         let axis = |p| crate::domain::geometry::sub(at(p), origin);
         (
             add(HEAD_CENTER_MM, origin),
-            [axis([1.0, 0.0, 0.0]), axis([0.0, 1.0, 0.0]), axis([0.0, 0.0, 1.0])],
+            [
+                axis([1.0, 0.0, 0.0]),
+                axis([0.0, 1.0, 0.0]),
+                axis([0.0, 0.0, 1.0]),
+            ],
         )
     }
 
