@@ -373,7 +373,15 @@ fn a_data_set_is_read_as_nnu_net_lays_it_out() {
     assert_eq!(
         (counts(2), counts(7)),
         (9 * 40, 0),
-        "a value without a name is not judged"
+        "a value without a name is background"
+    );
+    let ignoring = r#"{"labels": {"background": 0, "subdural": 1, "ignore": 2}}"#;
+    fs::write(at("dataset.json"), ignoring).unwrap();
+    assert!(
+        Dataset::open(folder.path(), &plan)
+            .unwrap_err()
+            .to_string()
+            .contains("ignore label")
     );
     let before = source.description().unwrap();
     // Another image is another data set; a label map elsewhere is none for this image.
