@@ -293,7 +293,9 @@ pub(crate) fn summary(report: &Report) -> String {
     for f in &report.findings {
         let side = format!("{:?}", f.side).to_lowercase();
         let [x, y, z] = f.center_mm;
-        let abc2 = f.abc2_ml.map_or(String::new(), |ml| format!(" (ABC/2 {ml:.1} mL)"));
+        let abc2 = f
+            .abc2_ml
+            .map_or(String::new(), |ml| format!(" (ABC/2 {ml:.1} mL)"));
         lines.push(format!(
             "  {}: {:.1} mL{abc2}, side {side}, centre {x:.0} {y:.0} {z:.0} mm LPS, score {:.2}, uncertainty {:.2}",
             f.id, f.volume_ml, f.score, f.uncertainty

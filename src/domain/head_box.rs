@@ -290,7 +290,12 @@ mod tests {
         let grid = trace.geometry();
         for v in 0..grid.len() {
             let p = grid.voxel_to_lps(v / (14 * 16), (v / 16 % 14) as f64, (v % 16) as f64);
-            assert!((boxed[v] - value(p)).abs() < 4.0, "{v}: {} {}", boxed[v], value(p));
+            assert!(
+                (boxed[v] - value(p)).abs() < 4.0,
+                "{v}: {} {}",
+                boxed[v],
+                value(p)
+            );
         }
         let back = trace.spread(f32::NAN, |at| trace.between(&boxed, at));
         let inside = back.iter().zip(&data).filter(|(b, _)| !b.is_nan());

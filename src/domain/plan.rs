@@ -366,7 +366,9 @@ impl Plan {
                     && self.activation == Activation::Softmax
                     && self.keep_largest.is_empty()
                     && self.mirror_axes.is_empty(),
-                || "a plan on head_box has three axes, one channel, softmax, and neither mirror_axes nor keep_largest".into(),
+                || {
+                    "a plan on head_box has three axes, one channel, softmax, and neither mirror_axes nor keep_largest".into()
+                },
             ),
             Grid::Volume {
                 transpose_forward,

@@ -184,11 +184,7 @@ fn stack(seed: u64) -> (&'static str, Geometry) {
 fn judge(seed: u64, stack: &str, truth: Option<&Occlusion>, look: &Look, seconds: f64) -> Case {
     let strongest = |a: &&Finding, b: &&Finding| (a.score * a.volume_ml).total_cmp(&(b.score * b.volume_ml));
     let first = look.found.findings.iter().max_by(strongest);
-    let site = |finding: &Finding| {
-        Site::ALL
-            .into_iter()
-            .find(|s| finding.kind.starts_with(s.name()))
-    };
+    let site = |finding: &Finding| Site::ALL.into_iter().find(|s| finding.kind.starts_with(s.name()));
     let from = |finding: &Finding, place: Vec3| norm(sub(finding.center_mm, place));
     let answer = look.found.answer.as_ref();
     Case {

@@ -121,7 +121,10 @@ pub fn occlusion(members: usize) -> Plan {
                 deep_supervision: false,
             }),
         },
-        labels: (1..).zip(Site::ALL).map(|(value, site)| closed(value, site)).collect(),
+        labels: (1..)
+            .zip(Site::ALL)
+            .map(|(value, site)| closed(value, site))
+            .collect(),
         trigger: Trigger {
             modality: "CT".into(),
             contrast: Contrast::With,

@@ -137,7 +137,10 @@ impl Coarse {
                 .last()
                 .unwrap_or(1)
         };
-        let block = times(COARSE_MM, source.pixel_spacing_mm[0].max(source.pixel_spacing_mm[1]));
+        let block = times(
+            COARSE_MM,
+            source.pixel_spacing_mm[0].max(source.pixel_spacing_mm[1]),
+        );
         let every = times(COARSE_STEP_MM, step.max(0.01));
         let (rows, columns) = (source.rows / block, source.columns / block);
         let middle = 0.5 * (block as f64 - 1.0);

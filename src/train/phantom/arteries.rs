@@ -121,7 +121,11 @@ impl Vessels {
                     (false, _) => plain,
                 };
                 // A vessel that is hardly filled is also narrow.
-                let narrow = if clot || !contrast { 1.0 } else { mix(0.7, 1.0, flow) };
+                let narrow = if clot || !contrast {
+                    1.0
+                } else {
+                    mix(0.7, 1.0, flow)
+                };
                 segments.push(Segment {
                     ends: [pair[0].at, pair[1].at],
                     radii: [pair[0].radius * narrow, pair[1].radius * narrow],
@@ -215,7 +219,8 @@ impl Tree {
             let terminus = self.end(carotid);
             self.grow_middle(draw, skull, side, terminus, scale);
             // The other A1 makes up for a weak one.
-            let a1_radius = 1.08 * scale
+            let a1_radius = 1.08
+                * scale
                 * match weak {
                     Some(weak) if weak == side => draw.within([0.2, 0.55]),
                     Some(_) => 1.2,
@@ -260,7 +265,14 @@ impl Tree {
         carotid
     }
 
-    fn grow_middle(&mut self, draw: &mut Draw, skull: &Skull, side: f32, terminus: (usize, usize), scale: f32) {
+    fn grow_middle(
+        &mut self,
+        draw: &mut Draw,
+        skull: &Skull,
+        side: f32,
+        terminus: (usize, usize),
+        scale: f32,
+    ) {
         let start = self.arteries[terminus.0].nodes[terminus.1].at;
         let fissure = |y: f32| -9.0 + 0.32 * (y + 30.0);
         let lateral = draw.within([28.5, 33.5]);
@@ -272,8 +284,18 @@ impl Tree {
             (Name::M1, side),
             Some(terminus),
             &[
-                [side * mix(x0, lateral, 0.33), mix(start[1], y, 0.33) + 0.5 * bow, mix(start[2], z, 0.33) + bow, r],
-                [side * mix(x0, lateral, 0.67), mix(start[1], y, 0.67), mix(start[2], z, 0.67) + 0.6 * bow, 0.97 * r],
+                [
+                    side * mix(x0, lateral, 0.33),
+                    mix(start[1], y, 0.33) + 0.5 * bow,
+                    mix(start[2], z, 0.33) + bow,
+                    r,
+                ],
+                [
+                    side * mix(x0, lateral, 0.67),
+                    mix(start[1], y, 0.67),
+                    mix(start[2], z, 0.67) + 0.6 * bow,
+                    0.97 * r,
+                ],
                 [side * lateral, y, z, 0.93 * r],
             ],
             0.6,
@@ -285,12 +307,26 @@ impl Tree {
         let trunks = if draw.chance(THIRD_TRUNK) { 3 } else { 2 };
         // Where trunks run along the insula, from the front to the back.
         for trunk in 0..trunks {
-            let share = mix(0.0, 1.0, if trunks == 2 { [0.15, 0.8][trunk] } else { [0.0, 0.5, 1.0][trunk] });
+            let share = mix(
+                0.0,
+                1.0,
+                if trunks == 2 {
+                    [0.15, 0.8][trunk]
+                } else {
+                    [0.0, 0.5, 1.0][trunk]
+                },
+            );
             let r = 1.08 * scale * draw.within([0.78, 1.12]) * if trunks == 3 { 0.88 } else { 1.0 };
             let over = |y: f32, up: f32| [side * (34.3 + 0.03 * up * up), y, fissure(y) + up];
             let first = over(mix(-17.0, -1.0, share) + draw.around(2.0), 2.0 + draw.around(1.0));
-            let second = over(mix(-16.0, 10.0, share) + draw.around(3.0), mix(9.0, 5.0, share) + draw.around(2.0));
-            let third = over(mix(-10.0, 21.0, share) + draw.around(3.0), mix(13.0, 7.5, share) + draw.around(2.0));
+            let second = over(
+                mix(-16.0, 10.0, share) + draw.around(3.0),
+                mix(9.0, 5.0, share) + draw.around(2.0),
+            );
+            let third = over(
+                mix(-10.0, 21.0, share) + draw.around(3.0),
+                mix(13.0, 7.5, share) + draw.around(2.0),
+            );
             let m2 = self.add(
                 (Name::M2, side),
                 Some(fork),
@@ -333,7 +369,11 @@ impl Tree {
         ];
         let azimuth = mix(-0.55, 0.75, share) + draw.around(0.35);
         let mut controls = lip.to_vec();
-        let climbs: &[f32] = if up { &[0.1, 0.3, 0.55, 0.85] } else { &[-0.12, -0.22, -0.3, -0.34] };
+        let climbs: &[f32] = if up {
+            &[0.1, 0.3, 0.55, 0.85]
+        } else {
+            &[-0.12, -0.22, -0.3, -0.34]
+        };
         for (i, climb) in (0u8..).zip(climbs) {
             let t = f32::from(i) / 3.0;
             let direction = unit([side, azimuth * (0.5 + 0.7 * t) + draw.around(0.06), *climb]);
@@ -358,13 +398,23 @@ impl Tree {
             (Name::A1, side),
             Some(terminus),
             &[
-                [side * 7.5, -14.0 + draw.around(1.5), start[2] + draw.around(2.0), radius],
+                [
+                    side * 7.5,
+                    -14.0 + draw.around(1.5),
+                    start[2] + draw.around(2.0),
+                    radius,
+                ],
                 [side * gap, y, z, 0.95 * radius],
             ],
             0.6,
         );
         let mut at = |x: f32, y: f32, z: f32, r: f32| {
-            [side * (gap + x).max(0.8), y + draw.around(1.5), z + draw.around(1.5), r]
+            [
+                side * (gap + x).max(0.8),
+                y + draw.around(1.5),
+                z + draw.around(1.5),
+                r,
+            ]
         };
         let pericallosal = [
             at(0.0, -25.0, -3.0, 1.0),
@@ -440,7 +490,12 @@ impl Tree {
             self.add(
                 (Name::Small, side),
                 Some((basilar, below)),
-                &[around(8.0, 3.0), around(16.5, 10.0), around(15.0, 24.0), around(8.0, 40.0)],
+                &[
+                    around(8.0, 3.0),
+                    around(16.5, 10.0),
+                    around(15.0, 24.0),
+                    around(8.0, 40.0),
+                ],
                 0.8,
             );
         }
@@ -457,7 +512,11 @@ impl Tree {
             false => draw.within([0.3, 0.75]),
         };
         self.pcom[usize::from(side > 0.0)] = pcom;
-        let join = [side * (7.5 + draw.around(1.0)), start[1] + 1.5, start[2] + 1.5 + draw.around(1.0)];
+        let join = [
+            side * (7.5 + draw.around(1.0)),
+            start[1] + 1.5,
+            start[2] + 1.5 + draw.around(1.0),
+        ];
         let r = draw.within([0.95, 1.2]);
         let p1_radius = if fetal { draw.within([0.2, 0.6]) } else { r };
         let p1 = self.add(
@@ -470,7 +529,12 @@ impl Tree {
             let len = self.arteries[carotid].nodes.len();
             let from = (carotid, len.saturating_sub(4));
             let leaves = self.arteries[carotid].nodes[from.1].at;
-            let middle = [0.5 * (leaves[0] + join[0]), 0.5 * (leaves[1] + join[1]), leaves[2].min(join[2]) - 0.5, pcom];
+            let middle = [
+                0.5 * (leaves[0] + join[0]),
+                0.5 * (leaves[1] + join[1]),
+                leaves[2].min(join[2]) - 0.5,
+                pcom,
+            ];
             self.add(
                 (Name::Pcom, side),
                 Some(from),
@@ -479,7 +543,12 @@ impl Tree {
             );
         }
         let mut at = |x: f32, y: f32, z: f32, r: f32| {
-            [side * (x + draw.around(1.0)), y + draw.around(1.0), z + draw.around(1.0), r]
+            [
+                side * (x + draw.around(1.0)),
+                y + draw.around(1.0),
+                z + draw.around(1.0),
+                r,
+            ]
         };
         let controls = [
             at(15.5, 7.0, -8.0, r),
@@ -492,12 +561,22 @@ impl Tree {
         let from = self.end(p1);
         let p2 = self.add((Name::P2, side), Some(from), &controls, 0.7);
         for (share, target) in [(0.45f32, [40.0, 40.0, -10.0]), (0.6, [14.0, 60.0, 20.0])] {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a few dozen nodes")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                clippy::cast_precision_loss,
+                reason = "a few dozen nodes"
+            )]
             let node = (share * self.arteries[p2].nodes.len() as f32) as usize;
             let start = self.arteries[p2].nodes[node].at;
             let target = skull.on_table(unit([side * target[0], target[1], target[2] - 8.0]), 8.0);
             let between = |t: f32, r: f32| {
-                [mix(start[0], target[0], t), mix(start[1], target[1], t), mix(start[2], target[2], t), r]
+                [
+                    mix(start[0], target[0], t),
+                    mix(start[1], target[1], t),
+                    mix(start[2], target[2], t),
+                    r,
+                ]
             };
             self.add(
                 (Name::Small, side),
@@ -549,7 +628,12 @@ impl Tree {
         let collaterals = draw.within(ranges.collaterals);
         let length = draw.within_log(ranges.clot_mm);
         let last = self.arteries[artery].nodes.len() - 1;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a few dozen nodes")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a few dozen nodes"
+        )]
         let node = ((draw.within(along) * last as f32) as usize).min(last - 1);
         let clot = self.block(draw, (artery, node), length, collaterals);
         let at = clot[0];
@@ -569,14 +653,27 @@ impl Tree {
     }
 
     /// Fills `length` mm from a node on with clot and lowers the flow behind it; returns the clot's middle line in its artery and the main one after it.
-    fn block(&mut self, draw: &mut Draw, (artery, node): (usize, usize), length: f32, collaterals: f32) -> Vec<Point> {
+    fn block(
+        &mut self,
+        draw: &mut Draw,
+        (artery, node): (usize, usize),
+        length: f32,
+        collaterals: f32,
+    ) -> Vec<Point> {
         // (artery, first node, millimetres since the clot began)
         let mut todo = vec![(artery, node, 0.0f32)];
         let mut line = Vec::new();
         while let Some((artery, first, mut walked)) = todo.pop() {
-            let main = matches!(self.arteries[artery].name, Name::Carotid | Name::M1 | Name::M2 | Name::Basilar);
+            let main = matches!(
+                self.arteries[artery].name,
+                Name::Carotid | Name::M1 | Name::M2 | Name::Basilar
+            );
             // Into side branches a clot reaches a little.
-            let reach = if main { length } else { length.min(walked + draw.within([0.0, 4.0])) };
+            let reach = if main {
+                length
+            } else {
+                length.min(walked + draw.within([0.0, 4.0]))
+            };
             for i in first..self.arteries[artery].nodes.len() {
                 let here = &mut self.arteries[artery];
                 if i > first {
@@ -585,7 +682,11 @@ impl Tree {
                 let clotted = walked <= reach || (i <= first + 1 && walked <= length);
                 here.clot[i] = clotted;
                 // From the far end back: least just behind the clot.
-                here.flow[i] = if clotted { 0.0 } else { collaterals * (0.3 + 0.7 * step(0.0, 55.0, walked - length)) };
+                here.flow[i] = if clotted {
+                    0.0
+                } else {
+                    collaterals * (0.3 + 0.7 * step(0.0, 55.0, walked - length))
+                };
                 if clotted && main {
                     line.push(here.nodes[i].at);
                 }
@@ -601,7 +702,11 @@ impl Tree {
 
     /// What other arteries fill behind a closed one, by the circle of Willis.
     fn bypass(&mut self, draw: &mut Draw, site: Site, side: f32, collaterals: f32) {
-        let across = if self.acom { draw.within([0.75, 1.0]) } else { collaterals };
+        let across = if self.acom {
+            draw.within([0.75, 1.0])
+        } else {
+            collaterals
+        };
         for index in 0..self.arteries.len() {
             let (name, of) = (self.arteries[index].name, self.arteries[index].side);
             let supply = match (site, name) {
@@ -613,9 +718,15 @@ impl Tree {
             };
             let mut filled = vec![index];
             while let Some(artery) = filled.pop() {
-                self.arteries[artery].flow.iter_mut().for_each(|f| *f = f.max(supply));
+                self.arteries[artery]
+                    .flow
+                    .iter_mut()
+                    .for_each(|f| *f = f.max(supply));
                 self.arteries[artery].clot.fill(false);
-                filled.extend((0..self.arteries.len()).filter(|c| self.arteries[*c].from.is_some_and(|(p, _)| p == artery)));
+                filled.extend(
+                    (0..self.arteries.len())
+                        .filter(|c| self.arteries[*c].from.is_some_and(|(p, _)| p == artery)),
+                );
             }
         }
     }
@@ -625,12 +736,20 @@ impl Tree {
 fn veins(draw: &mut Draw, skull: &Skull, noise: &Field) -> Vec<Vec<Node>> {
     let mut veins = Vec::new();
     let galen = [0.0, 33.0, 6.0, 2.2];
-    veins.push(path(&[galen, [0.0, 36.0, 9.0, 2.2], [0.0, 33.0, 12.0, 1.8]], 0.3, noise));
+    veins.push(path(
+        &[galen, [0.0, 36.0, 9.0, 2.2], [0.0, 33.0, 12.0, 1.8]],
+        0.3,
+        noise,
+    ));
     for side in [-1.0f32, 1.0] {
         let r = draw.within([0.7, 1.3]);
         // Internal cerebral and basal veins.
         veins.push(path(
-            &[[side * 4.0, -8.0, 10.0, 0.8 * r], [side * 2.5, 10.0, 12.0, r], galen],
+            &[
+                [side * 4.0, -8.0, 10.0, 0.8 * r],
+                [side * 2.5, 10.0, 12.0, r],
+                galen,
+            ],
             0.4,
             noise,
         ));

@@ -328,7 +328,6 @@ fn common(
                 "Head without contrast, synthetic"
             },
         ),
-
         text(tags::PATIENT_NAME, VR::PN, &format!("PHANTOM^{number}")),
         text(tags::PATIENT_ID, VR::LO, &format!("PHANTOM-{number}")),
         text(tags::PATIENT_BIRTH_DATE, VR::DA, &date(birth_day)),

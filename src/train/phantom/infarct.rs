@@ -44,12 +44,21 @@ impl Infarct {
             Some((_, side)) => side,
         };
         let choices: &[Territory] = match site {
-            Some((Site::IcaTerminus | Site::M1, _)) => {
-                &[T::MiddleSuperior, T::MiddleInferior, T::Lenticulostriate, T::MiddleSuperior]
-            }
+            Some((Site::IcaTerminus | Site::M1, _)) => &[
+                T::MiddleSuperior,
+                T::MiddleInferior,
+                T::Lenticulostriate,
+                T::MiddleSuperior,
+            ],
             Some((Site::M2, _)) => &[T::MiddleSuperior, T::MiddleInferior],
             Some((Site::Basilar, _)) => &[T::Posterior, T::Cerebellar],
-            None => &[T::Anterior, T::Posterior, T::Cerebellar, T::Borderzone, T::Lenticulostriate],
+            None => &[
+                T::Anterior,
+                T::Posterior,
+                T::Cerebellar,
+                T::Borderzone,
+                T::Lenticulostriate,
+            ],
         };
         let territory = choices[draw.count(0, choices.len() - 1)];
         let (centre, radii) = match territory {
@@ -64,9 +73,21 @@ impl Infarct {
         let size = draw.within([0.55, 1.15]);
         let jitter = Point::from(centre.map(|_| draw.around(4.0)));
         let (drop_hu, share, effacement) = match draw.count(0, 9) {
-            0..=2 => (draw.within([0.0, 3.0]), draw.within([0.55, 0.9]), draw.within([-0.5, 1.0])),
-            3..=6 => (draw.within([3.0, 11.0]), draw.within([0.8, 1.0]), draw.within([0.0, 2.0])),
-            _ => (draw.within([7.0, 16.0]), draw.within([0.9, 1.0]), draw.within([-1.0, 1.5])),
+            0..=2 => (
+                draw.within([0.0, 3.0]),
+                draw.within([0.55, 0.9]),
+                draw.within([-0.5, 1.0]),
+            ),
+            3..=6 => (
+                draw.within([3.0, 11.0]),
+                draw.within([0.8, 1.0]),
+                draw.within([0.0, 2.0]),
+            ),
+            _ => (
+                draw.within([7.0, 16.0]),
+                draw.within([0.9, 1.0]),
+                draw.within([-1.0, 1.5]),
+            ),
         };
         Self {
             side,

@@ -22,6 +22,8 @@ mod skull;
 #[cfg(test)]
 mod tests;
 mod truth;
+#[cfg(test)]
+mod vessel_tests;
 mod vessels;
 
 pub use dicom::write_dicom;
@@ -298,7 +300,11 @@ impl Head {
         let axis = |p| crate::domain::geometry::sub(at(p), origin);
         (
             add(HEAD_CENTER_MM, origin),
-            [axis([1.0, 0.0, 0.0]), axis([0.0, 1.0, 0.0]), axis([0.0, 0.0, 1.0])],
+            [
+                axis([1.0, 0.0, 0.0]),
+                axis([0.0, 1.0, 0.0]),
+                axis([0.0, 0.0, 1.0]),
+            ],
         )
     }
 

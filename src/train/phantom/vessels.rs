@@ -54,7 +54,10 @@ pub(super) struct Tubes {
 }
 
 impl Tubes {
-    #[expect(clippy::cast_possible_truncation, reason = "a head has a few thousand segments")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a head has a few thousand segments"
+    )]
     pub(super) fn new(segments: Vec<Segment>, grain: Field) -> Self {
         let mut cells: Vec<Vec<u16>> = vec![Vec::new(); CELLS.iter().product()];
         for (index, segment) in segments.iter().enumerate() {
@@ -137,7 +140,11 @@ impl Tubes {
 fn corner_cell(p: Point) -> [usize; 3] {
     std::array::from_fn(|axis| {
         let at = ((p[axis] - CORNER[axis]) / CELL_MM).max(0.0);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not below 0")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not below 0"
+        )]
         let at = at as usize;
         at.min(CELLS[axis] - 1)
     })
