@@ -160,6 +160,44 @@ mod tests {
     }
 
     #[test]
+    fn a_box_is_laid_where_training_lays_it_however_the_head_lies() {
+        use crate::{
+            analysis::preprocess::head_box, domain::volume::SlicePlane, train::phantom::HEAD_CENTER_MM,
+        };
+        let plan = occlusion(1);
+        for seed in 900..908 {
+            let head = Head::new(seed, Kind::Occlusion, Range::Evaluation);
+            let grid = Geometry {
+                rows: 120,
+                columns: 120,
+                row_direction: [1.0, 0.0, 0.0],
+                column_direction: [0.0, 1.0, 0.0],
+                pixel_spacing_mm: [2.0, 2.0],
+                planes: (0..60)
+                    .map(|k| SlicePlane {
+                        origin_mm: add(HEAD_CENTER_MM, [-119.0, -119.0, 3.0 * f64::from(k) - 75.0]),
+                        thickness_mm: 3.0,
+                    })
+                    .collect(),
+            };
+            let boxed = head_box::preprocess(&head.render(&grid).hu, &plan).unwrap();
+            let (origin, axes) = head.frame();
+            let middle = (0..3).fold(origin, |sum, a| add(sum, scale(axes[a], CAVITY_CENTRE_MM[a])));
+            let grid = boxed.trace.geometry();
+            let laid = sub(grid.voxel_to_lps(31, 27.5, 31.5), [0.0, -8.0, -42.0]);
+            let off = sub(laid, middle);
+            assert!(off.iter().all(|mm| mm.abs() < 9.0), "{seed}: off by {off:?}");
+            let clot = head.occlusion().unwrap().point_mm;
+            let inside = sub(clot, grid.voxel_to_lps(0, 0.0, 0.0));
+            let size = [112.0, 98.0, 112.0];
+            assert!(
+                (0..3).all(|a| inside[a] > 3.0 && inside[a] < size[a] - 4.0),
+                "{seed}: {inside:?}"
+            );
+        }
+    }
+
+    #[test]
     fn refuses_a_plan_on_slices() {
         let error = draw(&haemorrhage(1), 1, 0).unwrap_err();
         assert!(error.to_string().contains("box of the head"), "{error}");

@@ -22,6 +22,8 @@ mod skull;
 #[cfg(test)]
 mod tests;
 mod truth;
+#[cfg(test)]
+mod vessel_tests;
 mod vessels;
 
 pub use dicom::write_dicom;

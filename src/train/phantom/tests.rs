@@ -6,7 +6,7 @@ use crate::domain::geometry::{Vec3, scale, sub};
 use crate::domain::volume::Geometry;
 
 /// A stack of the kind on a coarser grid, `matrix`² pixels over the same field.
-fn stack(kind: GeometryKind, seed: u64, matrix: usize) -> Geometry {
+pub(super) fn stack(kind: GeometryKind, seed: u64, matrix: usize) -> Geometry {
     let mut g = geometry(kind, seed, Range::Training);
     #[expect(clippy::cast_precision_loss, reason = "a matrix has few rows")]
     let factor = g.rows as f64 / matrix as f64;
