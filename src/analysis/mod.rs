@@ -277,6 +277,7 @@ pub fn look(
     let (brain, prediction, cavity, duration_ms) = match model.plan.configuration.grid {
         Grid::SourceSlices { .. } => on_slices(&scan, engine, model, control, report)?,
         Grid::Volume { .. } => on_volume(&scan, engine, model, control, report)?,
+        Grid::HeadBox { .. } => in_box(&scan, engine, model, control, report)?,
     };
     let started = Instant::now();
     let found = postprocess::find(&prediction, &brain, &cavity, series, &model.plan)?;
@@ -373,6 +374,36 @@ fn on_volume(
         }
     };
     Ok((brain, prediction, cavity, duration_ms))
+}
+
+fn in_box(
+    scan: &Scan,
+    engine: &Engine,
+    model: &Model,
+    control: &dyn Control,
+    report: &mut Report,
+) -> Result<Seen, AnalysisError> {
+    let started = Instant::now();
+    let preprocess::head_box::Boxed { input, trace, brain } =
+        preprocess::head_box::preprocess(&scan.channels[0], &model.plan)?;
+    clock(&mut report.timings, "preprocess", started);
+    let started = Instant::now();
+    let even = trace.as_volume();
+    let mut sums = uncertainty::volume::Sums::new(&model.plan, &even)?;
+    infer::volume::infer(engine, model, &input, control, |logits| {
+        sums.add(&logits)?;
+        Ok::<_, AnalysisError>(())
+    })?;
+    let duration_ms = clock(&mut report.timings, "infer", started);
+    let started = Instant::now();
+    let prediction = trace.back(&sums.finish());
+    // Arteries enter through the skull base: the whole box counts.
+    let everywhere = Volume {
+        data: vec![true; trace.source.len()],
+        geometry: trace.source,
+    };
+    clock(&mut report.timings, "uncertainty", started);
+    Ok((brain, prediction, everywhere, duration_ms))
 }
 
 /// A report that says nothing yet.

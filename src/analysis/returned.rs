@@ -135,6 +135,9 @@ fn decimals<const N: usize>(object: &InMemDicomObject, tag: Tag) -> Option<[f64;
     object.get(tag)?.to_multi_float64().ok()?.try_into().ok()
 }
 
+/// Any bleed; the kinds of bleeds end with it.
+const BLEED: &str = "haemorrhage";
+
 /// The kind that the segments are of, their numbers, and whether a machine began them.
 fn segments(
     object: &InMemDicomObject,
@@ -142,7 +145,7 @@ fn segments(
 ) -> Result<(String, Vec<u32>, bool), CorrectionError> {
     let mut kinds: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     let (mut edited, mut strange) = (false, Vec::new());
-    let known = ["haemorrhage".to_owned()];
+    let known = [BLEED.to_owned()];
     let names = corrected.report.findings.iter().map(|finding| &finding.kind);
     let names: Vec<&String> = names.chain(&known).collect();
     for segment in items(object, tags::SEGMENT_SEQUENCE) {
@@ -168,6 +171,11 @@ fn segments(
         }
     }
     let edited = edited && corrected.seg.is_some();
+    // Bleeds of several kinds are one mask of what bled, as a reader draws it.
+    if kinds.len() > 1 && kinds.keys().all(|kind| kind.ends_with(BLEED)) {
+        let numbers = kinds.into_values().flatten().collect();
+        return Ok((BLEED.to_owned(), numbers, edited));
+    }
     let mut kinds = kinds.into_iter();
     match (kinds.next(), kinds.next()) {
         (Some((kind, numbers)), None) => Ok((kind, numbers, edited)),

@@ -215,7 +215,7 @@ fn volume(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Ve
     let model = engine.model(id)?;
     let schemes = &model.plan.configuration.normalization_schemes;
     let mut files = Vec::new();
-    for path in super::channels::of(&args.input, schemes.len())? {
+    for path in super::channels::of(&args.input, model.plan.configuration.scans())? {
         files.push(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
     }
     // An MR channel has no HU to be checked.
@@ -293,8 +293,11 @@ pub(crate) fn summary(report: &Report) -> String {
     for f in &report.findings {
         let side = format!("{:?}", f.side).to_lowercase();
         let [x, y, z] = f.center_mm;
+        let abc2 = f
+            .abc2_ml
+            .map_or(String::new(), |ml| format!(" (ABC/2 {ml:.1} mL)"));
         lines.push(format!(
-            "  {}: {:.1} mL, side {side}, centre {x:.0} {y:.0} {z:.0} mm LPS, score {:.2}, uncertainty {:.2}",
+            "  {}: {:.1} mL{abc2}, side {side}, centre {x:.0} {y:.0} {z:.0} mm LPS, score {:.2}, uncertainty {:.2}",
             f.id, f.volume_ml, f.score, f.uncertainty
         ));
     }

@@ -1,11 +1,16 @@
-//! `ictus evaluate`: held-out phantoms → `metrics.json`.
+//! `ictus evaluate`: held-out phantoms, or scans with labels → `cases.jsonl`, `metrics.json` and `report.html`.
 
 use super::engine::EngineArgs;
-use ictus::train::evaluation::evaluate;
+use anyhow::Context;
+use ictus::train::evaluation::{
+    evaluate,
+    source::{Dataset, Source},
+    summary,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{fs, path::PathBuf, process::ExitCode};
 
-/// Judge a model on phantoms that it was not trained on; says nothing of patients.
+/// Judge a model on phantoms that it was not trained on, or on your own scans with labels; a run that stopped goes on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The model.
@@ -13,53 +18,51 @@ pub(crate) struct Args {
     model: String,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Where metrics.json goes.
+    /// Where cases.jsonl, metrics.json and report.html go.
     #[arg(long)]
     out: PathBuf,
     /// Phantoms, half of them with a bleed.
-    #[arg(long, default_value_t = 40)]
-    count: usize,
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
     /// Seed of the first phantom.
     #[arg(long, default_value_t = 900_000)]
     seed: u64,
+    /// Scans with labels instead of phantoms: a folder in nnU-Net's raw layout (imagesTs with labelsTs, or imagesTr with labelsTr, and dataset.json).
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["count", "seed"])]
+    dataset: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let engine = args.engine.start()?;
     let model = engine.model(&args.model)?;
-    let bar = ProgressBar::new(args.count as u64);
+    let source = match &args.dataset {
+        Some(folder) => Source::Dataset(Dataset::open(folder, &model.plan)?),
+        None => Source::Phantoms {
+            first_seed: args.seed,
+            count: usize::try_from(args.count)?,
+        },
+    };
+    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let bar = ProgressBar::new(source.count() as u64);
     bar.set_style(ProgressStyle::with_template(
         "{bar:40} {pos}/{len} {elapsed} (left {eta}) {msg}",
     )?);
-    let metrics = evaluate(&engine, model, args.seed, args.count, |case| {
-        bar.inc(1);
-        bar.set_message(format!(
-            "seed {} Dice {:.2}",
-            case.seed,
-            case.dice.unwrap_or(f64::NAN)
-        ));
+    let mut begun = false;
+    let metrics = evaluate(&engine, model, &source, &args.out, |cases| {
+        let done = cases.len() as u64;
+        if !begun {
+            // What an earlier run did says nothing of how long the rest takes.
+            begun = true;
+            bar.reset_eta();
+        }
+        bar.set_position(done);
+        if let Some(case) = cases.last() {
+            let dice = case.dice.map_or("–".into(), |dice| format!("{dice:.2}"));
+            bar.set_message(format!("{} Dice {dice}", case.subject.name));
+        }
     })?;
     bar.finish_and_clear();
-    fs::create_dir_all(&args.out)?;
-    fs::write(
-        args.out.join("metrics.json"),
-        serde_json::to_vec_pretty(&metrics)?,
-    )?;
-    super::say(&format!(
-        "{} phantoms with a bleed, {} without: Dice mean {:.3}, median {:.3}; lesions of 1 mL or more found {:.3} of {}; \
-         false alarms a case {:.2}; flagged {:.2} of bleeding and {:.2} of normal ones, uncertain {:.2}; \
-         entropy tells wrong from right voxels in the brain with AUROC {:.3}. Phantoms only: says nothing of patients.",
-        metrics.bleeding,
-        metrics.normal,
-        metrics.dice_mean,
-        metrics.dice_median,
-        metrics.lesion_sensitivity,
-        metrics.lesions,
-        metrics.false_alarms_per_case,
-        metrics.flagged_bleeding,
-        metrics.flagged_normal,
-        metrics.uncertain,
-        metrics.entropy_auroc_wrong
-    ))?;
+    super::say(&summary(&metrics))?;
+    super::say(&format!("{}", args.out.join("report.html").display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -21,23 +21,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: u64,
     /// What the heads hold
-    #[arg(long, value_enum, default_value_t = KindName::Haemorrhage)]
-    pub(crate) kind: KindName,
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Kind::ALL.map(Kind::name)), default_value = "haemorrhage")]
+    pub(crate) kind: String,
     /// How the slices lie
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(GeometryKind::ALL.map(GeometryKind::name)), default_value = "even")]
     pub(crate) geometry: String,
     /// Ranges of anatomy, lesions and scanner; evaluation is wider
     #[arg(long, value_enum, default_value_t = RangeName::Evaluation)]
     pub(crate) range: RangeName,
-}
-
-/// [`Kind`] on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum KindName {
-    /// Nothing that bled
-    Normal,
-    /// One to three fresh haemorrhages
-    Haemorrhage,
 }
 
 /// [`Range`] on the command line.
@@ -54,10 +45,10 @@ pub(crate) enum RangeName {
 /// # Errors
 /// Says which file could not be written.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let kind = match args.kind {
-        KindName::Normal => Kind::Normal,
-        KindName::Haemorrhage => Kind::Haemorrhage,
-    };
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|kind| kind.name() == args.kind)
+        .with_context(|| format!("there is no kind {:?}", args.kind))?;
     let range = match args.range {
         RangeName::Training => Range::Training,
         RangeName::Evaluation => Range::Evaluation,

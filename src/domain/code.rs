@@ -49,6 +49,20 @@ pub const INTRAVENTRICULAR_HEMORRHAGE: Code = Code::new(
 );
 /// Bleed between dura and bone; private, since no standard code could be read in a source.
 pub const EPIDURAL_HEMORRHAGE: Code = Code::new("epidural-hemorrhage", "99ICTUS", "Epidural hemorrhage");
+/// Tissue that died of missing blood; the morphology, of which only background knowledge vouches for the value.
+pub const INFARCT: Code = Code::new("55641003", "SCT", "Infarct");
+/// A clot where it formed or stuck.
+pub const THROMBUS: Code = Code::new("396339007", "SCT", "Thrombus");
+/// A closed artery; only background knowledge vouches for the value, which is not 1386000.
+pub const ARTERIAL_OCCLUSION: Code = Code::new("2929001", "SCT", "Occlusion of artery");
+/// The end of the internal carotid artery.
+pub const CAROTID_TERMINUS: Code = Code::new("415646005", "SCT", "Terminal internal carotid artery");
+/// M1.
+pub const MIDDLE_CEREBRAL_M1: Code = Code::new("414722000", "SCT", "Middle cerebral artery, M1 segment");
+/// M2.
+pub const MIDDLE_CEREBRAL_M2: Code = Code::new("414723005", "SCT", "Middle cerebral artery, M2 segment");
+/// The basilar artery.
+pub const BASILAR_ARTERY: Code = Code::new("59011009", "SCT", "Basilar artery");
 /// The brain, as anatomic region.
 pub const BRAIN: Code = Code::new("12738006", "SCT", "Brain");
 /// Laterality left.

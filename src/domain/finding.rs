@@ -63,6 +63,9 @@ pub struct Finding {
     pub segment: u16,
     /// Voxel sum.
     pub volume_ml: f64,
+    /// ABC/2, an ellipsoid's volume from three diameters as it is taken at the bedside; null where it is not about a haemorrhage, or an older version did not say.
+    #[serde(default)]
+    pub abc2_ml: Option<f64>,
     /// Interval at a stated level, once conformal intervals exist.
     pub volume_interval_ml: Option<[f64; 2]>,
     /// Centre of mass, LPS mm.

@@ -6,6 +6,7 @@ pub mod device;
 pub mod failure;
 pub mod finding;
 pub mod geometry;
+pub mod head_box;
 pub mod network;
 pub mod phi;
 pub mod plan;

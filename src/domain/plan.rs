@@ -70,6 +70,17 @@ pub struct Configuration {
     pub architecture: Architecture,
 }
 
+impl Configuration {
+    /// How many images of the patient the network is made from: all channels are slabs of one where the grid is that of the source's slices.
+    #[must_use]
+    pub fn scans(&self) -> usize {
+        match self.grid {
+            Grid::SourceSlices { .. } => 1,
+            Grid::Volume { .. } => self.normalization_schemes.len(),
+        }
+    }
+}
+
 /// The grid that a network sees.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, tag = "kind", rename_all = "snake_case")]
@@ -97,6 +108,13 @@ pub enum Grid {
         resampling_data: Resampling,
         /// How logits are resampled.
         resampling_probabilities: Resampling,
+    },
+    /// A box of the head, even and along the patient's axes: slices to the vertex, rows to the back, columns to the left.
+    ///
+    /// It is one tile; each of its voxels is the mean of the source's voxels in it, so that any stack fits, leaning or uneven.
+    HeadBox {
+        /// From the centre of mass of the cranial cavity to the box's centre, LPS mm.
+        centre_mm: [f64; 3],
     },
 }
 
@@ -191,6 +209,9 @@ pub struct Label {
     /// Case score (see `analysis::uncertainty::case`) from which the study is flagged, and below which it is not.
     /// Between the two the answer is `uncertain`; null: nobody has chosen them, and the question is not answered.
     pub flag_score: Option<[f64; 2]>,
+    /// Where in the anatomy a finding with this label is; null where the label does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Code>,
 }
 
 impl Label {
@@ -212,6 +233,7 @@ impl Label {
             threshold: 0.0,
             min_peak_score: 0.0,
             flag_score: None,
+            site: None,
         }
     }
 }
@@ -367,6 +389,17 @@ impl Plan {
                         .into()
                 },
             ),
+            Grid::HeadBox { centre_mm } => ensure(
+                self.configuration.patch_size.len() == 3
+                    && channels == 1
+                    && centre_mm.iter().all(|mm| mm.is_finite())
+                    && self.activation == Activation::Softmax
+                    && self.keep_largest.is_empty()
+                    && self.mirror_axes.is_empty(),
+                || {
+                    "a plan on head_box has three axes, one channel, softmax, and neither mirror_axes nor keep_largest".into()
+                },
+            ),
             Grid::Volume {
                 transpose_forward,
                 use_mask_for_norm,
@@ -473,6 +506,15 @@ mod tests {
     fn the_shipped_plan_agrees_with_itself() {
         shipped().check().unwrap();
         on_volume().check().unwrap();
+    }
+
+    #[test]
+    fn slabs_of_one_scan_are_channels_of_the_network_and_not_files() {
+        let mut plan = crate::train::recipe::haemorrhage(1);
+        assert_eq!(plan.configuration.normalization_schemes.len(), 3);
+        assert_eq!(plan.configuration.scans(), 1);
+        plan.configuration.grid = on_volume().configuration.grid;
+        assert_eq!(plan.configuration.scans(), 3);
     }
 
     #[test]

@@ -83,41 +83,45 @@ impl SpatialTrace {
         out
     }
 
+    /// Where the pixels of a source slice lie among those of the network grid.
+    #[must_use]
+    pub fn way_back(&self) -> WayBack {
+        let places = |axis: usize, len: usize, stride: usize| {
+            let map = &self.axes[axis];
+            let place = |source: usize| {
+                let at = map.inverse(source as f64);
+                // Half a voxel beyond the last centre still belongs to the last voxel.
+                (at > -0.5 && at < map.len as f64 - 0.5).then(|| {
+                    let at = at.clamp(0.0, (map.len - 1) as f64);
+                    let low = floor(at).min(map.len.saturating_sub(2));
+                    Between {
+                        low: low * stride,
+                        high: (low + 1).min(map.len - 1) * stride,
+                        share: single(at - low as f64),
+                    }
+                })
+            };
+            (0..len).map(place).collect()
+        };
+        let width = self.axes[1].len;
+        let (row, column) = if self.transposed {
+            ((1, 1), (0, width))
+        } else {
+            ((0, width), (1, 1))
+        };
+        WayBack {
+            rows: places(row.0, self.source.rows, row.1),
+            columns: places(column.0, self.source.columns, column.1),
+        }
+    }
+
     /// A network slice brought back to the source grid, linearly; outside the network grid stands `outside`.
     #[must_use]
     pub fn invert(&self, slice: &[f32], outside: f32) -> Vec<f32> {
-        let (rows, columns) = (self.source.rows, self.source.columns);
-        let width = self.axes[1].len;
-        let place = |map: &AxisMap, source: usize| {
-            let at = map.inverse(source as f64);
-            // Half a voxel beyond the last centre still belongs to the last voxel.
-            (at > -0.5 && at < map.len as f64 - 0.5).then(|| {
-                let at = at.clamp(0.0, (map.len - 1) as f64);
-                let low = floor(at).min(map.len.saturating_sub(2));
-                (low, (low + 1).min(map.len - 1), single(at - low as f64))
-            })
-        };
-        let (row_axis, column_axis) = if self.transposed { (1, 0) } else { (0, 1) };
-        let row_places: Vec<_> = (0..rows).map(|r| place(&self.axes[row_axis], r)).collect();
-        let column_places: Vec<_> = (0..columns).map(|c| place(&self.axes[column_axis], c)).collect();
-        let value = |i: usize, j: usize| {
-            if self.transposed {
-                slice[j * width + i]
-            } else {
-                slice[i * width + j]
-            }
-        };
-        let mut out = vec![outside; rows * columns];
-        for (row, place_r) in out.chunks_exact_mut(columns).zip(&row_places) {
-            let Some((r0, r1, fr)) = *place_r else { continue };
-            for (voxel, place_c) in row.iter_mut().zip(&column_places) {
-                let Some((c0, c1, fc)) = *place_c else { continue };
-                let low = value(r0, c0) * (1.0 - fc) + value(r0, c1) * fc;
-                let high = value(r1, c0) * (1.0 - fc) + value(r1, c1) * fc;
-                *voxel = low * (1.0 - fr) + high * fr;
-            }
-        }
-        out
+        let way = self.way_back();
+        way.pixels()
+            .map(|corners| corners.map_or(outside, |corners| corners.value(slice)))
+            .collect()
     }
 
     /// All network slices of a volume in parallel, in the order of `slices`.
@@ -128,6 +132,63 @@ impl SpatialTrace {
             .par_iter()
             .map(|s| self.apply(&data[s * len..(s + 1) * len], outside))
             .collect()
+    }
+}
+
+/// The way from the network grid to a source slice: between which network pixels each source pixel lies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WayBack {
+    rows: Vec<Option<Between>>,
+    columns: Vec<Option<Between>>,
+}
+
+/// Between two lines of the network grid, as offsets into a network slice.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Between {
+    low: usize,
+    high: usize,
+    share: f32,
+}
+
+/// The four network pixels around a source pixel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Corners {
+    row: Between,
+    column: Between,
+}
+
+impl WayBack {
+    /// The corners of every source pixel, row by row; none outside the network grid.
+    pub fn pixels(&self) -> impl Iterator<Item = Option<Corners>> + '_ {
+        self.rows.iter().flat_map(|row| {
+            self.columns
+                .iter()
+                .map(|column| row.zip(*column).map(|(row, column)| Corners { row, column }))
+        })
+    }
+}
+
+impl Corners {
+    /// Their places in a network slice.
+    #[must_use]
+    pub fn places(&self) -> [usize; 4] {
+        let Self { row, column } = self;
+        [
+            row.low + column.low,
+            row.low + column.high,
+            row.high + column.low,
+            row.high + column.high,
+        ]
+    }
+
+    /// What a network slice is between them, linearly.
+    #[must_use]
+    pub fn value(&self, slice: &[f32]) -> f32 {
+        let (fr, fc) = (self.row.share, self.column.share);
+        let [a, b, c, d] = self.places().map(|place| slice[place]);
+        let low = a * (1.0 - fc) + b * fc;
+        let high = c * (1.0 - fc) + d * fc;
+        low * (1.0 - fr) + high * fr
     }
 }
 

@@ -148,7 +148,7 @@ fn slabs(plan: &Plan, seed: u64, index: u64) -> Sample {
     let spacing_mm = plan.configuration.spacing[0];
     let (slab_mm, neighbours) = match plan.configuration.grid {
         Grid::SourceSlices { slab_mm, neighbours } => (slab_mm, neighbours),
-        Grid::Volume { .. } => (0.0, 0),
+        Grid::Volume { .. } | Grid::HeadBox { .. } => (0.0, 0),
     };
     #[expect(
         clippy::cast_possible_truncation,

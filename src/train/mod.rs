@@ -57,11 +57,11 @@ pub enum TrainError {
     /// The model cannot be used.
     #[error(transparent)]
     Model(#[from] InferError),
-    /// A stage failed on a phantom.
-    #[error("a stage failed on phantom {seed}: {what}")]
+    /// A case cannot be read or looked at.
+    #[error("case {case} cannot be judged: {what}")]
     Stage {
-        /// The phantom's seed.
-        seed: u64,
+        /// The phantom's seed, or the name in the data set.
+        case: String,
         /// What the stage said.
         what: String,
     },

@@ -4,8 +4,8 @@ use super::phantom::Class;
 use crate::domain::{
     architecture::{Architecture, PlainConvUNet},
     code::{
-        CEREBRAL_HEMORRHAGE, EPIDURAL_HEMORRHAGE, INTRAVENTRICULAR_HEMORRHAGE,
-        MORPHOLOGICALLY_ABNORMAL_STRUCTURE, SUBARACHNOID_HEMORRHAGE, SUBDURAL_HEMORRHAGE,
+        CEREBRAL_HEMORRHAGE, EPIDURAL_HEMORRHAGE, INFARCT, INTRAVENTRICULAR_HEMORRHAGE,
+        MORPHOLOGICALLY_ABNORMAL_STRUCTURE, SUBARACHNOID_HEMORRHAGE, SUBDURAL_HEMORRHAGE, THROMBUS,
     },
     plan::{
         Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Normalization, Plan, Provenance,
@@ -54,7 +54,7 @@ pub fn haemorrhage(members: usize) -> Plan {
                 n_conv_per_stage: vec![2; n_stages],
                 n_conv_per_stage_decoder: vec![1; n_stages - 1],
                 features_per_stage,
-                num_classes: 1 + Class::ALL.len(),
+                num_classes: 1 + Class::BLEEDS.len(),
                 conv_bias: true,
                 deep_supervision: false,
             }),
@@ -62,7 +62,7 @@ pub fn haemorrhage(members: usize) -> Plan {
         members,
         ensemble: Ensemble::MeanProbabilities,
         activation: Activation::Softmax,
-        labels: Class::ALL.map(label).into(),
+        labels: Class::BLEEDS.map(label).into(),
         keep_largest: Vec::new(),
         trigger: Trigger {
             modality: "CT".into(),
@@ -86,6 +86,8 @@ fn label(class: Class) -> Label {
         Class::Subarachnoid => SUBARACHNOID_HEMORRHAGE,
         Class::Subdural => SUBDURAL_HEMORRHAGE,
         Class::Epidural => EPIDURAL_HEMORRHAGE,
+        Class::Infarct => INFARCT,
+        Class::Thrombus => THROMBUS,
     };
     Label {
         value: class as u8,
@@ -97,6 +99,7 @@ fn label(class: Class) -> Label {
         threshold: 0.5,
         min_peak_score: 0.9,
         flag_score: Some([0.6, 0.95]),
+        site: None,
     }
 }
 

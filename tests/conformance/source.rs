@@ -207,6 +207,7 @@ fn finding(geometry: &Geometry, segments: &[u16], lesion: usize, series: &Uid, p
         series: series.clone(),
         segment,
         volume_ml,
+        abc2_ml: None,
         volume_interval_ml: None,
         center_mm: scale(center_mm, 1.0 / count),
         bounding_box_mm: [[0.0; 3]; 2],

@@ -175,6 +175,7 @@ fn answered(answer: AnswerValue, volume_ml: Option<f64>) -> Report {
         series: uid("a"),
         segment: 1,
         volume_ml,
+        abc2_ml: None,
         volume_interval_ml: None,
         center_mm: [0.0; 3],
         bounding_box_mm: [[0.0; 3]; 2],

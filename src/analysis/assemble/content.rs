@@ -26,6 +26,8 @@ const LEAST_ENCLOSED_MM2: f64 = 2000.0;
 const LEAST_TISSUE_SHARE: f64 = 0.4;
 /// Height of head slices that is needed, mm.
 const LEAST_HEAD_MM: f64 = 30.0;
+/// From here on a stack counts as a whole head, mm: an adult's brain is 110 to 150 mm high.
+const WHOLE_HEAD_MM: f64 = 90.0;
 /// Enhanced vessels, HU: above any blood (90 HU), below bone.
 const VESSEL_HU: std::ops::Range<f32> = 130.0..450.0;
 /// Distance from bone at which a bright voxel is not the blurred edge of the skull, mm.
@@ -48,7 +50,13 @@ struct Evidence {
 }
 
 /// Checks the content against the trigger and against what the header says of contrast agent.
-pub(super) fn check(volume: &Volume<f32>, trigger: &Trigger, has_agent: bool) -> Result<(), Vec<Refusal>> {
+///
+/// What a reader should know all the same comes back.
+pub(super) fn check(
+    volume: &Volume<f32>,
+    trigger: &Trigger,
+    has_agent: bool,
+) -> Result<Vec<Refusal>, Vec<Refusal>> {
     let evidence: Vec<Evidence> = (0..volume.geometry.slices())
         .into_par_iter()
         .map(|slice| look(volume, slice))
@@ -78,11 +86,19 @@ pub(super) fn check(volume: &Volume<f32>, trigger: &Trigger, has_agent: bool) ->
             format!("{header}, but {vessels_ml:.1} ml within the skull look like enhanced vessels; whether contrast agent was given is uncertain."),
         ));
     }
-    if refusals.is_empty() {
-        Ok(())
-    } else {
-        Err(refusals)
+    if !refusals.is_empty() {
+        return Err(refusals);
     }
+    let partial = trigger.body_part.eq_ignore_ascii_case("HEAD") && head_mm < WHOLE_HEAD_MM;
+    let warning = || {
+        refusal(
+            "partial_head",
+            format!(
+                "{head_mm:.0} mm of the stack show brain within a skull, a whole head has {WHOLE_HEAD_MM:.0} mm or more: what lies outside it was not looked at."
+            ),
+        )
+    };
+    Ok(partial.then(warning).into_iter().collect())
 }
 
 /// Volume of what looks like enhanced vessels in the vault, away from the skull base; 0 unless they run through most of its slices.
@@ -260,7 +276,10 @@ mod tests {
 
     #[test]
     fn a_skull_with_brain_is_a_head_and_other_bodies_are_not() {
-        assert!(codes(&head(80.0, 35.0, 35.0), Contrast::Without, false).is_empty());
+        let whole = head(80.0, 35.0, 35.0);
+        assert!(codes(&whole, Contrast::Without, false).is_empty());
+        let warnings = check(&whole, &trigger(Contrast::Without), false).unwrap();
+        assert_eq!(warnings[0].code, "partial_head", "50 mm are no whole head");
         assert_eq!(
             codes(&head(30.0, 35.0, 35.0), Contrast::Without, false),
             ["not_head"]

@@ -37,7 +37,7 @@ pub struct Assembled {
     pub instances: Vec<usize>,
     /// Every series of the input: chosen or not, and why.
     pub series: Vec<SeriesChoice>,
-    /// What a reader should know of the chosen series: `gantry_tilt`, `uneven_spacing`, `overlap`, …
+    /// What a reader should know of the chosen series: `gantry_tilt`, `uneven_spacing`, `overlap`, `partial_head`, …
     pub warnings: Vec<Refusal>,
 }
 
@@ -95,11 +95,11 @@ pub fn assemble(instances: &[Instance], trigger: &Trigger) -> Result<Assembled, 
     let mut selection = select::select(instances, trigger);
     while let Some(candidate) = selection.next_candidate() {
         match hu::volume(instances, &candidate.stack).and_then(|volume| {
-            content::check(&volume, trigger, candidate.has_contrast_agent)?;
-            Ok(volume)
+            let seen = content::check(&volume, trigger, candidate.has_contrast_agent)?;
+            Ok((volume, seen))
         }) {
-            Ok(volume) => {
-                let warnings = candidate.warnings.clone();
+            Ok((volume, seen)) => {
+                let warnings = [candidate.warnings.clone(), seen].concat();
                 let instances = candidate.stack.instances.clone();
                 let series = selection.choose(&candidate);
                 return Ok(Assembled {

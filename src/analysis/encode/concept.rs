@@ -79,6 +79,7 @@ concepts! {
     CASE_SCORE = "case-score", SCHEME, "Case score, 0 to 1, not calibrated";
     CASE_DISAGREEMENT = "disagreement", SCHEME, "Disagreement of the ensemble, 0 to 1";
     PROBABILITY = "probability", SCHEME, "Calibrated probability, 0 to 1";
+    ABC2 = "abc-2", SCHEME, "Volume estimated as ABC/2";
     VOLUME_LOWER = "volume-lower", SCHEME, "Lower end of the volume interval";
     VOLUME_UPPER = "volume-upper", SCHEME, "Upper end of the volume interval";
     FLAGGED = "flagged", SCHEME, "flagged";

@@ -150,6 +150,7 @@ fn finding_group(context: &Context<'_>, input: &EncodeInput<'_>, finding: &Findi
     ];
     group.extend(algorithm(context, input));
     group.push(millilitres(&concept::VOLUME, finding.volume_ml));
+    group.extend(finding.abc2_ml.map(|ml| millilitres(&concept::ABC2, ml)));
     if let Some([lower, upper]) = finding.volume_interval_ml {
         group.push(millilitres(&concept::VOLUME_LOWER, lower));
         group.push(millilitres(&concept::VOLUME_UPPER, upper));

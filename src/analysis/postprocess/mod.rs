@@ -3,6 +3,7 @@
 //! Connected regions of a label become findings when they are large and strong enough for the plan; each gets its own segment number.
 //! What it does not do: calibrate. Scores stay scores, and a study is flagged or not flagged, never cleared.
 
+mod abc2;
 pub mod case_score;
 pub mod components;
 mod kinds;
@@ -21,6 +22,8 @@ use components::Component;
 use midsagittal::MidsagittalPlane;
 use std::borrow::Cow;
 
+/// The question whose findings have an ABC/2.
+const HAEMORRHAGE: &str = "haemorrhage";
 /// A region with this share of its voxels on one side of the midsagittal plane lies on that side.
 const ONE_SIDED: f64 = 0.8;
 /// A two-sided region that reaches no farther than this from the plane is a midline one, mm.
@@ -81,9 +84,9 @@ pub fn find(
 ) -> Result<Found, PostprocessError> {
     let geometry = &prediction.labels.geometry;
     let plane = MidsagittalPlane::estimate(brain);
-    // On the source's slices labels are kinds of one thing; a volume's are what its training data had.
+    // On the source's slices and in a box labels are kinds of one thing; a volume's are what its training data had.
     let labels = match plan.configuration.grid {
-        Grid::SourceSlices { .. } if plan.labels.len() > 1 => {
+        Grid::SourceSlices { .. } | Grid::HeadBox { .. } if plan.labels.len() > 1 => {
             Cow::Owned(kinds::settle(&prediction.labels, &plan.labels))
         }
         _ => Cow::Borrowed(&prediction.labels),
@@ -160,11 +163,12 @@ fn finding(
         series: series.clone(),
         segment,
         volume_ml: region.volume_ml,
+        abc2_ml: (plan.question == HAEMORRHAGE).then(|| abc2::abc2_ml(component, geometry)),
         volume_interval_ml: None,
         center_mm: region.center_mm,
         bounding_box_mm: region.bounding_box_mm,
         side: region.side,
-        site: None,
+        site: label.site.clone(),
         score: score / weight,
         probability: None,
         uncertainty: entropy / weight,

@@ -30,6 +30,18 @@ pub fn overlaps(masks: &[Vec<bool>]) -> Vec<[u64; 2]> {
     overlaps
 }
 
+/// Counts a voxel for each pair of members: whether it is in both masks, and in how many.
+pub fn add_voxel(in_mask: &[bool], overlap: &mut [[u64; 2]]) {
+    let pairs = in_mask
+        .iter()
+        .enumerate()
+        .flat_map(|(i, one)| in_mask[i + 1..].iter().map(move |other| (*one, *other)));
+    for ([both, either], (one, other)) in overlap.iter_mut().zip(pairs) {
+        *both += u64::from(one && other);
+        *either += u64::from(one) + u64::from(other);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,5 +50,13 @@ mod tests {
     fn members_that_agree_have_no_disagreement() {
         assert_eq!(disagreement(&[[0, 0], [10, 20]]), 0.0);
         assert!((disagreement(&[[5, 20]]) - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_voxel_counts_for_each_pair_once_in_both_masks_and_in_either() {
+        let mut overlap = [[0; 2]; 3];
+        add_voxel(&[true, false, true], &mut overlap);
+        add_voxel(&[false, false, true], &mut overlap);
+        assert_eq!(overlap, [[0, 1], [1, 3], [0, 2]]);
     }
 }

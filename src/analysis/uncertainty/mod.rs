@@ -131,65 +131,67 @@ pub fn combine(members: &Members, trace: &SpatialTrace, plan: &Plan) -> Result<P
     Ok(prediction)
 }
 
+/// Margin of the background's logit from which a voxel is background beyond doubt: each other class has less than one part in 160,000.
+const SURE: f32 = 12.0;
+
 fn combine_slice(logits: &[Vec<f32>], classes: usize, trace: &SpatialTrace, plan: &Plan) -> Slice {
     let [rows, columns] = trace.shape();
     let pixels = rows * columns;
     let len = trace.source.slice_len();
     let count = logits.len() as f32;
-    // Outside the network's grid there is background, surely: one logit far above the others.
-    let outside = |class: usize| if class == 0 { 30.0 } else { 0.0 };
-    // [class][voxel]
-    let mut sum_logits = vec![0.0f32; classes * len];
-    let mut sum_p = vec![0.0f32; classes * len];
-    let (mut sum_entropy, mut sum_square) = (vec![0.0f32; len], vec![0.0f32; len]);
-    let mut masks = Vec::with_capacity(logits.len());
-    let mut p = vec![0.0f32; classes];
-    for member in logits {
-        let placed: Vec<Vec<f32>> = (0..classes)
-            .map(|k| trace.invert(&member[k * pixels..(k + 1) * pixels], outside(k)))
-            .collect();
-        let mut mask = vec![false; len];
-        for v in 0..len {
-            for k in 0..classes {
-                p[k] = placed[k][v];
-                sum_logits[k * len + v] += p[k];
-            }
-            softmax(&mut p);
-            for k in 0..classes {
-                sum_p[k * len + v] += p[k];
-            }
-            sum_entropy[v] += entropy(&p);
-            let foreground = 1.0 - p[0];
-            sum_square[v] += foreground * foreground;
-            mask[v] = foreground >= 0.5;
-        }
-        masks.push(mask);
-    }
+    // Where all members are that sure, between such pixels too, there is nothing to work out: most of a head.
+    let sure: Vec<bool> = (0..pixels)
+        .map(|i| {
+            logits
+                .iter()
+                .all(|z| (1..classes).all(|k| z[i] - z[k * pixels + i] > SURE))
+        })
+        .collect();
     let mut slice = Slice {
         labels: vec![0; len],
         score: vec![0.0; len],
         entropy: vec![0.0; len],
         mutual_information: vec![0.0; len],
         variance: vec![0.0; len],
-        overlap: Vec::new(),
+        overlap: vec![[0; 2]; logits.len() * logits.len().saturating_sub(1) / 2],
     };
+    let mut p = vec![0.0f32; classes];
     let mut decided = vec![0.0f32; classes];
-    for v in 0..len {
-        for k in 0..classes {
-            p[k] = sum_p[k * len + v] / count;
+    let mut mean = vec![0.0f32; classes];
+    let mut mask = vec![false; logits.len()];
+    for (v, corners) in trace.way_back().pixels().enumerate() {
+        let Some(corners) = corners.filter(|c| !c.places().iter().all(|i| sure[*i])) else {
+            continue;
+        };
+        mean.fill(0.0);
+        decided.fill(0.0);
+        let (mut sum_entropy, mut sum_square) = (0.0, 0.0);
+        for (member, in_mask) in logits.iter().zip(&mut mask) {
+            for (k, p) in p.iter_mut().enumerate() {
+                *p = corners.value(&member[k * pixels..(k + 1) * pixels]);
+                decided[k] += *p;
+            }
+            softmax(&mut p);
+            for (mean, p) in mean.iter_mut().zip(&p) {
+                *mean += p;
+            }
+            sum_entropy += entropy(&p);
+            let foreground = 1.0 - p[0];
+            sum_square += foreground * foreground;
+            *in_mask = foreground >= 0.5;
         }
-        let foreground = (1.0 - p[0]).clamp(0.0, 1.0);
-        let total = entropy(&p);
+        case::add_voxel(&mask, &mut slice.overlap);
+        mean.iter_mut().for_each(|p| *p /= count);
+        let foreground = (1.0 - mean[0]).clamp(0.0, 1.0);
+        let total = entropy(&mean);
         slice.score[v] = foreground;
         slice.entropy[v] = total.clamp(0.0, 1.0);
-        slice.mutual_information[v] = (total - sum_entropy[v] / count).clamp(0.0, 1.0);
-        slice.variance[v] = (sum_square[v] / count - foreground * foreground).max(0.0);
+        slice.mutual_information[v] = (total - sum_entropy / count).clamp(0.0, 1.0);
+        slice.variance[v] = (sum_square / count - foreground * foreground).max(0.0);
         match plan.ensemble {
-            Ensemble::MeanProbabilities => decided.copy_from_slice(&p),
+            Ensemble::MeanProbabilities => decided.copy_from_slice(&mean),
             Ensemble::MeanLogits => {
-                for k in 0..classes {
-                    decided[k] = sum_logits[k * len + v] / count;
-                }
+                decided.iter_mut().for_each(|z| *z /= count);
                 softmax(&mut decided);
             }
         }
@@ -204,7 +206,6 @@ fn combine_slice(logits: &[Vec<f32>], classes: usize, trace: &SpatialTrace, plan
             slice.labels[v] = label.value;
         }
     }
-    slice.overlap = case::overlaps(&masks);
     slice
 }
 

@@ -237,7 +237,7 @@ fn augmentation(own: &Own, plan: &ictus::domain::plan::Plan) -> Augmentation {
         ictus::domain::plan::Grid::Volume {
             transpose_forward, ..
         } => transpose_forward.iter().position(|axis| *axis == 2),
-        ictus::domain::plan::Grid::SourceSlices { .. } => None,
+        _ => None,
     };
     Augmentation {
         spatial: true,

@@ -1,12 +1,17 @@
 //! One head as a function of a point: head coordinates → HU, blood, and whether it is inside the cranial cavity.
 
-use super::Kind;
+use super::arteries::Vessels;
 use super::base::Base;
 use super::brain::{Brain, Space, Tissue};
+use super::infarct::Infarct;
 use super::lesion::{Bleed, Shift};
 use super::noise::{Draw, Point, sq};
+use super::past::{Past, Stratum};
 use super::range::Ranges;
 use super::skull::{Place, Skull};
+use super::vessels::{Content, Met};
+use super::{Class, HEAD_CENTER_MM, Kind};
+use crate::domain::geometry::{Vec3, sub};
 
 /// Streams of random numbers, one a purpose, so that a new draw in one leaves the others alone.
 pub(super) mod stream {
@@ -18,6 +23,9 @@ pub(super) mod stream {
     pub(in super::super) const SCANNER: u64 = 6;
     pub(in super::super) const GEOMETRY: u64 = 7;
     pub(in super::super) const SERIES: u64 = 8;
+    pub(in super::super) const PAST: u64 = 9;
+    pub(in super::super) const VESSELS: u64 = 20;
+    pub(in super::super) const CLOSURE: u64 = 21;
     /// Plus the slice's index.
     pub(in super::super) const PIXELS: u64 = 1000;
 }
@@ -28,7 +36,7 @@ pub(super) struct Sample {
     pub(super) hu: f32,
     /// Inside the cranial cavity.
     pub(super) cavity: bool,
-    /// 0, or 1 + the index of the bleed.
+    /// 0, or 1 + the index of the lesion.
     pub(super) bleed: u8,
 }
 
@@ -38,7 +46,10 @@ pub(super) struct Anatomy {
     skull: Skull,
     brain: Brain,
     base: Base,
+    past: Past,
     pub(super) bleeds: Vec<Bleed>,
+    pub(super) vessels: Option<Vessels>,
+    infarct: Option<Infarct>,
     shift: Option<Shift>,
     /// Brightening of what lies under bone, HU at the table.
     brightening: f32,
@@ -55,14 +66,35 @@ pub(super) struct Anatomy {
 impl Anatomy {
     pub(super) fn draw(seed: u64, kind: Kind, ranges: &Ranges) -> Self {
         let skull = Skull::draw(&mut Draw::new(seed, stream::SKULL), ranges);
-        let brain = Brain::draw(&mut Draw::new(seed, stream::BRAIN), ranges, &skull);
+        let mut brain = Brain::draw(&mut Draw::new(seed, stream::BRAIN), ranges, &skull);
         let base = Base::draw(&mut Draw::new(seed, stream::BASE));
+        let past = Past::draw(&mut Draw::new(seed, stream::PAST), ranges, &skull);
         let mut lesion = Draw::new(seed, stream::LESION);
         let bleeds = match kind {
-            Kind::Normal => Vec::new(),
+            Kind::Normal | Kind::Infarct | Kind::Cta | Kind::Occlusion => Vec::new(),
             Kind::Haemorrhage => Bleed::draw_all(&mut lesion, ranges, &skull, &brain),
         };
         let shift = bleeds.iter().find_map(|bleed| bleed.shift(&mut lesion));
+        // The caricature of arteries that plain heads have gives way to a drawn tree.
+        let vessels = matches!(kind, Kind::Infarct | Kind::Cta | Kind::Occlusion).then(|| {
+            let mut draws = [stream::VESSELS, stream::CLOSURE].map(|s| Draw::new(seed, s));
+            Vessels::draw(&mut draws, kind, ranges, &skull)
+        });
+        let mut infarct = None;
+        if let Some(vessels) = &vessels {
+            brain.hold_vessels(vessels.sinus_hu, vessels.perfusion_hu);
+            let mut draw = Draw::new(seed, stream::CLOSURE + 1);
+            let cause = vessels.closure.as_ref().map(|c| (c.site, c.side));
+            infarct = match kind {
+                // A quarter has another cause than a large artery.
+                Kind::Infarct => {
+                    let cause = cause.filter(|_| draw.chance(0.75));
+                    Some(Infarct::draw(&mut draw, cause))
+                }
+                Kind::Occlusion if draw.chance(0.6) => Some(Infarct::draw(&mut draw, cause)),
+                _ => None,
+            };
+        }
         let mut pose = Draw::new(seed, stream::POSE);
         let limit = ranges.rotation_degrees;
         // Most heads lie nearly straight.
@@ -77,11 +109,48 @@ impl Anatomy {
             skull,
             brain,
             base,
+            past,
             bleeds,
+            vessels,
+            infarct,
             shift,
             axes,
             shift_mm,
         }
+    }
+
+    /// The class of each lesion, in the order of [`Sample::bleed`].
+    pub(super) fn lesions(&self) -> Vec<Class> {
+        let bleeds = self.bleeds.iter().map(|bleed| bleed.class);
+        let infarct = self.infarct.iter().map(|_| Class::Infarct);
+        let closure = self.vessels.iter().filter_map(|v| v.closure.as_ref());
+        bleeds
+            .chain(infarct)
+            .chain(closure.map(|_| Class::Thrombus))
+            .collect()
+    }
+
+    /// What the vessels hold at a point in LPS: see [`super::Head::vessel_at`].
+    pub(super) fn vessel_at(&self, lps_mm: Vec3) -> u8 {
+        #[expect(clippy::cast_possible_truncation, reason = "millimetres")]
+        let p = self.to_head(sub(lps_mm, HEAD_CENTER_MM).map(|v| v as f32));
+        match self.vessels.as_ref().and_then(|v| v.at(p)) {
+            Some(Met::Lumen(_, Content::Artery)) => 1,
+            Some(Met::Lumen(_, Content::Clot)) => 2,
+            Some(Met::Lumen(_, Content::Vein)) => 3,
+            _ => 0,
+        }
+    }
+
+    /// What the head has had, and what its brain shows.
+    pub(super) fn strata(&self) -> Vec<Stratum> {
+        self.brain.strata().chain(self.past.strata()).collect()
+    }
+
+    /// HU that streaks of metal within the head add at a point.
+    #[inline]
+    pub(super) fn streak(&self, p: Point) -> f32 {
+        self.past.streak(p)
     }
 
     /// Whether teeth carry metal.
@@ -104,6 +173,13 @@ impl Anatomy {
         ])
     }
 
+    /// A point in head coordinates, in LPS relative to the nominal centre of heads.
+    pub(super) fn to_lps(&self, p: Point) -> Point {
+        std::array::from_fn(|a| {
+            self.shift_mm[a] + (0..3).map(|axis| self.axes[axis][a] * p[axis]).sum::<f32>()
+        })
+    }
+
     /// The place of a point relative to the skull.
     #[inline]
     pub(super) fn place(&self, p: Point) -> Place {
@@ -124,13 +200,24 @@ impl Anatomy {
         self.skull.place_roughly(p).0 < -(self.skull.reach(p[2] - margin) + margin + nose)
     }
 
+    /// 1 + the place of the infarct in [`Self::lesions`], or that of the clot without one.
+    fn infarct_index(&self) -> u8 {
+        u8::try_from(self.bleeds.len()).map_or(u8::MAX, |bleeds| bleeds + 1)
+    }
+
     /// What is at `p`, whose place is `place`.
     #[inline]
     pub(super) fn sample(&self, p: Point, place: Place) -> Sample {
         let inner = place.depth.min(place.above);
+        let met = self.vessels.as_ref().and_then(|vessels| vessels.at(p));
         if inner <= 0.0 {
             return Sample {
-                hu: self.base.sample(p, place, &self.skull),
+                hu: match met {
+                    Some(Met::Lumen(hu, _)) => hu,
+                    _ => self
+                        .past
+                        .vault(p, place, &self.skull, self.base.sample(p, place, &self.skull)),
+                },
                 cavity: false,
                 bleed: 0,
             };
@@ -141,12 +228,33 @@ impl Anatomy {
             let weight = 1.0 / (1.0 + from / 3600.0) * (inner / 15.0).min(1.0);
             [p[0] - shift.by * weight, p[1], p[2]]
         });
-        let tissue: Tissue = self.brain.sample(q, place, &self.skull);
+        let mut tissue: Tissue = self
+            .past
+            .within(q, place, self.brain.sample(q, place, &self.skull));
+        if met == Some(Met::Cistern) && tissue.space == Space::Parenchyma {
+            tissue = self.brain.cistern();
+        }
         let mut sample = Sample {
             hu: tissue.hu,
             cavity: true,
             bleed: 0,
         };
+        if let Some(infarct) = &self.infarct {
+            if let Some(changed) = infarct.at(p, tissue, self.brain.white()) {
+                tissue = changed;
+                sample.hu = changed.hu;
+                sample.bleed = self.infarct_index();
+            }
+        }
+        if let Some(Met::Lumen(hu, content)) = met {
+            tissue.space = Space::Other;
+            sample.hu = hu;
+            sample.bleed = if content == Content::Clot {
+                self.infarct_index() + u8::from(self.infarct.is_some())
+            } else {
+                0
+            };
+        }
         for (at, bleed) in (1u8..).zip(&self.bleeds) {
             if let Some((hu, blood)) = bleed.sample(p, place, tissue) {
                 if blood {

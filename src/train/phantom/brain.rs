@@ -6,6 +6,7 @@
 //! HU of tissues: grey matter 33–41, white matter 24–31, CSF 2–12, dura and flowing blood 38–72 (textbook ranges, widened).
 
 use super::noise::{Draw, Field, Point, capsule, ellipsoid, mix, sq, step};
+use super::past::Stratum;
 use super::range::Ranges;
 use super::skull::{Place, Skull};
 
@@ -82,6 +83,8 @@ pub(super) struct Brain {
     pallidum: f32,
     siphon: f32,
     basilar: [Point; 3],
+    /// Arteries are drawn elsewhere.
+    has_tree: bool,
     sylvian: [f32; 2],
     blobs: Vec<Blob>,
     hygromas: Vec<Hygroma>,
@@ -93,8 +96,13 @@ pub(super) struct Brain {
 impl Brain {
     pub(super) fn draw(draw: &mut Draw, ranges: &Ranges, skull: &Skull) -> Self {
         let atrophy = draw.within(ranges.atrophy) * draw.within([0.5, 1.0]);
-        let white = draw.within([24.0, 30.0]);
-        let ventricle = draw.within([0.65, 0.95]) + 0.8 * atrophy * draw.within([0.4, 1.0]);
+        let white = draw.within([22.0, 31.0]);
+        let wide = if draw.chance(0.1) {
+            draw.within([0.2, 0.9])
+        } else {
+            0.0
+        };
+        let ventricle = draw.within([0.6, 1.15]) + 0.9 * atrophy * draw.within([0.4, 1.0]) + wide;
         let calcium = |draw: &mut Draw, chance: f32, low: f32, high: f32, plain: f32| {
             if draw.chance(chance) {
                 draw.within_log([low, high])
@@ -165,17 +173,17 @@ impl Brain {
         let floor = skull.sella();
         let drift = draw.around(4.0);
         Self {
-            grey: white + draw.within([6.0, 11.0]),
+            grey: white + draw.within([5.0, 12.0]),
             white,
             csf: draw.within([2.0, 11.0]),
-            dura: draw.within([40.0, 62.0]),
-            sinus: draw.within([46.0, 70.0]),
-            artery: draw.within([36.0, 56.0]),
+            dura: draw.within([40.0, 70.0]),
+            sinus: draw.within([42.0, 76.0]),
+            artery: draw.within([36.0, 62.0]),
             cerebellum: white + draw.within([2.5, 7.0]),
             atrophy,
             surface_csf: 0.3 + 3.2 * atrophy * draw.within([0.3, 1.0]),
-            sulcus_width: draw.within([0.3, 0.7]) + 1.5 * atrophy,
-            sulcus_depth: draw.within([15.0, 30.0]),
+            sulcus_width: draw.within([0.12, 0.7]) + 1.5 * atrophy,
+            sulcus_depth: draw.within([10.0, 26.0]),
             fold: draw.within([2.7, 4.0]),
             ventricle: [
                 ventricle * draw.within([0.8, 1.2]),
@@ -189,10 +197,10 @@ impl Brain {
             } else {
                 0.0
             },
-            falx_thickness: draw.within([0.4, 1.1]),
+            falx_thickness: draw.within([0.4, 1.5]),
             falx_drift: draw.field(),
             falx_calcium: calcium(draw, 0.3, 90.0, 600.0, 0.0),
-            tentorium_thickness: draw.within([0.4, 1.0]),
+            tentorium_thickness: draw.within([0.4, 1.5]),
             tentorium_apex: 3.0 + draw.around(6.0),
             sinus_radius: draw.within([3.0, 5.5]),
             dominant: draw.around(0.35),
@@ -210,6 +218,7 @@ impl Brain {
                 [drift * 0.6, -2.0 + draw.around(2.0), floor - 18.0],
                 [0.0, 0.0 + draw.around(2.0), floor + 3.0],
             ],
+            has_tree: false,
             sylvian: [
                 draw.within([0.7, 1.4]) + 2.2 * atrophy * draw.within([0.4, 1.0]),
                 draw.within([0.7, 1.4]) + 2.2 * atrophy * draw.within([0.4, 1.0]),
@@ -225,6 +234,45 @@ impl Brain {
     /// Centre and radius of a ball that holds the frontal-to-occipital body of one lateral ventricle, for lesions.
     pub(super) fn ventricle_scale(&self, left: bool) -> f32 {
         self.ventricle[usize::from(left)]
+    }
+
+    /// Leaves arteries to a drawn tree, and takes up contrast agent where there is some.
+    pub(super) fn hold_vessels(&mut self, sinus_hu: Option<f32>, perfusion_hu: f32) {
+        self.has_tree = true;
+        self.grey += perfusion_hu;
+        self.cerebellum += perfusion_hu;
+        self.white += 0.4 * perfusion_hu;
+        if let Some(hu) = sinus_hu {
+            self.sinus = hu;
+            // Dura and plexus have no barrier.
+            self.dura += 3.0 * perfusion_hu;
+            self.choroid = self.choroid.map(|c| c.max(0.45 * hu));
+        }
+    }
+
+    /// HU of white matter.
+    pub(super) fn white(&self) -> f32 {
+        self.white
+    }
+
+    /// CSF of a cistern.
+    pub(super) fn cistern(&self) -> Tissue {
+        Tissue {
+            hu: self.csf,
+            space: Space::Subarachnoid,
+        }
+    }
+
+    /// The strata that this brain puts a head into.
+    pub(super) fn strata(&self) -> impl Iterator<Item = Stratum> {
+        let specks = self.blobs.iter().any(|blob| blob.hu > 60.0);
+        [
+            (specks || self.pallidum > 0.0, Stratum::Calcification),
+            (self.blobs.iter().any(|blob| blob.hu <= 60.0), Stratum::OldInfarct),
+            (self.atrophy > 0.55, Stratum::Atrophy),
+        ]
+        .into_iter()
+        .filter_map(|(is, stratum)| is.then_some(stratum))
     }
 
     /// Tissue at a point of the cavity.
@@ -394,13 +442,14 @@ impl Brain {
             place.direction[1] * 70.0,
             place.direction[2] * 70.0 + z.min(8.0) - 8.0,
         ];
-        let wander = 0.12 * inner;
+        // Slow noise bends them, so that they wind.
+        let wander = 0.12 * inner + 1.6 * slow;
         let fold = self
             .folding
             .at([at[0] + wander, at[1] - wander, at[2] + wander], 1.0 / self.fold);
         // Noise of unit variance changes by about 0.75 a cell.
         let from_sulcus = fold.abs() * self.fold * 1.3;
-        let depth = self.sulcus_depth * (1.0 + 0.35 * slow);
+        let depth = self.sulcus_depth * (1.0 + 0.45 * slow).max(0.1);
         let fade = 1.0 - place.depth / depth;
         if fade > 0.0 && from_sulcus < self.sulcus_width * (0.35 + fade) * (1.0 + 0.5 * slow).max(0.0) {
             return csf;
@@ -507,7 +556,7 @@ impl Brain {
     fn vessel(&self, p: Point) -> Option<f32> {
         let [x, y, z] = p;
         let ax = x.abs();
-        if ax > 42.0 || !(-34.0..24.0).contains(&y) || !(-60.0..4.0).contains(&z) {
+        if self.has_tree || ax > 42.0 || !(-34.0..24.0).contains(&y) || !(-60.0..4.0).contains(&z) {
             return None;
         }
         if ax < 10.0 {

@@ -7,7 +7,7 @@
 
 use super::anatomy::stream;
 use super::noise::Draw;
-use super::{GeometryKind, Head, Kind, PhantomError, Range, Rendered};
+use super::{GeometryKind, Head, PhantomError, Range, Rendered};
 use crate::domain::geometry::dot;
 use crate::domain::uid::Uid;
 use crate::domain::volume::Geometry;
@@ -45,10 +45,6 @@ pub(super) fn series_uids(head: &Head, geometry: GeometryKind) -> [Uid; 3] {
 }
 
 fn derive(head: &Head, geometry: GeometryKind, what: &str, index: usize) -> Uid {
-    let kind = match head.kind() {
-        Kind::Normal => "normal",
-        Kind::Haemorrhage => "haemorrhage",
-    };
     let range = match head.range() {
         Range::Training => "training",
         Range::Evaluation => "evaluation",
@@ -56,7 +52,7 @@ fn derive(head: &Head, geometry: GeometryKind, what: &str, index: usize) -> Uid 
     Uid::derive(&[
         b"ictus phantom",
         &head.seed().to_be_bytes(),
-        kind.as_bytes(),
+        head.kind().name().as_bytes(),
         range.as_bytes(),
         geometry.name().as_bytes(),
         what.as_bytes(),
@@ -299,7 +295,11 @@ fn common(
             u16::try_from(coding.padding).unwrap_or(0),
         )
     };
-    vec![
+    let agent = head
+        .kind()
+        .contrast()
+        .then(|| text(tags::CONTRAST_BOLUS_AGENT, VR::LO, "IODINE"));
+    let mut elements = vec![
         text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192"),
         text(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\AXIAL"),
         text(tags::SOP_CLASS_UID, VR::UI, uids::CT_IMAGE_STORAGE),
@@ -322,7 +322,11 @@ fn common(
         text(
             tags::SERIES_DESCRIPTION,
             VR::LO,
-            "Head without contrast, synthetic",
+            if head.kind().contrast() {
+                "Head CT angiography, synthetic"
+            } else {
+                "Head without contrast, synthetic"
+            },
         ),
         text(tags::PATIENT_NAME, VR::PN, &format!("PHANTOM^{number}")),
         text(tags::PATIENT_ID, VR::LO, &format!("PHANTOM-{number}")),
@@ -356,7 +360,9 @@ fn common(
         text(tags::RESCALE_INTERCEPT, VR::DS, &coding.intercept.to_string()),
         text(tags::RESCALE_SLOPE, VR::DS, "1"),
         text(tags::RESCALE_TYPE, VR::LO, "HU"),
-    ]
+    ];
+    elements.extend(agent);
+    elements
 }
 
 fn text(tag: Tag, vr: VR, value: &str) -> DataElement<InMemDicomObject> {

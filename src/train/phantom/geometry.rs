@@ -26,11 +26,17 @@ pub enum GeometryKind {
     Scanner,
     /// 280 slices of 0.6 mm.
     Thin,
+    /// 600 slices, 0.4 mm apart, from the vertex into the neck: a CT angiography.
+    Angio,
+    /// 110 slices of 1.5 mm.
+    Fine,
+    /// 80 slices of 1 mm over a part of the head, in a field that may cut the scalp.
+    Part,
 }
 
 impl GeometryKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Even,
         Self::Tilted,
         Self::Uneven,
@@ -38,6 +44,9 @@ impl GeometryKind {
         Self::Reversed,
         Self::Scanner,
         Self::Thin,
+        Self::Angio,
+        Self::Fine,
+        Self::Part,
     ];
 
     /// Its name on the command line and in `truth.json`.
@@ -51,6 +60,9 @@ impl GeometryKind {
             Self::Reversed => "reversed",
             Self::Scanner => "scanner",
             Self::Thin => "thin",
+            Self::Angio => "angio",
+            Self::Fine => "fine",
+            Self::Part => "part",
         }
     }
 }
@@ -110,10 +122,10 @@ const TOP_MM: f64 = 102.0;
 pub fn geometry(kind: GeometryKind, seed: u64, range: Range) -> Geometry {
     let mut draw = Draw::new(seed, stream::GEOMETRY);
     let spacing = round_to(f64::from(draw.within(range.table().pixel_spacing_mm)), 1e6);
-    let spacing = if kind == GeometryKind::Scanner {
-        SCANNER_SPACING_MM
-    } else {
-        spacing
+    let spacing = match kind {
+        GeometryKind::Scanner => SCANNER_SPACING_MM,
+        GeometryKind::Part => 0.8 * spacing,
+        _ => spacing,
     };
     let angle = |draw: &mut Draw, degrees: f32| f64::from(draw.around(degrees)).to_radians();
     let (row, column) = match kind {
@@ -144,6 +156,12 @@ pub fn geometry(kind: GeometryKind, seed: u64, range: Range) -> Geometry {
             return stack(row, column, spacing, MATRIX, planes);
         }
         GeometryKind::Thin => steps.extend((0..280u16).map(|i| (TOP_MM - 0.6 * f64::from(i), 0.6))),
+        GeometryKind::Angio => steps.extend((0..600u16).map(|i| (TOP_MM - 0.4 * f64::from(i), 0.6))),
+        GeometryKind::Fine => steps.extend((0..110u16).map(|i| (TOP_MM - 1.5 * f64::from(i), 1.5))),
+        GeometryKind::Part => {
+            let top = TOP_MM - f64::from(draw.within([10.0, 80.0]));
+            steps.extend((0..80u16).map(|i| (top - f64::from(i), 1.0)));
+        }
         GeometryKind::Uneven => {
             let mut z = TOP_MM;
             let change = f64::from(draw.within([10.0, 40.0]));

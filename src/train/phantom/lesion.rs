@@ -1,11 +1,11 @@
 //! Haemorrhages: a point and its tissue → whether it is blood, and which bleed.
 //!
 //! Five kinds: in the brain (with a rim of oedema, sometimes a fluid level), in the ventricles (sinking to the back), under the dura (crescent), over the dura (lens), in the subarachnoid space.
-//! [`Class`] numbers them. Chronic, iso- or hypodense collections are not drawn as bleeds (see the hygromas of `brain`).
+//! [`Class`] numbers them. Chronic, iso- or hypodense collections are not drawn as bleeds (see the hygromas of `brain` and the collections of `past`).
 
 use super::Class;
 use super::brain::{Brain, Space, Tissue, dot, unit};
-use super::noise::{Draw, Field, Point, mix, sq, step};
+use super::noise::{Draw, Field, Point, ellipsoid, mix, sq, step};
 use super::range::Ranges;
 use super::skull::{Place, Skull};
 
@@ -29,6 +29,12 @@ pub(super) struct Bleed {
     rim_hu: f32,
     /// Plane of a fluid level, as y in head coordinates; paler in front of it.
     level: Option<f32>,
+    /// HU by which unclotted swirls are paler.
+    swirl: f32,
+    /// Further balls that an intraparenchymal bleed holds: centre and radius.
+    satellites: Vec<(Point, f32)>,
+    /// Along the falx instead of the table.
+    on_falx: bool,
     /// Crescents and lenses.
     direction: Point,
     extent: f32,
@@ -49,19 +55,35 @@ impl Bleed {
     /// Draws the bleeds of one head: one, two or three.
     pub(super) fn draw_all(draw: &mut Draw, ranges: &Ranges, skull: &Skull, brain: &Brain) -> Vec<Self> {
         let count = if draw.chance(0.62) { 1 } else { draw.count(2, 3) };
-        (0..count)
-            .map(|_| Self::draw(draw, ranges, skull, brain))
-            .collect()
+        let mut bleeds: Vec<Self> = (0..count)
+            .map(|_| {
+                let class = match draw.within([0.0, 1.0]) {
+                    x if x < 0.38 => Class::Intraparenchymal,
+                    x if x < 0.50 => Class::Intraventricular,
+                    x if x < 0.72 => Class::Subdural,
+                    x if x < 0.82 => Class::Epidural,
+                    _ => Class::Subarachnoid,
+                };
+                Self::draw(class, draw, ranges, skull, brain)
+            })
+            .collect();
+        // Large deep bleeds break into the ventricles; some subdural ones come on both sides.
+        let first = &bleeds[0];
+        let deep = first.centre[0].abs() < 30.0 && first.radius > 11.0;
+        if first.class == Class::Intraparenchymal && deep && draw.chance(0.4) {
+            bleeds.push(Self::draw(Class::Intraventricular, draw, ranges, skull, brain));
+        } else if first.class == Class::Subdural && !first.on_falx && draw.chance(0.15) {
+            let mut other = Self::draw(Class::Subdural, draw, ranges, skull, brain);
+            other.on_falx = false;
+            other.direction = first.direction;
+            other.direction[0] = -other.direction[0];
+            other.centre = skull.on_table(other.direction, 0.5 * other.thickness);
+            bleeds.push(other);
+        }
+        bleeds
     }
 
-    fn draw(draw: &mut Draw, ranges: &Ranges, skull: &Skull, brain: &Brain) -> Self {
-        let class = match draw.within([0.0, 1.0]) {
-            x if x < 0.44 => Class::Intraparenchymal,
-            x if x < 0.58 => Class::Intraventricular,
-            x if x < 0.78 => Class::Subdural,
-            x if x < 0.87 => Class::Epidural,
-            _ => Class::Subarachnoid,
-        };
+    fn draw(class: Class, draw: &mut Draw, ranges: &Ranges, skull: &Skull, brain: &Brain) -> Self {
         let volume = 1000.0 * draw.within_log(ranges.lesion_ml);
         let side = draw.sign();
         let mut bleed = Self {
@@ -74,6 +96,13 @@ impl Bleed {
             rim_mm: draw.within([1.0, 9.0]),
             rim_hu: draw.within([4.0, 14.0]),
             level: None,
+            swirl: if draw.chance(0.3) {
+                draw.within([5.0, 22.0])
+            } else {
+                0.0
+            },
+            satellites: Vec::new(),
+            on_falx: false,
             direction: [side, 0.0, 0.0],
             extent: 1.0,
             thickness: 5.0,
@@ -96,17 +125,34 @@ impl Bleed {
             }
             Class::Subdural => {
                 bleed.direction = unit([side, draw.within([-0.9, 0.9]), draw.within([0.0, 1.1])]);
-                bleed.spread(volume, CRESCENT_MM2, draw.within([2.5, 11.0]), [0.25, 1.3]);
+                bleed.spread(
+                    volume,
+                    CRESCENT_MM2,
+                    draw.within([1.8, 13.0]).max(0.15 * volume.cbrt()),
+                    [0.25, 1.3],
+                );
                 bleed.centre = skull.on_table(bleed.direction, 0.5 * bleed.thickness);
+                if draw.chance(0.2) {
+                    bleed.on_falx = true;
+                    bleed.thickness = draw.within([2.5, 8.0]);
+                    bleed.extent = draw.within([18.0, 45.0]);
+                    bleed.centre = [
+                        0.5 * side * bleed.thickness,
+                        [draw.within([-62.0, -40.0]), draw.within([45.0, 66.0])][draw.count(0, 1)],
+                        draw.within([22.0, 50.0]),
+                    ];
+                }
             }
             Class::Epidural => {
-                bleed.direction = unit([side, draw.within([-0.9, 0.9]), draw.within([-0.1, 0.9])]);
+                bleed.direction = unit([side, draw.around(1.2), draw.within([-0.3, 0.9])]);
                 bleed.spread(volume, LENS_MM2, draw.within([7.0, 30.0]), [0.15, 0.6]);
                 bleed.centre = skull.on_table(bleed.direction, 0.5 * bleed.thickness);
             }
             Class::Subarachnoid => {
-                bleed.centre = match draw.count(0, 3) {
-                    0 => [0.0, -2.0, skull.sella() + 5.0],
+                bleed.centre = match draw.count(0, 6) {
+                    0 | 5 => [0.0, -2.0, skull.sella() + 5.0],
+                    2 => [0.0, draw.within([-60.0, 60.0]), draw.within([20.0, 55.0])],
+                    3 => [0.0, 14.0, -10.0],
                     1 => [
                         side * draw.within([30.0, 46.0]),
                         draw.within([-25.0, 5.0]),
@@ -114,8 +160,14 @@ impl Bleed {
                     ],
                     _ => skull.on_table(unit([side, draw.around(1.0), draw.within([0.1, 1.2])]), 8.0),
                 };
-                bleed.radius = draw.within([14.0, 34.0]);
+                // Some are diffuse.
+                bleed.radius = if draw.chance(0.2) {
+                    draw.within([34.0, 70.0])
+                } else {
+                    draw.within([10.0, 34.0])
+                };
             }
+            Class::Infarct | Class::Thrombus => {}
         }
         bleed
     }
@@ -149,6 +201,15 @@ impl Bleed {
                 draw.within([-42.0, -18.0]),
             ],
         };
+        if draw.chance(0.35) {
+            for _ in 0..draw.count(1, 3) {
+                let reach = self.radius * draw.within([0.6, 1.4]);
+                let out = unit([draw.around(1.0), draw.around(1.0), draw.within([0.1, 1.0])]);
+                let centre = [0, 1, 2].map(|i| self.centre[i] + reach * out[i]);
+                self.satellites
+                    .push((centre, self.radius * draw.within([0.2, 0.6])));
+            }
+        }
         if draw.chance(0.12) {
             self.level = Some(self.centre[1] + draw.within([-0.3, 0.3]) * self.radius);
         }
@@ -176,7 +237,7 @@ impl Bleed {
         let push = draw.within([0.0, 0.35]);
         let size = match self.class {
             Class::Intraparenchymal => self.radius - 12.0,
-            Class::Subdural | Class::Epidural => 1.2 * self.thickness - 4.0,
+            Class::Subdural | Class::Epidural if !self.on_falx => 1.2 * self.thickness - 4.0,
             _ => 0.0,
         };
         (size > 0.0).then(|| Shift {
@@ -203,6 +264,18 @@ impl Bleed {
                     (mix(tissue.hu, self.mottled(p), share), p[1] > level + 1.5)
                 })
             }
+            Class::Subdural if self.on_falx => {
+                let x = self.side * p[0];
+                if x < 0.0 || x > 1.6 * self.thickness || tissue.space == Space::Ventricle {
+                    return None;
+                }
+                let from = (sq(p[1] - self.centre[1]) + sq(p[2] - self.centre[2])) / sq(self.extent);
+                // The falx ends above the corpus callosum.
+                let rim = sq((p[1] - 2.0) / 50.0) + sq((p[2] - 6.0) / 36.0);
+                let edge =
+                    self.thickness * (1.0 - sq(from)) * (1.0 + 0.5 * self.ragged * self.noise.at(p, 0.1));
+                (from < 1.0 && rim > 1.0 && p[2] > 0.0 && x < edge).then(|| (self.mottled(p), true))
+            }
             Class::Subdural | Class::Epidural => {
                 if place.depth > self.thickness || place.above < 0.5 {
                     return None;
@@ -228,12 +301,18 @@ impl Bleed {
                 let edge = (from.sqrt() / self.radius) + self.ragged * self.noise.at(p, 0.12);
                 (edge < 1.0).then(|| (self.mottled(p), true))
             }
+            // Not bleeds: `infarct` and `arteries` draw them.
+            Class::Infarct | Class::Thrombus => None,
         }
     }
 
     #[inline]
     fn mottled(&self, p: Point) -> f32 {
-        self.hu + 4.0 * self.noise.at(p, 0.3)
+        let mut hu = self.hu + 4.0 * self.noise.at(p, 0.3);
+        if self.swirl > 0.0 {
+            hu -= self.swirl * step(0.3, 1.2, self.noise.at(p, 0.11));
+        }
+        hu.max(34.0)
     }
 
     #[inline]
@@ -249,6 +328,9 @@ impl Bleed {
             .map(|axis| sq(dot(*axis, from)))
             .sum::<f32>()
             .sqrt();
+        let f = self.satellites.iter().fold(f, |f, (centre, radius)| {
+            f.min(1.0 + (ellipsoid(p, *centre, [*radius; 3]).sqrt() - 1.0) * radius / self.radius)
+        });
         if f > 1.6 + self.rim_mm / self.radius {
             return None;
         }

@@ -6,12 +6,15 @@
 //! Ranges of all parameters: [`Range`].
 
 mod anatomy;
+mod arteries;
 mod base;
 mod brain;
 mod dicom;
 mod geometry;
+mod infarct;
 mod lesion;
 mod noise;
+mod past;
 mod range;
 mod render;
 mod scanner;
@@ -19,15 +22,17 @@ mod skull;
 #[cfg(test)]
 mod tests;
 mod truth;
+mod vessels;
 
 pub use dicom::write_dicom;
 pub use geometry::{GeometryKind, HEAD_CENTER_MM, geometry, training_slabs};
+pub use past::Stratum;
 pub use range::Range;
 pub use truth::write_truth;
 
 use crate::domain::failure::FailureClass;
 use crate::domain::finding::Side;
-use crate::domain::geometry::Vec3;
+use crate::domain::geometry::{Vec3, add};
 use crate::domain::volume::Volume;
 use anatomy::Anatomy;
 use scanner::Scanner;
@@ -40,6 +45,86 @@ pub enum Kind {
     Normal,
     /// One to three fresh haemorrhages.
     Haemorrhage,
+    /// A closed artery and the fresh infarct behind it, without contrast agent.
+    Infarct,
+    /// CT angiography with every artery open.
+    Cta,
+    /// CT angiography with one artery closed.
+    Occlusion,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [
+        Self::Normal,
+        Self::Haemorrhage,
+        Self::Infarct,
+        Self::Cta,
+        Self::Occlusion,
+    ];
+
+    /// Its name on the command line and in `truth.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Haemorrhage => "haemorrhage",
+            Self::Infarct => "infarct",
+            Self::Cta => "cta",
+            Self::Occlusion => "occlusion",
+        }
+    }
+
+    /// Whether contrast agent was given.
+    #[must_use]
+    pub fn contrast(self) -> bool {
+        matches!(self, Self::Cta | Self::Occlusion)
+    }
+}
+
+/// Which artery is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Site {
+    /// The end of the internal carotid, with the first of M1 and A1.
+    IcaTerminus,
+    /// The middle cerebral before it divides.
+    M1,
+    /// A trunk of the middle cerebral over the insula.
+    M2,
+    /// The basilar.
+    Basilar,
+}
+
+impl Site {
+    /// Every site.
+    pub const ALL: [Self; 4] = [Self::IcaTerminus, Self::M1, Self::M2, Self::Basilar];
+
+    /// Its name in `truth.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IcaTerminus => "ica_terminus",
+            Self::M1 => "m1",
+            Self::M2 => "m2",
+            Self::Basilar => "basilar",
+        }
+    }
+}
+
+/// A closed artery as it truly is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Occlusion {
+    /// Which artery.
+    pub site: Site,
+    /// The patient's own side; the basilar is on the midline.
+    pub side: Side,
+    /// Where the lumen ends, LPS mm.
+    pub point_mm: Vec3,
+    /// The middle line of the clot in the large arteries, LPS mm.
+    pub clot_mm: Vec<Vec3>,
+    /// How well the branches behind it are refilled, 0 to 1.
+    pub collaterals: f32,
 }
 
 /// What a voxel of the truth holds; 0 is none of them.
@@ -56,11 +141,15 @@ pub enum Class {
     Subdural = 4,
     /// Fresh blood between dura and bone.
     Epidural = 5,
+    /// Brain tissue of a fresh infarct.
+    Infarct = 6,
+    /// Clot in an artery.
+    Thrombus = 7,
 }
 
 impl Class {
-    /// All, in the order of their values from 1.
-    pub const ALL: [Self; 5] = [
+    /// The kinds of bleed, in the order of their values from 1.
+    pub const BLEEDS: [Self; 5] = [
         Self::Intraparenchymal,
         Self::Intraventricular,
         Self::Subarachnoid,
@@ -77,11 +166,13 @@ impl Class {
             Self::Subarachnoid => "subarachnoid",
             Self::Subdural => "subdural",
             Self::Epidural => "epidural",
+            Self::Infarct => "infarct",
+            Self::Thrombus => "thrombus",
         }
     }
 }
 
-/// A bleed as far as it lies in the rendered slices.
+/// A lesion as far as it lies in the rendered slices.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lesion {
     /// What it is.
@@ -113,7 +204,7 @@ pub struct Rendered {
     pub truth: Volume<u8>,
     /// Where at least half of the voxel lies inside the cranial cavity: brain, CSF, dura and blood.
     pub brain: Volume<bool>,
-    /// The bleeds that have voxels in this stack.
+    /// The lesions that have voxels in this stack.
     pub lesions: Vec<Lesion>,
 }
 
@@ -173,14 +264,71 @@ impl Head {
             kind,
             range,
             anatomy: Anatomy::draw(seed, kind, range.table()),
-            scanner: Scanner::draw(seed, range.table()),
+            scanner: if kind.contrast() {
+                Scanner::draw(seed, range.table()).thin(range.table())
+            } else {
+                Scanner::draw(seed, range.table())
+            },
         }
+    }
+
+    /// The artery that is closed, if one is.
+    #[must_use]
+    pub fn occlusion(&self) -> Option<Occlusion> {
+        let closure = self.anatomy.vessels.as_ref()?.closure.as_ref()?;
+        let place = |p| add(HEAD_CENTER_MM, self.anatomy.to_lps(p).map(f64::from));
+        Some(Occlusion {
+            site: closure.site,
+            side: match closure.side {
+                s if s > 0.0 => Side::Left,
+                s if s < 0.0 => Side::Right,
+                _ => Side::Midline,
+            },
+            point_mm: place(closure.at),
+            clot_mm: closure.clot.iter().map(|p| place(*p)).collect(),
+            collaterals: closure.collaterals,
+        })
+    }
+
+    /// Where the head's axes lie: its origin, and the directions to its left, back and vertex, LPS mm.
+    #[must_use]
+    pub fn frame(&self) -> (Vec3, [Vec3; 3]) {
+        let at = |p| self.anatomy.to_lps(p).map(f64::from);
+        let origin = at([0.0; 3]);
+        let axis = |p| crate::domain::geometry::sub(at(p), origin);
+        (
+            add(HEAD_CENTER_MM, origin),
+            [
+                axis([1.0, 0.0, 0.0]),
+                axis([0.0, 1.0, 0.0]),
+                axis([0.0, 0.0, 1.0]),
+            ],
+        )
+    }
+
+    /// What the vessels hold at a point in LPS: 0 nothing, 1 flowing arterial blood, 2 clot, 3 venous blood.
+    #[must_use]
+    pub fn vessel_at(&self, lps_mm: Vec3) -> u8 {
+        self.anatomy.vessel_at(lps_mm)
     }
 
     /// The seed.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// What makes it harder to read than a plain one, in the order of [`Stratum::ALL`].
+    ///
+    /// It depends on `seed` and `range` only; thin and thick slices are the geometry's.
+    #[must_use]
+    pub fn strata(&self) -> Vec<Stratum> {
+        let mut strata = self.anatomy.strata();
+        if self.scanner.moving() {
+            strata.push(Stratum::Motion);
+        }
+        strata.sort_by_key(|stratum| *stratum as u8);
+        strata
     }
 
     /// The kind.

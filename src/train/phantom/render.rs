@@ -60,8 +60,9 @@ impl Head {
             brain.extend(slice.brain);
         }
         let lesions = self.lesions(geometry, &bleed);
+        let kinds = self.anatomy.lesions();
         let classes = |bleed: u8| match usize::from(bleed).checked_sub(1) {
-            Some(index) => self.anatomy.bleeds[index].class as u8,
+            Some(index) => kinds[index] as u8,
             None => 0,
         };
         let truth = bleed.into_iter().map(classes).collect();
@@ -82,10 +83,10 @@ impl Head {
         }
     }
 
-    /// A point of LPS within one of the bleeds, each bleed as likely as the other; nothing when none is met.
+    /// A point of LPS within one of the lesions, each as likely as the other; nothing when none is met.
     #[must_use]
     pub fn point_in_a_bleed(&self, seed: u64) -> Option<Vec3> {
-        let bleeds = self.anatomy.bleeds.len();
+        let bleeds = self.anatomy.lesions().len();
         let mut draw = Draw::new(seed, stream::GEOMETRY + 101);
         let wanted = draw.count(1, bleeds.max(1));
         let mut at = || [draw.around(82.0), draw.around(105.0), draw.within([-70.0, 100.0])];
@@ -164,7 +165,7 @@ impl Head {
                 let hu = if outside {
                     scanner.around_head(lps)
                 } else {
-                    sum / count as f32 + scanner.artefact(centre, metal)
+                    sum / count as f32 + scanner.artefact(centre, metal) + anatomy.streak(centre)
                 };
                 out.hu.push(hu);
                 out.bleed.push(if 2 * blood >= count { which } else { 0 });
@@ -176,9 +177,10 @@ impl Head {
         out
     }
 
-    /// Volume, centre and side of each bleed that has voxels.
+    /// Volume, centre and side of each lesion that has voxels.
     fn lesions(&self, geometry: &Geometry, bleed: &[u8]) -> Vec<Lesion> {
-        let bleeds = self.anatomy.bleeds.len();
+        let kinds = self.anatomy.lesions();
+        let bleeds = kinds.len();
         let mut volume = vec![0.0; bleeds];
         let mut moment = vec![[0.0; 3]; bleeds];
         // Millilitres on the patient's right and left of the head's own midsagittal plane, and the moment of x there.
@@ -212,7 +214,7 @@ impl Head {
                     false => Side::Right,
                 };
                 Lesion {
-                    class: self.anatomy.bleeds[i].class,
+                    class: kinds[i],
                     volume_ml: volume[i],
                     center_mm: scale(moment[i], 1.0 / volume[i]),
                     side,

@@ -12,6 +12,12 @@ pub(super) struct Scanner {
     noise: f32,
     /// Correlation of the noise, Gaussian sigma in mm: the kernel.
     noise_mm: f32,
+    /// Noise without its slow part.
+    fine: bool,
+    /// Gain of contrast between soft tissues.
+    contrast: f32,
+    /// Share of the image's detail that the kernel adds again.
+    edge: f32,
     offset: f32,
     pub(super) blur_mm: f32,
     /// Dark bar between the petrous bones, HU.
@@ -25,6 +31,8 @@ pub(super) struct Scanner {
     metal: f32,
     /// Movement during a slice, mm.
     motion: [f32; 2],
+    /// At once, which doubles contours, instead of steadily.
+    jerk: bool,
     /// HU of the head holder; none without.
     holder: Option<f32>,
     holder_y: f32,
@@ -40,7 +48,7 @@ impl Scanner {
         Self {
             seed,
             noise: draw.within_log(ranges.noise_hu),
-            noise_mm: draw.within([0.25, 0.75]),
+            noise_mm: draw.within([0.2, 1.0]),
             offset: draw.around(ranges.offset_hu),
             blur_mm: draw.within(ranges.blur_mm),
             bar: draw.within([0.0, 16.0]),
@@ -57,11 +65,33 @@ impl Scanner {
             holder_y: draw.within([10.0, 30.0]),
             shading: draw.within([0.0, 1.8]),
             field: draw.field(),
+            fine: draw.chance(ranges.fine_noise),
+            contrast: draw.within(ranges.contrast),
+            edge: if draw.chance(0.35) {
+                draw.within(ranges.edge)
+            } else {
+                0.0
+            },
+            jerk: moving && draw.chance(0.5),
         }
+    }
+
+    /// As thin slices with contrast agent have it: more noise, no movement within a slice.
+    pub(super) fn thin(mut self, ranges: &Ranges) -> Self {
+        let mut draw = Draw::new(self.seed, stream::SCANNER + 100);
+        self.noise = draw.within_log(ranges.angio_noise_hu);
+        self.motion = [0.0; 2];
+        self
+    }
+
+    /// Whether the head moved during slices.
+    pub(super) fn moving(&self) -> bool {
+        self.motion != [0.0; 2]
     }
 
     /// How far the head has moved at this share of the slice's acquisition, −0.5 to 0.5, in mm along rows and columns.
     pub(super) fn moved(&self, share: f32) -> [f32; 2] {
+        let share = if self.jerk { 0.5 * share.signum() } else { share };
         [self.motion[0] * share, self.motion[1] * share]
     }
 
@@ -120,12 +150,45 @@ impl Scanner {
             columns,
             [self.blur_mm / spacing_mm[0], self.blur_mm / spacing_mm[1]],
         );
+        self.sharpen(columns, spacing_mm, hu);
         let mut draw = Draw::new(self.seed, stream::PIXELS + slice as u64);
         let mut noise: Vec<f32> = (0..hu.len()).map(|_| draw.normal()).collect();
         let sigma = [self.noise_mm / spacing_mm[0], self.noise_mm / spacing_mm[1]];
-        let gain = self.noise / blur(&mut noise, columns, sigma);
+        let mut kept = blur(&mut noise, columns, sigma);
+        if self.fine {
+            let mut slow = noise.clone();
+            blur(&mut slow, columns, sigma.map(|s| 2.0 * s));
+            noise.iter_mut().zip(&slow).for_each(|(n, s)| *n -= s);
+            #[expect(clippy::cast_precision_loss, reason = "a slice has fewer than 2^24 pixels")]
+            let pixels = noise.len() as f32;
+            kept = (noise.iter().map(|n| sq(*n)).sum::<f32>() / pixels).sqrt();
+        }
+        let gain = self.noise / kept;
         for ((value, noise), weight) in hu.iter_mut().zip(&noise).zip(weight) {
             *value = (*value + self.offset + gain * noise * weight).max(AIR - 24.0);
+        }
+    }
+}
+
+impl Scanner {
+    /// Enhances edges, with over- and undershoot beside bone, and stretches the contrast of soft tissues.
+    fn sharpen(&self, columns: usize, spacing_mm: [f32; 2], hu: &mut [f32]) {
+        /// Detail beyond this is cut, HU: kernels for the head hold back beside bone.
+        const LARGEST: f32 = 50.0;
+        /// Between grey and white matter, HU.
+        const MIDDLE: f32 = 33.0;
+        if self.edge > 0.0 {
+            let mut smooth = hu.to_vec();
+            blur(&mut smooth, columns, spacing_mm.map(|mm| 1.1 / mm));
+            for (value, smooth) in hu.iter_mut().zip(&smooth) {
+                *value += self.edge * (*value - smooth).clamp(-LARGEST, LARGEST);
+            }
+        }
+        for value in hu {
+            let from = *value - MIDDLE;
+            if from.abs() < 100.0 {
+                *value += (self.contrast - 1.0) * from * (2.0 - from.abs() / 50.0).min(1.0);
+            }
         }
     }
 }

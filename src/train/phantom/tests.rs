@@ -190,3 +190,33 @@ fn tissues_have_the_hu_that_window_and_network_expect() {
         assert!(highest > 900.0 && lowest < -950.0, "{lowest} {highest}");
     }
 }
+
+#[test]
+fn what_a_head_went_through_is_reported_and_never_labelled() {
+    let mut seen = std::collections::HashSet::new();
+    for seed in 0..400 {
+        seen.extend(Head::new(seed, Kind::Normal, Range::Evaluation).strata());
+        let training = Head::new(seed, Kind::Normal, Range::Training).strata();
+        assert!(!training.contains(&Stratum::Metal) && !training.contains(&Stratum::Tumour));
+        let bleeding = Head::new(seed, Kind::Haemorrhage, Range::Training);
+        assert_eq!(training, bleeding.strata(), "{seed}");
+    }
+    assert_eq!(seen.len(), Stratum::ALL.len(), "{seen:?}");
+    let chronic = (0..400)
+        .map(|seed| Head::new(seed, Kind::Normal, Range::Evaluation))
+        .filter(|head| head.strata().contains(&Stratum::ChronicSubdural))
+        .take(3);
+    for head in chronic {
+        let rendered = head.render(&stack(GeometryKind::Even, head.seed(), 64));
+        assert!(rendered.truth.data.iter().all(|&class| class == 0));
+    }
+}
+
+#[test]
+fn every_class_of_bleed_is_drawn() {
+    let drawn: std::collections::HashSet<Class> = (0..80)
+        .flat_map(|seed| bleeding(seed).anatomy.bleeds)
+        .map(|bleed| bleed.class)
+        .collect();
+    assert_eq!(drawn.len(), Class::BLEEDS.len(), "{drawn:?}");
+}

@@ -4,7 +4,7 @@
 //! Read it by index. Its affine is exact only where slices lie at even steps, which `affine_exact` says; NIfTI cannot hold uneven ones.
 
 use super::dicom::series_uids;
-use super::{GeometryKind, Head, Kind, PhantomError, Range, Rendered};
+use super::{GeometryKind, Head, PhantomError, Range, Rendered, Site, Stratum};
 use crate::domain::finding::Side;
 use crate::domain::geometry::Vec3;
 use crate::domain::uid::Uid;
@@ -25,7 +25,19 @@ struct Truth<'a> {
     /// In the order of the mask's slices, which is along the normal.
     sop_instance_uids: &'a [Uid],
     affine_exact: bool,
+    /// What makes the head harder to read.
+    strata: Vec<&'static str>,
     lesions: Vec<TruthLesion>,
+    /// The closed artery; null when every artery is open.
+    occlusion: Option<TruthOcclusion>,
+}
+
+#[derive(Serialize)]
+struct TruthOcclusion {
+    site: Site,
+    side: Side,
+    point_mm: Vec3,
+    collaterals: f32,
 }
 
 #[derive(Serialize)]
@@ -56,10 +68,7 @@ pub fn write_truth(
     let truth = Truth {
         schema: 1,
         seed: head.seed(),
-        kind: match head.kind() {
-            Kind::Normal => "normal",
-            Kind::Haemorrhage => "haemorrhage",
-        },
+        kind: head.kind().name(),
         range: match head.range() {
             Range::Training => "training",
             Range::Evaluation => "evaluation",
@@ -69,6 +78,7 @@ pub fn write_truth(
         series_instance_uid: &series,
         sop_instance_uids: instances,
         affine_exact: nifti::is_exact(&rendered.truth.geometry),
+        strata: head.strata().into_iter().map(Stratum::name).collect(),
         lesions: rendered
             .lesions
             .iter()
@@ -79,6 +89,12 @@ pub fn write_truth(
                 side: lesion.side,
             })
             .collect(),
+        occlusion: head.occlusion().map(|occlusion| TruthOcclusion {
+            site: occlusion.site,
+            side: occlusion.side,
+            point_mm: occlusion.point_mm,
+            collaterals: occlusion.collaterals,
+        }),
     };
     let path = out.join("truth.json");
     serde_json::to_vec_pretty(&truth)

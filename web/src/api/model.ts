@@ -168,6 +168,8 @@ export interface Finding {
   /** Segment Number in the SEG, from 1. */
   segment: number;
   volume_ml: number;
+  /** Absent in the results of older versions. */
+  abc2_ml?: number | null;
   volume_interval_ml: [number, number] | null;
   side: Side;
   site: Code | null;

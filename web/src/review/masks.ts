@@ -11,8 +11,15 @@ import { millilitres } from '../ui/format.ts';
 import { messages } from '../ui/messages.ts';
 import type { Session } from '../viewer/session.ts';
 
-/** What is drawn where the analysis found nothing. */
-const FIRST_KIND = 'haemorrhage';
+/** What is drawn where the analysis found nothing, or bleeds of several kinds. */
+const ANY_BLEED = 'haemorrhage';
+
+/** The kind of a mask that begins with these findings: theirs, if they are of one. */
+const kindOf = (findings: { kind: string }[]) => {
+  const kinds = new Set(findings.map(({ kind }) => kind));
+  const [only] = kinds;
+  return only !== undefined && kinds.size === 1 ? only : ANY_BLEED;
+};
 
 export type Masks = ReturnType<typeof createMasks>;
 
@@ -83,7 +90,7 @@ export function createMasks(study: () => StudyDetail | null, session: Session) {
     try {
       const saved = await saveCorrection(uid, {
         analysis: known.id,
-        kind: session.findings()[0]?.kind ?? FIRST_KIND,
+        kind: kindOf(session.findings()),
         edited: session.findings().length > 0,
         slices: drawing.runs(),
       });

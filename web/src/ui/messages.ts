@@ -355,6 +355,11 @@ export const messages = {
 
   kinds: {
     haemorrhage: 'Haemorrhage',
+    intraparenchymal_haemorrhage: 'Intraparenchymal haemorrhage',
+    intraventricular_haemorrhage: 'Intraventricular haemorrhage',
+    subarachnoid_haemorrhage: 'Subarachnoid haemorrhage',
+    subdural_haemorrhage: 'Subdural haemorrhage',
+    epidural_haemorrhage: 'Epidural haemorrhage',
     infarct: 'Infarct',
     occlusion: 'Occlusion',
   } as Record<string, string>,

@@ -1,0 +1,147 @@
+//! `cases.jsonl`: a line that says what is judged, then a line a case, each written as soon as it is known.
+//!
+//! A run that was interrupted goes on after the last whole line; one with another model, weights, device or cases is refused.
+//! Metrics are made from the lines as they are read back, so that they do not depend on where a run was interrupted.
+
+use super::{super::TrainError, judge::Case, source::Description};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// The format of `cases.jsonl` and `metrics.json` that this build writes.
+pub const SCHEMA: u32 = 1;
+
+/// What is judged: the first line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Format, [`SCHEMA`].
+    pub schema: u32,
+    /// Version of ictus.
+    pub ictus: String,
+    /// The model's id.
+    pub model: String,
+    /// Its version.
+    pub model_version: String,
+    /// SHA-256 over plan and weights, hexadecimal.
+    pub model_sha256: String,
+    /// SHA-256 of the weights, hexadecimal.
+    pub weights_sha256: String,
+    /// What computed it.
+    pub numeric_mode: String,
+    /// The cases.
+    pub source: Description,
+}
+
+/// The open file.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    file: File,
+    cases: Vec<Case>,
+}
+
+impl Ledger {
+    /// Begins, or goes on where an earlier run of the same header stopped.
+    ///
+    /// # Errors
+    /// When the file cannot be used, or was begun with something else.
+    pub fn open(path: &Path, header: &Header) -> Result<Self, TrainError> {
+        let failed = |e| TrainError::file(path, e);
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(failed(e)),
+        };
+        // What follows the last line's end was being written when the run stopped.
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let mut lines = text[..whole].lines();
+        let begun = lines.next();
+        if let Some(begun) = begun {
+            let begun: Header = serde_json::from_str(begun).map_err(|_| unreadable(path, 1))?;
+            check(path, &begun, header)?;
+        }
+        let cases = (2..)
+            .zip(lines)
+            .map(|(number, line)| serde_json::from_str(line).map_err(|_| unreadable(path, number)))
+            .collect::<Result<Vec<Case>, _>>()?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(failed)?;
+        file.set_len(whole as u64).map_err(failed)?;
+        let mut ledger = Self {
+            path: path.to_owned(),
+            file,
+            cases,
+        };
+        if begun.is_none() {
+            ledger.write(header)?;
+        }
+        Ok(ledger)
+    }
+
+    /// The cases that are judged.
+    #[must_use]
+    pub fn cases(&self) -> &[Case] {
+        &self.cases
+    }
+
+    /// Adds a case.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn append(&mut self, case: &Case) -> Result<(), TrainError> {
+        let line = self.write(case)?;
+        let number = self.cases.len() + 2;
+        self.cases
+            .push(serde_json::from_str(&line).map_err(|_| unreadable(&self.path, number))?);
+        Ok(())
+    }
+
+    fn write(&mut self, value: &impl Serialize) -> Result<String, TrainError> {
+        let failed = |e| TrainError::file(&self.path, e);
+        let mut line = serde_json::to_string(value).map_err(|e| failed(e.into()))?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).map_err(failed)?;
+        Ok(line)
+    }
+}
+
+fn unreadable(path: &Path, line: usize) -> TrainError {
+    TrainError::Mismatch(format!(
+        "line {line} of {} is not what this build writes; choose another folder or remove the file",
+        path.display()
+    ))
+}
+
+/// Refuses to go on with something else.
+fn check(path: &Path, begun: &Header, header: &Header) -> Result<(), TrainError> {
+    let cases = |d: &Description| match d {
+        Description::Phantoms { first_seed, count } => format!("{count} phantoms from seed {first_seed}"),
+        Description::Dataset { name, count, digest } => {
+            format!("{count} cases of {name} ({})", &digest[..digest.len().min(8)])
+        }
+    };
+    let words = |h: &Header| {
+        [
+            ("schema", h.schema.to_string()),
+            ("ictus", h.ictus.clone()),
+            ("model", format!("{} {}", h.model, h.model_version)),
+            ("plan and weights", h.model_sha256.clone()),
+            ("numeric mode", h.numeric_mode.clone()),
+            ("cases", cases(&h.source)),
+        ]
+    };
+    let other = words(begun).into_iter().zip(words(header)).find(|(a, b)| a != b);
+    match other {
+        None => Ok(()),
+        Some(((what, was), (_, is))) => Err(TrainError::Mismatch(format!(
+            "{} was begun with {what} {was}, this run has {is}; choose another folder to begin anew, or the same arguments to go on",
+            path.display()
+        ))),
+    }
+}
