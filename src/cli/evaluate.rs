@@ -2,10 +2,14 @@
 
 use super::engine::EngineArgs;
 use anyhow::Context;
-use ictus::train::evaluation::{
-    evaluate,
-    source::{Dataset, Source},
-    summary,
+use ictus::analysis::infer::{Engine, bundle::Model};
+use ictus::train::{
+    evaluation::{
+        evaluate,
+        source::{Dataset, Source},
+        summary,
+    },
+    occlusion,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{fs, path::PathBuf, process::ExitCode};
@@ -32,9 +36,27 @@ pub(crate) struct Args {
     dataset: Option<PathBuf>,
 }
 
+/// Judges a detector of closed arteries.
+fn arteries(engine: &Engine, model: &Model, args: &Args) -> anyhow::Result<ExitCode> {
+    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let bar = ProgressBar::new(args.count.into());
+    let metrics = occlusion::evaluate(engine, model, args.seed, usize::try_from(args.count)?, |_| {
+        bar.inc(1);
+    })?;
+    bar.finish_and_clear();
+    let path = args.out.join("metrics.json");
+    fs::write(&path, serde_json::to_vec_pretty(&metrics)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    super::say(&metrics.summary())?;
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let engine = args.engine.start()?;
     let model = engine.model(&args.model)?;
+    if model.plan.question == occlusion::QUESTION && args.dataset.is_none() {
+        return arteries(&engine, model, args);
+    }
     let source = match &args.dataset {
         Some(folder) => Source::Dataset(Dataset::open(folder, &model.plan)?),
         None => Source::Phantoms {

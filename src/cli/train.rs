@@ -4,13 +4,14 @@ mod dataset;
 
 use ictus::{
     analysis::infer::engine,
-    domain::device::DeviceChoice,
+    domain::{device::DeviceChoice, plan::Plan},
     train::{
         TrainError,
-        dataset::HaemorrhageSlabs,
+        dataset::{HaemorrhageSlabs, Samples},
         log::Log,
         loss, recipe,
         training::{Config, Progress, train},
+        volumes::OcclusionBoxes,
     },
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// Where the model's folder goes.
     #[arg(long)]
     out: PathBuf,
+    /// What is looked for in phantoms.
+    #[arg(long, value_enum, default_value_t = Recipe::Haemorrhage, conflicts_with = "dataset")]
+    recipe: Recipe,
     /// Networks in the ensemble: 3, or with --dataset one a fold.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     members: Option<u16>,
@@ -93,13 +97,32 @@ impl LossName {
     }
 }
 
+/// What `ictus train` can make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Recipe {
+    /// Bleeds and their kinds on non-contrast CT
+    Haemorrhage,
+    /// Closed arteries on CT angiography
+    Occlusion,
+}
+
+impl Recipe {
+    fn plan(self, members: usize) -> (Plan, Arc<dyn Samples>) {
+        match self {
+            Self::Haemorrhage => (recipe::haemorrhage(members), Arc::new(HaemorrhageSlabs)),
+            Self::Occlusion => (recipe::occlusion(members), Arc::new(OcclusionBoxes)),
+        }
+    }
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(folder) = &args.own.dataset {
         return dataset::run(args, folder);
     }
+    let (plan, samples) = args.recipe.plan(usize::from(args.members.unwrap_or(3)));
     let config = Config {
-        samples: Arc::new(HaemorrhageSlabs),
-        plan: recipe::haemorrhage(usize::from(args.members.unwrap_or(3))),
+        samples,
+        plan,
         out: args.out.clone(),
         from: args.from.clone(),
         trunk_steps: args.trunk_steps,

@@ -71,11 +71,11 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// How many images of the patient the network is made from: all channels are slabs of one where the grid is that of the source's slices.
+    /// How many images of the patient the network is made from: one, unless its grid is a whole volume's.
     #[must_use]
     pub fn scans(&self) -> usize {
         match self.grid {
-            Grid::SourceSlices { .. } => 1,
+            Grid::SourceSlices { .. } | Grid::HeadBox { .. } => 1,
             Grid::Volume { .. } => self.normalization_schemes.len(),
         }
     }
@@ -483,7 +483,7 @@ mod tests {
     use super::*;
 
     fn shipped() -> Plan {
-        serde_json::from_str(include_str!("../../models/haemorrhage-2d-phantom/plan.json")).unwrap()
+        serde_json::from_str(include_str!("../../models/haemorrhage-phantom/plan.json")).unwrap()
     }
 
     fn on_volume() -> Plan {
@@ -524,7 +524,7 @@ mod tests {
         plan.check().unwrap();
         plan.mirror_axes = vec![0, 1];
         assert!(plan.check().unwrap_err().contains("left-right"));
-        plan.labels[0].side_aware = false;
+        plan.labels.iter_mut().for_each(|label| label.side_aware = false);
         plan.check().unwrap();
         plan.mirror_axes = vec![2];
         assert!(plan.check().unwrap_err().contains("2 axes"));
@@ -542,11 +542,11 @@ mod tests {
             (
                 |p| {
                     p.labels.push(Label {
-                        value: 2,
+                        value: 9,
                         ..p.labels[0].clone()
                     })
                 },
-                "2 outputs",
+                "6 outputs",
             ),
             (
                 |p| p.configuration.normalization_schemes.clear(),

@@ -9,10 +9,12 @@ pub mod events;
 pub mod log;
 pub mod loss;
 pub mod nnunet;
+pub mod occlusion;
 pub mod optimizer;
 pub mod phantom;
 pub mod recipe;
 pub mod training;
+pub mod volumes;
 
 use crate::{analysis::infer::InferError, domain::failure::FailureClass, domain::phi::Redacted};
 

@@ -1,10 +1,11 @@
-//! The plan of the model that `ictus train` makes from phantoms: a small 2.5-D U-Net for haemorrhage and its kinds on non-contrast CT.
+//! The plans of the models that `ictus train` makes from phantoms: a small 2.5-D U-Net for haemorrhage and its kinds on non-contrast CT, and a small 3-D one for closed arteries on CT angiography.
 
-use super::phantom::Class;
+use super::phantom::{Class, Site};
 use crate::domain::{
     architecture::{Architecture, PlainConvUNet},
     code::{
-        CEREBRAL_HEMORRHAGE, EPIDURAL_HEMORRHAGE, INFARCT, INTRAVENTRICULAR_HEMORRHAGE,
+        ARTERIAL_OCCLUSION, BASILAR_ARTERY, CAROTID_TERMINUS, CEREBRAL_HEMORRHAGE, EPIDURAL_HEMORRHAGE,
+        INFARCT, INTRAVENTRICULAR_HEMORRHAGE, MIDDLE_CEREBRAL_M1, MIDDLE_CEREBRAL_M2,
         MORPHOLOGICALLY_ABNORMAL_STRUCTURE, SUBARACHNOID_HEMORRHAGE, SUBDURAL_HEMORRHAGE, THROMBUS,
     },
     plan::{
@@ -79,6 +80,83 @@ pub fn haemorrhage(members: usize) -> Plan {
     }
 }
 
+/// The plan of the detector of closed arteries, with as many members as asked for.
+///
+/// Each label is a ball of [`super::volumes::BALL_MM`] around the beginning of a clot: what is looked for is where the lumen ends, and in which artery.
+#[must_use]
+pub fn occlusion(members: usize) -> Plan {
+    let features_per_stage = vec![16, 32, 64, 96];
+    let n_stages = features_per_stage.len();
+    Plan {
+        id: "occlusion-phantom".into(),
+        version: "0.1.0".into(),
+        question: "occlusion".into(),
+        configuration: Configuration {
+            // The circle of Willis lies below and in front of the middle of the cavity.
+            grid: Grid::HeadBox {
+                centre_mm: [0.0, -8.0, -42.0],
+            },
+            channel_names: vec!["CT angiography".into()],
+            patch_size: vec![64, 56, 64],
+            spacing: vec![1.75; 3],
+            normalization_schemes: vec![Normalization::CTNormalization {
+                lower_hu: -20.0,
+                upper_hu: 450.0,
+                mean_hu: 90.0,
+                std_hu: 120.0,
+            }],
+            tile_step_size: 0.5,
+            architecture: Architecture::PlainConvUNet(PlainConvUNet {
+                input_channels: 1,
+                n_stages,
+                kernel_sizes: vec![vec![3, 3, 3]; n_stages],
+                strides: (0..n_stages)
+                    .map(|s| vec![if s == 0 { 1 } else { 2 }; 3])
+                    .collect(),
+                n_conv_per_stage: [1, 2, 2, 2].into(),
+                n_conv_per_stage_decoder: vec![1; n_stages - 1],
+                features_per_stage,
+                num_classes: 1 + Site::ALL.len(),
+                conv_bias: true,
+                deep_supervision: false,
+            }),
+        },
+        labels: (1..)
+            .zip(Site::ALL)
+            .map(|(value, site)| closed(value, site))
+            .collect(),
+        trigger: Trigger {
+            modality: "CT".into(),
+            contrast: Contrast::With,
+            thickness_mm: [0.2, 2.5],
+            body_part: "HEAD".into(),
+        },
+        ..haemorrhage(members)
+    }
+}
+
+fn closed(value: u8, site: Site) -> Label {
+    let artery = match site {
+        Site::IcaTerminus => CAROTID_TERMINUS,
+        Site::M1 => MIDDLE_CEREBRAL_M1,
+        Site::M2 => MIDDLE_CEREBRAL_M2,
+        Site::Basilar => BASILAR_ARTERY,
+    };
+    Label {
+        value,
+        name: format!("{}_occlusion", site.name()),
+        category: MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+        kind: ARTERIAL_OCCLUSION,
+        side_aware: true,
+        // A third of the ball that is taught.
+        min_volume_ml: 0.15,
+        threshold: 0.0,
+        min_peak_score: 0.5,
+        flag_score: Some([0.3, 0.6]),
+        site: Some(artery),
+    }
+}
+
 fn label(class: Class) -> Label {
     let kind = match class {
         Class::Intraparenchymal => CEREBRAL_HEMORRHAGE,
@@ -108,7 +186,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_plan_agrees_with_itself() {
+    fn the_plans_agree_with_themselves() {
         haemorrhage(5).check().unwrap();
+        occlusion(3).check().unwrap();
     }
 }

@@ -15,7 +15,7 @@ const SHARES: [f64; 2] = [0.75, 0.25];
 
 /// ABC/2 in mL.
 #[must_use]
-pub fn abc2_ml(component: &Component, geometry: &Geometry) -> f64 {
+pub(super) fn abc2_ml(component: &Component, geometry: &Geometry) -> f64 {
     let (len, columns) = (geometry.slice_len(), geometry.columns);
     let mut counts = vec![0usize; geometry.slices()];
     for v in &component.voxels {

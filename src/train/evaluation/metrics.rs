@@ -7,7 +7,7 @@ use super::{
     source::Description,
     statistics::{
         Agreement, BOOTSTRAP_SEED, Estimate, RESAMPLES, agreement, auc, mean, predictive_value, quantile_of,
-        roc, share,
+        rate, roc, share,
     },
 };
 use crate::domain::finding::AnswerValue;
@@ -341,7 +341,7 @@ fn group(name: &str, cases: &[&Case]) -> Group {
         share(all.clone().filter(|c| c.is_flagged()).count(), all.count())
     };
     let lesions = cases.iter().flat_map(|c| &c.lesions);
-    let false_lesions: Vec<f64> = cases.iter().map(|c| c.false_lesions.len() as f64).collect();
+    let false_lesions = cases.iter().map(|c| c.false_lesions.len()).sum();
     Group {
         name: name.into(),
         cases: cases.len(),
@@ -352,7 +352,7 @@ fn group(name: &str, cases: &[&Case]) -> Group {
         hd95_median_mm: quantile_of(of(&|c| c.hd95_mm), 0.5),
         hd95_undefined: bleeding.iter().filter(|c| c.hd95_mm.is_none()).count(),
         sensitivity: lesion_group(name, lesions.filter(|l| l.volume_ml >= SMALLEST_ML)).sensitivity,
-        false_lesions_per_case: mean(&false_lesions),
+        false_lesions_per_case: rate(false_lesions, cases.len()),
         volume_bias_ml: mean(&of(&|c| Some(c.found_ml - c.truth_ml))),
         flagged_bleeding: flagged(true),
         flagged_normal: flagged(false),

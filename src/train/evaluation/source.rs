@@ -17,7 +17,7 @@ use crate::{
     },
     domain::{
         geometry::{add, dot, norm, scale, sub},
-        plan::{Grid, Normalization, Plan},
+        plan::{Normalization, Plan},
         volume::{Geometry, SlicePlane, Volume},
         volume_trace::Turn,
     },
@@ -199,7 +199,7 @@ fn phantom(first_seed: u64, index: usize, names: BTreeMap<u8, String>) -> Drawn 
             seed: Some(seed),
             kind: kind.name().into(),
             stack: stack.into(),
-            strata: strata(&head),
+            strata: head.strata().iter().map(|s| s.name().to_owned()).collect(),
         },
         scan: Scan {
             channels: vec![rendered.hu],
@@ -211,11 +211,6 @@ fn phantom(first_seed: u64, index: usize, names: BTreeMap<u8, String>) -> Drawn 
             cavity: Some(rendered.brain),
         },
     }
-}
-
-/// What is special about a head.
-fn strata(_head: &Head) -> Vec<String> {
-    Vec::new()
 }
 
 /// An even stack, cut into thin slices from its first to its last plane.
@@ -245,11 +240,7 @@ impl Dataset {
     /// # Errors
     /// Says which folder, label or channel is missing.
     pub fn open(folder: &Path, plan: &Plan) -> Result<Self, TrainError> {
-        let channels = match plan.configuration.grid {
-            // All channels of a plan on slices are one scan.
-            Grid::SourceSlices { .. } | Grid::HeadBox { .. } => 1,
-            Grid::Volume { .. } => plan.configuration.normalization_schemes.len(),
-        };
+        let channels = plan.configuration.scans();
         let pair = [("imagesTs", "labelsTs"), ("imagesTr", "labelsTr")]
             .map(|(images, labels)| (folder.join(images), folder.join(labels)))
             .into_iter()

@@ -1,10 +1,10 @@
 //! Counts and values → estimates with 95 % intervals.
 //!
-//! Shares have Wilson's interval, means the bootstrap's, areas under the ROC curve Newcombe's, predictive values that of their logit.
+//! Shares have Wilson's interval, counts a case Garwood's, means the bootstrap's, areas under the ROC curve Newcombe's, predictive values that of their logit.
 //! All keep a width where everything or nothing succeeded, except the bootstrap of equal values.
 //! Random numbers have a stated seed: the same input gives the same interval.
 //!
-//! Source: Wilson, doi:10.1080/01621459.1927.10502953; Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; Newcombe, doi:10.1002/sim.2324 (method 5); Mercaldo, Lau and Zhou, doi:10.1002/sim.2677; Bland and Altman, doi:10.1016/S0140-6736(86)90837-8.
+//! Source: Wilson, doi:10.1080/01621459.1927.10502953; Garwood, doi:10.1093/biomet/28.3-4.437; Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; Newcombe, doi:10.1002/sim.2324 (method 5); Mercaldo, Lau and Zhou, doi:10.1002/sim.2677; Bland and Altman, doi:10.1016/S0140-6736(86)90837-8.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -55,6 +55,48 @@ pub fn share(hits: usize, all: usize) -> Estimate {
         interval: Some([(middle - half).max(0.0), (middle + half).min(1.0)]),
         n: all,
     }
+}
+
+/// How often something happens a case, with Garwood's interval, which takes the events as independent.
+#[must_use]
+pub fn rate(events: usize, cases: usize) -> Estimate {
+    if cases == 0 {
+        return Estimate::default();
+    }
+    // The limits are the means of which so many events, or more, or fewer, would be a surprise of 2.5 %.
+    let lower = if events == 0 {
+        0.0
+    } else {
+        poisson_mean(events - 1, 0.975)
+    };
+    let n = cases as f64;
+    Estimate {
+        value: Some(events as f64 / n),
+        interval: Some([lower / n, poisson_mean(events, 0.025) / n]),
+        n: cases,
+    }
+}
+
+/// The mean of the Poisson distribution that gives at most `events` with this probability.
+fn poisson_mean(events: usize, probability: f64) -> f64 {
+    let at_most = |mean: f64| {
+        let (mut log_term, mut sum) = (-mean, (-mean).exp());
+        for i in 1..=events {
+            log_term += (mean / i as f64).ln();
+            sum += log_term.exp();
+        }
+        sum
+    };
+    let (mut low, mut high) = (0.0, 2.0 * events as f64 + 20.0);
+    for _ in 0..100 {
+        let middle = f64::midpoint(low, high);
+        if at_most(middle) > probability {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    f64::midpoint(low, high)
 }
 
 /// A mean with the percentile interval of the bootstrap.
@@ -231,6 +273,18 @@ mod tests {
             near(Some(interval[1]), high);
         }
         assert_eq!(share(0, 0), Estimate::default());
+    }
+
+    #[test]
+    fn counts_have_the_exact_limits_of_poisson() {
+        // Half the χ² quantiles of 2 k and 2 k + 2 degrees of freedom.
+        for (events, low, high) in [(0, 0.0, 3.6889), (5, 1.6235, 11.6683), (10, 4.7954, 18.3904)] {
+            let found = rate(events, 100);
+            let interval = found.interval.unwrap();
+            near(found.value, events as f64 / 100.0);
+            near(Some(100.0 * interval[0]), low);
+            near(Some(100.0 * interval[1]), high);
+        }
     }
 
     #[test]

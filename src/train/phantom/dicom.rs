@@ -396,7 +396,7 @@ fn decimal(value: f64, digits: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::phantom::geometry;
+    use crate::train::phantom::{Kind, geometry};
 
     /// A small phantom: 64² pixels of 4 mm.
     fn small(seed: u64, kind: GeometryKind) -> (Head, Rendered) {

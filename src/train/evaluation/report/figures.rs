@@ -9,7 +9,7 @@ use super::{
     },
     escape, number,
     plot::{Plot, intervals},
-    said,
+    said, words,
 };
 
 const UNIT: [f64; 2] = [0.0, 1.0];
@@ -137,7 +137,7 @@ fn by_group(title: &str, axis: &str, groups: &[&Vec<Group>], value: impl Fn(&Gro
     let rows: Vec<(String, Estimate)> = groups
         .iter()
         .flat_map(|groups| groups.iter())
-        .map(|group| (group.name.clone(), value(group)))
+        .map(|group| (words(&group.name), value(group)))
         .collect();
     figure(
         &intervals(title, axis, &rows),

@@ -98,6 +98,11 @@ fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or("–".into(), |v| format!("{v:.digits$}").replace('-', "−"))
 }
 
+/// A machine's name as a reader wants it.
+fn words(name: &str) -> String {
+    name.replace('_', " ")
+}
+
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")

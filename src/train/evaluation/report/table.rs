@@ -5,7 +5,7 @@ use super::{
         metrics::{ClassGroup, Goal, Group, LesionGroup, Metrics, Subtype},
         source::Description,
     },
-    escape, number, said,
+    escape, number, said, words,
 };
 use std::{collections::BTreeSet, fmt::Write as _};
 
@@ -168,7 +168,7 @@ fn cases(caption: &str, groups: &[Group]) -> String {
         .iter()
         .map(|g| {
             vec![
-                g.name.clone(),
+                words(&g.name),
                 g.cases.to_string(),
                 g.bleeding.to_string(),
                 said(&g.dice, 2),
@@ -273,7 +273,7 @@ pub(super) fn definitions(metrics: &Metrics) -> String {
 <li>A lesion is a connected region of blood of any class; it is found when at least {share:.0} % of it lies in what the model shows. A false lesion is a shown region of which at most {share:.0} % lies in blood.</li>\
 <li>Surfaces are the faces of voxels, weighted by their area; the normalised surface Dice allows {tolerance} mm in every direction, so that a whole slice too much in a stack of thicker slices counts as wrong. HD95 is the larger of both directions.</li>\
 <li>A case is flagged when the model answers “present”; “uncertain” is counted apart.</li>\
-<li>Shares have Wilson’s 95 % interval, which takes lesions as independent; means that of a bootstrap of cases ({resamples} resamples, seed {seed}); areas under the curve Newcombe’s; shares of right flags that of their logit.</li>\
+<li>Shares have Wilson’s 95 % interval, which takes lesions as independent; false lesions a case Garwood’s, which does too; means that of a bootstrap of cases ({resamples} resamples, seed {seed}); areas under the curve Newcombe’s; shares of right flags that of their logit.</li>\
 <li>Calibration compares the ensemble’s score with any blood. ECE weighs bins by what they hold, ACE gives each the same weight. Until a model is calibrated its score is no probability.</li>\
 <li>Thin stacks have slices at most {thin} mm apart; tilted ones lean by {tilted}° or more.</li></ul>\n\
 <h2>What was judged</h2>\n<p>{source}. Model {model} {version}, weights <code>{weights}</code>, computed by {mode}, ictus {ictus}. \

@@ -1,0 +1,167 @@
+//! Boxes around the circle of Willis of phantoms with contrast agent, as samples for a detector of closed arteries.
+//!
+//! Each sample is its own head, rendered on the network's grid where `analysis::preprocess::head_box` would lay it, give or take its error.
+//! Truth: balls along the first of the clot, with the value of the artery's label. Nothing is mirrored.
+
+use super::{
+    TrainError,
+    dataset::{Sample, Samples},
+    phantom::{Head, Kind, Occlusion, Range, Site},
+    training::Part,
+};
+use crate::{
+    analysis::preprocess::{head_box::lay, normalize::normalize},
+    domain::{
+        geometry::{Vec3, add, norm, scale, sub},
+        plan::{Grid, Plan},
+        volume::Geometry,
+    },
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Share of heads with a closed artery.
+const CLOSED: f64 = 0.65;
+/// Radius of the balls that mark where a lumen ends, mm.
+pub const BALL_MM: f64 = 5.0;
+/// How much of the clot is marked, mm.
+pub const MARKED_MM: f64 = 10.0;
+/// The centre of mass of the upper cavity of phantoms, in the head's own axes, mm.
+pub const CAVITY_CENTRE_MM: Vec3 = [0.0, 4.0, 24.0];
+/// By how much the box is laid beside it along each axis, at most, mm.
+const ASIDE_MM: f64 = 7.0;
+
+/// Boxes of phantoms with open and closed arteries.
+#[derive(Debug, Clone, Copy)]
+pub struct OcclusionBoxes;
+
+impl Samples for OcclusionBoxes {
+    fn draw(&self, plan: &Plan, _part: Part, seed: u64, index: u64) -> Result<Sample, TrainError> {
+        draw(plan, seed, index)
+    }
+
+    fn name(&self) -> String {
+        "occlusion boxes".into()
+    }
+}
+
+fn draw(plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError> {
+    let configuration = &plan.configuration;
+    let (Grid::HeadBox { centre_mm }, &[depth, rows, columns], &[step, row_mm, column_mm]) = (
+        &configuration.grid,
+        configuration.patch_size.as_slice(),
+        configuration.spacing.as_slice(),
+    ) else {
+        return Err(TrainError::Mismatch(format!(
+            "{} is not a plan on a box of the head, which occlusion boxes are for",
+            plan.id
+        )));
+    };
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(index);
+    let kind = if rng.random_bool(CLOSED) {
+        Kind::Occlusion
+    } else {
+        Kind::Cta
+    };
+    let head = Head::new(rng.random(), kind, Range::Training);
+    let (origin, axes) = head.frame();
+    let middle = (0..3).fold(origin, |sum, a| add(sum, scale(axes[a], CAVITY_CENTRE_MM[a])));
+    let aside: Vec3 = std::array::from_fn(|_| rng.random_range(-ASIDE_MM..ASIDE_MM));
+    let empty = Geometry {
+        rows: 1,
+        columns: 1,
+        row_direction: [1.0, 0.0, 0.0],
+        column_direction: [0.0, 1.0, 0.0],
+        pixel_spacing_mm: [1.0, 1.0],
+        planes: Vec::new(),
+    };
+    let shape = [depth, rows, columns];
+    let grid = lay(
+        empty,
+        add(add(middle, *centre_mm), aside),
+        shape,
+        [step, row_mm, column_mm],
+    )
+    .geometry();
+    let mut input = head.render(&grid).hu.data;
+    let (gain, soft) = (rng.random_range(0.92..1.08), rng.random_range(0.0..0.22f32));
+    input.iter_mut().for_each(|hu| *hu *= gain);
+    soften(&mut input, shape, soft);
+    let mut truth = vec![0; input.len()];
+    if let Some(occlusion) = head.occlusion() {
+        mark(&occlusion, &grid, &mut truth);
+    }
+    normalize(&mut input, &configuration.normalization_schemes[0], None);
+    Ok(Sample { input, truth })
+}
+
+/// The value of an artery's label.
+#[must_use]
+pub fn value(site: Site) -> u8 {
+    (1..)
+        .zip(Site::ALL)
+        .find(|(_, s)| *s == site)
+        .map_or(0, |(value, _)| value)
+}
+
+/// Marks the first of a clot.
+fn mark(occlusion: &Occlusion, grid: &Geometry, truth: &mut [u8]) {
+    let marked: Vec<Vec3> = occlusion
+        .clot_mm
+        .iter()
+        .copied()
+        .filter(|p| norm(sub(*p, occlusion.point_mm)) <= MARKED_MM)
+        .collect();
+    let (len, columns) = (grid.slice_len(), grid.columns);
+    for (v, truth) in truth.iter_mut().enumerate() {
+        let p = grid.voxel_to_lps(v / len, (v % len / columns) as f64, (v % columns) as f64);
+        if norm(sub(p, occlusion.point_mm)) < MARKED_MM + BALL_MM
+            && marked.iter().any(|m| norm(sub(p, *m)) < BALL_MM)
+        {
+            *truth = value(occlusion.site);
+        }
+    }
+}
+
+/// Gives each voxel's neighbours along each axis in turn a share of it.
+fn soften(data: &mut [f32], [depth, rows, columns]: [usize; 3], share: f32) {
+    for (stride, count) in [(1, columns), (columns, rows), (rows * columns, depth)] {
+        let before = data.to_vec();
+        for (v, value) in data.iter_mut().enumerate() {
+            let at = v / stride % count;
+            let low = before[if at > 0 { v - stride } else { v }];
+            let high = before[if at + 1 < count { v + stride } else { v }];
+            *value = (1.0 - 2.0 * share) * before[v] + share * (low + high);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::recipe::{haemorrhage, occlusion};
+
+    #[test]
+    fn the_same_index_gives_the_same_sample_and_closed_arteries_are_marked_in_the_box() {
+        let plan = occlusion(1);
+        let first = draw(&plan, 5, 0).unwrap();
+        assert_eq!(first, draw(&plan, 5, 0).unwrap());
+        assert_eq!(
+            first.input.len(),
+            plan.configuration.patch_size.iter().product::<usize>()
+        );
+        let samples: Vec<Sample> = (0..10).map(|i| draw(&plan, 5, i).unwrap()).collect();
+        let marked = samples
+            .iter()
+            .filter(|s| s.truth.iter().filter(|t| **t > 0).count() > 60)
+            .count();
+        assert!((4..10).contains(&marked), "{marked} of 10");
+    }
+
+    #[test]
+    fn refuses_a_plan_on_slices() {
+        let error = draw(&haemorrhage(1), 1, 0).unwrap_err();
+        assert!(error.to_string().contains("box of the head"), "{error}");
+    }
+}
