@@ -4,7 +4,7 @@ use ictus::{
     analysis::infer::engine,
     domain::{device::DeviceChoice, plan::Plan},
     train::{
-        dataset::{HaemorrhageSlabs, Samples},
+        dataset::{HaemorrhageSlabs, InfarctSlabs, Samples},
         recipe,
         training::{Config, train},
         volumes::OcclusionBoxes,
@@ -53,6 +53,8 @@ pub(crate) struct Args {
 enum Recipe {
     /// Bleeds and their kinds on non-contrast CT
     Haemorrhage,
+    /// Fresh infarcts on non-contrast CT
+    Infarct,
     /// Closed arteries on CT angiography
     Occlusion,
 }
@@ -61,6 +63,7 @@ impl Recipe {
     fn plan(self, members: usize) -> (Plan, Arc<dyn Samples>) {
         match self {
             Self::Haemorrhage => (recipe::haemorrhage(members), Arc::new(HaemorrhageSlabs)),
+            Self::Infarct => (recipe::infarct(members), Arc::new(InfarctSlabs)),
             Self::Occlusion => (recipe::occlusion(members), Arc::new(OcclusionBoxes)),
         }
     }
