@@ -1,51 +1,100 @@
-//! `ictus train`: phantoms → a model's folder.
+//! `ictus train`: phantoms, or with `--dataset` somebody's labelled scans → a model's folder.
+
+mod dataset;
 
 use ictus::{
     analysis::infer::engine,
     domain::{device::DeviceChoice, plan::Plan},
     train::{
+        TrainError,
         dataset::{HaemorrhageSlabs, InfarctSlabs, Samples},
-        recipe,
-        training::{Config, train},
+        log::Log,
+        loss, recipe,
+        training::{Config, Progress, train},
         volumes::OcclusionBoxes,
     },
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-/// Arguments of `ictus train`.
+/// Exit code of a shell for a program that was interrupted.
+const INTERRUPTED: u8 = 130;
+
+/// Train a model: on phantoms, or with --dataset on your own labelled scans. For research, not for clinical use.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where the model's folder goes.
     #[arg(long)]
     out: PathBuf,
-    /// What is looked for.
+    /// What is looked for, on phantoms.
     #[arg(long, value_enum, default_value_t = Recipe::Haemorrhage)]
     recipe: Recipe,
-    /// Networks in the ensemble.
-    #[arg(long, default_value_t = 3)]
-    members: usize,
-    /// Steps of each member.
-    #[arg(long, default_value_t = 1500)]
-    steps: usize,
+    /// Networks in the ensemble: 3, or with --dataset one a fold.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    members: Option<u16>,
+    /// Steps of each member: 1500; with --dataset 2500 on a CPU, 25000 on CUDA.
+    #[arg(long)]
+    steps: Option<usize>,
     /// Steps that all members share before they part; cheaper than training each alone, and less independent
     #[arg(long, default_value_t = 0)]
     trunk_steps: usize,
     /// A model's folder to start from
     #[arg(long, value_name = "MODEL")]
     from: Option<PathBuf>,
-    /// Phantom slices a step.
-    #[arg(long, default_value_t = 4)]
-    batch: usize,
-    /// Seed of parameters and phantoms.
+    /// Samples a step: 4; with --dataset 12 slices or 2 volumes.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: Option<u16>,
+    /// Seed of parameters and samples.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Highest learning rate.
     #[arg(long, default_value_t = 2e-3)]
     learning_rate: f64,
+    /// What is asked of the network.
+    #[arg(long, default_value = "dice-ce")]
+    loss: LossName,
     /// auto, cpu or cuda.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    #[command(flatten)]
+    own: dataset::Own,
+}
+
+/// A loss as it is called on the command line.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LossName {
+    /// Soft Dice plus cross-entropy.
+    DiceCe,
+    /// Soft Dice.
+    Dice,
+    /// Cross-entropy.
+    Ce,
+    /// Focal loss, gamma 2.
+    Focal,
+    /// Tversky, false voxels 0.3 and missed ones 0.7.
+    Tversky,
+    /// Lovász-softmax: the Jaccard index.
+    Lovasz,
+}
+
+impl LossName {
+    fn kind(self) -> loss::Kind {
+        match self {
+            Self::DiceCe => loss::Kind::DiceCrossEntropy,
+            Self::Dice => loss::Kind::Dice,
+            Self::Ce => loss::Kind::CrossEntropy,
+            Self::Focal => loss::Kind::Focal,
+            Self::Tversky => loss::Kind::Tversky,
+            Self::Lovasz => loss::Kind::Lovasz,
+        }
+    }
 }
 
 /// What `ictus train` can make.
@@ -70,27 +119,46 @@ impl Recipe {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let device = engine::open(args.device)?;
-    let (plan, samples) = args.recipe.plan(args.members);
+    if let Some(folder) = &args.own.dataset {
+        return dataset::run(args, folder);
+    }
+    let (plan, samples) = args.recipe.plan(usize::from(args.members.unwrap_or(3)));
     let config = Config {
         samples,
         plan,
         out: args.out.clone(),
         from: args.from.clone(),
         trunk_steps: args.trunk_steps,
-        steps: args.steps,
-        batch: args.batch,
+        steps: args.steps.unwrap_or(1500),
+        batch: usize::from(args.batch.unwrap_or(4)),
         seed: args.seed,
         learning_rate: args.learning_rate,
         weight_decay: 1e-2,
         checkpoint_every: 50,
+        loss: args.loss.kind(),
+        stop: on_interrupt()?,
     };
-    let bar = ProgressBar::new((args.trunk_steps + args.members * args.steps) as u64);
+    if !trained(args, &config)? {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    eprintln!(
+        "Wrote {}. Synthetic training only: not for clinical use.",
+        args.out.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Trains with a bar and a log; whether it came to its end.
+fn trained(args: &Args, config: &Config) -> anyhow::Result<bool> {
+    let device = engine::open(args.device)?;
+    let bar = ProgressBar::new((config.trunk_steps + config.plan.members * config.steps) as u64);
     bar.set_style(ProgressStyle::with_template(
         "{bar:40} {pos}/{len} {elapsed} (left {eta}) {msg}",
     )?);
+    let mut log = Log::open(&config.out)?;
+    let mut unwritten = None;
     let mut mean = None;
-    train(&config, &device, |p| {
+    let result = train(config, &device, |p: Progress| {
         bar.set_position(p.done as u64);
         let smooth = mean.map_or(p.loss, |m: f64| 0.98 * m + 0.02 * p.loss);
         mean = Some(smooth);
@@ -101,11 +169,44 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 p.part, p.done, p.total, p.learning_rate
             );
         }
-    })?;
+        // A log that cannot be written does not end a training.
+        if let Err(error) = log.step(&p) {
+            unwritten.get_or_insert(error);
+        }
+    });
     bar.finish();
-    eprintln!(
-        "Wrote {}. Synthetic training only: not for clinical use.",
-        args.out.display()
-    );
-    Ok(ExitCode::SUCCESS)
+    if let Err(error) = log.write() {
+        unwritten.get_or_insert(error);
+    }
+    if let Some(error) = unwritten {
+        eprintln!("the log is not complete: {:#}", anyhow::Error::from(error));
+    }
+    match result {
+        Ok(()) => Ok(true),
+        Err(stopped @ TrainError::Stopped { .. }) => {
+            eprintln!("{stopped}.");
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A flag that the first Ctrl-C sets; the second ends the program as ever.
+fn on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let flag = stop.clone();
+    std::thread::spawn(move || {
+        let interrupted = || runtime.block_on(tokio::signal::ctrl_c()).is_ok();
+        if interrupted() {
+            eprintln!("Stopping after this step, with a checkpoint; once more to stop now.");
+            flag.store(true, Ordering::Relaxed);
+            if interrupted() {
+                std::process::exit(i32::from(INTERRUPTED));
+            }
+        }
+    });
+    Ok(stop)
 }

@@ -214,6 +214,30 @@ pub struct Label {
     pub site: Option<Code>,
 }
 
+impl Label {
+    /// A label whose clinical meaning is not ours to say: its own name, in a scheme of our own, and no threshold chosen.
+    #[must_use]
+    pub fn unexplained(value: u8, name: &str) -> Self {
+        Self {
+            value,
+            name: name.to_owned(),
+            category: Code::new("unspecified", "99ICTUS", "Unspecified"),
+            kind: Code {
+                value: format!("LABEL-{value}").into(),
+                scheme: "99ICTUS".into(),
+                meaning: name.to_owned().into(),
+            },
+            side_aware: false,
+            min_volume_ml: 0.0,
+            // The highest class wins, however low, as in nnU-Net.
+            threshold: 0.0,
+            min_peak_score: 0.0,
+            flag_score: None,
+            site: None,
+        }
+    }
+}
+
 /// Which series a model is for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -249,6 +273,8 @@ pub enum Provenance {
     SyntheticPhantoms,
     /// Brought here by `ictus model import`; nobody has validated it here.
     Imported,
+    /// Trained by `ictus train` on somebody's labelled scans; nobody has validated it.
+    Dataset,
 }
 
 impl Provenance {
@@ -258,6 +284,7 @@ impl Provenance {
         match self {
             Self::SyntheticPhantoms => "synthetic-trained, not for clinical use",
             Self::Imported => "imported, not validated, not for clinical use",
+            Self::Dataset => "trained locally, not validated, not for clinical use",
         }
     }
 
@@ -267,6 +294,9 @@ impl Provenance {
         match self {
             Self::SyntheticPhantoms => DISCLAIMER,
             Self::Imported => "Imported model, not validated here. For research, not for clinical use.",
+            Self::Dataset => {
+                "Model trained on somebody's labelled scans, not validated. For research, not for clinical use."
+            }
         }
     }
 }

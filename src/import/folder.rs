@@ -2,12 +2,8 @@
 
 use super::{ImportError, Imported, Request, Trained, card, nnunet::Labels};
 use crate::{
-    domain::{
-        code::Code,
-        plan::{
-            Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Plan, Provenance, SCHEMA,
-            Trigger,
-        },
+    domain::plan::{
+        Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Plan, Provenance, SCHEMA, Trigger,
     },
     nn::{network::Network, parameters::Parameters},
 };
@@ -223,30 +219,12 @@ fn labels(labels: &Labels) -> Vec<Label> {
     match labels {
         Labels::Exclusive(names) => (1..=u8::MAX)
             .zip(names)
-            .map(|(value, name)| label(value, name))
+            .map(|(value, name)| Label::unexplained(value, name))
             .collect(),
-        Labels::Regions(regions) => regions.iter().map(|r| label(r.value, &r.name)).collect(),
-    }
-}
-
-/// A label whose clinical meaning is not ours to say: its own name, in a scheme of our own, and no threshold chosen.
-fn label(value: u8, name: &str) -> Label {
-    Label {
-        value,
-        name: name.to_owned(),
-        category: Code::new("unspecified", "99ICTUS", "Unspecified"),
-        kind: Code {
-            value: format!("LABEL-{value}").into(),
-            scheme: "99ICTUS".into(),
-            meaning: name.to_owned().into(),
-        },
-        side_aware: false,
-        min_volume_ml: 0.0,
-        // nnU-Net takes the highest class, however low.
-        threshold: 0.0,
-        min_peak_score: 0.0,
-        flag_score: None,
-        site: None,
+        Labels::Regions(regions) => regions
+            .iter()
+            .map(|r| Label::unexplained(r.value, &r.name))
+            .collect(),
     }
 }
 

@@ -7,6 +7,7 @@
 use super::{
     TrainError,
     phantom::{Class, Head, Kind, Range, training_slabs},
+    training::Part,
 };
 use crate::{
     analysis::preprocess::{AIR_HU, normalize::normalize},
@@ -37,11 +38,16 @@ pub struct Sample {
 
 /// Where samples come from.
 pub trait Samples: std::fmt::Debug + Send + Sync {
-    /// The sample of an index in the stream of a seed: the same for the same three, whatever was drawn before.
+    /// The sample of an index in the stream of a seed, for a part of the training: the same for the same four, whatever was drawn before.
     ///
     /// # Errors
     /// What stands in the way, as files that cannot be read.
-    fn draw(&self, plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError>;
+    fn draw(&self, plan: &Plan, part: Part, seed: u64, index: u64) -> Result<Sample, TrainError>;
+
+    /// The share that each sample of a step's batch keeps, if the rest is to come from its neighbour in the batch.
+    fn mixup(&self, _seed: u64, _step: usize) -> Option<f64> {
+        None
+    }
 
     /// What the samples are: a checkpoint of other samples is refused.
     fn name(&self) -> String;
@@ -52,7 +58,7 @@ pub trait Samples: std::fmt::Debug + Send + Sync {
 pub struct HaemorrhageSlabs;
 
 impl Samples for HaemorrhageSlabs {
-    fn draw(&self, plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError> {
+    fn draw(&self, plan: &Plan, _part: Part, seed: u64, index: u64) -> Result<Sample, TrainError> {
         Ok(slabs(plan, [Kind::Haemorrhage, Kind::Normal], seed, index))
     }
 
@@ -66,7 +72,7 @@ impl Samples for HaemorrhageSlabs {
 pub struct InfarctSlabs;
 
 impl Samples for InfarctSlabs {
-    fn draw(&self, plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError> {
+    fn draw(&self, plan: &Plan, _part: Part, seed: u64, index: u64) -> Result<Sample, TrainError> {
         Ok(slabs(plan, [Kind::Infarct, Kind::Open], seed, index))
     }
 
@@ -82,30 +88,58 @@ pub struct Batch {
     pub input: Tensor,
     /// The class of each of the `N × ...` voxels.
     pub truth: Vec<u8>,
+    /// The classes of what was mixed in, and the share that the first truth has.
+    pub mixed: Option<(Vec<u8>, f64)>,
+}
+
+/// Which batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Draw {
+    /// The part of the training.
+    pub part: Part,
+    /// Its seed.
+    pub seed: u64,
+    /// The step, counted from 0.
+    pub step: usize,
+    /// Samples.
+    pub size: usize,
 }
 
 /// Draws the batch of a step.
 ///
 /// # Errors
 /// What a sample or candle says.
-pub fn batch(
-    samples: &dyn Samples,
-    plan: &Plan,
-    seed: u64,
-    step: usize,
-    size: usize,
-    device: &Device,
-) -> Result<Batch, TrainError> {
+#[expect(clippy::cast_possible_truncation, reason = "input is f32")]
+pub fn batch(samples: &dyn Samples, plan: &Plan, which: Draw, device: &Device) -> Result<Batch, TrainError> {
+    let Draw {
+        part,
+        seed,
+        step,
+        size,
+    } = which;
     let drawn = (0..size)
         .into_par_iter()
-        .map(|i| samples.draw(plan, seed, (step * size + i) as u64))
+        .map(|i| samples.draw(plan, part, seed, (step * size + i) as u64))
         .collect::<Result<Vec<Sample>, TrainError>>()?;
     let mut dims = vec![size, plan.configuration.normalization_schemes.len()];
     dims.extend(&plan.configuration.patch_size);
-    let input: Vec<f32> = drawn.iter().flat_map(|s| &s.input).copied().collect();
+    let mut input: Vec<f32> = drawn.iter().flat_map(|s| &s.input).copied().collect();
+    let truth: Vec<u8> = drawn.iter().flat_map(|s| &s.truth).copied().collect();
+    let mut mixed = None;
+    if let Some(share) = samples.mixup(seed, step).filter(|_| size > 1) {
+        // The neighbour's, the last one's being the first.
+        let (mut values, mut classes) = (input.clone(), truth.clone());
+        values.rotate_left(input.len() / size);
+        classes.rotate_left(truth.len() / size);
+        for (value, other) in input.iter_mut().zip(values) {
+            *value = *value * share as f32 + other * (1.0 - share) as f32;
+        }
+        mixed = Some((classes, share));
+    }
     Ok(Batch {
         input: Tensor::from_vec(input, dims, device)?,
-        truth: drawn.iter().flat_map(|s| &s.truth).copied().collect(),
+        truth,
+        mixed,
     })
 }
 
@@ -264,7 +298,13 @@ mod tests {
     fn the_same_step_gives_the_same_batch_and_another_step_another() {
         let plan = haemorrhage(1);
         let draw = |step| {
-            let b = batch(&HaemorrhageSlabs, &plan, 7, step, 2, &Device::Cpu).unwrap();
+            let which = Draw {
+                part: Part::Trunk,
+                seed: 7,
+                step,
+                size: 2,
+            };
+            let b = batch(&HaemorrhageSlabs, &plan, which, &Device::Cpu).unwrap();
             (b.input.flatten_all().unwrap().to_vec1::<f32>().unwrap(), b.truth)
         };
         assert_eq!(draw(3), draw(3));

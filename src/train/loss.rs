@@ -1,10 +1,13 @@
 //! How wrong a network is: logits and true classes → a number, and the way down.
 //!
-//! Cross-entropy, plus soft Dice of everything that is not background, plus the mean soft Dice of the classes that the batch holds.
+//! By default cross-entropy, plus soft Dice of everything that is not background, plus the mean soft Dice of the classes that the batch holds.
 //! The first Dice term asks whether there is a lesion, the last which; a class that no sample of the batch has says nothing about either.
+//! A loss is what each voxel says (cross-entropy, focal) plus what the sums over all voxels say (Dice, Tversky); only Lovász needs an order of the voxels and stands in a file of its own.
 //! Loss and gradient come from one pass over the logits with sums in a fixed order, so that the number of threads changes nothing.
 //!
-//! Source: soft Dice, Milletari et al., arXiv:1606.04797; its sum with cross-entropy over the batch, nnU-Net (doi:10.1038/s41592-020-01008-z).
+//! Source: soft Dice, Milletari et al., arXiv:1606.04797; its sum with cross-entropy over the batch and the weights of deep supervision, nnU-Net (doi:10.1038/s41592-020-01008-z); focal, Lin et al., arXiv:1708.02002; Tversky, Salehi et al., arXiv:1706.05721.
+
+mod lovasz;
 
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
@@ -21,14 +24,106 @@ pub struct Loss {
     pub descent: Tensor,
 }
 
-/// Dice plus cross-entropy of a network's logits.
+/// What is asked of a network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// The sum of Dice and cross-entropy.
+    #[default]
+    DiceCrossEntropy,
+    /// Dice alone.
+    Dice,
+    /// Cross-entropy alone.
+    CrossEntropy,
+    /// Cross-entropy that looks away from voxels that are right already.
+    Focal,
+    /// Dice in which a missed voxel costs more than a false one.
+    Tversky,
+    /// The Jaccard index (intersection over union) through its Lovász extension.
+    Lovasz,
+}
+
+/// What each voxel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Voxelwise {
+    Nothing,
+    CrossEntropy,
+    Focal,
+}
+
+impl Kind {
+    /// What each voxel says, and what a false and a missed voxel cost beside one that is right.
+    fn terms(self) -> (Voxelwise, Option<[f64; 2]>) {
+        match self {
+            Self::DiceCrossEntropy => (Voxelwise::CrossEntropy, Some(DICE)),
+            Self::Dice => (Voxelwise::Nothing, Some(DICE)),
+            Self::CrossEntropy => (Voxelwise::CrossEntropy, None),
+            Self::Focal => (Voxelwise::Focal, None),
+            Self::Tversky => (Voxelwise::Nothing, Some(TVERSKY)),
+            Self::Lovasz => (Voxelwise::Nothing, None),
+        }
+    }
+}
+
+/// With halves, Tversky's index is Dice's.
+const DICE: [f64; 2] = [0.5, 0.5];
+/// False voxels, missed voxels.
+const TVERSKY: [f64; 2] = [0.3, 0.7];
+
+/// How wrong all heads of a network are; each further one counts half as much as the one before, the last of several nothing.
+///
+/// # Shape
+/// `heads`: `[N, K, ...]` each, full resolution first; `truth`: one class below K for each of the `N × ...` voxels of the first.
+///
+/// # Errors
+/// candle's, and a truth of another size.
+pub fn of_heads(kind: Kind, heads: &[Tensor], truth: &[u8]) -> Result<Loss> {
+    let [first, further @ ..] = heads else {
+        candle_core::bail!("a network has a head");
+    };
+    let loss = of(kind, first, truth)?;
+    let counted = further.len().saturating_sub(1);
+    if counted == 0 {
+        return Ok(loss);
+    }
+    let weight = |head: usize| 0.5f64.powi(i32::try_from(head).unwrap_or(i32::MAX));
+    let sum: f64 = (0..=counted).map(weight).sum();
+    let mut all = loss.scaled(weight(0) / sum)?;
+    for (i, head) in (1..).zip(&further[..counted]) {
+        let truth = coarser(truth, first.dims(), head.dims());
+        all = all.plus(&of(kind, head, &truth)?.scaled(weight(i) / sum)?)?;
+    }
+    Ok(all)
+}
+
+/// The nearest voxel's class for each voxel of a smaller head.
+fn coarser(truth: &[u8], from: &[usize], to: &[usize]) -> Vec<u8> {
+    let axes = |dims: &[usize]| match *dims {
+        [n, _, b, c] => [n, 1, b, c],
+        [n, _, a, b, c] => [n, a, b, c],
+        _ => [0; 4],
+    };
+    let (from, to) = (axes(from), axes(to));
+    let at = |i: usize, axis: usize| ((2 * i + 1) * from[axis] / (2 * to[axis])).min(from[axis] - 1);
+    let mut out = Vec::with_capacity(to.iter().product());
+    for n in 0..to[0] {
+        for a in 0..to[1] {
+            for b in 0..to[2] {
+                let row = ((n * from[1] + at(a, 1)) * from[2] + at(b, 2)) * from[3];
+                out.extend((0..to[3]).map(|c| truth[row + at(c, 3)]));
+            }
+        }
+    }
+    out
+}
+
+/// How wrong a network's logits are.
 ///
 /// # Shape
 /// `logits`: `[N, K, ...]`; `truth`: one class below K for each of the `N × ...` voxels.
 ///
 /// # Errors
 /// candle's, and a truth of another size.
-pub fn dice_and_cross_entropy(logits: &Tensor, truth: &[u8]) -> Result<Loss> {
+pub fn of(kind: Kind, logits: &Tensor, truth: &[u8]) -> Result<Loss> {
     let dims = logits.dims();
     let (samples, classes) = (dims[0], dims[1]);
     let voxels = dims[2..].iter().product();
@@ -40,7 +135,7 @@ pub fn dice_and_cross_entropy(logits: &Tensor, truth: &[u8]) -> Result<Loss> {
         );
     }
     let values = logits.flatten_all()?.to_vec1::<f32>()?;
-    let (value, gradient) = evaluate(&values, truth, classes, voxels);
+    let (value, gradient) = evaluate(kind, &values, truth, classes, voxels);
     let gradient = Tensor::from_vec(gradient, dims, logits.device())?;
     Ok(Loss {
         value,
@@ -48,10 +143,35 @@ pub fn dice_and_cross_entropy(logits: &Tensor, truth: &[u8]) -> Result<Loss> {
     })
 }
 
+impl Loss {
+    /// A share of it.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn scaled(&self, factor: f64) -> Result<Self> {
+        Ok(Self {
+            value: self.value * factor,
+            descent: (&self.descent * factor)?,
+        })
+    }
+
+    /// Both together.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn plus(&self, other: &Self) -> Result<Self> {
+        Ok(Self {
+            value: self.value + other.value,
+            descent: (&self.descent + &other.descent)?,
+        })
+    }
+}
+
 /// What a part of the voxels adds up to.
 #[derive(Clone)]
 struct Sums {
-    cross_entropy: f64,
+    /// Cross-entropy, or focal loss.
+    voxelwise: f64,
     /// For each class, index 0 being all foreground together: Σ p t, Σ p, Σ t.
     overlap: Vec<[f64; 3]>,
 }
@@ -59,13 +179,13 @@ struct Sums {
 impl Sums {
     fn new(classes: usize) -> Self {
         Self {
-            cross_entropy: 0.0,
+            voxelwise: 0.0,
             overlap: vec![[0.0; 3]; classes],
         }
     }
 
     fn add(mut self, other: &Self) -> Self {
-        self.cross_entropy += other.cross_entropy;
+        self.voxelwise += other.voxelwise;
         for (sum, part) in self.overlap.iter_mut().zip(&other.overlap) {
             for (s, p) in sum.iter_mut().zip(part) {
                 *s += p;
@@ -79,31 +199,50 @@ impl Sums {
 const PART: usize = 4096;
 
 #[expect(clippy::cast_possible_truncation, reason = "gradients are f32")]
-fn evaluate(logits: &[f32], truth: &[u8], classes: usize, voxels: usize) -> (f64, Vec<f32>) {
+fn evaluate(kind: Kind, logits: &[f32], truth: &[u8], classes: usize, voxels: usize) -> (f64, Vec<f32>) {
+    let (voxelwise, costs) = kind.terms();
     let mut probabilities = vec![0.0f32; logits.len()];
     let sums = probabilities
         .par_chunks_mut(classes * voxels)
         .zip(logits.par_chunks(classes * voxels))
         .zip(truth.par_chunks(voxels))
-        .map(|((p, z), t)| softmax(p, z, t, classes))
+        .map(|((p, z), t)| softmax(p, z, t, classes, voxelwise))
         .collect::<Vec<_>>()
         .iter()
         .fold(Sums::new(classes), Sums::add);
     let count = truth.len() as f64;
-    let mut value = sums.cross_entropy / count;
-    // dDice/dp at a voxel is `gain` where the class is true and `cost` everywhere.
+    if kind == Kind::Lovasz {
+        return lovasz::evaluate(&probabilities, truth, classes, voxels);
+    }
+    let mut value = match voxelwise {
+        Voxelwise::Nothing => 0.0,
+        Voxelwise::CrossEntropy | Voxelwise::Focal => sums.voxelwise / count,
+    };
+    // The index's slope along p at a voxel is `gain` where the class is true and `cost` everywhere.
     let mut terms = vec![(0.0f64, 0.0f64); classes];
     let present = (1..classes).filter(|k| sums.overlap[*k][2] > 0.0).count();
     for (k, (term, [both, p, t])) in terms.iter_mut().zip(&sums.overlap).enumerate() {
+        let Some([false_cost, missed_cost]) = costs else {
+            continue;
+        };
         let weight = match k {
             0 => 1.0,
             // With one class the foreground is the class.
             _ if *t > 0.0 && classes > 2 => 1.0 / present as f64,
             _ => continue,
         };
-        let (above, below) = (2.0 * both + SMOOTH, p + t + SMOOTH);
+        // Twice Tversky's index, above and below: Dice for two halves.
+        let (above, below) = (
+            2.0 * both + SMOOTH,
+            2.0 * (1.0 - false_cost - missed_cost) * both
+                + 2.0 * false_cost * p
+                + 2.0 * missed_cost * t
+                + SMOOTH,
+        );
         value += weight * (1.0 - above / below);
-        *term = (-2.0 * weight / below, weight * above / (below * below));
+        let rise = 2.0 * (1.0 - false_cost - missed_cost);
+        let steep = weight * above / (below * below);
+        *term = (-2.0 * weight / below + steep * rise, steep * (2.0 * false_cost));
     }
     let mut gradient = vec![0.0f32; logits.len()];
     gradient
@@ -122,10 +261,18 @@ fn evaluate(logits: &[f32], truth: &[u8], classes: usize, voxels: usize) -> (f64
                     along[k] += own_gain * f64::from(k == truth) + own_cost;
                     mean += along[k] * f64::from(p[k * voxels + v]);
                 }
+                let own = f64::from(p[truth * voxels + v]);
+                let share = match voxelwise {
+                    Voxelwise::Nothing => 0.0,
+                    Voxelwise::CrossEntropy => 1.0,
+                    Voxelwise::Focal => {
+                        (1.0 - own).powi(2) - 2.0 * (1.0 - own) * own * own.max(f64::MIN_POSITIVE).ln()
+                    }
+                };
                 for k in 0..classes {
                     let p = f64::from(p[k * voxels + v]);
-                    let cross_entropy = (p - f64::from(k == truth)) / count;
-                    g[k * voxels + v] = (p * (along[k] - mean) + cross_entropy) as f32;
+                    let voxelwise = share * (p - f64::from(k == truth)) / count;
+                    g[k * voxels + v] = (p * (along[k] - mean) + voxelwise) as f32;
                 }
             }
         });
@@ -133,7 +280,7 @@ fn evaluate(logits: &[f32], truth: &[u8], classes: usize, voxels: usize) -> (f64
 }
 
 /// Softmax of one sample, and its sums.
-fn softmax(p: &mut [f32], z: &[f32], truth: &[u8], classes: usize) -> Sums {
+fn softmax(p: &mut [f32], z: &[f32], truth: &[u8], classes: usize, voxelwise: Voxelwise) -> Sums {
     let voxels = truth.len();
     let mut sums = Sums::new(classes);
     let mut highest = [0.0f32; PART];
@@ -157,7 +304,12 @@ fn softmax(p: &mut [f32], z: &[f32], truth: &[u8], classes: usize) -> Sums {
         let part = &truth[start..start + len];
         for (v, truth) in part.iter().enumerate() {
             let z = z[usize::from(*truth) * voxels + start + v];
-            sums.cross_entropy += f64::from(total[v].ln() + highest[v] - z);
+            let surprise = f64::from(total[v].ln() + highest[v] - z);
+            sums.voxelwise += match voxelwise {
+                // Gamma is 2, as its authors found best.
+                Voxelwise::Focal => (1.0 - (-surprise).exp()).powi(2) * surprise,
+                Voxelwise::CrossEntropy | Voxelwise::Nothing => surprise,
+            };
         }
         for k in 0..classes {
             let [both, sum, count] = &mut sums.overlap[k];
@@ -185,6 +337,16 @@ mod tests {
     use super::*;
     use candle_core::{Device, Var};
 
+    const DEFAULT: Kind = Kind::DiceCrossEntropy;
+    const KINDS: [Kind; 6] = [
+        DEFAULT,
+        Kind::Dice,
+        Kind::CrossEntropy,
+        Kind::Focal,
+        Kind::Tversky,
+        Kind::Lovasz,
+    ];
+
     /// Two samples, three classes, four voxels.
     fn example() -> (Vec<f32>, Vec<u8>) {
         let logits = (0..24).map(|i| ((i * 7 % 11) as f32 - 5.0) * 0.4).collect();
@@ -204,34 +366,79 @@ mod tests {
             sum += p + t;
         }
         let expected = ce / 4.0 + 1.0 - (2.0 * both + 1.0) / (sum + 1.0);
-        let (value, _) = evaluate(&logits, &truth, 2, 4);
+        let (value, _) = evaluate(DEFAULT, &logits, &truth, 2, 4);
         assert!((value - expected).abs() < 1e-6, "{value} {expected}");
     }
 
     #[test]
-    fn the_gradient_is_that_of_finite_differences() {
+    fn the_gradient_of_every_loss_is_that_of_finite_differences() {
         let (logits, truth) = example();
-        let (_, gradient) = evaluate(&logits, &truth, 3, 4);
-        for i in 0..logits.len() {
-            let moved = |by: f32| {
-                let mut logits = logits.clone();
-                logits[i] += by;
-                evaluate(&logits, &truth, 3, 4).0
-            };
-            let slope = (moved(0.01) - moved(-0.01)) / 0.02;
-            assert!(
-                (slope - f64::from(gradient[i])).abs() < 1e-4,
-                "{i}: {slope} {}",
-                gradient[i]
-            );
+        for kind in KINDS {
+            let (value, gradient) = evaluate(kind, &logits, &truth, 3, 4);
+            assert!(value > 0.0, "{kind:?} {value}");
+            for i in 0..logits.len() {
+                let moved = |by: f32| {
+                    let mut logits = logits.clone();
+                    logits[i] += by;
+                    evaluate(kind, &logits, &truth, 3, 4).0
+                };
+                let slope = (moved(0.005) - moved(-0.005)) / 0.01;
+                assert!(
+                    (slope - f64::from(gradient[i])).abs() < 1e-4,
+                    "{kind:?} {i}: {slope} {}",
+                    gradient[i]
+                );
+            }
         }
+    }
+
+    #[test]
+    fn focal_and_tversky_are_the_textbooks() {
+        let logits = [0.3f32, -0.2, 1.0, 0.1, 0.4, 0.0, -1.0, 2.0];
+        let truth = [0u8, 1, 0, 1];
+        let (mut focal, mut both, mut sum) = (0.0, 0.0, 0.0);
+        for i in 0..4 {
+            let p = 1.0 / (1.0 + f64::from(logits[i] - logits[4 + i]).exp());
+            let own = if truth[i] == 1 { p } else { 1.0 - p };
+            focal -= (1.0 - own).powi(2) * own.ln() / 4.0;
+            both += if truth[i] == 1 { p } else { 0.0 };
+            sum += p;
+        }
+        let tversky = 1.0 - (both + 0.5) / (both + 0.3 * (sum - both) + 0.7 * (2.0 - both) + 0.5);
+        for (kind, expected) in [(Kind::Focal, focal), (Kind::Tversky, tversky)] {
+            let (value, _) = evaluate(kind, &logits, &truth, 2, 4);
+            assert!((value - expected).abs() < 1e-6, "{kind:?} {value} {expected}");
+        }
+        let parts: f64 = [Kind::Dice, Kind::CrossEntropy]
+            .map(|kind| evaluate(kind, &logits, &truth, 2, 4).0)
+            .iter()
+            .sum();
+        assert!((parts - evaluate(DEFAULT, &logits, &truth, 2, 4).0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn further_heads_count_half_as_much_each_and_the_last_nothing() {
+        let head = |side: usize, by: f32| {
+            let values: Vec<f32> = (0..2 * side * side).map(|i| (i * 7 % 5) as f32 * by).collect();
+            Tensor::from_vec(values, (1, 2, side, side), &Device::Cpu).unwrap()
+        };
+        let truth: Vec<u8> = (0..64).map(|i| u8::from(i % 8 > 3)).collect();
+        let half = coarser(&truth, &[1, 2, 8, 8], &[1, 2, 4, 4]);
+        assert_eq!(half[..4], [0, 0, 1, 1]);
+        let (first, second, third) = (head(8, 0.3), head(4, 0.5), head(2, 9.0));
+        let all = of_heads(DEFAULT, &[first.clone(), second.clone(), third], &truth).unwrap();
+        let one = of(DEFAULT, &first, &truth).unwrap().value;
+        let two = of(DEFAULT, &second, &half).unwrap().value;
+        assert!((all.value - (one + 0.5 * two) / 1.5).abs() < 1e-12);
+        let single = of_heads(DEFAULT, &[first], &truth).unwrap();
+        assert!((single.value - one).abs() < 1e-12);
     }
 
     #[test]
     fn a_class_that_the_batch_lacks_is_not_asked_for() {
         let (logits, mut truth) = example();
         truth[4] = 1;
-        let two = evaluate(&logits, &truth, 3, 4).0;
+        let two = evaluate(DEFAULT, &logits, &truth, 3, 4).0;
         let (mut both, mut sum) = (0.0, 0.0);
         for sample in 0..2 {
             for v in 0..4 {
@@ -245,7 +452,7 @@ mod tests {
         // Taking the only class's Dice away leaves cross-entropy and foreground.
         let own = 1.0 - (2.0 * both + 1.0) / (sum + 1.0);
         let all = example().1;
-        let with_both = evaluate(&logits, &all, 3, 4).0;
+        let with_both = evaluate(DEFAULT, &logits, &all, 3, 4).0;
         assert!(own > 0.0 && own < 1.0 && two > own && (with_both - two).abs() > 1e-3);
     }
 
@@ -253,11 +460,11 @@ mod tests {
     fn descends_through_candle() {
         let (logits, truth) = example();
         let var = Var::from_vec(logits, (2, 3, 2, 2), &Device::Cpu).unwrap();
-        let loss = dice_and_cross_entropy(&var, &truth).unwrap();
+        let loss = of(DEFAULT, &var, &truth).unwrap();
         let grads = loss.descent.backward().unwrap();
         let step = (grads.get(&var).unwrap() * 0.1).unwrap();
-        let after = dice_and_cross_entropy(&(var.as_tensor() - step).unwrap(), &truth).unwrap();
+        let after = of(DEFAULT, &(var.as_tensor() - step).unwrap(), &truth).unwrap();
         assert!(after.value < loss.value);
-        assert!(dice_and_cross_entropy(&var, &truth[1..]).is_err());
+        assert!(of(DEFAULT, &var, &truth[1..]).is_err());
     }
 }

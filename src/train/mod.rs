@@ -1,10 +1,14 @@
 //! Offline work, no database: phantoms, training, evaluation.
 //!
-//! `dataset` draws samples, `loss` says how wrong the network is, `optimizer` moves the parameters, `training` loops and resumes, `evaluation` judges on held-out phantoms.
+//! `dataset` draws samples from phantoms, `nnunet` from somebody's labelled scans, `loss` says how wrong the network is, `optimizer` moves the parameters, `training` loops and resumes, `evaluation` judges on held-out phantoms.
 
+pub mod augment;
 pub mod dataset;
 pub mod evaluation;
+pub mod events;
+pub mod log;
 pub mod loss;
+pub mod nnunet;
 pub mod occlusion;
 pub mod optimizer;
 pub mod phantom;
@@ -30,6 +34,17 @@ pub enum TrainError {
     /// A checkpoint or plan is not what this run would make.
     #[error("{0}")]
     Mismatch(String),
+    /// A dataset that cannot be trained on.
+    #[error("{}", listed(.0))]
+    Dataset(Vec<String>),
+    /// Somebody asked to stop; the state was saved.
+    #[error("stopped after step {step} of {part}; the same command goes on from there")]
+    Stopped {
+        /// In which part of the training.
+        part: String,
+        /// Steps of it that are done.
+        step: usize,
+    },
     /// The loss is no longer a number.
     #[error("the loss of {part} is not finite at step {step}; lower the learning rate")]
     Diverged {
@@ -60,7 +75,7 @@ impl TrainError {
     pub fn class(&self) -> FailureClass {
         match self {
             Self::File { .. } => FailureClass::Transient,
-            Self::Mismatch(_) => FailureClass::Input,
+            Self::Mismatch(_) | Self::Dataset(_) | Self::Stopped { .. } => FailureClass::Input,
             Self::Model(error) => error.class(),
             _ => FailureClass::Internal,
         }
@@ -72,6 +87,21 @@ impl TrainError {
             source,
         }
     }
+}
+
+/// Faults that are listed; of more, their number is said.
+const MOST_LISTED: usize = 20;
+
+fn listed(faults: &[String]) -> String {
+    let shown: Vec<&str> = faults.iter().take(MOST_LISTED).map(String::as_str).collect();
+    let more = match faults.len().saturating_sub(MOST_LISTED) {
+        0 => String::new(),
+        more => format!("\n  and {more} more"),
+    };
+    format!(
+        "the dataset cannot be trained on as it is:\n  {}{more}",
+        shown.join("\n  ")
+    )
 }
 
 impl From<candle_core::Error> for TrainError {

@@ -8,13 +8,13 @@
 
 use super::{
     TrainError,
-    dataset::{self, Samples},
-    loss::dice_and_cross_entropy,
+    dataset::{self, Batch, Draw, Samples},
+    loss::{self, Loss},
     optimizer::{AdamW, Schedule},
 };
 use crate::{
     analysis::infer::bundle::Bundle,
-    domain::plan::Plan,
+    domain::{architecture::Architecture, plan::Plan},
     nn::{network::Network, parameters::Parameters},
 };
 use candle_core::{DType, Device, Tensor};
@@ -23,7 +23,10 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// How to train.
@@ -51,6 +54,10 @@ pub struct Config {
     pub weight_decay: f64,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
+    /// What is asked of the network.
+    pub loss: loss::Kind,
+    /// Set by whoever wants the training to stop after its step, with a checkpoint.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// A part of a training.
@@ -91,8 +98,12 @@ pub struct Progress {
 impl Config {
     fn recipe(&self, part: Part) -> String {
         // Whatever changes the numbers; a checkpoint of another recipe is refused.
+        let loss = match self.loss {
+            loss::Kind::DiceCrossEntropy => String::new(),
+            other => format!(" loss {other:?}"),
+        };
         format!(
-            "{} {:?} on {} from {:?} trunk {} steps {} batch {} seed {} {part} lr {} decay {}",
+            "{} {:?} on {} from {:?} trunk {} steps {} batch {} seed {} {part} lr {} decay {}{loss}",
             self.plan.id,
             self.plan.configuration,
             self.samples.name(),
@@ -201,14 +212,13 @@ fn run(
         )?;
     }
     let draw = |step| {
-        dataset::batch(
-            config.samples.as_ref(),
-            &config.plan,
+        let which = Draw {
+            part,
             seed,
             step,
-            config.batch,
-            device,
-        )
+            size: config.batch,
+        };
+        dataset::batch(config.samples.as_ref(), &config.plan, which, device)
     };
     std::thread::scope(|scope| {
         let mut next = (done < steps).then(|| scope.spawn(move || draw(done)));
@@ -221,7 +231,7 @@ fn run(
             if step + 1 < steps {
                 next = Some(scope.spawn(move || draw(step + 1)));
             }
-            let loss = dice_and_cross_entropy(&network.forward(&batch.input)?, &batch.truth)?;
+            let loss = loss_of(config, &network, &batch)?;
             if !loss.value.is_finite() {
                 return Err(TrainError::Diverged {
                     part: part.to_string(),
@@ -231,7 +241,8 @@ fn run(
             let learning_rate = schedule.rate(step, steps, config.learning_rate);
             let count = step + 1 + if branches { trunk } else { 0 };
             optimizer.step(&loss.descent.backward()?, count, learning_rate)?;
-            if (step + 1) % config.checkpoint_every == 0 || step + 1 == steps {
+            let stop = config.stop.load(Ordering::Relaxed);
+            if (step + 1) % config.checkpoint_every == 0 || step + 1 == steps || stop {
                 let about = HashMap::from([
                     ("recipe".to_owned(), config.recipe(part)),
                     ("step".to_owned(), (step + 1).to_string()),
@@ -246,10 +257,39 @@ fn run(
                 loss: loss.value,
                 learning_rate,
             });
+            if stop {
+                return Err(TrainError::Stopped {
+                    part: part.to_string(),
+                    step: step + 1,
+                });
+            }
         }
         Ok(())
     })?;
     Ok(optimizer.average().clone())
+}
+
+/// The loss of a batch: of all heads where the network has several, of both truths where samples were mixed.
+fn loss_of(config: &Config, network: &Network, batch: &Batch) -> Result<Loss, TrainError> {
+    let heads = if has_further_heads(&config.plan.configuration.architecture) {
+        network.forward_heads(&batch.input)?
+    } else {
+        vec![network.forward(&batch.input)?]
+    };
+    let loss = loss::of_heads(config.loss, &heads, &batch.truth)?;
+    let Some((other, share)) = &batch.mixed else {
+        return Ok(loss);
+    };
+    let rest = loss::of_heads(config.loss, &heads, other)?;
+    Ok(loss.scaled(*share)?.plus(&rest.scaled(1.0 - share)?)?)
+}
+
+fn has_further_heads(architecture: &Architecture) -> bool {
+    match architecture {
+        Architecture::PlainConvUNet(a) => a.deep_supervision,
+        Architecture::ResidualEncoderUNet(a) => a.deep_supervision,
+        Architecture::UNet(_) | Architecture::DynUNet(_) | Architecture::SegResNet(_) => false,
+    }
 }
 
 /// Takes over the first member of a model, wherever name and shape are the same.
@@ -314,14 +354,13 @@ fn golden(
     device: &Device,
 ) -> Result<BTreeMap<String, Tensor>, TrainError> {
     // A part of a tile keeps the file small and still runs every layer.
-    let batch = dataset::batch(
-        config.samples.as_ref(),
-        &config.plan,
-        config.seed,
-        usize::MAX / 4 / config.batch,
-        1,
-        device,
-    )?;
+    let which = Draw {
+        part: Part::Trunk,
+        seed: config.seed,
+        step: usize::MAX / 4 / config.batch,
+        size: 1,
+    };
+    let batch = dataset::batch(config.samples.as_ref(), &config.plan, which, device)?;
     let divisors = config.plan.configuration.architecture.divisors();
     let longest = if divisors.len() == 2 { 96 } else { 48 };
     let mut input = batch.input;
@@ -350,7 +389,8 @@ fn save(
     write(path, &bytes)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+/// Writes a file whole or not at all.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let partial = path.with_extension("tmp");
     fs::write(&partial, bytes)
         .and_then(|()| fs::rename(&partial, path))
@@ -362,7 +402,6 @@ mod tests {
     use super::*;
     use crate::{
         analysis::infer::bundle::Bundle,
-        domain::architecture::Architecture,
         train::{dataset::HaemorrhageSlabs, recipe::haemorrhage},
     };
 
@@ -385,6 +424,8 @@ mod tests {
             learning_rate: 1e-3,
             weight_decay: 1e-2,
             checkpoint_every: 2,
+            loss: loss::Kind::default(),
+            stop: Arc::default(),
         }
     }
 

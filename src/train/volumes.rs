@@ -7,6 +7,7 @@ use super::{
     TrainError,
     dataset::{Sample, Samples},
     phantom::{Head, Kind, Occlusion, Range, Site},
+    training::Part,
 };
 use crate::{
     analysis::preprocess::{head_box::lay, normalize::normalize},
@@ -35,7 +36,7 @@ const ASIDE_MM: f64 = 7.0;
 pub struct OcclusionBoxes;
 
 impl Samples for OcclusionBoxes {
-    fn draw(&self, plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError> {
+    fn draw(&self, plan: &Plan, _part: Part, seed: u64, index: u64) -> Result<Sample, TrainError> {
         draw(plan, seed, index)
     }
 

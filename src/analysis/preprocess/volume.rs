@@ -112,8 +112,9 @@ pub fn preprocess(
     Ok((input, trace))
 }
 
-/// The smallest box that holds every true voxel.
-fn bounding_box(mask: &[bool], [_, rows, columns]: [usize; 3]) -> Option<[Range<usize>; 3]> {
+/// The smallest box that holds every true voxel; none without one.
+#[must_use]
+pub fn bounding_box(mask: &[bool], [_, rows, columns]: [usize; 3]) -> Option<[Range<usize>; 3]> {
     let mut found: Option<[Range<usize>; 3]> = None;
     for i in mask
         .iter()

@@ -329,7 +329,13 @@ fn label_names(json: &[u8]) -> Result<BTreeMap<u8, String>, TrainError> {
             (None, None) => return Err(wrong()),
         };
         let number = number.ok_or_else(wrong)?;
-        if number != 0 && name != "ignore" {
+        if name == "ignore" {
+            return Err(TrainError::Mismatch(
+                "dataset.json has an ignore label; what is ignored cannot be judged, so label it or take the cases out"
+                    .into(),
+            ));
+        }
+        if number != 0 {
             names.insert(number, name);
         }
     }
@@ -422,7 +428,7 @@ fn read(files: &Files, labels: &BTreeMap<u8, String>, plan: &Plan) -> Result<Dra
         },
         truth: Truth {
             classes: Volume {
-                // Labels that are not named are not judged.
+                // A value without a name is background.
                 data: classes
                     .into_iter()
                     .map(|class| if labels.contains_key(&class) { class } else { 0 })

@@ -42,7 +42,7 @@ fn volume<T>(value: impl Fn(usize, usize, usize) -> T) -> Volume<T> {
 /// The shipped plan with the labels of two classes.
 fn plan() -> Plan {
     let mut plan: Plan =
-        serde_json::from_str(include_str!("../../../models/haemorrhage-2d-phantom/plan.json")).unwrap();
+        serde_json::from_str(include_str!("../../../models/haemorrhage-phantom/plan.json")).unwrap();
     let one = plan.labels[0].clone();
     plan.labels = [(1, "subdural"), (2, "epidural")]
         .map(|(value, name)| Label {
@@ -373,7 +373,15 @@ fn a_data_set_is_read_as_nnu_net_lays_it_out() {
     assert_eq!(
         (counts(2), counts(7)),
         (9 * 40, 0),
-        "a value without a name is not judged"
+        "a value without a name is background"
+    );
+    let ignoring = r#"{"labels": {"background": 0, "subdural": 1, "ignore": 2}}"#;
+    fs::write(at("dataset.json"), ignoring).unwrap();
+    assert!(
+        Dataset::open(folder.path(), &plan)
+            .unwrap_err()
+            .to_string()
+            .contains("ignore label")
     );
     let before = source.description().unwrap();
     // Another image is another data set; a label map elsewhere is none for this image.

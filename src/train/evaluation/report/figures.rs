@@ -42,6 +42,17 @@ pub(super) fn all(metrics: &Metrics, cases: &[Case]) -> String {
             ],
             |g| g.sensitivity,
         ),
+        by_group(
+            "Normal cases that were flagged",
+            "share flagged",
+            &[
+                &metrics.by_thickness,
+                &metrics.by_tilt,
+                &metrics.by_stack,
+                &metrics.by_stratum,
+            ],
+            |g| g.flagged_normal,
+        ),
         risk(metrics),
     ];
     format!(

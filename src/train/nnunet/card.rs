@@ -1,0 +1,74 @@
+//! The card of a model that was trained on somebody's scans: what it learnt from, how it did, and what is not known.
+
+use super::{fingerprint::Fingerprint, raw::RawDataset, validation::Validation};
+use crate::{
+    domain::plan::Plan,
+    train::{TrainError, training::write},
+};
+use std::{fmt::Write as _, path::Path};
+
+/// Writes `OUT/card.md`.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn card(
+    plan: &Plan,
+    dataset: &RawDataset,
+    fingerprint: &Fingerprint,
+    validation: &Validation,
+    out: &Path,
+) -> Result<(), TrainError> {
+    let configuration = &plan.configuration;
+    let mut text = format!(
+        "# {} {}\n\n**Trained locally, not validated, not for clinical use.**\n\n| | |\n|---|---|\n",
+        plan.id, plan.version
+    );
+    let rows = [
+        (
+            "trained on",
+            format!("{}: {} cases", dataset.name, dataset.cases.len()),
+        ),
+        ("channels", dataset.channels.join(", ")),
+        (
+            "network",
+            format!(
+                "{} × {} ({}-D)",
+                plan.members,
+                configuration.architecture.class_name(),
+                configuration.architecture.spatial_dims()
+            ),
+        ),
+        (
+            "grid",
+            format!(
+                "{:.2?} mm, tiles of {:?}",
+                configuration.spacing, configuration.patch_size
+            ),
+        ),
+    ];
+    // Writing to a String cannot fail.
+    for (what, how) in rows {
+        let _ = writeln!(text, "| {what} | {} |", cell(&how));
+    }
+    text.push_str(
+        "\n| label | cases that have it | mean Dice of single members on held-out cases |\n|---|---|---|\n",
+    );
+    for (i, label) in dataset.labels.iter().enumerate() {
+        let having = fingerprint.cases.iter().filter(|case| case.voxels[i] > 0).count();
+        let dice = validation.mean_dice.get(label).copied().flatten();
+        let dice = dice.map_or_else(|| "not measured".to_owned(), |dice| format!("{dice:.3}"));
+        let _ = writeln!(text, "| {} | {having} | {dice} |", cell(label));
+    }
+    let _ = write!(
+        text,
+        "\n{}\nNobody has calibrated its scores or chosen when it flags: it answers no clinical question, and runs only when it is named (`--model {}`).\n",
+        validation.about, plan.id
+    );
+    write(&out.join("card.md"), text.as_bytes())
+}
+
+/// A text that stays within its cell.
+fn cell(text: &str) -> String {
+    let flat: Vec<&str> = text.split_whitespace().collect();
+    flat.join(" ").replace('|', "\\|").replace('<', "&lt;")
+}

@@ -1,0 +1,170 @@
+//! The cases of a dataset → what planning needs: spacings, sizes, and the values inside the labels.
+//!
+//! Every case is read once, and thereby checked; `fingerprint.json` keeps what was measured, so that a second run with the same files measures nothing.
+//!
+//! Source: nnU-Net v2, `fingerprint_extractor.py`.
+
+use super::raw::{Case, RawCase, RawDataset};
+use crate::{
+    analysis::preprocess::volume::bounding_box,
+    train::{TrainError, training::write},
+};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+/// Values of the foreground kept of each case: thousands in all give the percentiles.
+const VALUES_PER_CASE: usize = 2000;
+/// Cases in memory at once.
+pub(super) const AT_ONCE: usize = 4;
+
+/// What one case is like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaseFingerprint {
+    /// Its name.
+    pub name: String,
+    /// Step along the axes of the file's array (`k, j, i`), mm.
+    pub spacing_mm: [f64; 3],
+    /// Voxels along them after the crop to what is not zero.
+    pub shape: [usize; 3],
+    /// Share of the volume that the crop keeps.
+    pub kept: f64,
+    /// Voxels of labels 1, 2, ….
+    pub voxels: Vec<usize>,
+    /// For each channel, values inside the labels.
+    pub foreground: Vec<Vec<f32>>,
+}
+
+/// What a dataset is like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Digest of the files' names, sizes and times.
+    pub key: String,
+    /// Each case.
+    pub cases: Vec<CaseFingerprint>,
+}
+
+/// Reads, checks and measures every case, or takes what an earlier run measured of the same files.
+///
+/// # Errors
+/// Every case that cannot be trained on, with its reason.
+pub fn fingerprint(
+    dataset: &RawDataset,
+    out: &Path,
+    mut tell: impl FnMut(usize, usize),
+) -> Result<Fingerprint, TrainError> {
+    let mut hash = Sha256::new();
+    for case in &dataset.cases {
+        hash.update(stamp(case)?);
+    }
+    let key = hex::encode(hash.finalize());
+    let path = out.join("fingerprint.json");
+    let earlier = fs::read(&path).ok();
+    if let Some(known) = earlier.and_then(|text| serde_json::from_slice::<Fingerprint>(&text).ok())
+        && known.key == key
+        && known.cases.iter().all(|c| c.voxels.len() == dataset.labels.len())
+    {
+        return Ok(known);
+    }
+    let (mut cases, mut faults) = (Vec::new(), Vec::new());
+    for group in dataset.cases.chunks(AT_ONCE) {
+        let measured: Vec<Result<CaseFingerprint, String>> = group
+            .par_iter()
+            .map(|case| {
+                measure(&case.name, &dataset.read(case)?, dataset.labels.len())
+                    .ok_or_else(|| format!("case {}: the image is 0 everywhere", case.name))
+            })
+            .collect();
+        for result in measured {
+            match result {
+                Ok(case) => cases.push(case),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        tell(cases.len() + faults.len(), dataset.cases.len());
+    }
+    for (i, name) in dataset.labels.iter().enumerate() {
+        if faults.is_empty() && cases.iter().all(|case| case.voxels[i] == 0) {
+            faults.push(format!(
+                "label {name:?} (value {}) is in no case; a network cannot learn what it is never shown",
+                i + 1
+            ));
+        }
+    }
+    if !faults.is_empty() {
+        return Err(TrainError::Dataset(faults));
+    }
+    let fingerprint = Fingerprint { key, cases };
+    let text = serde_json::to_vec(&fingerprint)
+        .map_err(|e| TrainError::Mismatch(format!("{}: {e}", path.display())))?;
+    write(&path, &text)?;
+    Ok(fingerprint)
+}
+
+/// What changes when a file of a case does: names, sizes, times.
+pub(super) fn stamp(case: &RawCase) -> Result<[u8; 32], TrainError> {
+    let mut hash = Sha256::new();
+    let files: Vec<&PathBuf> = case.images.iter().chain([&case.labels]).collect();
+    for path in files {
+        let about = fs::metadata(path).map_err(|e| TrainError::file(path, e))?;
+        let since = about
+            .modified()
+            .ok()
+            .and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok());
+        hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        hash.update(format!(" {} {:?};", about.len(), since));
+    }
+    Ok(hash.finalize().into())
+}
+
+fn measure(name: &str, case: &Case, labels: usize) -> Option<CaseFingerprint> {
+    let grid = &case.channels[0].geometry;
+    let shape = [grid.slices(), grid.rows, grid.columns];
+    let nonzero: Vec<bool> = (0..grid.len())
+        .map(|v| case.channels.iter().any(|channel| channel.data[v] != 0.0))
+        .collect();
+    let crop = bounding_box(&nonzero, shape)?;
+    let inside: Vec<usize> = (0..grid.len()).filter(|v| case.labels[*v] > 0).collect();
+    let step = inside.len().div_ceil(VALUES_PER_CASE).max(1);
+    let mut voxels = vec![0; labels];
+    for v in &inside {
+        voxels[usize::from(case.labels[*v]) - 1] += 1;
+    }
+    let shape = crop.map(|range| range.len());
+    Some(CaseFingerprint {
+        name: name.to_owned(),
+        spacing_mm: [
+            grid.regular_step_mm()?,
+            grid.pixel_spacing_mm[0],
+            grid.pixel_spacing_mm[1],
+        ],
+        shape,
+        kept: shape.iter().product::<usize>() as f64 / grid.len() as f64,
+        voxels,
+        foreground: case
+            .channels
+            .iter()
+            .map(|channel| inside.iter().step_by(step).map(|v| channel.data[*v]).collect())
+            .collect(),
+    })
+}
+
+/// The value below which a share of sorted values lies, in between by a straight line.
+///
+/// # Panics
+/// Never for a value or more.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an index of the list"
+)]
+pub(super) fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let at = share * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+    low + (high - low) * at.fract()
+}

@@ -1,0 +1,483 @@
+//! A fingerprint → a plan: grid, normalisation, tile and network, by nnU-Net's rules.
+//!
+//! Spacing: the median of the cases; of an axis that is much coarser than the others, the tenth percentile.
+//! Tile: as large as the budget allows, in the shape of the median case; the network halves an axis as long as it is fine and long enough.
+//! What differs from nnU-Net: the budget on a CPU, which computes a step in seconds with a smaller network and not at all with theirs.
+//!
+//! Source: nnU-Net v2, `default_experiment_planner.py` and `network_topology.py` (rules and constants).
+
+use super::{
+    fingerprint::{Fingerprint, percentile},
+    raw::RawDataset,
+};
+use crate::{
+    domain::{
+        architecture::{Architecture, PlainConvUNet, ResidualBlock, ResidualEncoderUNet},
+        code::Code,
+        plan::{
+            Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Normalization, Plan,
+            Provenance, Resampling, SCHEMA, Trigger,
+        },
+    },
+    train::TrainError,
+};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// An axis this many times as coarse as the others is treated apart.
+const ANISOTROPY: f64 = 3.0;
+/// Share of the cases whose step a coarse axis takes.
+const COARSE_SHARE: f64 = 0.1;
+/// Voxels that an axis keeps at the lowest level.
+const SHORTEST_EDGE: usize = 4;
+/// Axes whose steps differ by less than this are halved and convolved together.
+const SAME_STEP: f64 = 2.0;
+/// Levels whose lists nnU-Net gives; a longer list goes on with the last.
+const RESIDUAL_BLOCKS: [usize; 5] = [1, 3, 4, 6, 6];
+/// When the crop keeps less than this of the median case, the zeros were made, and statistics leave them out.
+const MADE_ZEROS: f64 = 0.75;
+
+/// Which of nnU-Net's configurations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Slice by slice.
+    Flat,
+    /// Whole volumes.
+    Full,
+}
+
+/// Which network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// nnU-Net's default.
+    PlainConvUNet,
+    /// The same with residual blocks on the way down.
+    ResidualEncoderUNet,
+}
+
+/// What a step may cost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Budget {
+    /// Values of all feature maps of one sample in 2-D.
+    pub flat: usize,
+    /// The same in 3-D.
+    pub full: usize,
+    /// Channels of the first level.
+    pub base_features: usize,
+    /// Most channels of a level, in 2-D and in 3-D.
+    pub most_features: [usize; 2],
+}
+
+impl Budget {
+    /// nnU-Net's, for a GPU of 8 GB and more: 560 million values for two samples in 3-D, 85 million for twelve in 2-D.
+    pub const GPU: Self = Self {
+        flat: 85_000_000 / 12,
+        full: 560_000_000 / 2,
+        base_features: 32,
+        most_features: [512, 320],
+    };
+    /// A sixteenth of the values in 3-D, half in 2-D, and half the channels: a step takes seconds on a few cores.
+    pub const CPU: Self = Self {
+        flat: Self::GPU.flat / 2,
+        full: Self::GPU.full / 16,
+        base_features: 16,
+        most_features: [128, 128],
+    };
+}
+
+/// What somebody chose.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// The model's id.
+    pub id: String,
+    /// 2-D or 3-D.
+    pub shape: Shape,
+    /// Which network.
+    pub family: Family,
+    /// What a step may cost.
+    pub budget: Budget,
+    /// A tile of this size, whatever it costs.
+    pub patch: Option<Vec<usize>>,
+    /// Networks in the ensemble.
+    pub members: usize,
+    /// Codes and sides of labels by name.
+    pub labels: BTreeMap<String, LabelChoice>,
+    /// Whether left and right mean nothing for any label.
+    pub sideless: bool,
+}
+
+/// What a file says of a label.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelChoice {
+    /// Segmented property category.
+    pub category: Code,
+    /// Segmented property type.
+    #[serde(rename = "type")]
+    pub kind: Code,
+}
+
+/// The levels of a network.
+#[derive(Debug, Clone, PartialEq)]
+struct Levels {
+    strides: Vec<Vec<usize>>,
+    kernels: Vec<Vec<usize>>,
+    /// The tile, made a multiple of all strides.
+    patch: Vec<usize>,
+}
+
+/// Makes the plan.
+///
+/// # Errors
+/// When a choice does not fit the dataset or itself.
+pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) -> Result<Plan, TrainError> {
+    let bad = |what: String| TrainError::Mismatch(what);
+    if let Some(stranger) = choice.labels.keys().find(|name| !dataset.labels.contains(name)) {
+        return Err(bad(format!(
+            "the file of codes names {stranger:?}, dataset.json has the labels {:?}",
+            dataset.labels
+        )));
+    }
+    let (target, shape) = target(fingerprint);
+    let transpose = transpose(target);
+    let spacing = transpose.map(|axis| target[axis]);
+    // Sizes of the median case on the new grid.
+    let median = transpose.map(|axis| shape[axis]);
+    let first = match choice.shape {
+        Shape::Flat => 1,
+        Shape::Full => 0,
+    };
+    let (spacing, median) = (spacing[first..].to_vec(), median[first..].to_vec());
+    let levels = match &choice.patch {
+        Some(patch) if patch.len() != spacing.len() || patch.contains(&0) => {
+            return Err(bad(format!(
+                "--patch {patch:?} has {} axes, the configuration has {} of at least one voxel",
+                patch.len(),
+                spacing.len()
+            )));
+        }
+        Some(patch) => levels(&spacing, patch),
+        None => fitted(&spacing, &median, choice, dataset.labels.len() + 1),
+    };
+    if levels.strides.len() < 2 {
+        return Err(bad(format!(
+            "a tile of {:?} voxels at {spacing:?} mm cannot be halved once; give a larger one with --patch",
+            levels.patch
+        )));
+    }
+    let zeros_were_made = kept_share(fingerprint) < MADE_ZEROS;
+    let resampling = |order| Resampling {
+        order,
+        order_z: 0,
+        force_separate_z: None,
+    };
+    let schemes: Vec<Normalization> = (0..dataset.channels.len())
+        .map(|c| scheme(dataset, fingerprint, c))
+        .collect::<Result<_, _>>()?;
+    let is_ct = (0..schemes.len()).any(|c| dataset.is_ct(c));
+    let plan = Plan {
+        schema: SCHEMA,
+        id: choice.id.clone(),
+        version: "1".into(),
+        question: "segmentation".into(),
+        configuration: Configuration {
+            grid: Grid::Volume {
+                transpose_forward: transpose,
+                use_mask_for_norm: (0..schemes.len())
+                    .map(|c| !dataset.is_ct(c) && zeros_were_made)
+                    .collect(),
+                resampling_data: resampling(3),
+                resampling_probabilities: resampling(1),
+            },
+            patch_size: levels.patch.clone(),
+            spacing,
+            normalization_schemes: schemes,
+            channel_names: dataset.channels.clone(),
+            tile_step_size: 0.5,
+            architecture: network(&levels, choice, dataset.channels.len(), dataset.labels.len() + 1),
+        },
+        members: choice.members,
+        ensemble: Ensemble::MeanLogits,
+        activation: Activation::Softmax,
+        labels: (1..=u8::MAX)
+            .zip(&dataset.labels)
+            .map(|(value, name)| label(value, name, choice))
+            .collect(),
+        keep_largest: Vec::new(),
+        // No series asks for it by itself: nobody has said which it is for.
+        trigger: Trigger {
+            modality: if is_ct { "CT" } else { "MR" }.into(),
+            contrast: Contrast::Any,
+            thickness_mm: [0.0, 0.0],
+            // The brain is found by HU.
+            body_part: if is_ct { "HEAD" } else { "" }.into(),
+        },
+        mirror_axes: Vec::new(),
+        provenance: Provenance::Dataset,
+        calibration: None,
+        golden: Golden {
+            tolerance: [("f32".to_owned(), 1e-4)].into(),
+        },
+    };
+    plan.check().map_err(bad)?;
+    Ok(plan)
+}
+
+fn label(value: u8, name: &str, choice: &Choice) -> Label {
+    let mut label = Label::unexplained(value, name);
+    label.side_aware = !choice.sideless;
+    if let Some(codes) = choice.labels.get(name) {
+        label.category = codes.category.clone();
+        label.kind = codes.kind.clone();
+    }
+    label
+}
+
+/// The spacing of the new grid in the order of the file's axes, and the median size of a case on it.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "sizes of arrays"
+)]
+fn target(fingerprint: &Fingerprint) -> ([f64; 3], [usize; 3]) {
+    let over_cases = |value: &dyn Fn(usize) -> f64, share: f64| {
+        let mut all: Vec<f64> = (0..fingerprint.cases.len()).map(value).collect();
+        all.sort_by(f64::total_cmp);
+        percentile(&all, share)
+    };
+    let step = |axis: usize, share| over_cases(&|i| fingerprint.cases[i].spacing_mm[axis], share);
+    let size = |axis: usize| over_cases(&|i| fingerprint.cases[i].shape[axis] as f64, 0.5);
+    let mut target = [0, 1, 2].map(|axis| step(axis, 0.5));
+    let coarsest = most(target);
+    let others = [0, 1, 2].into_iter().filter(|axis| *axis != coarsest);
+    let (mut widest, mut shortest) = (0.0f64, f64::INFINITY);
+    for axis in others {
+        widest = widest.max(target[axis]);
+        shortest = shortest.min(size(axis));
+    }
+    if target[coarsest] > ANISOTROPY * widest && size(coarsest) * ANISOTROPY < shortest {
+        let fine = step(coarsest, COARSE_SHARE);
+        target[coarsest] = if fine < widest { widest + 1e-5 } else { fine };
+    }
+    let shape = [0, 1, 2].map(|axis| {
+        let on_grid = |i: usize| {
+            let case = &fingerprint.cases[i];
+            (case.spacing_mm[axis] / target[axis] * case.shape[axis] as f64).round()
+        };
+        over_cases(&on_grid, 0.5).round().max(1.0) as usize
+    });
+    (target, shape)
+}
+
+fn most(values: [f64; 3]) -> usize {
+    (0..3)
+        .max_by(|a, b| values[*a].total_cmp(&values[*b]).then(b.cmp(a)))
+        .unwrap_or(0)
+}
+
+/// The coarsest axis first, the others as they are.
+fn transpose(spacing_mm: [f64; 3]) -> [usize; 3] {
+    let coarsest = most(spacing_mm);
+    let mut rest = (0..3).filter(|axis| *axis != coarsest);
+    [coarsest, rest.next().unwrap_or(1), rest.next().unwrap_or(2)]
+}
+
+/// Share of the volume that the crop keeps in the median case.
+fn kept_share(fingerprint: &Fingerprint) -> f64 {
+    let mut shares: Vec<f64> = fingerprint.cases.iter().map(|c| c.kept).collect();
+    shares.sort_by(f64::total_cmp);
+    percentile(&shares, 0.5)
+}
+
+fn scheme(
+    dataset: &RawDataset,
+    fingerprint: &Fingerprint,
+    channel: usize,
+) -> Result<Normalization, TrainError> {
+    let named = dataset.channels[channel].to_lowercase();
+    match named.as_str() {
+        "nonorm" => return Ok(Normalization::NoNormalization),
+        "rescale_to_0_1" => return Ok(Normalization::RescaleTo01Normalization),
+        "rgb_to_0_1" => return Ok(Normalization::RGBTo01Normalization),
+        _ if !dataset.is_ct(channel) => return Ok(Normalization::ZScoreNormalization),
+        _ => {}
+    }
+    let mut values: Vec<f64> = fingerprint
+        .cases
+        .iter()
+        .flat_map(|case| &case.foreground[channel])
+        .map(|v| f64::from(*v))
+        .collect();
+    if values.is_empty() {
+        return Err(TrainError::Dataset(vec!["no case has a labelled voxel".into()]));
+    }
+    values.sort_by(f64::total_cmp);
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count;
+    Ok(Normalization::CTNormalization {
+        lower_hu: percentile(&values, 0.005),
+        upper_hu: percentile(&values, 0.995),
+        mean_hu: mean,
+        // One value throughout would blow everything up.
+        std_hu: variance.sqrt().max(1.0),
+    })
+}
+
+/// The largest tile within the budget, in the shape of the median case.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "sizes of tiles"
+)]
+fn fitted(spacing: &[f64], median: &[usize], choice: &Choice, classes: usize) -> Levels {
+    // nnU-Net starts from a cube in millimetres of more voxels than any budget allows.
+    let start: f64 = if spacing.len() == 3 { 256.0 } else { 2048.0 };
+    let scale = spacing.iter().product::<f64>().powf(1.0 / spacing.len() as f64);
+    let mut patch: Vec<usize> = spacing
+        .iter()
+        .zip(median)
+        .map(|(mm, most)| ((start * scale / mm).round().max(1.0) as usize).min(*most))
+        .collect();
+    let budget = if spacing.len() == 3 {
+        choice.budget.full
+    } else {
+        choice.budget.flat
+    };
+    loop {
+        let levels = levels(spacing, &patch);
+        if cost(&levels, choice, classes) <= budget {
+            return levels;
+        }
+        // The axis that is longest beside the median case gives way by the step that its levels need.
+        let relative = |axis: usize| levels.patch[axis] as f64 / median[axis] as f64;
+        let axis = (0..patch.len())
+            .filter(|axis| levels.patch[*axis] > 2 * SHORTEST_EDGE)
+            .max_by(|a, b| relative(*a).total_cmp(&relative(*b)));
+        let Some(axis) = axis else { return levels };
+        let step: usize = levels.strides.iter().map(|s| s[axis]).product();
+        let shorter = levels.patch[axis].saturating_sub(step).max(SHORTEST_EDGE);
+        patch.clone_from(&levels.patch);
+        // An axis that cannot shrink any more would come back for ever.
+        if shorter == patch[axis] {
+            return levels;
+        }
+        patch[axis] = shorter;
+    }
+}
+
+/// Strides and kernels for a tile, and the tile as a multiple of them.
+fn levels(spacing: &[f64], patch: &[usize]) -> Levels {
+    let axes = spacing.len();
+    let (mut step, mut size) = (spacing.to_vec(), patch.to_vec());
+    let mut kernel = vec![1; axes];
+    let (mut strides, mut kernels) = (vec![vec![1; axes]], Vec::new());
+    let finest = |of: &[f64]| of.iter().copied().fold(f64::INFINITY, f64::min);
+    loop {
+        let long: Vec<usize> = (0..axes).filter(|a| size[*a] >= 2 * SHORTEST_EDGE).collect();
+        let least = finest(&long.iter().map(|a| step[*a]).collect::<Vec<_>>());
+        let halved: Vec<usize> = long
+            .into_iter()
+            .filter(|a| step[*a] / least < SAME_STEP)
+            .collect();
+        if halved.is_empty() || (halved.len() == 1 && size[halved[0]] < 3 * SHORTEST_EDGE) {
+            break;
+        }
+        let least = finest(&step);
+        for axis in 0..axes {
+            // A coarse axis is convolved from the level on where the others are as coarse.
+            if step[axis] / least < SAME_STEP {
+                kernel[axis] = 3;
+            }
+        }
+        kernels.push(kernel.clone());
+        let mut stride = vec![1; axes];
+        for axis in halved {
+            stride[axis] = 2;
+            step[axis] *= 2.0;
+            size[axis] = size[axis].div_ceil(2);
+        }
+        strides.push(stride);
+    }
+    kernels.push(vec![3; axes]);
+    let patch = (0..axes).map(|axis| {
+        let divisor: usize = strides.iter().map(|s| s[axis]).product();
+        patch[axis].next_multiple_of(divisor)
+    });
+    Levels {
+        patch: patch.collect(),
+        strides,
+        kernels,
+    }
+}
+
+fn features(levels: &Levels, choice: &Choice) -> Vec<usize> {
+    let most = choice.budget.most_features[usize::from(levels.patch.len() == 3)];
+    (0..levels.strides.len())
+        .map(|level| (choice.budget.base_features << level.min(16)).min(most))
+        .collect()
+}
+
+/// Convolutions of a level: on the way down (residual blocks have two each), and on the way up.
+fn layers(choice: &Choice, level: usize) -> (usize, usize) {
+    match choice.family {
+        Family::PlainConvUNet => (2, 2),
+        Family::ResidualEncoderUNet => (2 * RESIDUAL_BLOCKS[level.min(RESIDUAL_BLOCKS.len() - 1)], 1),
+    }
+}
+
+/// Values of all feature maps of one sample.
+fn cost(levels: &Levels, choice: &Choice, classes: usize) -> usize {
+    let features = features(levels, choice);
+    let mut size = levels.patch.clone();
+    let last = features.len() - 1;
+    let mut sum = 0;
+    for (level, stride) in levels.strides.iter().enumerate() {
+        for (size, stride) in size.iter_mut().zip(stride) {
+            *size /= stride;
+        }
+        let voxels: usize = size.iter().product();
+        let (down, up) = layers(choice, level);
+        sum += down * features[level] * voxels;
+        if level < last {
+            // What comes up, its convolutions, and a head.
+            sum += (up + 1) * features[level] * voxels + classes * voxels;
+        }
+    }
+    sum
+}
+
+fn network(levels: &Levels, choice: &Choice, channels: usize, classes: usize) -> Architecture {
+    let n_stages = levels.strides.len();
+    let (kernel_sizes, strides) = (levels.kernels.clone(), levels.strides.clone());
+    let features_per_stage = features(levels, choice);
+    match choice.family {
+        Family::PlainConvUNet => Architecture::PlainConvUNet(PlainConvUNet {
+            input_channels: channels,
+            n_stages,
+            features_per_stage,
+            kernel_sizes,
+            strides,
+            n_conv_per_stage: vec![2; n_stages],
+            n_conv_per_stage_decoder: vec![2; n_stages - 1],
+            num_classes: classes,
+            conv_bias: true,
+            deep_supervision: true,
+        }),
+        Family::ResidualEncoderUNet => Architecture::ResidualEncoderUNet(ResidualEncoderUNet {
+            input_channels: channels,
+            n_stages,
+            features_per_stage,
+            kernel_sizes,
+            strides,
+            n_blocks_per_stage: (0..n_stages).map(|s| layers(choice, s).0 / 2).collect(),
+            n_conv_per_stage_decoder: vec![1; n_stages - 1],
+            num_classes: classes,
+            conv_bias: true,
+            deep_supervision: true,
+            block: ResidualBlock::BasicBlockD,
+            bottleneck_channels: None,
+            stem_channels: None,
+        }),
+    }
+}

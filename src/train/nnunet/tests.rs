@@ -1,0 +1,448 @@
+//! A small dataset of bright balls in heads of nothing: refused when it is wrong, learnt when it is right.
+
+use super::{
+    fingerprint::fingerprint,
+    patches::{fold_of, prepare},
+    planning::{Budget, Choice, Family, Shape, plan},
+    raw::RawDataset,
+    validation::validate,
+};
+use crate::{
+    analysis::{
+        self, Scan,
+        assemble::{Values, from_nifti},
+        infer::{Engine, bundle::Bundle},
+    },
+    domain::{
+        architecture::Architecture,
+        device::DeviceChoice,
+        network::Unattended,
+        plan::{Normalization, Plan, Provenance},
+        uid::Uid,
+        volume::{Geometry, SlicePlane, Volume},
+        volume_trace::Turn,
+    },
+    nifti,
+    train::{
+        TrainError,
+        augment::Augmentation,
+        dataset::Samples,
+        loss,
+        training::{Config, Part, train},
+    },
+};
+use candle_core::Device;
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+const SIZE: [usize; 3] = [12, 40, 44];
+const STEP_MM: [f64; 3] = [4.0, 3.0, 3.0];
+
+fn grid(step_mm: f64) -> Geometry {
+    let plane = |k: usize| SlicePlane {
+        origin_mm: [-60.0, -60.0, step_mm * k as f64],
+        thickness_mm: step_mm,
+    };
+    Geometry {
+        rows: SIZE[1],
+        columns: SIZE[2],
+        row_direction: [1.0, 0.0, 0.0],
+        column_direction: [0.0, 1.0, 0.0],
+        pixel_spacing_mm: [STEP_MM[1], STEP_MM[2]],
+        planes: (0..SIZE[0]).map(plane).collect(),
+    }
+}
+
+/// A cylinder of brain in air with a ball of blood, elsewhere in each case; its labels.
+fn case(number: usize) -> (Vec<f32>, Vec<u8>) {
+    let centre = [
+        20.0 + 2.0 * (number % 4) as f64,
+        50.0 + 7.0 * (number % 3) as f64,
+        55.0 + 9.0 * (number % 4) as f64,
+    ];
+    let voxels: usize = SIZE.iter().product();
+    (0..voxels)
+        .map(|i| {
+            let at = [i / (SIZE[1] * SIZE[2]), i / SIZE[2] % SIZE[1], i % SIZE[2]];
+            let mm: [f64; 3] = std::array::from_fn(|a| at[a] as f64 * STEP_MM[a]);
+            let far = |p: [f64; 3]| (0..3).map(|a| (mm[a] - p[a]).powi(2)).sum::<f64>().sqrt();
+            let noise = ((i * 7919 + number * 104_729) % 13) as f32 - 6.0;
+            if far(centre) < 14.0 {
+                (70.0 + noise, 1)
+            } else if far([mm[0], 60.0, 66.0]) < 52.0 {
+                (30.0 + noise, 0)
+            } else {
+                (-1000.0, 0)
+            }
+        })
+        .unzip()
+}
+
+fn put<T: nifti::NiftiValue>(path: &Path, geometry: Geometry, data: Vec<T>) {
+    fs::write(path, nifti::write(&Volume { geometry, data }).unwrap()).unwrap();
+}
+
+/// A dataset of so many cases in a folder.
+fn dataset(folder: &Path, cases: usize) {
+    for sub in ["imagesTr", "labelsTr"] {
+        fs::create_dir_all(folder.join(sub)).unwrap();
+    }
+    describe(folder, r#"{"background": 0, "blood": 1}"#);
+    for number in 0..cases {
+        let (image, labels) = case(number);
+        put(
+            &folder.join(format!("imagesTr/head_{number}_0000.nii.gz")),
+            grid(STEP_MM[0]),
+            image,
+        );
+        put(
+            &folder.join(format!("labelsTr/head_{number}.nii.gz")),
+            grid(STEP_MM[0]),
+            labels,
+        );
+    }
+}
+
+fn describe(folder: &Path, labels: &str) {
+    let text = format!(
+        r#"{{"channel_names": {{"0": "CT"}}, "labels": {labels}, "numTraining": 4, "file_ending": ".nii.gz"}}"#
+    );
+    fs::write(folder.join("dataset.json"), text).unwrap();
+}
+
+fn choice(shape: Shape, family: Family, members: usize) -> Choice {
+    Choice {
+        id: "balls".into(),
+        shape,
+        family,
+        budget: Budget {
+            flat: 100_000,
+            full: 600_000,
+            base_features: 8,
+            most_features: [16, 16],
+        },
+        patch: None,
+        members,
+        labels: BTreeMap::new(),
+        sideless: false,
+    }
+}
+
+/// What checking the dataset says.
+fn refusal(folder: &Path) -> String {
+    let out = tempfile::tempdir().unwrap();
+    let result = RawDataset::open(folder).and_then(|d| fingerprint(&d, out.path(), |_, _| {}));
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn what_is_wrong_with_a_dataset_is_said_with_the_cases_name() {
+    type Spoil = fn(&Path);
+    let labels = |folder: &Path, change: fn(&mut Vec<f32>)| {
+        let mut values: Vec<f32> = case(1).1.into_iter().map(f32::from).collect();
+        change(&mut values);
+        put(&folder.join("labelsTr/head_1.nii.gz"), grid(STEP_MM[0]), values);
+    };
+    let spoils: [(Spoil, &[&str]); 10] = [
+        (
+            |f| fs::remove_file(f.join("labelsTr/head_1.nii.gz")).unwrap(),
+            &["head_1", "labelsTr/head_1.nii.gz is missing"],
+        ),
+        (
+            |f| fs::remove_file(f.join("imagesTr/head_1_0000.nii.gz")).unwrap(),
+            &["head_1", "no image"],
+        ),
+        (
+            |f| {
+                let from = f.join("imagesTr/head_1_0000.nii.gz");
+                fs::rename(from, f.join("imagesTr/head_1_0001.nii.gz")).unwrap();
+            },
+            &["head_1", "channels {1}"],
+        ),
+        (
+            |f| put(&f.join("labelsTr/head_1.nii.gz"), grid(5.0), case(1).1),
+            &["head_1", "another grid"],
+        ),
+        (
+            |f| {
+                put(
+                    &f.join("labelsTr/head_1.nii.gz"),
+                    grid(STEP_MM[0]),
+                    vec![7u8; case(1).1.len()],
+                )
+            },
+            &["head_1", "label 7", "0 to 1"],
+        ),
+        (
+            |f| {
+                put(
+                    &f.join("labelsTr/head_1.nii.gz"),
+                    grid(STEP_MM[0]),
+                    vec![0.5f32; case(1).1.len()],
+                )
+            },
+            &["head_1", "whole numbers"],
+        ),
+        (
+            |f| {
+                put(
+                    &f.join("imagesTr/head_1_0000.nii.gz"),
+                    grid(STEP_MM[0]),
+                    vec![f32::NAN; case(1).1.len()],
+                )
+            },
+            &["head_1", "not finite"],
+        ),
+        (
+            |f| describe(f, r#"{"background": 0, "all": [1, 2], "core": 2}"#),
+            &["region", "not built"],
+        ),
+        (
+            |f| describe(f, r#"{"background": 0, "blood": 1, "clot": 2}"#),
+            &["clot", "in no case"],
+        ),
+        (
+            |f| {
+                fs::remove_dir_all(f.join("imagesTr")).unwrap();
+                fs::remove_dir_all(f.join("labelsTr")).unwrap();
+                fs::create_dir(f.join("imagesTr")).unwrap();
+                fs::create_dir(f.join("labelsTr")).unwrap();
+            },
+            &["no file CASE_0000"],
+        ),
+    ];
+    for (spoil, words) in spoils {
+        let folder = tempfile::tempdir().unwrap();
+        dataset(folder.path(), 2);
+        spoil(folder.path());
+        let said = refusal(folder.path());
+        for word in words {
+            assert!(said.contains(word), "{word:?} not in {said:?}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    dataset(folder.path(), 2);
+    labels(folder.path(), |values| values[3] = f32::NAN);
+    assert!(refusal(folder.path()).contains("head_1.nii.gz"));
+}
+
+#[test]
+fn the_plan_follows_the_cases_and_nnunets_rules() {
+    let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    dataset(folder.path(), 3);
+    let raw = RawDataset::open(folder.path()).unwrap();
+    let measured = fingerprint(&raw, out.path(), |_, _| {}).unwrap();
+    assert_eq!(measured.cases[0].spacing_mm, STEP_MM);
+    assert_eq!(measured.cases[0].shape, SIZE);
+    // A second look reads no image.
+    let mut looks = 0;
+    assert_eq!(
+        fingerprint(&raw, out.path(), |_, _| looks += 1).unwrap(),
+        measured
+    );
+    assert_eq!(looks, 0);
+
+    let mut large = choice(Shape::Full, Family::PlainConvUNet, 1);
+    large.budget = Budget::GPU;
+    let whole = plan(&raw, &measured, &large).unwrap();
+    // The whole case fits; 12 and 40 are halved as long as 4 voxels stay.
+    assert_eq!(whole.configuration.patch_size, [12, 40, 48]);
+    assert_eq!(whole.configuration.spacing, STEP_MM);
+    assert_eq!(whole.configuration.architecture.divisors(), [2, 8, 8]);
+    assert_eq!(whole.provenance, Provenance::Dataset);
+    let Normalization::CTNormalization {
+        lower_hu,
+        upper_hu,
+        mean_hu,
+        ..
+    } = whole.configuration.normalization_schemes[0]
+    else {
+        panic!("CT is normalised as CT")
+    };
+    assert!(
+        (63.0..66.0).contains(&lower_hu) && (74.0..77.0).contains(&upper_hu) && (mean_hu - 70.0).abs() < 1.0
+    );
+
+    let small = plan(
+        &raw,
+        &measured,
+        &choice(Shape::Full, Family::ResidualEncoderUNet, 1),
+    )
+    .unwrap();
+    let voxels = |plan: &Plan| plan.configuration.patch_size.iter().product::<usize>();
+    assert!(voxels(&small) < voxels(&whole));
+    assert!(matches!(
+        small.configuration.architecture,
+        Architecture::ResidualEncoderUNet(_)
+    ));
+    let mut own = choice(Shape::Flat, Family::PlainConvUNet, 1);
+    own.patch = Some(vec![30, 30]);
+    let flat = plan(&raw, &measured, &own).unwrap();
+    assert_eq!(
+        (flat.configuration.patch_size, flat.configuration.spacing),
+        (vec![32, 32], vec![3.0, 3.0])
+    );
+}
+
+/// Trains for a while, and judges every case by the member that did not see it.
+fn learnt(shape: Shape, family: Family, steps: usize) -> (f64, tempfile::TempDir) {
+    let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    dataset(folder.path(), 4);
+    let raw = RawDataset::open(folder.path()).unwrap();
+    let measured = fingerprint(&raw, out.path(), |_, _| {}).unwrap();
+    let plan = plan(&raw, &measured, &choice(shape, family, 2)).unwrap();
+    let patches = prepare(&raw, &plan, out.path(), 2, Augmentation::default(), |_, _| {}).unwrap();
+    let config = Config {
+        plan,
+        samples: Arc::new(patches),
+        out: out.path().into(),
+        from: None,
+        trunk_steps: 0,
+        steps,
+        batch: 2,
+        seed: 1,
+        learning_rate: 1e-2,
+        weight_decay: 1e-2,
+        checkpoint_every: 1000,
+        loss: loss::Kind::default(),
+        stop: Arc::default(),
+    };
+    train(&config, &Device::Cpu, |_| {}).unwrap();
+    let judged = validate(&raw, out.path(), 2, DeviceChoice::Cpu, |_, _| {}).unwrap();
+    assert_eq!(judged.cases.len(), 4);
+    for (i, case) in judged.cases.iter().enumerate() {
+        assert_eq!(case.member, fold_of(i, 4, 2));
+    }
+    (judged.mean_dice["blood"].unwrap(), out)
+}
+
+#[test]
+fn a_network_trained_on_whole_volumes_finds_the_ball_in_heads_that_it_did_not_see() {
+    let (dice, out) = learnt(Shape::Full, Family::PlainConvUNet, 40);
+    assert!(dice > 0.8, "{dice}");
+    let text = fs::read_to_string(out.path().join("validation.json")).unwrap();
+    assert!(text.contains("not trained on it"));
+    // The whole model as a hospital runs it, on a head that nobody trained on.
+    let folder = tempfile::tempdir().unwrap();
+    let (image, truth) = case(6);
+    put(&folder.path().join("new_0000.nii.gz"), grid(STEP_MM[0]), image);
+    let bytes = fs::read(folder.path().join("new_0000.nii.gz")).unwrap();
+    let scan = Scan {
+        channels: vec![from_nifti(&bytes, Values::Hu).unwrap()],
+        turn: Turn {
+            slices: nifti::read(&bytes).unwrap().is_reversed(),
+            rows: false,
+        },
+    };
+    let engine = Engine::start(&[Bundle::read(out.path()).unwrap()], DeviceChoice::Cpu).unwrap();
+    let model = engine.model("balls").unwrap();
+    let mut report = analysis::empty_report(None);
+    let series = Uid::derive(&[b"ball"]);
+    let look = analysis::look(scan, &engine, model, &series, &Unattended, &mut report).unwrap();
+    let found = &look.prediction.labels.data;
+    let count = |hit: &dyn Fn(usize) -> bool| (0..truth.len()).filter(|v| hit(*v)).count() as f64;
+    let both = count(&|v| found[v] == 1 && truth[v] == 1);
+    let dice = 2.0 * both / (count(&|v| found[v] == 1) + count(&|v| truth[v] == 1));
+    assert!(dice > 0.8, "{dice}");
+    assert!(report.disclaimer.contains("not validated"));
+}
+
+#[test]
+fn a_network_trained_slice_by_slice_finds_it_too() {
+    let (dice, _out) = learnt(Shape::Flat, Family::ResidualEncoderUNet, 60);
+    assert!(dice > 0.8, "{dice}");
+}
+
+#[test]
+fn patches_are_the_same_for_the_same_index_and_come_from_outside_a_members_fold() {
+    let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    dataset(folder.path(), 4);
+    // Each case is a shade of its own.
+    for number in 0..4u8 {
+        let flat = vec![1.0 + f32::from(number) * 20.0; SIZE.iter().product()];
+        let mut image = flat.clone();
+        image[..flat.len() / 2].fill(-1000.0);
+        let path = format!("imagesTr/head_{number}_0000.nii.gz");
+        put(&folder.path().join(path), grid(STEP_MM[0]), image);
+    }
+    let raw = RawDataset::open(folder.path()).unwrap();
+    let measured = fingerprint(&raw, out.path(), |_, _| {}).unwrap();
+    let mut plan = plan(&raw, &measured, &choice(Shape::Flat, Family::PlainConvUNet, 2)).unwrap();
+    plan.configuration.normalization_schemes[0] = Normalization::NoNormalization;
+    let everything = Augmentation {
+        spatial: true,
+        intensity: true,
+        mirror: vec![0, 1],
+        randomise: true,
+        cutmix: true,
+        mixup: true,
+    };
+    let prepared = |augmentation| prepare(&raw, &plan, out.path(), 2, augmentation, |_, _| {}).unwrap();
+    let plain = prepared(Augmentation::default());
+    for index in 0..40 {
+        let highest = |part| {
+            let sample = plain.draw(&plan, part, 5, index).unwrap();
+            sample.input.iter().copied().fold(f32::MIN, f32::max)
+        };
+        let (first, second) = (highest(Part::Member(0)), highest(Part::Member(1)));
+        assert!(
+            first <= 0.0 || first > 30.0,
+            "member 0 does not see cases 0 and 1: {first}"
+        );
+        assert!(second < 30.0, "member 1 does not see cases 2 and 3: {second}");
+    }
+    let all = prepared(everything);
+    assert_ne!(all.name(), plain.name());
+    for index in 0..20 {
+        let draw = || all.draw(&plan, Part::Trunk, 5, index).unwrap();
+        assert_eq!(draw(), draw());
+        assert_eq!(
+            draw().truth.len(),
+            plan.configuration.patch_size.iter().product::<usize>()
+        );
+    }
+    assert!((0..20).any(|step| all.mixup(5, step).is_some()));
+    assert!((0..20).all(|step| plain.mixup(5, step).is_none()));
+}
+
+#[test]
+fn a_stopped_training_says_so_and_ends_as_if_it_had_not_been() {
+    let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    dataset(folder.path(), 2);
+    let raw = RawDataset::open(folder.path()).unwrap();
+    let measured = fingerprint(&raw, out.path(), |_, _| {}).unwrap();
+    let plan = plan(&raw, &measured, &choice(Shape::Flat, Family::PlainConvUNet, 1)).unwrap();
+    let everything = Augmentation {
+        spatial: true,
+        intensity: true,
+        mirror: vec![1],
+        randomise: false,
+        cutmix: true,
+        mixup: true,
+    };
+    let config = |out: &Path| Config {
+        plan: plan.clone(),
+        samples: Arc::new(prepare(&raw, &plan, out, 1, everything.clone(), |_, _| {}).unwrap()),
+        out: out.into(),
+        from: None,
+        trunk_steps: 0,
+        steps: 4,
+        batch: 2,
+        seed: 1,
+        learning_rate: 1e-3,
+        weight_decay: 1e-2,
+        checkpoint_every: 1000,
+        loss: loss::Kind::Focal,
+        stop: Arc::default(),
+    };
+    let whole = tempfile::tempdir().unwrap();
+    train(&config(whole.path()), &Device::Cpu, |_| {}).unwrap();
+    let stopped = config(out.path());
+    stopped.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let error = train(&stopped, &Device::Cpu, |_| {}).unwrap_err();
+    assert!(matches!(error, TrainError::Stopped { step: 1, .. }), "{error}");
+    let mut steps = Vec::new();
+    train(&config(out.path()), &Device::Cpu, |p| steps.push(p.done)).unwrap();
+    assert_eq!(steps, [2, 3, 4]);
+    let weights = |dir: &Path| fs::read(dir.join("weights.safetensors")).unwrap();
+    assert_eq!(weights(whole.path()), weights(out.path()));
+}
