@@ -33,8 +33,8 @@ pub(crate) struct Args {
     /// Where the model's folder goes.
     #[arg(long)]
     out: PathBuf,
-    /// What is looked for, on phantoms.
-    #[arg(long, value_enum, default_value_t = Recipe::Haemorrhage)]
+    /// What is looked for in phantoms.
+    #[arg(long, value_enum, default_value_t = Recipe::Haemorrhage, conflicts_with = "dataset")]
     recipe: Recipe,
     /// Networks in the ensemble: 3, or with --dataset one a fold.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -60,7 +60,7 @@ impl Warp {
             return None;
         }
         let (longest, shortest) = (tile.iter().max()?, tile.iter().min()?);
-        let flat = longest > &(FLAT * shortest);
+        let flat = *longest > FLAT * shortest;
         let scale = if scaled {
             1.0 / rng.random_range(SCALE[0]..SCALE[1])
         } else {
@@ -377,9 +377,7 @@ mod tests {
             let places: Vec<[f64; 3]> = warp.places(tile, middle).collect();
             assert_eq!(places[364], middle);
             for place in places {
-                for a in 0..3 {
-                    assert!((place[a] - middle[a]).abs() <= reach[a] + 1e-9);
-                }
+                assert!((0..3).all(|a| (place[a] - middle[a]).abs() <= reach[a] + 1e-9));
             }
         }
         // A flat tile stays in its plane.

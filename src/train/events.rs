@@ -85,7 +85,7 @@ fn event(at: f64, step: u64, content: &Content<'_>) -> Vec<u8> {
 
 /// A field of bytes: its number and kind, its length, the bytes.
 fn text(bytes: &mut Vec<u8>, field: u8, content: &[u8]) {
-    bytes.push(field << 3 | 2);
+    bytes.push((field << 3) | 2);
     varint(bytes, content.len() as u64);
     bytes.extend(content);
 }
@@ -93,7 +93,7 @@ fn text(bytes: &mut Vec<u8>, field: u8, content: &[u8]) {
 /// Seven bits a byte, the lowest first; the highest bit says that more follow.
 fn varint(bytes: &mut Vec<u8>, mut value: u64) {
     while value > 0x7F {
-        bytes.push((value & 0x7F) as u8 | 0x80);
+        bytes.push(((value & 0x7F) as u8) | 0x80);
         value >>= 7;
     }
     bytes.push((value & 0x7F) as u8);
@@ -116,7 +116,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
     let fold = |crc: u32, byte: &u8| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
             if crc & 1 == 1 {
-                crc >> 1 ^ POLYNOMIAL
+                (crc >> 1) ^ POLYNOMIAL
             } else {
                 crc >> 1
             }

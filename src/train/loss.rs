@@ -372,7 +372,11 @@ mod tests {
 
     #[test]
     fn the_gradient_of_every_loss_is_that_of_finite_differences() {
-        let (logits, truth) = example();
+        let (mut logits, truth) = example();
+        // No two errors alike: where their order changes, Lovász has a kink.
+        for (i, logit) in logits.iter_mut().enumerate() {
+            *logit += (i * i) as f32 * 0.0071;
+        }
         for kind in KINDS {
             let (value, gradient) = evaluate(kind, &logits, &truth, 3, 4);
             assert!(value > 0.0, "{kind:?} {value}");

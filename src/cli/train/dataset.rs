@@ -30,7 +30,6 @@ use std::{
 /// What only a training on somebody's scans is told.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "With --dataset")]
-#[expect(clippy::struct_excessive_bools, reason = "switches of a command")]
 pub(super) struct Own {
     /// Labelled scans in nnU-Net's raw layout: dataset.json, `imagesTr/CASE_0000.nii.gz`, labelsTr/CASE.nii.gz.
     #[arg(long, value_name = "DIR")]

@@ -384,10 +384,10 @@ fn levels(spacing: &[f64], patch: &[usize]) -> Levels {
             break;
         }
         let least = finest(&step);
-        for axis in 0..axes {
+        for (kernel, step) in kernel.iter_mut().zip(&step) {
             // A coarse axis is convolved from the level on where the others are as coarse.
-            if step[axis] / least < SAME_STEP {
-                kernel[axis] = 3;
+            if step / least < SAME_STEP {
+                *kernel = 3;
             }
         }
         kernels.push(kernel.clone());

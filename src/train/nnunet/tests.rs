@@ -116,7 +116,7 @@ fn choice(shape: Shape, family: Family, members: usize) -> Choice {
         family,
         budget: Budget {
             flat: 100_000,
-            full: 600_000,
+            full: 250_000,
             base_features: 8,
             most_features: [16, 16],
         },
