@@ -7,7 +7,7 @@ use ictus::{
     domain::{device::DeviceChoice, plan::Plan},
     train::{
         TrainError,
-        dataset::{HaemorrhageSlabs, Samples},
+        dataset::{HaemorrhageSlabs, InfarctSlabs, Samples},
         log::Log,
         loss, recipe,
         training::{Config, Progress, train},
@@ -102,6 +102,8 @@ impl LossName {
 enum Recipe {
     /// Bleeds and their kinds on non-contrast CT
     Haemorrhage,
+    /// Fresh infarcts on non-contrast CT
+    Infarct,
     /// Closed arteries on CT angiography
     Occlusion,
 }
@@ -110,6 +112,7 @@ impl Recipe {
     fn plan(self, members: usize) -> (Plan, Arc<dyn Samples>) {
         match self {
             Self::Haemorrhage => (recipe::haemorrhage(members), Arc::new(HaemorrhageSlabs)),
+            Self::Infarct => (recipe::infarct(members), Arc::new(InfarctSlabs)),
             Self::Occlusion => (recipe::occlusion(members), Arc::new(OcclusionBoxes)),
         }
     }

@@ -6,7 +6,7 @@
 
 use super::{
     TrainError,
-    phantom::{Head, Kind, Range, training_slabs},
+    phantom::{Class, Head, Kind, Range, training_slabs},
     training::Part,
 };
 use crate::{
@@ -59,11 +59,25 @@ pub struct HaemorrhageSlabs;
 
 impl Samples for HaemorrhageSlabs {
     fn draw(&self, plan: &Plan, _part: Part, seed: u64, index: u64) -> Result<Sample, TrainError> {
-        Ok(slabs(plan, seed, index))
+        Ok(slabs(plan, [Kind::Haemorrhage, Kind::Normal], seed, index))
     }
 
     fn name(&self) -> String {
         "haemorrhage slabs".into()
+    }
+}
+
+/// Slabs of phantoms with and without a fresh infarct, all with drawn arteries.
+#[derive(Debug, Clone, Copy)]
+pub struct InfarctSlabs;
+
+impl Samples for InfarctSlabs {
+    fn draw(&self, plan: &Plan, _part: Part, seed: u64, index: u64) -> Result<Sample, TrainError> {
+        Ok(slabs(plan, [Kind::Infarct, Kind::Open], seed, index))
+    }
+
+    fn name(&self) -> String {
+        "infarct slabs".into()
     }
 }
 
@@ -131,20 +145,20 @@ pub fn batch(samples: &dyn Samples, plan: &Plan, which: Draw, device: &Device) -
 
 /// The plan's value for a class of the truth: its own label's, or that of the only label there is.
 fn value(plan: &Plan, class: u8) -> u8 {
+    // A clot in an artery is neither bleed nor infarct.
+    if class == Class::Thrombus as u8 {
+        return 0;
+    }
     match plan.labels.as_slice() {
         [only] if class > 0 => only.value,
         _ => class,
     }
 }
 
-fn slabs(plan: &Plan, seed: u64, index: u64) -> Sample {
+fn slabs(plan: &Plan, [struck, spared]: [Kind; 2], seed: u64, index: u64) -> Sample {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index);
-    let kind = if rng.random_bool(BLEEDING) {
-        Kind::Haemorrhage
-    } else {
-        Kind::Normal
-    };
+    let kind = if rng.random_bool(BLEEDING) { struck } else { spared };
     let spacing_mm = plan.configuration.spacing[0];
     let (slab_mm, neighbours) = match plan.configuration.grid {
         Grid::SourceSlices { slab_mm, neighbours } => (slab_mm, neighbours),
@@ -302,7 +316,7 @@ mod tests {
         let plan = haemorrhage(1);
         let truths: Vec<Vec<u8>> = (0..96)
             .into_par_iter()
-            .map(|i| slabs(&plan, 3, i).truth)
+            .map(|i| slabs(&plan, [Kind::Haemorrhage, Kind::Normal], 3, i).truth)
             .collect();
         let showing = truths.iter().filter(|t| t.iter().any(|v| *v > 0)).count();
         assert!((35..75).contains(&showing), "{showing} of 96");

@@ -1,4 +1,4 @@
-//! The plans of the models that `ictus train` makes from phantoms: a small 2.5-D U-Net for haemorrhage and its kinds on non-contrast CT, and a small 3-D one for closed arteries on CT angiography.
+//! The plans of the models that `ictus train` makes from phantoms: small 2.5-D U-Nets for haemorrhage and its kinds and for infarcts on non-contrast CT, and a small 3-D one for closed arteries on CT angiography.
 
 use super::phantom::{Class, Site};
 use crate::domain::{
@@ -78,6 +78,35 @@ pub fn haemorrhage(members: usize) -> Plan {
             tolerance: [("f32".to_owned(), 1e-4)].into(),
         },
     }
+}
+
+/// The plan for fresh infarcts on non-contrast CT, with as many members as asked for.
+#[must_use]
+pub fn infarct(members: usize) -> Plan {
+    let mut plan = haemorrhage(members);
+    plan.id = "infarct-phantom".into();
+    plan.version = "0.1.0".into();
+    plan.question = "infarct".into();
+    // A few HU decide: grey against white matter, not blood against bone.
+    for scheme in &mut plan.configuration.normalization_schemes {
+        *scheme = Normalization::CTNormalization {
+            lower_hu: -5.0,
+            upper_hu: 75.0,
+            mean_hu: 30.0,
+            std_hu: 14.0,
+        };
+    }
+    if let Architecture::PlainConvUNet(network) = &mut plan.configuration.architecture {
+        network.num_classes = 2;
+    }
+    plan.labels = vec![Label {
+        value: 1,
+        min_volume_ml: 3.0,
+        min_peak_score: 0.7,
+        flag_score: Some([0.4, 0.8]),
+        ..label(Class::Infarct)
+    }];
+    plan
 }
 
 /// The plan of the detector of closed arteries, with as many members as asked for.
@@ -169,7 +198,10 @@ fn label(class: Class) -> Label {
     };
     Label {
         value: class as u8,
-        name: format!("{}_haemorrhage", class.name()),
+        name: match class {
+            Class::Infarct | Class::Thrombus => class.name().into(),
+            _ => format!("{}_haemorrhage", class.name()),
+        },
         category: MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
         kind,
         side_aware: true,
@@ -189,5 +221,6 @@ mod tests {
     fn the_plans_agree_with_themselves() {
         haemorrhage(5).check().unwrap();
         occlusion(3).check().unwrap();
+        infarct(3).check().unwrap();
     }
 }

@@ -31,6 +31,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The question of plans that are judged on infarcts rather than bleeds.
+const INFARCT: &str = "infarct";
+
 /// Step of the thin stacks, mm: those that scanners reconstruct beside the thick ones.
 const THIN_MM: f64 = 2.0;
 /// A label map farther from its image than this lies on another grid, mm: affines are 32-bit floats.
@@ -163,13 +166,26 @@ impl Source {
     /// When a file cannot be read or does not fit the case.
     pub fn draw(&self, index: usize, plan: &Plan) -> Result<Drawn, TrainError> {
         match self {
-            Self::Phantoms { first_seed, .. } => Ok(phantom(*first_seed, index, self.names())),
+            Self::Phantoms { first_seed, .. } if plan.question == INFARCT => {
+                let mut drawn = phantom(*first_seed, index, [Kind::Infarct, Kind::Open], self.names());
+                let infarct = Class::Infarct as u8;
+                drawn.truth.names = [(infarct, Class::Infarct.name().to_owned())].into();
+                // The clot is not what the question is about.
+                for class in &mut drawn.truth.classes.data {
+                    *class = if *class == infarct { infarct } else { 0 };
+                }
+                Ok(drawn)
+            }
+            Self::Phantoms { first_seed, .. } => {
+                let kinds = [Kind::Haemorrhage, Kind::Normal];
+                Ok(phantom(*first_seed, index, kinds, self.names()))
+            }
             Self::Dataset(dataset) => read(&dataset.cases[index], &dataset.labels, plan),
         }
     }
 }
 
-fn phantom(first_seed: u64, index: usize, names: BTreeMap<u8, String>) -> Drawn {
+fn phantom(first_seed: u64, index: usize, [struck, spared]: [Kind; 2], names: BTreeMap<u8, String>) -> Drawn {
     let stacks = [
         Some(GeometryKind::Scanner),
         Some(GeometryKind::Even),
@@ -179,11 +195,7 @@ fn phantom(first_seed: u64, index: usize, names: BTreeMap<u8, String>) -> Drawn 
         None,
     ];
     let seed = first_seed + index as u64;
-    let kind = if index.is_multiple_of(2) {
-        Kind::Haemorrhage
-    } else {
-        Kind::Normal
-    };
+    let kind = if index.is_multiple_of(2) { struck } else { spared };
     let (stack, grid) = match stacks[index / 2 % stacks.len()] {
         Some(stack) => (stack.name(), geometry(stack, seed, Range::Evaluation)),
         None => (

@@ -71,12 +71,12 @@ impl Anatomy {
         let past = Past::draw(&mut Draw::new(seed, stream::PAST), ranges, &skull);
         let mut lesion = Draw::new(seed, stream::LESION);
         let bleeds = match kind {
-            Kind::Normal | Kind::Infarct | Kind::Cta | Kind::Occlusion => Vec::new(),
+            Kind::Normal | Kind::Infarct | Kind::Open | Kind::Cta | Kind::Occlusion => Vec::new(),
             Kind::Haemorrhage => Bleed::draw_all(&mut lesion, ranges, &skull, &brain),
         };
         let shift = bleeds.iter().find_map(|bleed| bleed.shift(&mut lesion));
         // The caricature of arteries that plain heads have gives way to a drawn tree.
-        let vessels = matches!(kind, Kind::Infarct | Kind::Cta | Kind::Occlusion).then(|| {
+        let vessels = (!matches!(kind, Kind::Normal | Kind::Haemorrhage)).then(|| {
             let mut draws = [stream::VESSELS, stream::CLOSURE].map(|s| Draw::new(seed, s));
             Vessels::draw(&mut draws, kind, ranges, &skull)
         });

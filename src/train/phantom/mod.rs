@@ -49,6 +49,8 @@ pub enum Kind {
     Haemorrhage,
     /// A closed artery and the fresh infarct behind it, without contrast agent.
     Infarct,
+    /// What [`Kind::Infarct`] was before it: drawn arteries, all open, without contrast agent.
+    Open,
     /// CT angiography with every artery open.
     Cta,
     /// CT angiography with one artery closed.
@@ -57,10 +59,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Normal,
         Self::Haemorrhage,
         Self::Infarct,
+        Self::Open,
         Self::Cta,
         Self::Occlusion,
     ];
@@ -72,6 +75,7 @@ impl Kind {
             Self::Normal => "normal",
             Self::Haemorrhage => "haemorrhage",
             Self::Infarct => "infarct",
+            Self::Open => "open",
             Self::Cta => "cta",
             Self::Occlusion => "occlusion",
         }

@@ -129,11 +129,6 @@ impl Tubes {
         }
         met.or(vein).or(cistern.then_some(Met::Cistern))
     }
-
-    #[cfg(test)]
-    pub(super) fn segments(&self) -> &[Segment] {
-        &self.segments
-    }
 }
 
 /// The cell of a point, the nearest one for a point outside.
