@@ -280,7 +280,14 @@ pub fn look(
         Grid::HeadBox { .. } => in_box(&scan, engine, model, control, report)?,
     };
     let started = Instant::now();
-    let found = postprocess::find(&prediction, &brain, &cavity, series, &model.plan)?;
+    let found = postprocess::find(
+        &prediction,
+        &scan.channels[0],
+        &brain,
+        &cavity,
+        series,
+        &model.plan,
+    )?;
     clock(&mut report.timings, "postprocess", started);
     let limits = model.plan.provenance.disclaimer();
     if report.models.is_empty() {

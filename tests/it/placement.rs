@@ -110,6 +110,7 @@ fn findings_name_the_side_and_the_centre_of_the_truth_on_every_stack() {
             preprocess::brain::intracranial(&rendered.hu, &trace);
         let found = postprocess::find(
             &sure(&rendered),
+            &rendered.hu,
             &brain,
             &cavity,
             &Uid::derive(&[b"series"]),

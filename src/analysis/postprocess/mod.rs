@@ -26,6 +26,8 @@ use std::borrow::Cow;
 const HAEMORRHAGE: &str = "haemorrhage";
 /// A region with this share of its voxels on one side of the midsagittal plane lies on that side.
 const ONE_SIDED: f64 = 0.8;
+/// Share of a region from which it lies inside the cavity.
+const MOSTLY: f64 = 0.5;
 /// A two-sided region that reaches no farther than this from the plane is a midline one, mm.
 const MIDLINE_REACH_MM: f64 = 12.0;
 
@@ -71,12 +73,13 @@ pub fn keep_largest(labels: &mut Volume<u8>, sets: &[Vec<u8>]) {
 
 /// Turns a prediction into findings and an answer.
 ///
-/// `brain` gives the midsagittal plane; regions that do not reach into `cavity` are no findings, and only `cavity` counts for the case.
+/// `ct` is what was looked at; `brain` gives the midsagittal plane; regions that lie mostly outside `cavity` are no findings, and only `cavity` counts for the case.
 ///
 /// # Errors
 /// [`PostprocessError::TooMany`].
 pub fn find(
     prediction: &Prediction,
+    ct: &Volume<f32>,
     brain: &Volume<bool>,
     cavity: &Volume<bool>,
     series: &Uid,
@@ -95,14 +98,7 @@ pub fn find(
     for label in &plan.labels {
         let mask: Vec<bool> = labels.data.iter().map(|v| *v == label.value).collect();
         for component in components::components(&mask, geometry) {
-            let peak = component
-                .voxels
-                .iter()
-                .map(|v| prediction.score.data[*v])
-                .fold(0.0, f32::max);
-            let inside = component.voxels.iter().any(|v| cavity.data[*v]);
-            if inside && component.volume_ml >= label.min_volume_ml && f64::from(peak) >= label.min_peak_score
-            {
+            if is_finding(&component, label, prediction, ct, cavity) {
                 regions.push((label, component));
             }
         }
@@ -135,6 +131,31 @@ pub fn find(
         segments,
         answer,
     })
+}
+
+/// Whether a region is large, strong, dense and far enough inside the head for its label.
+fn is_finding(
+    component: &Component,
+    label: &Label,
+    prediction: &Prediction,
+    ct: &Volume<f32>,
+    cavity: &Volume<bool>,
+) -> bool {
+    let geometry = &prediction.labels.geometry;
+    let (mut inside_ml, mut moment, mut peak) = (0.0f64, 0.0f64, 0.0f32);
+    for v in &component.voxels {
+        let ml = geometry.voxel_volume_ml(v / geometry.slice_len());
+        inside_ml += if cavity.data[*v] { ml } else { 0.0 };
+        moment += ml * f64::from(ct.data[*v]);
+        peak = peak.max(prediction.score.data[*v]);
+    }
+    let mean_hu = moment / component.volume_ml;
+    component.volume_ml >= label.min_volume_ml
+        && f64::from(peak) >= label.min_peak_score
+        && inside_ml >= MOSTLY * component.volume_ml
+        && label
+            .mean_hu
+            .is_none_or(|[low, high]| (low..=high).contains(&mean_hu))
 }
 
 fn finding(
