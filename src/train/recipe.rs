@@ -103,7 +103,7 @@ pub fn infarct(members: usize) -> Plan {
         value: 1,
         min_volume_ml: 3.0,
         min_peak_score: 0.7,
-        mean_hu: None,
+        quartile_hu: None,
         flag_score: Some([0.4, 0.8]),
         ..label(Class::Infarct)
     }];
@@ -182,7 +182,7 @@ fn closed(value: u8, site: Site) -> Label {
         min_volume_ml: 0.15,
         threshold: 0.0,
         min_peak_score: 0.5,
-        mean_hu: None,
+        quartile_hu: None,
         flag_score: Some([0.3, 0.6]),
         site: Some(artery),
     }
@@ -211,7 +211,7 @@ fn label(class: Class) -> Label {
         threshold: 0.5,
         min_peak_score: 0.9,
         // Fresh blood has 50 to 100 HU, at its blurred edge less.
-        mean_hu: Some([25.0, 110.0]),
+        quartile_hu: Some([20.0, 105.0]),
         flag_score: Some([0.6, 0.95]),
         site: None,
     }

@@ -26,8 +26,8 @@ use std::borrow::Cow;
 const HAEMORRHAGE: &str = "haemorrhage";
 /// A region with this share of its voxels on one side of the midsagittal plane lies on that side.
 const ONE_SIDED: f64 = 0.8;
-/// Share of a region from which it lies inside the cavity.
-const MOSTLY: f64 = 0.5;
+/// Share of a region that must lie inside the cavity: a film of blood along the bone may have no more.
+const INSIDE: f64 = 0.25;
 /// A two-sided region that reaches no farther than this from the plane is a midline one, mm.
 const MIDLINE_REACH_MM: f64 = 12.0;
 
@@ -73,7 +73,7 @@ pub fn keep_largest(labels: &mut Volume<u8>, sets: &[Vec<u8>]) {
 
 /// Turns a prediction into findings and an answer.
 ///
-/// `ct` is what was looked at; `brain` gives the midsagittal plane; regions that lie mostly outside `cavity` are no findings, and only `cavity` counts for the case.
+/// `ct` is what was looked at; `brain` gives the midsagittal plane; regions of which less than a quarter lies in `cavity` are no findings, and only `cavity` counts for the case.
 ///
 /// # Errors
 /// [`PostprocessError::TooMany`].
@@ -142,20 +142,21 @@ fn is_finding(
     cavity: &Volume<bool>,
 ) -> bool {
     let geometry = &prediction.labels.geometry;
-    let (mut inside_ml, mut moment, mut peak) = (0.0f64, 0.0f64, 0.0f32);
+    let (mut inside_ml, mut peak) = (0.0f64, 0.0f32);
     for v in &component.voxels {
         let ml = geometry.voxel_volume_ml(v / geometry.slice_len());
         inside_ml += if cavity.data[*v] { ml } else { 0.0 };
-        moment += ml * f64::from(ct.data[*v]);
         peak = peak.max(prediction.score.data[*v]);
     }
-    let mean_hu = moment / component.volume_ml;
+    let mut hu: Vec<f32> = component.voxels.iter().map(|v| ct.data[*v]).collect();
+    let quarter = hu.len() / 4;
+    let quartile = f64::from(*hu.select_nth_unstable_by(quarter, f32::total_cmp).1);
     component.volume_ml >= label.min_volume_ml
         && f64::from(peak) >= label.min_peak_score
-        && inside_ml >= MOSTLY * component.volume_ml
+        && inside_ml >= INSIDE * component.volume_ml
         && label
-            .mean_hu
-            .is_none_or(|[low, high]| (low..=high).contains(&mean_hu))
+            .quartile_hu
+            .is_none_or(|[low, high]| (low..=high).contains(&quartile))
 }
 
 fn finding(

@@ -1,10 +1,8 @@
 //! The arteries of a head as a tree, and its veins: a seed → tubes of flowing blood, calcium and clot.
 //!
 //! Internal carotid (canal, siphon, terminus), M1, two or three M2 trunks over the insula and their branches to the surface, A1 to the vault, posterior communicating, vertebral, basilar, P1 to the calcarine, superior cerebellar.
-//! The circle of Willis varies: hypoplastic or missing A1, fetal posterior cerebral, missing communicating arteries, a dominant vertebral.
+//! The circle of Willis varies (A1, posterior cerebral, communicating and vertebral arteries); calibres are textbook means with their usual spread: carotid terminus 3.8 mm, M1 2.9 mm, A1 2.2 mm, basilar 3.3 mm.
 //! An occlusion takes the lumen from its site on: a clot, then what collaterals refill, thinner and fainter, from the far end back.
-//!
-//! Calibres are textbook means with their usual spread: carotid terminus 3.8 mm, M1 2.9 mm, A1 2.2 mm, basilar 3.3 mm.
 
 use super::brain::unit;
 use super::noise::{Draw, Field, Point, mix, step};
