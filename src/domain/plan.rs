@@ -206,9 +206,9 @@ pub struct Label {
     pub threshold: f64,
     /// Highest voxel score in a component from which it is a finding rather than noise.
     pub min_peak_score: f64,
-    /// Lower quartile of a region's HU from and to which it can be a finding: that of bone, calcium or metal is above any blood's, that of a film of blood along bone is not; null: any.
+    /// Mean HU of a region from and to which it can be a finding, for what lies away from bone: clotted blood has less than bone, calcium or metal; null: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub quartile_hu: Option<[f64; 2]>,
+    pub mean_hu: Option<[f64; 2]>,
     /// Case score (see `analysis::uncertainty::case`) from which the study is flagged, and below which it is not.
     /// Between the two the answer is `uncertain`; null: nobody has chosen them, and the question is not answered.
     pub flag_score: Option<[f64; 2]>,
@@ -235,7 +235,7 @@ impl Label {
             // The highest class wins, however low, as in nnU-Net.
             threshold: 0.0,
             min_peak_score: 0.0,
-            quartile_hu: None,
+            mean_hu: None,
             flag_score: None,
             site: None,
         }

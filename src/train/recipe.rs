@@ -103,7 +103,7 @@ pub fn infarct(members: usize) -> Plan {
         value: 1,
         min_volume_ml: 3.0,
         min_peak_score: 0.7,
-        quartile_hu: None,
+        mean_hu: None,
         flag_score: Some([0.4, 0.8]),
         ..label(Class::Infarct)
     }];
@@ -182,7 +182,7 @@ fn closed(value: u8, site: Site) -> Label {
         min_volume_ml: 0.15,
         threshold: 0.0,
         min_peak_score: 0.5,
-        quartile_hu: None,
+        mean_hu: None,
         flag_score: Some([0.3, 0.6]),
         site: Some(artery),
     }
@@ -210,8 +210,11 @@ fn label(class: Class) -> Label {
         min_volume_ml: 1.0,
         threshold: 0.5,
         min_peak_score: 0.9,
-        // Fresh blood has 50 to 100 HU, at its blurred edge less.
-        quartile_hu: Some([20.0, 105.0]),
+        // Fresh blood has 50 to 100 HU, at its blurred edge less; a film of it along bone has the bone's blur in it.
+        mean_hu: match class {
+            Class::Subdural | Class::Epidural => None,
+            _ => Some([25.0, 110.0]),
+        },
         flag_score: Some([0.6, 0.95]),
         site: None,
     }

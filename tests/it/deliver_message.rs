@@ -512,12 +512,18 @@ async fn a_folder_gets_whole_files_and_a_share_that_is_not_there_waits() {
     names.sort();
     assert_eq!(names.len(), 3, "{names:?}");
     assert!(names[0].starts_with("notification_") && names[0].ends_with(".json"));
-    // What people have to know goes before what is large.
-    assert_eq!(trail(&world, "deliver").await[0]["subject"], "notification");
     assert!(names[1].starts_with("seg_") && names[2].starts_with("sr_"));
     for name in &names[1..] {
         dicom_object::open_file(share.join(name)).unwrap();
     }
+    // What people have to know goes before what is large, when both are due.
+    let before = trail(&world, "deliver").await.len();
+    analyse(&world, &["t"], Some(12.5)).await;
+    until("those of the second study are there", async || {
+        trail(&world, "deliver").await.len() >= before + 2
+    })
+    .await;
+    assert_eq!(trail(&world, "deliver").await[before]["subject"], "notification");
 }
 
 #[tokio::test]

@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phantom_with_contrast_agent_looks_enhanced_and_one_with_a_dense_artery_does_not() {
+    fn a_phantom_with_contrast_agent_looks_enhanced() {
         use crate::train::phantom::{GeometryKind, Head, Kind, Range, geometry};
         for seed in 0..2 {
             let render = |kind| {
@@ -334,9 +334,6 @@ mod tests {
                 ["uncertain_phase"],
                 "{seed}"
             );
-            let plain = render(Kind::Infarct);
-            assert!(codes(&plain, Contrast::Without, false).is_empty(), "{seed}");
-            assert_eq!(codes(&plain, Contrast::With, true), ["uncertain_phase"], "{seed}");
         }
     }
 }

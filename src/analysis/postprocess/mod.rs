@@ -142,21 +142,20 @@ fn is_finding(
     cavity: &Volume<bool>,
 ) -> bool {
     let geometry = &prediction.labels.geometry;
-    let (mut inside_ml, mut peak) = (0.0f64, 0.0f32);
+    let (mut inside_ml, mut moment, mut peak) = (0.0f64, 0.0f64, 0.0f32);
     for v in &component.voxels {
         let ml = geometry.voxel_volume_ml(v / geometry.slice_len());
         inside_ml += if cavity.data[*v] { ml } else { 0.0 };
+        moment += ml * f64::from(ct.data[*v]);
         peak = peak.max(prediction.score.data[*v]);
     }
-    let mut hu: Vec<f32> = component.voxels.iter().map(|v| ct.data[*v]).collect();
-    let quarter = hu.len() / 4;
-    let quartile = f64::from(*hu.select_nth_unstable_by(quarter, f32::total_cmp).1);
+    let mean = moment / component.volume_ml;
     component.volume_ml >= label.min_volume_ml
         && f64::from(peak) >= label.min_peak_score
         && inside_ml >= INSIDE * component.volume_ml
         && label
-            .quartile_hu
-            .is_none_or(|[low, high]| (low..=high).contains(&quartile))
+            .mean_hu
+            .is_none_or(|[low, high]| (low..=high).contains(&mean))
 }
 
 fn finding(
