@@ -163,7 +163,7 @@ fn trained(args: &Args, config: &Config) -> anyhow::Result<bool> {
         let smooth = mean.map_or(p.loss, |m: f64| 0.98 * m + 0.02 * p.loss);
         mean = Some(smooth);
         bar.set_message(format!("{} loss {smooth:.3}", p.part));
-        if bar.is_hidden() && p.step % 50 == 0 {
+        if bar.is_hidden() && p.step.is_multiple_of(50) {
             eprintln!(
                 "{} step {} of {} loss {smooth:.4} learning rate {:.2e}",
                 p.part, p.done, p.total, p.learning_rate

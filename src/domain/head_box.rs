@@ -282,20 +282,16 @@ mod tests {
         // A field that says where it was taken.
         let source = &trace.source;
         let (len, columns) = (source.slice_len(), source.columns);
+        #[expect(clippy::cast_possible_truncation, reason = "a few hundred")]
         let value = |p: Vec3| (p[0] + 2.0 * p[1] - 3.0 * p[2]) as f32;
         let data: Vec<f32> = (0..source.len())
             .map(|v| value(source.voxel_to_lps(v / len, (v % len / columns) as f64, (v % columns) as f64)))
             .collect();
         let boxed = trace.forth(&data, f32::NAN);
         let grid = trace.geometry();
-        for v in 0..grid.len() {
+        for (v, found) in boxed.iter().enumerate() {
             let p = grid.voxel_to_lps(v / (14 * 16), (v / 16 % 14) as f64, (v % 16) as f64);
-            assert!(
-                (boxed[v] - value(p)).abs() < 4.0,
-                "{v}: {} {}",
-                boxed[v],
-                value(p)
-            );
+            assert!((found - value(p)).abs() < 4.0, "{v}: {found} {}", value(p));
         }
         let back = trace.spread(f32::NAN, |at| trace.between(&boxed, at));
         let inside = back.iter().zip(&data).filter(|(b, _)| !b.is_nan());

@@ -82,7 +82,7 @@ impl Log {
         });
         let values = [("loss", p.loss), ("learning_rate", p.learning_rate)];
         self.scalars(p.part, p.step, &values)?;
-        if p.done % EVERY == 0 || p.done == p.total {
+        if p.done.is_multiple_of(EVERY) || p.done == p.total {
             self.write()?;
         }
         Ok(())

@@ -239,12 +239,12 @@ impl Anatomy {
             cavity: true,
             bleed: 0,
         };
-        if let Some(infarct) = &self.infarct {
-            if let Some(changed) = infarct.at(p, tissue, self.brain.white()) {
-                tissue = changed;
-                sample.hu = changed.hu;
-                sample.bleed = self.infarct_index();
-            }
+        if let Some(infarct) = &self.infarct
+            && let Some(changed) = infarct.at(p, tissue, self.brain.white())
+        {
+            tissue = changed;
+            sample.hu = changed.hu;
+            sample.bleed = self.infarct_index();
         }
         if let Some(Met::Lumen(hu, content)) = met {
             tissue.space = Space::Other;
