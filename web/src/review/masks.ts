@@ -15,7 +15,7 @@ import type { Session } from '../viewer/session.ts';
 const ANY_BLEED = 'haemorrhage';
 
 /** The kind of a mask that begins with these findings: theirs, if they are of one. */
-const kindOf = (findings: { kind: string }[]) => {
+const kindOf = (findings: readonly { kind: string }[]) => {
   const kinds = new Set(findings.map(({ kind }) => kind));
   const [only] = kinds;
   return only !== undefined && kinds.size === 1 ? only : ANY_BLEED;
