@@ -193,10 +193,7 @@ fn sure(rendered: &Rendered) -> Prediction {
         .map(|t| f32::from(u8::from(*t > 0)))
         .collect();
     Prediction {
-        labels: Volume {
-            geometry: geometry.clone(),
-            data: rendered.truth.data.iter().map(|t| u8::from(*t > 0)).collect(),
-        },
+        labels: rendered.truth.clone(),
         score: Volume {
             geometry: geometry.clone(),
             data: score,
