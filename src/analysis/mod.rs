@@ -17,12 +17,12 @@ use crate::{
     domain::{
         failure::FailureClass,
         finding::{Answer, AnswerValue, DISCLAIMER, ModelRun, Refusal, Report, SCHEMA, SeriesChoice},
-        network::Control,
+        network::{Control, VolumeInput},
         plan::Grid,
         prediction::Prediction,
         uid::Uid,
-        volume::Volume,
-        volume_trace::Turn,
+        volume::{Geometry, Volume},
+        volume_trace::{Turn, VolumeTrace},
     },
 };
 use assemble::{AssembleError, Assembled};
@@ -349,31 +349,14 @@ fn on_volume(
     let plan = &model.plan;
     let (input, trace) = preprocess::volume::preprocess(&scan.channels, scan.turn, plan)?;
     clock(&mut report.timings, "preprocess", started);
-    let started = Instant::now();
-    let mut sums = uncertainty::volume::Sums::new(plan, &trace)?;
-    let mut summing = Duration::ZERO;
-    infer::volume::infer(engine, model, &input, control, |logits| {
-        let started = Instant::now();
-        sums.add(&logits)?;
-        summing += started.elapsed();
-        Ok::<_, AnalysisError>(())
-    })?;
-    drop(input);
-    let spent = started.elapsed().saturating_sub(summing);
-    let duration_ms = add_time(&mut report.timings, "infer", spent);
-    let started = Instant::now();
-    let mut prediction = sums.finish();
-    add_time(&mut report.timings, "uncertainty", summing + started.elapsed());
+    let (mut prediction, duration_ms) = summed(engine, model, input, &trace, control, report)?;
     postprocess::keep_largest(&mut prediction.labels, &plan.keep_largest);
     let head = (plan.trigger.body_part == HEAD).then(|| preprocess::head_trace(&scan.channels[0]));
     let Intracranial { brain, cavity } = match head {
         Some(Ok(head)) => preprocess::brain::intracranial(&scan.channels[0], &head),
         // Nobody said that the model looks at heads, or there is none: then nothing is inside or outside a skull.
         Some(Err(_)) | None => {
-            let everywhere = Volume {
-                data: vec![true; trace.source.len()],
-                geometry: trace.source,
-            };
+            let everywhere = everywhere(trace.source);
             Intracranial {
                 brain: everywhere.clone(),
                 cavity: everywhere,
@@ -394,23 +377,46 @@ fn in_box(
     let preprocess::head_box::Boxed { input, trace, brain } =
         preprocess::head_box::preprocess(&scan.channels[0], &model.plan)?;
     clock(&mut report.timings, "preprocess", started);
+    let (prediction, duration_ms) = summed(engine, model, input, &trace.as_volume(), control, report)?;
     let started = Instant::now();
-    let even = trace.as_volume();
-    let mut sums = uncertainty::volume::Sums::new(&model.plan, &even)?;
+    let prediction = trace.back(&prediction);
+    clock(&mut report.timings, "uncertainty", started);
+    // Arteries enter through the skull base: the whole box counts.
+    Ok((brain, prediction, everywhere(trace.source), duration_ms))
+}
+
+/// Stages 3 and 4 on a whole volume, one member after the other: the prediction, and how long the network took.
+fn summed(
+    engine: &Engine,
+    model: &Model,
+    input: VolumeInput,
+    trace: &VolumeTrace,
+    control: &dyn Control,
+    report: &mut Report,
+) -> Result<(Prediction, u64), AnalysisError> {
+    let started = Instant::now();
+    let mut sums = uncertainty::volume::Sums::new(&model.plan, trace)?;
+    let mut summing = Duration::ZERO;
     infer::volume::infer(engine, model, &input, control, |logits| {
+        let started = Instant::now();
         sums.add(&logits)?;
+        summing += started.elapsed();
         Ok::<_, AnalysisError>(())
     })?;
-    let duration_ms = clock(&mut report.timings, "infer", started);
+    drop(input);
+    let spent = started.elapsed().saturating_sub(summing);
+    let duration_ms = add_time(&mut report.timings, "infer", spent);
     let started = Instant::now();
-    let prediction = trace.back(&sums.finish());
-    // Arteries enter through the skull base: the whole box counts.
-    let everywhere = Volume {
-        data: vec![true; trace.source.len()],
-        geometry: trace.source,
-    };
-    clock(&mut report.timings, "uncertainty", started);
-    Ok((brain, prediction, everywhere, duration_ms))
+    let prediction = sums.finish();
+    add_time(&mut report.timings, "uncertainty", summing + started.elapsed());
+    Ok((prediction, duration_ms))
+}
+
+fn everywhere(geometry: Geometry) -> Volume<bool> {
+    Volume {
+        data: vec![true; geometry.len()],
+        geometry,
+    }
 }
 
 /// A report that says nothing yet.

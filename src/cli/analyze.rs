@@ -10,7 +10,6 @@ use ictus::{
     domain::{
         finding::{AnswerValue, Refusal, Report},
         network::Control,
-        plan::Normalization,
         uid::Uid,
         volume_trace::Turn,
     },
@@ -213,16 +212,16 @@ fn volume(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Ve
         );
     };
     let model = engine.model(id)?;
-    let schemes = &model.plan.configuration.normalization_schemes;
+    let configuration = &model.plan.configuration;
     let mut files = Vec::new();
-    for path in super::channels::of(&args.input, model.plan.configuration.scans())? {
+    for path in super::channels::of(&args.input, configuration.scans())? {
         files.push(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
     }
-    // An MR channel has no HU to be checked.
-    let is_ct = schemes
-        .iter()
-        .all(|scheme| matches!(scheme, Normalization::CTNormalization { .. }));
-    let values = if is_ct { Values::Hu } else { Values::Any };
+    let values = if configuration.is_ct() {
+        Values::Hu
+    } else {
+        Values::Any
+    };
     let read = files
         .iter()
         .map(|bytes| analysis::assemble::from_nifti(bytes, values));

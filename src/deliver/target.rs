@@ -10,7 +10,13 @@ use super::{
     way::{self, Receiver},
 };
 use crate::{
-    association::requestor::Peer, db::outbox::TargetRule, domain::failure::FailureClass, scu::peers,
+    association::requestor::Peer,
+    db::outbox::TargetRule,
+    domain::failure::FailureClass,
+    scu::{
+        entries::{self, text},
+        peers,
+    },
 };
 use dicom_core::{VR, dictionary::DataDictionary};
 use dicom_dictionary_std::StandardDataDictionary;
@@ -274,18 +280,7 @@ fn targets(document: &Value) -> Result<Vec<Target>, String> {
         .ok_or(
             "it must be an object with the key `targets`, a list, and beside it at most `peers` and `fetch`",
         )?;
-    let mut found: Vec<Target> = Vec::new();
-    for (index, entry) in list.iter().enumerate() {
-        let number = index + 1;
-        let members = entry
-            .as_object()
-            .ok_or_else(|| format!("target {number} is not an object"))?;
-        let target = target(members).map_err(|problem| format!("target {number} {problem}"))?;
-        if found.iter().any(|other| other.name() == target.name()) {
-            return Err(format!("two targets are called {}", target.name()));
-        }
-        found.push(target);
-    }
+    let found = entries::named(list, "target", target, |target: &Target| target.name())?;
     for target in &found {
         let Some(next) = &target.rule.escalate_to else {
             continue;
@@ -600,15 +595,6 @@ fn answers(members: &Map<String, Value>) -> Result<Vec<String>, String> {
         }
     };
     Ok(answers.iter().map(|answer| (*answer).to_owned()).collect())
-}
-
-/// A text of an entry.
-pub(super) fn text(members: &Map<String, Value>, key: &str) -> Result<Option<String>, String> {
-    match members.get(key) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(format!("has a `{key}` that is not a text")),
-    }
 }
 
 #[cfg(test)]

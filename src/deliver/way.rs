@@ -1,7 +1,8 @@
 //! The entries of targets that get messages or files → how they are reached.
 
-use super::target::{Token, Way, secret, text, url};
+use super::target::{Token, Way, secret, url};
 use crate::hl7::charset::Charset;
+use crate::scu::entries::text;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 

@@ -79,6 +79,14 @@ impl Configuration {
             Grid::Volume { .. } => self.normalization_schemes.len(),
         }
     }
+
+    /// Whether every channel is CT; one of MR has no HU to be checked.
+    #[must_use]
+    pub fn is_ct(&self) -> bool {
+        self.normalization_schemes
+            .iter()
+            .all(|scheme| matches!(scheme, Normalization::CTNormalization { .. }))
+    }
 }
 
 /// The grid that a network sees.

@@ -2,7 +2,11 @@
 //!
 //! As strict as the list of targets: what is not known or cannot be meant is refused in words.
 
-use crate::{association::requestor::Peer, domain::failure::FailureClass};
+use crate::{
+    association::requestor::Peer,
+    domain::failure::FailureClass,
+    scu::entries::{self, text},
+};
 use reqwest::Url;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -101,26 +105,16 @@ pub struct Rule {
 /// # Errors
 /// Says what is wrong with them.
 pub fn parse(document: &Value, peers: &[Peer]) -> Result<Vec<Rule>, RuleError> {
-    let list = match document.get("fetch") {
-        None => return Ok(Vec::new()),
-        Some(list) => list
-            .as_array()
-            .ok_or_else(|| RuleError("`fetch` is not a list".to_owned()))?,
-    };
-    let mut found: Vec<Rule> = Vec::new();
-    for (index, entry) in list.iter().enumerate() {
-        let number = index + 1;
-        let wrong = |problem: String| RuleError(format!("rule {number} {problem}"));
-        let members = entry
-            .as_object()
-            .ok_or_else(|| wrong("is not an object".to_owned()))?;
-        let rule = rule(members, peers).map_err(wrong)?;
-        if found.iter().any(|other| other.name == rule.name) {
-            return Err(RuleError(format!("two rules are called {}", rule.name)));
-        }
-        found.push(rule);
-    }
-    Ok(found)
+    entries::optional(document, "fetch")
+        .and_then(|list| {
+            entries::named(
+                list,
+                "rule",
+                |members| rule(members, peers),
+                |rule: &Rule| &rule.name,
+            )
+        })
+        .map_err(RuleError)
 }
 
 fn rule(members: &Map<String, Value>, peers: &[Peer]) -> Result<Rule, String> {
@@ -202,14 +196,6 @@ fn number(members: &Map<String, Value>, key: &str, default: u64) -> Result<u64, 
             .as_u64()
             .filter(|number| (1..=100_000).contains(number))
             .ok_or_else(|| format!("has a `{key}` that is not a number from 1 to 100000")),
-    }
-}
-
-fn text(members: &Map<String, Value>, key: &str) -> Result<Option<String>, String> {
-    match members.get(key) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(format!("has a `{key}` that is not a text")),
     }
 }
 

@@ -3,6 +3,7 @@
 //! They are the destinations of C-MOVE, and where reports of storage commitment are sent to.
 //! As strict as the list of targets: a key that is not known and a title that is there twice are refused in words.
 
+use super::entries::{self, text};
 use crate::{
     association::{
         requestor::{Peer, is_title},
@@ -34,35 +35,21 @@ impl PeersError {
 /// # Errors
 /// Says what is wrong with it.
 pub fn parse(document: &Value) -> Result<Vec<Peer>, PeersError> {
-    let list = match document.get("peers") {
-        None => return Ok(Vec::new()),
-        Some(list) => list
-            .as_array()
-            .ok_or_else(|| PeersError("`peers` is not a list".to_owned()))?,
-    };
-    let mut found: Vec<Peer> = Vec::new();
-    for (index, entry) in list.iter().enumerate() {
-        let number = index + 1;
-        let wrong = |problem: String| PeersError(format!("peer {number} {problem}"));
-        let members = entry
-            .as_object()
-            .ok_or_else(|| wrong("is not an object".to_owned()))?;
-        let known = |key: &str| key == "title" || ADDRESS_KEYS.contains(&key);
-        if let Some(strange) = members.keys().find(|key| !known(key)) {
-            let problem = format!(
-                "has the key `{}`; a peer has title, {}",
-                strange.escape_debug(),
-                ADDRESS_KEYS.join(", ")
-            );
-            return Err(wrong(problem));
-        }
-        let peer = peer(members, "title").map_err(wrong)?;
-        if found.iter().any(|other| other.title == peer.title) {
-            return Err(PeersError(format!("two peers are called {}", peer.title)));
-        }
-        found.push(peer);
+    entries::optional(document, "peers")
+        .and_then(|list| entries::named(list, "peer", listed, |peer: &Peer| &peer.title))
+        .map_err(PeersError)
+}
+
+fn listed(members: &Map<String, Value>) -> Result<Peer, String> {
+    let known = |key: &str| key == "title" || ADDRESS_KEYS.contains(&key);
+    if let Some(strange) = members.keys().find(|key| !known(key)) {
+        return Err(format!(
+            "has the key `{}`; a peer has title, {}",
+            strange.escape_debug(),
+            ADDRESS_KEYS.join(", ")
+        ));
     }
-    Ok(found)
+    peer(members, "title")
 }
 
 /// Reads who is called and where; its title is under the key `title`.
@@ -123,14 +110,6 @@ fn tls(members: &Map<String, Value>) -> Result<Option<Calling>, String> {
         .check()
         .map_err(|error| format!("has a file for TLS that cannot be used: {error}"))?;
     Ok(Some(calling))
-}
-
-fn text(members: &Map<String, Value>, key: &str) -> Result<Option<String>, String> {
-    match members.get(key) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(format!("has a `{key}` that is not a text")),
-    }
 }
 
 #[cfg(test)]

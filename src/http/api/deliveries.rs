@@ -88,6 +88,13 @@ pub(crate) async fn list(
     })?))
 }
 
+/// The id that a path names.
+fn id_of(delivery: &str) -> Result<Uuid, HttpError> {
+    delivery.parse().map_err(|_| {
+        HttpError::BadRequest("a delivery is named by the UUID that the list gives it".to_owned())
+    })
+}
+
 /// Tries a delivery now: one that waits, or one that was given up.
 #[utoipa::path(
     post, path = "/api/deliveries/{delivery}/retry", tag = "operation",
@@ -106,9 +113,7 @@ pub(crate) async fn retry(
     Extension(principal): Extension<Principal>,
     Path(delivery): Path<String>,
 ) -> Result<(StatusCode, Json<Accepted>), HttpError> {
-    let id: Uuid = delivery.parse().map_err(|_| {
-        HttpError::BadRequest("a delivery is named by the UUID that the list gives it".to_owned())
-    })?;
+    let id = id_of(&delivery)?;
     let retried = deliver::retry(&app.db, id, &principal.name).await;
     match retried.map_err(|error| HttpError::of(error.class(), "retrying a delivery", error))? {
         Retried::Yes(..) => Ok((StatusCode::ACCEPTED, Json(Accepted {}))),
@@ -137,9 +142,7 @@ pub(crate) async fn acknowledge(
     Extension(principal): Extension<Principal>,
     Path(delivery): Path<String>,
 ) -> Result<(StatusCode, Json<Accepted>), HttpError> {
-    let id: Uuid = delivery.parse().map_err(|_| {
-        HttpError::BadRequest("a delivery is named by the UUID that the list gives it".to_owned())
-    })?;
+    let id = id_of(&delivery)?;
     let done = deliver::acknowledge(&app.db, id, &principal.name).await;
     match done.map_err(|error| HttpError::of(error.class(), "acknowledging a notification", error))? {
         Acknowledged::Yes(..) => Ok((StatusCode::ACCEPTED, Json(Accepted {}))),

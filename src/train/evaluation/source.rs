@@ -17,7 +17,7 @@ use crate::{
     },
     domain::{
         geometry::{add, dot, norm, scale, sub},
-        plan::{Normalization, Plan},
+        plan::Plan,
         volume::{Geometry, SlicePlane, Volume},
         volume_trace::Turn,
     },
@@ -358,11 +358,11 @@ fn read(files: &Files, labels: &BTreeMap<u8, String>, plan: &Plan) -> Result<Dra
         what,
     };
     let bytes = |path: &Path| fs::read(path).map_err(|e| TrainError::file(path, e));
-    let schemes = &plan.configuration.normalization_schemes;
-    let is_ct = schemes
-        .iter()
-        .all(|scheme| matches!(scheme, Normalization::CTNormalization { .. }));
-    let values = if is_ct { Values::Hu } else { Values::Any };
+    let values = if plan.configuration.is_ct() {
+        Values::Hu
+    } else {
+        Values::Any
+    };
     let mut channels = Vec::new();
     let mut reversed = false;
     for (c, path) in files.channels.iter().enumerate() {
