@@ -1,7 +1,7 @@
 //! A volume in HU → whether it is what the trigger wants, judged by the pixels and not by the header alone.
 //!
 //! Head: tissue of 0 to 80 HU enclosed by bone on all four sides of a slice, in a ring no larger than a skull, over enough height.
-//! Contrast agent: voxels well above blood and away from bone, inside the vault.
+//! Contrast agent: several spots well above blood and away from bone, of a vessel's size, in many slices of the vault.
 //! These are gates against wrong series, not measurements; they know nothing of findings.
 #![expect(
     clippy::cast_precision_loss,
@@ -15,6 +15,7 @@ use crate::domain::{
     volume::Volume,
 };
 use rayon::prelude::*;
+use std::collections::HashSet;
 
 /// Bone from here on, HU; calcium in the brain rarely encloses anything.
 const BONE_HU: f32 = 300.0;
@@ -28,18 +29,22 @@ const LEAST_TISSUE_SHARE: f64 = 0.4;
 const LEAST_HEAD_MM: f64 = 30.0;
 /// From here on a stack counts as a whole head, mm: an adult's brain is 110 to 150 mm high.
 const WHOLE_HEAD_MM: f64 = 90.0;
-/// Enhanced vessels, HU: above any blood (90 HU), below bone.
-const VESSEL_HU: std::ops::Range<f32> = 130.0..450.0;
-/// Distance from bone at which a bright voxel is not the blurred edge of the skull, mm.
-const EDGE_MM: f64 = 5.0;
+/// From here on a voxel is brighter than any blood (90 HU).
+const VESSEL_HU: f32 = 130.0;
+/// Distance from bone and calcium at which a bright voxel is not their blurred edge, mm.
+const EDGE_MM: f64 = 3.0;
+/// An artery or a vein of the vault across a slice, mm².
+const VESSEL_MM2: std::ops::RangeInclusive<f64> = 1.0..=40.0;
 /// Share of tissue from which a slice is vault: the skull base has bone and air between.
 const VAULT_TISSUE_SHARE: f64 = 0.8;
 /// The lowest part of the vault does not count: orbital roofs and petrous edges, blurred by thick slices, look like vessels.
 const ABOVE_BASE_MM: f64 = 15.0;
-/// From this volume on, bright voxels are contrast agent, ml.
-const LEAST_VESSELS_ML: f64 = 3.0;
-/// A slice with this much of it counts as one with vessels, mm²; they run through most slices, calcified plexus and falx through few.
-const LEAST_VESSELS_MM2: f64 = 10.0;
+/// A slice with this many vessels shows contrast agent: a shunt or a clip is one spot.
+const LEAST_VESSELS: usize = 2;
+/// From this share of such slices on, contrast agent was given: vessels run through most slices, calcified plexus and falx through few.
+///
+/// Phantoms with agent had 0.40 or more, plain ones and a real plain head 0.09 or less.
+const ENHANCED_SHARE: f64 = 0.25;
 
 /// What the pixels of one slice say.
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,8 +77,8 @@ pub(super) fn check(
             format!("{head_mm:.0} mm of the stack show brain within a skull; expected at least {LEAST_HEAD_MM:.0} mm."),
         ));
     }
-    let vessels_ml = vessels_ml(volume, &evidence);
-    let looks_enhanced = vessels_ml >= LEAST_VESSELS_ML;
+    let share = share_with_vessels(volume, &evidence);
+    let looks_enhanced = share >= ENHANCED_SHARE;
     let contradiction = match trigger.contrast {
         Contrast::Any => None,
         Contrast::Without if looks_enhanced && !has_agent => Some("ContrastBolusAgent is empty"),
@@ -83,7 +88,11 @@ pub(super) fn check(
     if let Some(header) = contradiction {
         refusals.push(refusal(
             "uncertain_phase",
-            format!("{header}, but {vessels_ml:.1} ml within the skull look like enhanced vessels; whether contrast agent was given is uncertain."),
+            format!(
+                "{header}, but {:.0} % of the slices through the vault show enhanced vessels, and with contrast agent it is {:.0} % or more; whether it was given is uncertain.",
+                100.0 * share,
+                100.0 * ENHANCED_SHARE
+            ),
         ));
     }
     if !refusals.is_empty() {
@@ -101,8 +110,8 @@ pub(super) fn check(
     Ok(partial.then(warning).into_iter().collect())
 }
 
-/// Volume of what looks like enhanced vessels in the vault, away from the skull base; 0 unless they run through most of its slices.
-fn vessels_ml(volume: &Volume<f32>, evidence: &[Evidence]) -> f64 {
+/// Share of the slices of the vault that show vessels; 0 without a vault.
+fn share_with_vessels(volume: &Volume<f32>, evidence: &[Evidence]) -> f64 {
     let geometry = &volume.geometry;
     let up = geometry.normal()[2].signum();
     let heights: Vec<f64> = geometry.positions_mm().iter().map(|mm| mm * up).collect();
@@ -111,19 +120,11 @@ fn vessels_ml(volume: &Volume<f32>, evidence: &[Evidence]) -> f64 {
     let counted: Vec<usize> = vault()
         .filter(|&slice| heights[slice] >= base + ABOVE_BASE_MM)
         .collect();
-    let pixel_mm2 = geometry.pixel_spacing_mm[0] * geometry.pixel_spacing_mm[1];
-    let bright = |slice: &usize| evidence[*slice].vessels as f64;
     let with_vessels = counted
         .iter()
-        .filter(|slice| bright(slice) * pixel_mm2 >= LEAST_VESSELS_MM2)
+        .filter(|&&slice| evidence[slice].vessels >= LEAST_VESSELS)
         .count();
-    if with_vessels * 2 < counted.len() {
-        return 0.0;
-    }
-    counted
-        .iter()
-        .map(|slice| bright(slice) * geometry.voxel_volume_ml(*slice))
-        .sum()
+    with_vessels as f64 / counted.len().max(1) as f64
 }
 
 fn look(volume: &Volume<f32>, slice: usize) -> Evidence {
@@ -165,7 +166,7 @@ fn look(volume: &Volume<f32>, slice: usize) -> Evidence {
             let value = hu[row * columns + column];
             inside += 1;
             tissue += usize::from((0.0..=80.0).contains(&value));
-            if VESSEL_HU.contains(&value) {
+            if value >= VESSEL_HU {
                 bright.push((row, column));
             }
         }
@@ -183,7 +184,7 @@ fn look(volume: &Volume<f32>, slice: usize) -> Evidence {
         let near_rows = row.saturating_sub(reach_rows)..(row + reach_rows + 1).min(rows);
         near_rows.into_iter().all(|r| {
             let near = column.saturating_sub(reach_columns)..(column + reach_columns + 1).min(columns);
-            near.into_iter().all(|c| hu[r * columns + c] < VESSEL_HU.end)
+            near.into_iter().all(|c| hu[r * columns + c] < BONE_HU)
         })
     };
     // Noise has bright voxels, but not bright neighbourhoods.
@@ -191,18 +192,39 @@ fn look(volume: &Volume<f32>, slice: usize) -> Evidence {
         let near = (row.max(1) - 1..(row + 2).min(rows))
             .flat_map(|r| (column.max(1) - 1..(column + 2).min(columns)).map(move |c| hu[r * columns + c]));
         let (count, sum) = near.fold((0u8, 0f32), |(n, sum), value| (n + 1, sum + value));
-        sum / f32::from(count) >= VESSEL_HU.start
+        sum / f32::from(count) >= VESSEL_HU
     };
-    let vessels = bright
+    let bright: HashSet<(usize, usize)> = bright
         .iter()
         .filter(is_away_from_bone)
         .filter(is_bright_around)
-        .count();
+        .copied()
+        .collect();
+    let is_vessel = |pixels: &usize| VESSEL_MM2.contains(&(*pixels as f64 * row_mm * column_mm));
+    let vessels = spots(bright).into_iter().filter(is_vessel).count();
     Evidence {
         is_head,
         is_vault: true,
         vessels,
     }
+}
+
+/// How many pixels each connected spot has.
+fn spots(mut pixels: HashSet<(usize, usize)>) -> Vec<usize> {
+    let mut sizes = Vec::new();
+    while let Some(&start) = pixels.iter().next() {
+        pixels.remove(&start);
+        let (mut todo, mut size) = (vec![start], 0);
+        while let Some((row, column)) = todo.pop() {
+            size += 1;
+            for r in row.saturating_sub(1)..=row + 1 {
+                let beside = column.saturating_sub(1)..=column + 1;
+                todo.extend(beside.map(|c| (r, c)).filter(|pixel| pixels.remove(pixel)));
+            }
+        }
+        sizes.push(size);
+    }
+    sizes
 }
 
 /// Pixels within [`EDGE_MM`], at least one.
@@ -255,6 +277,18 @@ mod tests {
         }
     }
 
+    /// The head with as many vessels through all of its slices.
+    fn with_vessels(count: usize, hu: f32) -> Volume<f32> {
+        let mut volume = head(80.0, 35.0, 35.0);
+        let len = volume.geometry.slice_len();
+        for (vessel, slice) in (0..count).flat_map(|v| (0..10).map(move |s| (v, s))) {
+            for (row, column) in (0..3).flat_map(|r| (0..3).map(move |c| (r, c))) {
+                volume.data[slice * len + (30 + row) * 80 + 30 + 8 * vessel + column] = hu;
+            }
+        }
+        volume
+    }
+
     fn trigger(contrast: Contrast) -> Trigger {
         Trigger {
             modality: "CT".into(),
@@ -300,7 +334,7 @@ mod tests {
     #[test]
     fn blood_is_not_contrast_agent_and_bright_vessels_contradict_an_empty_header() {
         assert!(codes(&head(80.0, 35.0, 85.0), Contrast::Without, false).is_empty());
-        let enhanced = head(80.0, 35.0, 220.0);
+        let enhanced = with_vessels(3, 220.0);
         assert_eq!(codes(&enhanced, Contrast::Without, false), ["uncertain_phase"]);
         assert!(codes(&enhanced, Contrast::With, true).is_empty());
         assert_eq!(
@@ -308,9 +342,17 @@ mod tests {
             ["uncertain_phase"]
         );
         assert!(codes(&enhanced, Contrast::Any, false).is_empty());
-        let mut calcified = head(80.0, 35.0, 35.0);
+    }
+
+    #[test]
+    fn a_shunt_a_calcified_falx_and_a_calcified_plexus_are_not_contrast_agent() {
+        let plain = |volume: &Volume<f32>| codes(volume, Contrast::Without, false).is_empty();
+        assert!(plain(&with_vessels(1, 250.0)), "one spot in every slice");
+        assert!(plain(&with_vessels(3, 420.0)), "cores of calcium");
+        assert!(plain(&head(80.0, 35.0, 220.0)), "broader than vessels");
+        let (mut calcified, enhanced) = (head(80.0, 35.0, 35.0), with_vessels(3, 220.0));
         let plane = calcified.geometry.slice_len();
-        calcified.data[5 * plane..7 * plane].copy_from_slice(&enhanced.data[5 * plane..7 * plane]);
-        assert!(codes(&calcified, Contrast::Without, false).is_empty());
+        calcified.data[5 * plane..6 * plane].copy_from_slice(&enhanced.data[5 * plane..6 * plane]);
+        assert!(plain(&calcified), "in one slice only");
     }
 }

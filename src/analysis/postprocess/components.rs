@@ -14,8 +14,7 @@ pub struct Component {
 /// The connected regions of a mask, in the order of their first voxel.
 #[must_use]
 pub fn components(mask: &[bool], geometry: &Geometry) -> Vec<Component> {
-    let (slices, rows, columns) = (geometry.slices(), geometry.rows, geometry.columns);
-    let len = rows * columns;
+    let len = geometry.slice_len();
     let mut seen = vec![false; mask.len()];
     let mut found = Vec::new();
     let mut todo = Vec::new();
@@ -28,16 +27,10 @@ pub fn components(mask: &[bool], geometry: &Geometry) -> Vec<Component> {
         let mut voxels = Vec::new();
         while let Some(i) = todo.pop() {
             voxels.push(i);
-            let (s, r, c) = (i / len, i % len / columns, i % columns);
-            for ns in s.saturating_sub(1)..=(s + 1).min(slices - 1) {
-                for nr in r.saturating_sub(1)..=(r + 1).min(rows - 1) {
-                    for nc in c.saturating_sub(1)..=(c + 1).min(columns - 1) {
-                        let j = ns * len + nr * columns + nc;
-                        if mask[j] && !seen[j] {
-                            seen[j] = true;
-                            todo.push(j);
-                        }
-                    }
+            for j in neighbours(i, geometry) {
+                if mask[j] && !seen[j] {
+                    seen[j] = true;
+                    todo.push(j);
                 }
             }
         }
@@ -46,6 +39,18 @@ pub fn components(mask: &[bool], geometry: &Geometry) -> Vec<Component> {
         found.push(Component { voxels, volume_ml });
     }
     found
+}
+
+/// The voxels that touch a voxel by a face, an edge or a corner, and itself.
+pub(super) fn neighbours(voxel: usize, geometry: &Geometry) -> impl Iterator<Item = usize> {
+    let (rows, columns) = (geometry.rows, geometry.columns);
+    let len = rows * columns;
+    let around = |at: usize, count: usize| at.saturating_sub(1)..(at + 2).min(count);
+    let (slice, row, column) = (voxel / len, voxel % len / columns, voxel % columns);
+    let beside = around(column, columns);
+    around(slice, geometry.slices())
+        .flat_map(move |s| around(row, rows).map(move |r| s * len + r * columns))
+        .flat_map(move |row| beside.clone().map(move |c| row + c))
 }
 
 #[cfg(test)]

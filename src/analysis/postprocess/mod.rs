@@ -95,11 +95,15 @@ pub fn find(
         _ => Cow::Borrowed(&prediction.labels),
     };
     let mut regions: Vec<(&Label, Component)> = Vec::new();
+    let mut counts = cavity.data.clone();
     for label in &plan.labels {
         let mask: Vec<bool> = labels.data.iter().map(|v| *v == label.value).collect();
         for component in components::components(&mask, geometry) {
-            if is_finding(&component, label, prediction, ct, cavity) {
-                regions.push((label, component));
+            match judge(&component, label, prediction, ct, cavity) {
+                Verdict::Finding => regions.push((label, component)),
+                Verdict::Weak => {}
+                // What cannot be the lesion is no doubt about the case either.
+                Verdict::Impossible => component.voxels.iter().for_each(|v| counts[*v] = false),
             }
         }
     }
@@ -124,7 +128,7 @@ pub fn find(
         .iter()
         .map(|l| l.min_volume_ml)
         .fold(f64::INFINITY, f64::min);
-    let score = case_score::strongest_mean(&prediction.score, cavity, smallest);
+    let score = case_score::strongest_lesion(&prediction.score, &counts, smallest);
     let answer = answer(score, prediction.disagreement, &findings, plan);
     Ok(Found {
         findings,
@@ -133,14 +137,23 @@ pub fn find(
     })
 }
 
-/// Whether a region is large, strong, dense and far enough inside the head for its label.
-fn is_finding(
+/// What a region is for its label.
+enum Verdict {
+    /// Large and strong enough.
+    Finding,
+    /// Too small or too weak to be told; the case score still knows of it.
+    Weak,
+    /// Large enough, but of another density, or outside the head.
+    Impossible,
+}
+
+fn judge(
     component: &Component,
     label: &Label,
     prediction: &Prediction,
     ct: &Volume<f32>,
     cavity: &Volume<bool>,
-) -> bool {
+) -> Verdict {
     let geometry = &prediction.labels.geometry;
     let (mut inside_ml, mut moment, mut peak) = (0.0f64, 0.0f64, 0.0f32);
     for v in &component.voxels {
@@ -150,12 +163,18 @@ fn is_finding(
         peak = peak.max(prediction.score.data[*v]);
     }
     let mean = moment / component.volume_ml;
-    component.volume_ml >= label.min_volume_ml
-        && f64::from(peak) >= label.min_peak_score
-        && inside_ml >= INSIDE * component.volume_ml
-        && label
-            .mean_hu
-            .is_none_or(|[low, high]| (low..=high).contains(&mean))
+    let is_dense = label
+        .mean_hu
+        .is_none_or(|[low, high]| (low..=high).contains(&mean));
+    if component.volume_ml < label.min_volume_ml {
+        Verdict::Weak
+    } else if !is_dense || inside_ml < INSIDE * component.volume_ml {
+        Verdict::Impossible
+    } else if f64::from(peak) < label.min_peak_score {
+        Verdict::Weak
+    } else {
+        Verdict::Finding
+    }
 }
 
 fn finding(
