@@ -1,7 +1,6 @@
 //! `ictus evaluate`: held-out phantoms, or scans with labels → `cases.jsonl`, `metrics.json` and `report.html`.
 
 use super::engine::EngineArgs;
-use anyhow::Context;
 use ictus::analysis::infer::{Engine, bundle::Model};
 use ictus::train::{
     evaluation::{
@@ -12,7 +11,10 @@ use ictus::train::{
     occlusion,
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// Judge a model on phantoms that it was not trained on, or on your own scans with labels; a run that stopped goes on.
 #[derive(Debug, clap::Args)]
@@ -38,17 +40,48 @@ pub(crate) struct Args {
 
 /// Judges a detector of closed arteries.
 fn arteries(engine: &Engine, model: &Model, args: &Args) -> anyhow::Result<ExitCode> {
-    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
-    let bar = ProgressBar::new(args.count.into());
-    let metrics = occlusion::evaluate(engine, model, args.seed, usize::try_from(args.count)?, |_| {
-        bar.inc(1);
+    let count = usize::try_from(args.count)?;
+    let mut bar = Bar::new(count)?;
+    let metrics = occlusion::evaluate(engine, model, args.seed, count, &args.out, |cases| {
+        let last = cases.last();
+        bar.show(cases.len(), last.map(|case| case.seed.to_string()));
     })?;
-    bar.finish_and_clear();
-    let path = args.out.join("metrics.json");
-    fs::write(&path, serde_json::to_vec_pretty(&metrics)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    super::say(&metrics.summary())?;
-    Ok(ExitCode::SUCCESS)
+    bar.finish(&occlusion::summary(&metrics), &args.out)
+}
+
+/// How far an evaluation is.
+struct Bar {
+    bar: ProgressBar,
+    begun: bool,
+}
+
+impl Bar {
+    fn new(count: usize) -> anyhow::Result<Self> {
+        let bar = ProgressBar::new(count as u64);
+        bar.set_style(ProgressStyle::with_template(
+            "{bar:40} {pos}/{len} {elapsed} (left {eta}) {msg}",
+        )?);
+        Ok(Self { bar, begun: false })
+    }
+
+    fn show(&mut self, done: usize, last: Option<String>) {
+        if !self.begun {
+            // What an earlier run did says nothing of how long the rest takes.
+            self.begun = true;
+            self.bar.reset_eta();
+        }
+        self.bar.set_position(done as u64);
+        if let Some(last) = last {
+            self.bar.set_message(last);
+        }
+    }
+
+    fn finish(self, summary: &str, out: &Path) -> anyhow::Result<ExitCode> {
+        self.bar.finish_and_clear();
+        super::say(summary)?;
+        super::say(&format!("{}", out.join("report.html").display()))?;
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -64,27 +97,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             count: usize::try_from(args.count)?,
         },
     };
-    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
-    let bar = ProgressBar::new(source.count() as u64);
-    bar.set_style(ProgressStyle::with_template(
-        "{bar:40} {pos}/{len} {elapsed} (left {eta}) {msg}",
-    )?);
-    let mut begun = false;
+    let mut bar = Bar::new(source.count())?;
     let metrics = evaluate(&engine, model, &source, &args.out, |cases| {
-        let done = cases.len() as u64;
-        if !begun {
-            // What an earlier run did says nothing of how long the rest takes.
-            begun = true;
-            bar.reset_eta();
-        }
-        bar.set_position(done);
-        if let Some(case) = cases.last() {
+        let last = cases.last().map(|case| {
             let dice = case.dice.map_or("–".into(), |dice| format!("{dice:.2}"));
-            bar.set_message(format!("{} Dice {dice}", case.subject.name));
-        }
+            format!("{} Dice {dice}", case.subject.name)
+        });
+        bar.show(cases.len(), last);
     })?;
-    bar.finish_and_clear();
-    super::say(&summary(&metrics))?;
-    super::say(&format!("{}", args.out.join("report.html").display()))?;
-    Ok(ExitCode::SUCCESS)
+    bar.finish(&summary(&metrics), &args.out)
 }

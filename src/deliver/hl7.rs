@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     db::{letter::Letter, outbox::Attempt},
-    domain::finding::Side,
     hl7::{Acknowledgement, Hl7Error, charset, escaped, mllp},
 };
 use std::time::Duration;
@@ -217,14 +216,7 @@ fn document(said: &Said, to: &Receiver, control_id: &str, now: OffsetDateTime) -
         lines.add("CWE", "121071^Finding^DCM", &sub, &value, "");
         let volume = format!("{:.2}", finding.volume_ml);
         lines.add("NM", "118565006^Volume^SCT", &sub, &volume, "mL^milliliter^UCUM");
-        let side = match finding.side {
-            Side::Left => "left",
-            Side::Right => "right",
-            Side::Midline => "midline",
-            Side::Bilateral => "bilateral",
-            Side::Unknown => "unknown",
-        };
-        lines.add("ST", "272741003^Laterality^SCT", &sub, side, "");
+        lines.add("ST", "272741003^Laterality^SCT", &sub, finding.side.name(), "");
     }
     let reading = said.reading().map(|word| format!("Reader: {word}"));
     let models = said

@@ -29,6 +29,20 @@ pub enum Side {
     Unknown,
 }
 
+impl Side {
+    /// Its name in a sentence.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Right => "right",
+            Self::Midline => "midline",
+            Self::Bilateral => "bilateral",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Where a connected region lies, and how large it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Region {

@@ -1,6 +1,6 @@
 //! Scores and what was true → how far scores can be read as probabilities, and whether doubt lies where the errors are.
 //!
-//! A voxel's score is the ensemble's foreground score, its truth any blood; only voxels inside the cranial cavity count, for nobody doubts air.
+//! A voxel's score is the ensemble's foreground score, its truth any lesion; only voxels inside the cranial cavity count, for nobody doubts air.
 //! Counts add up, so that each case keeps its own and the sum is made from the cases.
 //!
 //! Source: expected calibration error, Guo et al., arXiv:1706.04599; average calibration error (mean over the bins that hold anything, which background cannot dilute), Neumann et al., arXiv:1809.10877; Brier, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2; risk and coverage, Geifman and El-Yaniv, arXiv:1705.08500.
@@ -16,7 +16,7 @@ const RANKS: usize = 256;
 /// Voxels by score and by entropy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Voxels {
-    /// By score: voxels, sum of their scores, bleeding ones.
+    /// By score: voxels, sum of their scores, true ones.
     bins: Vec<(u64, f64, u64)>,
     /// Sum of squared differences of score and truth.
     squares: f64,
@@ -123,7 +123,7 @@ pub struct Bin {
 }
 
 impl Calibration {
-    /// Of cases: score, and whether it bleeds.
+    /// Of cases: score, and whether it is positive.
     #[must_use]
     pub fn of_cases(cases: &[(f64, bool)]) -> Self {
         let mut bins = vec![(0, 0.0, 0); 10];

@@ -3,8 +3,9 @@
 //! A run that was interrupted goes on after the last whole line; one with another model, weights, device or cases is refused.
 //! Metrics are made from the lines as they are read back, so that they do not depend on where a run was interrupted.
 
-use super::{super::TrainError, judge::Case, source::Description};
-use serde::{Deserialize, Serialize};
+use super::{super::TrainError, source::Description};
+use crate::analysis::infer::{Engine, bundle::Model};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
@@ -12,7 +13,7 @@ use std::{
 };
 
 /// The format of `cases.jsonl` and `metrics.json` that this build writes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What is judged: the first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub struct Header {
     pub schema: u32,
     /// Version of ictus.
     pub ictus: String,
+    /// What the model is asked.
+    pub question: String,
     /// The model's id.
     pub model: String,
     /// Its version.
@@ -35,15 +38,33 @@ pub struct Header {
     pub source: Description,
 }
 
-/// The open file.
+impl Header {
+    /// What is judged when `model` looks at `source` with `engine`.
+    #[must_use]
+    pub fn of(engine: &Engine, model: &Model, source: Description) -> Self {
+        Self {
+            schema: SCHEMA,
+            ictus: env!("CARGO_PKG_VERSION").into(),
+            question: model.plan.question.clone(),
+            model: model.plan.id.clone(),
+            model_version: model.plan.version.clone(),
+            model_sha256: hex::encode(model.digest),
+            weights_sha256: model.weights_sha256.clone(),
+            numeric_mode: engine.numeric_mode().into(),
+            source,
+        }
+    }
+}
+
+/// The open file, with a `Case` a line.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct Ledger<Case> {
     path: PathBuf,
     file: File,
     cases: Vec<Case>,
 }
 
-impl Ledger {
+impl<Case: Serialize + DeserializeOwned> Ledger<Case> {
     /// Begins, or goes on where an earlier run of the same header stopped.
     ///
     /// # Errors

@@ -8,8 +8,8 @@ pub mod calibration;
 pub mod judge;
 pub mod ledger;
 pub mod metrics;
-mod picture;
-mod report;
+pub(in crate::train) mod picture;
+pub(in crate::train) mod report;
 pub mod source;
 pub mod statistics;
 pub mod surface;
@@ -23,7 +23,7 @@ use crate::{
     domain::{network::Unattended, uid::Uid},
 };
 use judge::{Case, judge};
-use ledger::{Header, Ledger, SCHEMA};
+use ledger::{Header, Ledger};
 use metrics::{Metrics, SMALLEST_ML, summarise};
 pub use report::summary;
 use source::Source;
@@ -31,7 +31,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
 /// Folder of the pictures of cases that went wrong, below the results.
 const PICTURES: &str = "pictures";
-/// A bleeding case with less Dice than this gets a picture too.
+/// A positive case with less Dice than this gets a picture too.
 const POOR_DICE: f64 = 0.5;
 
 /// Judges a model on all cases of a source; `out` may hold the cases of a run that stopped.
@@ -45,16 +45,7 @@ pub fn evaluate(
     out: &Path,
     tell: impl FnMut(&[Case]),
 ) -> Result<Metrics, TrainError> {
-    let header = Header {
-        schema: SCHEMA,
-        ictus: env!("CARGO_PKG_VERSION").into(),
-        model: model.plan.id.clone(),
-        model_version: model.plan.version.clone(),
-        model_sha256: hex::encode(model.digest),
-        weights_sha256: model.weights_sha256.clone(),
-        numeric_mode: engine.numeric_mode().into(),
-        source: source.description()?,
-    };
+    let header = Header::of(engine, model, source.description()?);
     run(
         &header,
         &source.names(),

@@ -66,7 +66,8 @@ fn head(image: &[f32], columns: usize) -> [usize; 4] {
     ]
 }
 
-fn encode(pixels: &[u8], width: usize) -> Vec<u8> {
+/// Grey levels below 254, then the two outlines → PNG.
+pub(in crate::train) fn encode(pixels: &[u8], width: usize) -> Vec<u8> {
     #[expect(clippy::cast_possible_truncation, reason = "grey levels of a palette")]
     let mut palette: Vec<u8> = (0..254u32).flat_map(|i| [(i * 255 / 253) as u8; 3]).collect();
     palette.extend(OUTLINES.concat());

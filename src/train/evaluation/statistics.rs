@@ -195,14 +195,14 @@ pub fn roc(positives: &[f64], negatives: &[f64]) -> Vec<[f64; 2]> {
         .collect()
 }
 
-/// What share of flags is right where `prevalence` of all cases bleed: flagged and all of the bleeding, flagged and all of the normal.
+/// What share of flags is right where `prevalence` of all cases is positive: flagged and all of the positive ones, flagged and all of the normal.
 #[must_use]
-pub fn predictive_value(bleeding: [usize; 2], normal: [usize; 2], prevalence: f64) -> Estimate {
-    if bleeding[1] == 0 || normal[1] == 0 {
+pub fn predictive_value(positive: [usize; 2], normal: [usize; 2], prevalence: f64) -> Estimate {
+    if positive[1] == 0 || normal[1] == 0 {
         return Estimate::default();
     }
     let plain = |[k, n]: [usize; 2]| k as f64 / n as f64;
-    let (hit, false_flag) = (plain(bleeding), plain(normal));
+    let (hit, false_flag) = (plain(positive), plain(normal));
     let flagged = prevalence * hit + (1.0 - prevalence) * false_flag;
     // Half of z² successes more and as many failures keep the logit finite.
     let padded = |[k, n]: [usize; 2]| {
@@ -210,7 +210,7 @@ pub fn predictive_value(bleeding: [usize; 2], normal: [usize; 2], prevalence: f6
         let p = (k as f64 + Z * Z / 2.0) / n;
         (p, (1.0 - p) / (p * n))
     };
-    let ((hit_padded, hit_variance), (false_padded, false_variance)) = (padded(bleeding), padded(normal));
+    let ((hit_padded, hit_variance), (false_padded, false_variance)) = (padded(positive), padded(normal));
     let logit = (prevalence * hit_padded / ((1.0 - prevalence) * false_padded)).ln();
     let half = Z * (hit_variance + false_variance).sqrt();
     let back = |x: f64| 1.0 / (1.0 + (-x).exp());
@@ -219,7 +219,7 @@ pub fn predictive_value(bleeding: [usize; 2], normal: [usize; 2], prevalence: f6
     Estimate {
         value,
         interval: value.map(|v| [low.min(v), high.max(v)]),
-        n: bleeding[1] + normal[1],
+        n: positive[1] + normal[1],
     }
 }
 
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_flag_is_right_as_often_as_bayes_says() {
-        // 90 of 100 and 5 of 100 flagged, a tenth bleeds: 0.09 / (0.09 + 0.045).
+        // 90 of 100 and 5 of 100 flagged, a tenth positive: 0.09 / (0.09 + 0.045).
         let found = predictive_value([90, 100], [5, 100], 0.1);
         near(found.value, 0.09 / 0.135);
         let [low, high] = found.interval.unwrap();

@@ -1,5 +1,6 @@
 use super::{
     judge::{FOUND_SHARE, Subject, Truth},
+    ledger::SCHEMA,
     source::{Dataset, Description},
     *,
 };
@@ -169,6 +170,7 @@ fn case(index: usize) -> Case {
 
 fn header(first_seed: u64) -> Header {
     Header {
+        question: "haemorrhage".into(),
         schema: SCHEMA,
         ictus: "0".into(),
         model: "a-model".into(),

@@ -26,7 +26,7 @@ pub(super) fn all(metrics: &Metrics, cases: &[Case]) -> String {
         ),
         reliability("Reliability of case scores", &metrics.case_calibration),
         by_group(
-            "Dice of bleeding cases by true volume",
+            "Dice of positive cases by true volume",
             "mean Dice",
             &[&metrics.by_volume],
             |g| g.dice,
@@ -72,7 +72,7 @@ fn roc(metrics: &Metrics) -> String {
     let mut plot = Plot::new(
         "ROC curve of the case score",
         ("normal cases at or above the score", UNIT),
-        ("bleeding cases", UNIT),
+        ("positive cases", UNIT),
     );
     plot.line("reference", &DIAGONAL);
     plot.line("curve", &metrics.roc);
@@ -83,7 +83,7 @@ fn roc(metrics: &Metrics) -> String {
 }
 
 fn reliability(title: &str, calibration: &Calibration) -> String {
-    let mut plot = Plot::new(title, ("mean score", UNIT), ("share that bleeds", UNIT));
+    let mut plot = Plot::new(title, ("mean score", UNIT), ("share that is positive", UNIT));
     plot.line("reference", &DIAGONAL);
     let points: Vec<[f64; 2]> = calibration
         .reliability

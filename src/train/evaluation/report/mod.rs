@@ -13,45 +13,42 @@ mod figures;
 mod plot;
 mod table;
 
-use super::{judge::Case, metrics::Metrics, source::Description, statistics::Estimate};
-use std::fmt::Write as _;
+use super::{judge::Case, ledger::Header, metrics::Metrics, source::Description, statistics::Estimate};
+pub(in crate::train) use table::table;
 
 /// Light and dark by what the reader's system asks for.
 const STYLE: &str = include_str!("style.css");
 
 /// Writes the page; `picture` gives the PNG of a case that went wrong.
 pub(super) fn html(metrics: &Metrics, cases: &[Case], picture: impl Fn(&str) -> Option<Vec<u8>>) -> String {
-    let judged = &metrics.judged;
-    let mut page = String::new();
-    text!(
-        page,
+    let mut body = String::new();
+    if !metrics.goals.is_empty() {
+        body.push_str(&table::goals(&metrics.goals));
+    }
+    body.push_str(&table::overall(metrics));
+    body.push_str(&figures::all(metrics, cases));
+    body.push_str(&table::groups(metrics));
+    body.push_str(&failures::gallery(cases, picture));
+    body.push_str(&table::definitions(metrics));
+    page(&metrics.judged, &metrics.about, &summary(metrics), &body)
+}
+
+/// A page around its body.
+pub(in crate::train) fn page(judged: &Header, about: &str, summary: &str, body: &str) -> String {
+    format!(
         r#"<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Evaluation of {model}</title><style>{STYLE}</style></head><body><main>
 <h1>Evaluation of {model} {version}</h1>
 <p class="banner" role="note">{about}</p>
 <p>{summary}</p>
+{body}<footer><p>{about}</p></footer></main></body></html>
 "#,
         model = escape(&judged.model),
         version = escape(&judged.model_version),
-        about = escape(&metrics.about),
-        summary = escape(&summary(metrics)),
-    );
-    if !metrics.goals.is_empty() {
-        page.push_str(&table::goals(&metrics.goals));
-    }
-    page.push_str(&table::overall(metrics));
-    page.push_str(&figures::all(metrics, cases));
-    page.push_str(&table::groups(metrics));
-    page.push_str(&failures::gallery(cases, picture));
-    page.push_str(&table::definitions(metrics));
-    text!(
-        page,
-        r#"<footer><p>{about}</p></footer></main></body></html>
-"#,
-        about = escape(&metrics.about)
-    );
-    page
+        about = escape(about),
+        summary = escape(summary),
+    )
 }
 
 /// The evaluation in a paragraph.
@@ -64,10 +61,10 @@ pub fn summary(metrics: &Metrics) -> String {
         Description::Dataset { .. } => "scans",
     };
     format!(
-        "{} {what} with blood, {} without: mean Dice {}, normalised surface Dice {}; lesions of 1 mL or more found {}; false lesions a case {}; \
-         flagged {} of bleeding ones and {} of 100 normal ones; area under the ROC curve {}; entropy tells wrong from right voxels with AUROC {}. {}",
-        all.bleeding,
-        all.cases - all.bleeding,
+        "{} {what} with a lesion, {} without: mean Dice {}, normalised surface Dice {}; lesions of 1 mL or more found {}; false lesions a case {}; \
+         flagged {} of the former and {} of 100 normal ones; area under the ROC curve {}; entropy tells wrong from right voxels with AUROC {}. {}",
+        all.positive,
+        all.cases - all.positive,
         said(&all.dice, 2),
         said(&all.nsd, 2),
         said(&all.sensitivity, 2),
@@ -81,7 +78,7 @@ pub fn summary(metrics: &Metrics) -> String {
 }
 
 /// An estimate with its interval.
-fn said(estimate: &Estimate, digits: usize) -> String {
+pub(in crate::train) fn said(estimate: &Estimate, digits: usize) -> String {
     match (estimate.value, estimate.interval) {
         (None, _) => "–".into(),
         (Some(_), None) => number(estimate.value, digits),
@@ -94,7 +91,7 @@ fn said(estimate: &Estimate, digits: usize) -> String {
     }
 }
 
-fn number(value: Option<f64>, digits: usize) -> String {
+pub(in crate::train) fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or("–".into(), |v| format!("{v:.digits$}").replace('-', "−"))
 }
 

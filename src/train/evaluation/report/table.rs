@@ -10,7 +10,7 @@ use super::{
 use std::{collections::BTreeSet, fmt::Write as _};
 
 /// A table: caption, names of columns, rows of which the first cell is their name; what goes in is escaped.
-fn table(caption: &str, columns: &[&str], rows: &[Vec<String>]) -> String {
+pub(in crate::train) fn table(caption: &str, columns: &[&str], rows: &[Vec<String>]) -> String {
     let mut html = format!(
         r#"<div class="wide" tabindex="0" role="region" aria-label="{0}"><table><caption>{0}</caption><thead><tr>"#,
         escape(caption)
@@ -80,8 +80,9 @@ pub(super) fn overall(metrics: &Metrics) -> String {
             }),
         ),
         row("Area under the ROC curve", said(&metrics.auc, 3)),
-        row("Bleeding cases flagged", said(&flags.sensitivity, 3)),
-        row("Bleeding cases uncertain", said(&flags.uncertain_bleeding, 3)),
+        row("Area under it, more than 10 mL", said(&metrics.auc_large, 3)),
+        row("Positive cases flagged", said(&flags.sensitivity, 3)),
+        row("Positive cases uncertain", said(&flags.uncertain_positive, 3)),
         row(
             "False flags of 100 normal cases",
             said(&flags.false_per_100_normal, 1),
@@ -94,7 +95,7 @@ pub(super) fn overall(metrics: &Metrics) -> String {
     for value in &flags.predictive_values {
         rows.push(row(
             &format!(
-                "Share of flags that are right when {:.0} % bleed",
+                "Share of flags that are right when {:.0} % are positive",
                 100.0 * value.prevalence
             ),
             said(&value.positive_predictive_value, 3),
@@ -132,7 +133,7 @@ pub(super) fn overall(metrics: &Metrics) -> String {
 pub(super) fn groups(metrics: &Metrics) -> String {
     let mut html = String::from("<h2>By group</h2>\n");
     for (caption, rows) in [
-        ("Bleeding cases by true volume", &metrics.by_volume),
+        ("Positive cases by true volume", &metrics.by_volume),
         ("By distance of slices", &metrics.by_thickness),
         ("By tilt", &metrics.by_tilt),
         ("By stack", &metrics.by_stack),
@@ -154,14 +155,14 @@ fn cases(caption: &str, groups: &[Group]) -> String {
     let columns = [
         "Group",
         "Cases",
-        "Bleeding",
+        "Positive",
         "Dice",
         "Surface Dice",
         "HD95, mm",
         "Sensitivity ≥ 1 mL",
         "False lesions a case",
         "Volume bias, mL",
-        "Flagged, bleeding",
+        "Flagged, positive",
         "Flagged, normal",
     ];
     let rows: Vec<Vec<String>> = groups
@@ -170,14 +171,14 @@ fn cases(caption: &str, groups: &[Group]) -> String {
             vec![
                 words(&g.name),
                 g.cases.to_string(),
-                g.bleeding.to_string(),
+                g.positive.to_string(),
                 said(&g.dice, 2),
                 said(&g.nsd, 2),
                 number(g.hd95_median_mm, 1),
                 said(&g.sensitivity, 2),
                 said(&g.false_lesions_per_case, 2),
                 said(&g.volume_bias_ml, 1),
-                said(&g.flagged_bleeding, 2),
+                said(&g.flagged_positive, 2),
                 said(&g.flagged_normal, 2),
             ]
         })
@@ -270,11 +271,11 @@ pub(super) fn definitions(metrics: &Metrics) -> String {
     format!(
         "<h2>How it was counted</h2>\n<ul>\
 <li>Volumes are sums of voxels on the grid of the scan, each as high as half the distance to both neighbouring slices.</li>\
-<li>A lesion is a connected region of blood of any class; it is found when at least {share:.0} % of it lies in what the model shows. A false lesion is a shown region of which at most {share:.0} % lies in blood.</li>\
+<li>A lesion is a connected region of what is looked for, of any class; it is found when at least {share:.0} % of it lies in what the model shows. A false lesion is a shown region of which at most {share:.0} % lies in one.</li>\
 <li>Surfaces are the faces of voxels, weighted by their area; the normalised surface Dice allows {tolerance} mm in every direction, so that a whole slice too much in a stack of thicker slices counts as wrong. HD95 is the larger of both directions.</li>\
 <li>A case is flagged when the model answers “present”; “uncertain” is counted apart.</li>\
 <li>Shares have Wilson’s 95 % interval, which takes lesions as independent; false lesions a case Garwood’s, which does too; means that of a bootstrap of cases ({resamples} resamples, seed {seed}); areas under the curve Newcombe’s; shares of right flags that of their logit.</li>\
-<li>Calibration compares the ensemble’s score with any blood. ECE weighs bins by what they hold, ACE gives each the same weight. Until a model is calibrated its score is no probability.</li>\
+<li>Calibration compares the ensemble’s score with any lesion. ECE weighs bins by what they hold, ACE gives each the same weight. Until a model is calibrated its score is no probability.</li>\
 <li>Thin stacks have slices at most {thin} mm apart; tilted ones lean by {tilted}° or more.</li></ul>\n\
 <h2>What was judged</h2>\n<p>{source}. Model {model} {version}, weights <code>{weights}</code>, computed by {mode}, ictus {ictus}. \
 {seconds} seconds a case (median), {longest} at most.</p>\n",

@@ -1,12 +1,19 @@
-//! Held-out phantoms with contrast agent → how well a detector finds closed arteries, on which side, and in which.
+//! Held-out phantoms with contrast agent → how well a detector finds closed arteries, on which side, and in which: `cases.jsonl`, `metrics.json` and `report.html`.
 //!
 //! Every phantom goes through the real stages as an even, a leaning or an uneven stack, from the wider evaluation ranges; half of them have a closed artery.
 //! ICA terminus, M1 and basilar count as large; M2 is told apart.
 //! What comes out is about phantoms and says nothing of patients.
 
+mod picture;
+mod report;
+
 use super::{
     TrainError,
-    evaluation::statistics::{Estimate, auc, share},
+    evaluation::{
+        ledger::{Header, Ledger, SCHEMA},
+        source::Description,
+        statistics::{Estimate, auc, quantile_of, share},
+    },
     phantom::{HEAD_CENTER_MM, Head, Kind, Occlusion, Range, Site},
     volumes::{BALL_MM, MARKED_MM, value},
 };
@@ -26,8 +33,10 @@ use crate::{
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
-use std::time::Instant;
+use serde::{Deserialize, Serialize};
+use std::{fs, path::Path, time::Instant};
+
+pub use report::summary;
 
 /// The plan's question.
 pub const QUESTION: &str = "occlusion";
@@ -38,15 +47,18 @@ const MATRIX: usize = 240;
 /// Stacks reach this far above and below the nominal centre of heads, mm.
 const REACH_MM: [f64; 2] = [102.0, 76.0];
 
+/// Folder of the pictures of cases that went wrong, below the results.
+const PICTURES: &str = "pictures";
+
 /// `metrics.json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Metrics {
+    /// Format.
+    pub schema: u32,
     /// What these numbers are about.
     pub about: String,
-    /// Model.
-    pub model: String,
-    /// SHA-256 of the weights.
-    pub weights_sha256: String,
+    /// What was judged.
+    pub judged: Header,
     /// Large arteries closed and flagged.
     pub sensitivity_large: Estimate,
     /// Closed M2 flagged.
@@ -65,12 +77,12 @@ pub struct Metrics {
     pub at_the_place: Estimate,
     /// Flagged closed arteries by true site (rows) and by the first finding's (columns, in the order of the sites, then none).
     pub sites: [[usize; 5]; 4],
-    /// Each phantom.
-    pub cases: Vec<Case>,
+    /// Median of the seconds that an analysis took.
+    pub median_s: Option<f64>,
 }
 
 /// One phantom.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Case {
     /// Its seed.
     pub seed: u64,
@@ -100,32 +112,61 @@ pub struct Case {
     pub seconds: f64,
 }
 
-/// Judges a model on `count` phantoms from `first_seed` on.
+impl Case {
+    /// Whether a reader would have been told wrong: a closed artery not flagged or its side wrong, an open one flagged.
+    fn is_wrong(&self) -> bool {
+        match (self.site, self.answer == AnswerValue::Present) {
+            (Some(_), true) => self.side != self.found_side,
+            (Some(_), false) | (None, true) => true,
+            (None, false) => false,
+        }
+    }
+}
+
+/// Judges a model on `count` phantoms from `first_seed` on; `out` may hold the cases of a run that stopped.
 ///
 /// # Errors
-/// When a stage fails on a phantom.
+/// When a stage fails on a phantom, `out` cannot be written or holds the cases of another run.
 pub fn evaluate(
     engine: &Engine,
     model: &Model,
     first_seed: u64,
     count: usize,
-    mut tell: impl FnMut(&Case),
+    out: &Path,
+    mut tell: impl FnMut(&[Case]),
 ) -> Result<Metrics, TrainError> {
-    let mut cases = Vec::with_capacity(count);
-    for seed in (first_seed..).take(count) {
+    let pictures = out.join(PICTURES);
+    fs::create_dir_all(&pictures).map_err(|e| TrainError::file(&pictures, e))?;
+    let write = |path: &Path, bytes: &[u8]| fs::write(path, bytes).map_err(|e| TrainError::file(path, e));
+    let header = Header::of(engine, model, Description::Phantoms { first_seed, count });
+    let mut ledger: Ledger<Case> = Ledger::open(&out.join("cases.jsonl"), &header)?;
+    tell(ledger.cases());
+    for seed in (first_seed..).take(count).skip(ledger.cases().len()) {
         let kind = if (seed - first_seed).is_multiple_of(2) {
             Kind::Occlusion
         } else {
             Kind::Cta
         };
-        let case = one(engine, model, seed, kind)?;
-        tell(&case);
-        cases.push(case);
+        let (case, picture) = one(engine, model, seed, kind)?;
+        if let Some(png) = picture {
+            write(&pictures.join(format!("{seed}.png")), &png)?;
+        }
+        ledger.append(&case)?;
+        tell(ledger.cases());
     }
-    Ok(summarise(model, cases))
+    let metrics = summarise(header, ledger.cases());
+    let path = out.join("metrics.json");
+    let json = serde_json::to_vec_pretty(&metrics).map_err(|e| TrainError::file(&path, e.into()))?;
+    write(&path, &json)?;
+    let html = report::html(&metrics, ledger.cases(), |case| {
+        fs::read(pictures.join(format!("{}.png", case.seed))).ok()
+    });
+    write(&out.join("report.html"), html.as_bytes())?;
+    Ok(metrics)
 }
 
-fn one(engine: &Engine, model: &Model, seed: u64, kind: Kind) -> Result<Case, TrainError> {
+/// Draws a phantom, looks at it and judges it; with a picture when it went wrong.
+fn one(engine: &Engine, model: &Model, seed: u64, kind: Kind) -> Result<(Case, Option<Vec<u8>>), TrainError> {
     let head = Head::new(seed, kind, Range::Evaluation);
     let (stack, grid) = stack(seed);
     let scan = Scan {
@@ -142,7 +183,11 @@ fn one(engine: &Engine, model: &Model, seed: u64, kind: Kind) -> Result<Case, Tr
         }
     })?;
     let seconds = started.elapsed().as_secs_f64();
-    Ok(judge(seed, stack, head.occlusion().as_ref(), &look, seconds))
+    let closed = head.occlusion();
+    let case = judge(seed, stack, closed.as_ref(), &look, seconds);
+    let place = closed.map(|c| c.point_mm);
+    let picture = case.is_wrong().then(|| picture::draw(&look, place)).flatten();
+    Ok((case, picture))
 }
 
 /// A stack as scanners lay them, on fewer pixels than theirs: the detector's voxels are coarser still.
@@ -204,7 +249,7 @@ fn judge(seed: u64, stack: &str, truth: Option<&Occlusion>, look: &Look, seconds
     }
 }
 
-fn summarise(model: &Model, cases: Vec<Case>) -> Metrics {
+fn summarise(judged: Header, cases: &[Case]) -> Metrics {
     let is_large = |c: &&Case| matches!(c.site, Some(Site::IcaTerminus | Site::M1 | Site::Basilar));
     let is_m2 = |c: &&Case| c.site == Some(Site::M2);
     let flagged = |c: &&Case| c.answer == AnswerValue::Present;
@@ -223,10 +268,10 @@ fn summarise(model: &Model, cases: Vec<Case>) -> Metrics {
         }
     }
     Metrics {
-        about: "Synthetic phantoms, drawn from wider ranges than training's; says nothing of patients."
+        schema: SCHEMA,
+        about: "Synthetic phantoms, drawn from wider ranges than training's: says nothing of patients. For research, not for clinical use."
             .into(),
-        model: model.plan.id.clone(),
-        weights_sha256: model.weights_sha256.clone(),
+        judged,
         sensitivity_large: hits(&large),
         sensitivity_m2: hits(&m2),
         specificity: share(open.iter().filter(|c| !flagged(c)).count(), open.len()),
@@ -245,31 +290,7 @@ fn summarise(model: &Model, cases: Vec<Case>) -> Metrics {
         ),
         at_the_place: share(told.iter().filter(near).count(), told.len()),
         sites,
-        cases,
-    }
-}
-
-impl Metrics {
-    /// The numbers in a few sentences.
-    #[must_use]
-    pub fn summary(&self) -> String {
-        let say = |e: &Estimate| match (e.value, e.interval) {
-            (Some(value), Some([low, high])) => format!("{value:.3} ({low:.3}–{high:.3}, n = {})", e.n),
-            (Some(value), None) => format!("{value:.3} (n = {})", e.n),
-            _ => "unknown".into(),
-        };
-        format!(
-            "Large closed arteries (ICA terminus, M1, basilar) flagged {}, M2 flagged {}, open ones not flagged {}; \
-             uncertain {}; AUC large {}, M2 {}; side right {}; at the place {}. Phantoms only: says nothing of patients.",
-            say(&self.sensitivity_large),
-            say(&self.sensitivity_m2),
-            say(&self.specificity),
-            say(&self.uncertain),
-            say(&self.auc_large),
-            say(&self.auc_m2),
-            say(&self.side_right),
-            say(&self.at_the_place)
-        )
+        median_s: quantile_of(cases.iter().map(|c| c.seconds).collect(), 0.5),
     }
 }
 
