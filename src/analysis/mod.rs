@@ -85,6 +85,8 @@ pub struct Look {
     pub prediction: Prediction,
     /// Findings, their voxels and the answer.
     pub found: postprocess::Found,
+    /// The HU that a picture of it shows from black to white.
+    pub window_hu: [f32; 2],
 }
 
 /// Why an analysis ended without a report.
@@ -311,6 +313,7 @@ pub fn look(
         brain,
         prediction,
         found,
+        window_hu: model.plan.trigger.contrast.window_hu(),
     })
 }
 

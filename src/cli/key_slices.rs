@@ -1,20 +1,19 @@
-//! Key slices as PNG: the slice with most of a finding, in the brain window, its outline in colour; or the most doubtful one.
+//! Key slices as PNG: the slice with most of a finding, in the window of its question, its outline in colour; or the most doubtful one.
 
 use anyhow::Context;
 use ictus::analysis::Look;
 use std::{fs::File, io::BufWriter, path::Path};
 
-/// Brain window: level 40, width 80.
-const WINDOW_HU: [f32; 2] = [0.0, 80.0];
 /// Findings drawn at most.
 const MOST: usize = 8;
 /// Orange of the Okabe–Ito palette, which colour-blind readers can tell from grey.
 const OUTLINE: [u8; 3] = [230, 159, 0];
 
-/// Writes one picture a finding, or one of the slice with the highest score when there is none.
+/// Writes one picture a finding, or one of the most doubtful slice when there is none.
 pub(crate) fn write(look: &Look, out: &Path) -> anyhow::Result<()> {
     let slices: Vec<(String, usize)> = if look.found.findings.is_empty() {
-        vec![("no-finding".into(), most_doubtful(look))]
+        let question = look.found.answer.as_ref().map_or("finding", |a| &a.question);
+        vec![(format!("no-{question}"), most_doubtful(look))]
     } else {
         look.found
             .findings
@@ -43,6 +42,7 @@ fn picture(look: &Look, slice: usize, path: &Path) -> anyhow::Result<()> {
     let geometry = &look.volume.geometry;
     let (rows, columns) = (geometry.rows, geometry.columns);
     let (image, segments) = (look.volume.slice(slice), look.found.segments.slice(slice));
+    let [low, high] = look.window_hu;
     let mut pixels = Vec::with_capacity(rows * columns * 3);
     for r in 0..rows {
         for c in 0..columns {
@@ -54,7 +54,7 @@ fn picture(look: &Look, slice: usize, path: &Path) -> anyhow::Result<()> {
                     || r + 1 == rows
                     || c + 1 == columns
                     || !(inside(r - 1, c) && inside(r + 1, c) && inside(r, c - 1) && inside(r, c + 1)));
-            let share = ((image[i] - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0])).clamp(0.0, 1.0);
+            let share = ((image[i] - low) / (high - low)).clamp(0.0, 1.0);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0..=255")]
             let grey = (share * 255.0) as u8;
             pixels.extend(if edge { OUTLINE } else { [grey; 3] });

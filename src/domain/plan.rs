@@ -276,6 +276,17 @@ pub enum Contrast {
     Any,
 }
 
+impl Contrast {
+    /// The HU that a picture of such a series shows from black to white: the brain (level 40, width 80), or its vessels (level 200, width 600).
+    #[must_use]
+    pub fn window_hu(self) -> [f32; 2] {
+        match self {
+            Self::With => [-100.0, 500.0],
+            Self::Without | Self::Any => [0.0, 80.0],
+        }
+    }
+}
+
 /// Where weights come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -31,6 +31,9 @@ const OUR_MANUFACTURER: &str = "ictus";
 /// Differences of coverage below this do not decide between series, mm.
 const COVERAGE_GRAIN_MM: f64 = 20.0;
 
+/// Steps this far outside of what a model is for are rounding, mm.
+const STEP_TOLERANCE_MM: f64 = 1e-3;
+
 type Slices<'a> = Vec<(usize, &'a Attributes)>;
 
 /// One stack that could be analysed, by its header.
@@ -464,7 +467,7 @@ fn fits(candidate: &Candidate, trigger: &Trigger) -> Result<(), Vec<Refusal>> {
         )),
         _ => {}
     }
-    if candidate.step_distance_mm > 0.0 {
+    if candidate.step_distance_mm > STEP_TOLERANCE_MM {
         let [lower, upper] = trigger.thickness_mm;
         refusals.push(refusal(
             "step_out_of_range",

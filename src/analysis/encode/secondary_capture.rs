@@ -44,8 +44,6 @@ const AROUND: usize = 1;
 const DOT: usize = 2;
 /// Free pixels around a band's text.
 const MARGIN: usize = 8;
-/// The usual window of a brain: centre 40 HU, width 80 HU.
-const WINDOW_HU: [f32; 2] = [0.0, 80.0];
 
 /// A colour, red first.
 type Colour = [u8; 3];
@@ -232,6 +230,7 @@ fn picture(
         picture.write(start + at * font::LINE * DOT, MARGIN, line, *colour);
     }
     let (hu, segments) = (ct.slice(slice), input.segments.slice(slice));
+    let window_hu = input.plan.trigger.contrast.window_hu();
     let inside = |row: usize, column: usize| segments[row * columns + column] != 0;
     // A line of one source pixel is too thin to be seen in a small picture and too thick in a scaled one.
     let line = scale.min(2);
@@ -253,7 +252,7 @@ fn picture(
             let colour = if outlined {
                 OUTLINE
             } else {
-                [grey(hu[r * columns + c]); 3]
+                [grey(hu[r * columns + c], window_hu); 3]
             };
             picture.put(top + row, column, colour);
         }
@@ -277,8 +276,7 @@ fn picture(
 }
 
 /// HU in the window → grey.
-fn grey(hu: f32) -> u8 {
-    let [low, high] = WINDOW_HU;
+fn grey(hu: f32, [low, high]: [f32; 2]) -> u8 {
     let share = ((hu - low) / (high - low)).clamp(0.0, 1.0);
     #[expect(
         clippy::cast_possible_truncation,
@@ -421,7 +419,7 @@ mod tests {
     #[test]
     fn grey_runs_from_air_to_blood() {
         assert_eq!(
-            [grey(-1000.0), grey(40.0), grey(80.0), grey(f32::NAN)],
+            [-1000.0, 40.0, 80.0, f32::NAN].map(|hu| grey(hu, [0.0, 80.0])),
             [0, 128, 255, 0]
         );
     }

@@ -2,8 +2,6 @@
 
 use crate::{analysis::Look, domain::volume::Volume};
 
-/// Brain window: level 40, width 80.
-const WINDOW_HU: [f32; 2] = [0.0, 80.0];
 /// Bluish green and orange of the Okabe–Ito palette, which colour-blind readers can tell apart: truth, found.
 pub(super) const OUTLINES: [[u8; 3]; 2] = [[0, 158, 115], [230, 159, 0]];
 /// Pixels around the head that are kept.
@@ -26,10 +24,11 @@ pub(super) fn draw(look: &Look, truth: &Volume<u8>, slice: usize) -> Vec<u8> {
                 || c + 1 == right
                 || ![i - columns, i + columns, i - 1, i + 1].into_iter().all(inside))
     };
+    let [low, high] = look.window_hu;
     let mut pixels = Vec::with_capacity((bottom - top) * (right - left));
     for r in top..bottom {
         for c in left..right {
-            let share = (image[r * columns + c] - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]);
+            let share = (image[r * columns + c] - low) / (high - low);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0..=253")]
             let grey = (share.clamp(0.0, 1.0) * 253.0) as u8;
             pixels.push(if edge(&|i| truth[i] != 0, r, c) {

@@ -98,6 +98,7 @@ fn look(labels: Volume<u8>, answer: AnswerValue) -> Look {
         geometry: grid(),
     };
     Look {
+        window_hu: [0.0, 80.0],
         volume: volume(|_, _, _| 30.0),
         brain: volume(|_, _, _| true),
         found: Found {

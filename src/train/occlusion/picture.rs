@@ -6,8 +6,6 @@ use crate::{
     domain::geometry::{Vec3, dot, norm, sub},
 };
 
-/// CT angiography: level 200, width 600.
-const WINDOW_HU: [f32; 2] = [-100.0, 500.0];
 /// Height of what is looked through, mm, half of it above the place.
 const HEIGHT_MM: f64 = 20.0;
 /// Radius of the ring around the true place, mm.
@@ -23,6 +21,7 @@ pub(super) fn draw(look: &Look, truth: Option<Vec3>) -> Option<Vec<u8>> {
         .filter(|(_, mm)| (mm - at).abs() <= 0.5 * HEIGHT_MM)
         .map(|(slice, _)| slice)
         .collect();
+    let [low, high] = look.window_hu;
     let middle = *slices.get(slices.len() / 2)?;
     let pixels = (0..geometry.slice_len()).map(|i| {
         let (row, column) = (i / geometry.columns, i % geometry.columns);
@@ -44,7 +43,7 @@ pub(super) fn draw(look: &Look, truth: Option<Vec3>) -> Option<Vec<u8>> {
             .iter()
             .map(|s| look.volume.slice(*s)[i])
             .fold(f32::MIN, f32::max);
-        let share = (brightest - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]);
+        let share = (brightest - low) / (high - low);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0..=253")]
         let grey = (share.clamp(0.0, 1.0) * 253.0) as u8;
         grey

@@ -242,7 +242,13 @@ export const messages = {
   viewer: {
     label: 'Slices. Arrow keys or wheel: move; 1 to 4: window; M: mask; U: uncertainty.',
     toolbar: 'View',
-    windows: { brain: 'Brain', stroke: 'Stroke', subdural: 'Subdural', bone: 'Bone' },
+    windows: {
+      brain: 'Brain',
+      stroke: 'Stroke',
+      subdural: 'Subdural',
+      bone: 'Bone',
+      vessels: 'Vessels',
+    },
     window: (width: number, level: number) => `W ${width}  L ${level}`,
     mask: 'Mask',
     uncertainty: 'Uncertainty',
@@ -361,7 +367,11 @@ export const messages = {
     subdural_haemorrhage: 'Subdural haemorrhage',
     epidural_haemorrhage: 'Epidural haemorrhage',
     infarct: 'Infarct',
-    occlusion: 'Occlusion',
+    occlusion: 'Vessel occlusion',
+    ica_terminus_occlusion: 'Occlusion of the ICA terminus',
+    m1_occlusion: 'Occlusion of M1',
+    m2_occlusion: 'Occlusion of M2',
+    basilar_occlusion: 'Occlusion of the basilar artery',
   } as Record<string, string>,
 
   help: {
@@ -380,7 +390,7 @@ export const messages = {
       ['↑ ↓ or wheel', 'move towards the head, the feet'],
       ['Page ↑ ↓', 'move by five slices'],
       ['Home, End', 'uppermost, lowest slice'],
-      ['1 2 3 4', 'window: brain, stroke, subdural, bone'],
+      ['1 2 3 4 5', 'window: brain, stroke, subdural, bone, vessels'],
       ['M', 'mask on or off'],
       ['U', 'uncertainty on or off'],
       ['N', 'next finding'],

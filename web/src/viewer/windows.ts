@@ -9,7 +9,7 @@ export interface Window {
 
 export interface Preset extends Window {
   key: string;
-  name: 'brain' | 'stroke' | 'subdural' | 'bone';
+  name: 'brain' | 'stroke' | 'subdural' | 'bone' | 'vessels';
 }
 
 export const PRESETS: readonly Preset[] = [
@@ -17,6 +17,7 @@ export const PRESETS: readonly Preset[] = [
   { key: '2', name: 'stroke', width: 40, level: 40 },
   { key: '3', name: 'subdural', width: 200, level: 70 },
   { key: '4', name: 'bone', width: 2000, level: 500 },
+  { key: '5', name: 'vessels', width: 600, level: 200 },
 ];
 
 export const FIRST_WINDOW: Window = { width: 80, level: 40 };
