@@ -5,7 +5,7 @@
 //!
 //! Source: PS3.5 annex A.4; PS3.3 section C.7.6.3.1.8.
 
-use super::transcode::TranscodeError;
+use super::transcode::{self, TranscodeError};
 use dicom_core::{DataElement, Tag, VR, value::PixelFragmentSequence, value::Value};
 use dicom_dictionary_std::tags;
 use dicom_object::DefaultDicomObject;
@@ -14,6 +14,34 @@ use dicom_object::DefaultDicomObject;
 const EXTENDED_OFFSET_TABLE: Tag = Tag(0x7FE0, 0x0001);
 /// Tag and length before each fragment, which offsets count, too.
 const ITEM_HEAD: u64 = 8;
+
+/// Frames of encapsulated pixel data as they are stored, whose numbers count from 1.
+///
+/// # Errors
+/// When the file cannot be read, its pixels are not encapsulated, or a frame is not there.
+pub fn stored_frames(part10: &[u8], wanted: &[u32]) -> Result<Vec<Vec<u8>>, TranscodeError> {
+    let mut object = transcode::open(part10)?;
+    one_a_frame(&mut object)?;
+    let Some(Value::PixelSequence(sequence)) = object.get(tags::PIXEL_DATA).map(|element| element.value())
+    else {
+        return Err(TranscodeError::Layout("its pixel data is not encapsulated"));
+    };
+    let frames = sequence.fragments();
+    let none = |wanted| TranscodeError::Frame {
+        wanted,
+        available: u32::try_from(frames.len()).unwrap_or(u32::MAX),
+    };
+    let index = |frame: u32| usize::try_from(frame).ok()?.checked_sub(1);
+    wanted
+        .iter()
+        .map(|frame| {
+            index(*frame)
+                .and_then(|i| frames.get(i))
+                .cloned()
+                .ok_or_else(|| none(*frame))
+        })
+        .collect()
+}
 
 /// Joins the fragments of each frame.
 pub(super) fn one_a_frame(object: &mut DefaultDicomObject) -> Result<(), TranscodeError> {

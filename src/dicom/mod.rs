@@ -6,7 +6,7 @@ pub mod attribute;
 pub mod build;
 pub mod charset;
 pub mod coerce;
-mod fragments;
+pub mod fragments;
 pub mod from_json;
 pub mod identifier;
 pub mod instance;

@@ -236,6 +236,43 @@ async fn sends_single_frames_in_the_order_asked() {
 }
 
 #[tokio::test]
+async fn sends_compressed_frames_as_they_are_stored_to_who_names_their_media_type() {
+    let server = Server::new().await;
+    let slice = Slice::new("s", "a", 2);
+    let stored = server.stow(&[compressed(&slice)]).await;
+    assert_eq!(stored.status, StatusCode::OK, "{}", stored.text());
+    let frames = format!("{}/frames/1", path(&slice));
+    let [low, high] = slice.pixel.to_le_bytes();
+    let mut fragment = vec![0u8; 64];
+    (fragment[0], fragment[4], fragment[8]) = (2, 64, 66);
+    fragment.extend_from_slice(&[0xC1, high, 0xC1, low]);
+
+    let named = [("accept", "multipart/related; type=\"image/dicom-rle\"")];
+    let answer = server.get(&frames, &named).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    assert!(answer.header("content-type").contains("type=\"image/dicom-rle\""));
+    assert_eq!(answer.parts()[0].1, fragment);
+
+    let alone = server.get(&frames, &[("accept", "image/dicom-rle")]).await;
+    assert_eq!(
+        alone.header("content-type"),
+        "image/dicom-rle; transfer-syntax=1.2.840.10008.1.2.5"
+    );
+    assert_eq!(alone.body, fragment);
+
+    let decoded = server
+        .get(&frames, &[("accept", "application/octet-stream")])
+        .await;
+    assert_eq!(decoded.body, slice.pixel.to_le_bytes().repeat(64));
+
+    let other = server
+        .get(&frames, &[("accept", "multipart/related; type=\"image/jls\"")])
+        .await;
+    assert_eq!(other.status, StatusCode::NOT_ACCEPTABLE);
+    assert!(other.text().contains("image/dicom-rle"), "{}", other.text());
+}
+
+#[tokio::test]
 async fn finds_nothing_under_foreign_or_malformed_uids() {
     let server = Server::new().await;
     let slice = Slice::new("s", "a", 1);

@@ -9,6 +9,51 @@ use axum::http::{HeaderMap, header};
 /// Explicit VR Little Endian: what is sent when nobody asks otherwise (PS3.18 section 8.7.3.4).
 pub const EXPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1";
 
+/// Raw bytes.
+pub const OCTETS: &str = "application/octet-stream";
+
+/// Media types of compressed frames with their transfer syntaxes; the first is meant when none is named.
+///
+/// Source: PS3.18 table 8.7.3-2 and PS3.6 annex A.
+const COMPRESSED: [(&str, &[&str]); 7] = [
+    (
+        "image/jpeg",
+        &[
+            "1.2.840.10008.1.2.4.70",
+            "1.2.840.10008.1.2.4.50",
+            "1.2.840.10008.1.2.4.51",
+            "1.2.840.10008.1.2.4.57",
+        ],
+    ),
+    ("image/dicom-rle", &["1.2.840.10008.1.2.5"]),
+    ("image/jls", &["1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"]),
+    ("image/jp2", &["1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"]),
+    ("image/jpx", &["1.2.840.10008.1.2.4.92", "1.2.840.10008.1.2.4.93"]),
+    (
+        "image/jphc",
+        &[
+            "1.2.840.10008.1.2.4.201",
+            "1.2.840.10008.1.2.4.202",
+            "1.2.840.10008.1.2.4.203",
+        ],
+    ),
+    (
+        "image/jxl",
+        &[
+            "1.2.840.10008.1.2.4.110",
+            "1.2.840.10008.1.2.4.111",
+            "1.2.840.10008.1.2.4.112",
+        ],
+    ),
+];
+
+/// The media type of a compressed frame in a transfer syntax; `None` for what is not compressed, or has none.
+#[must_use]
+pub fn compressed(stored: &str) -> Option<&'static str> {
+    let found = COMPRESSED.iter().find(|(_, syntaxes)| syntaxes.contains(&stored));
+    found.map(|(essence, _)| *essence)
+}
+
 /// One media type with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MediaType {
@@ -100,6 +145,44 @@ impl Accept {
         self.0.iter()
     }
 
+    /// How frames may be sent that are stored in `stored`: in one part or several, and whether compressed as they are stored.
+    ///
+    /// Compressed frames go to who names their media type; everybody else who takes octets gets them decoded.
+    #[must_use]
+    pub fn frames(&self, stored: &str, single: bool) -> Option<FrameForm> {
+        let names = |media: &MediaType, wanted: &str| {
+            let root = media.parameter("type").map(str::to_ascii_lowercase);
+            let multipart = media.essence == "multipart/related" && root.as_deref() == Some(wanted);
+            (multipart || single && media.essence == wanted).then_some(multipart)
+        };
+        let as_stored = |media: &MediaType| {
+            let (essence, syntaxes) = COMPRESSED.iter().find(|(_, all)| all.contains(&stored))?;
+            let multipart = names(media, essence)?;
+            let asked = media.parameter("transfer-syntax").unwrap_or(syntaxes[0]);
+            (asked == "*" || asked == stored).then_some(FrameForm {
+                multipart,
+                compressed: Some(essence),
+            })
+        };
+        if self.0.is_empty() {
+            return Some(FrameForm {
+                multipart: true,
+                compressed: None,
+            });
+        }
+        self.0.iter().find_map(|media| {
+            let decoded = || {
+                let offers = Self(vec![media.clone()]).offers(OCTETS, single);
+                let fits = |offer: &Offer| offer.syntax.takes_as_stored(EXPLICIT_VR_LITTLE_ENDIAN);
+                offers.into_iter().find(fits).map(|offer| FrameForm {
+                    multipart: offer.multipart,
+                    compressed: None,
+                })
+            };
+            as_stored(media).or_else(decoded)
+        })
+    }
+
     /// How objects of one media type may be sent, best first: in one part or several, and in which transfer syntax.
     ///
     /// A single-part type counts only where `single` says that there is one object (PS3.18 section 10.4.4).
@@ -167,6 +250,15 @@ pub struct Offer {
     pub multipart: bool,
     /// The transfer syntax.
     pub syntax: Syntax,
+}
+
+/// How frames are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameForm {
+    /// As `multipart/related`, or as a body of its own.
+    pub multipart: bool,
+    /// The media type of frames that are sent compressed as they are stored; decoded octets when there is none.
+    pub compressed: Option<&'static str>,
 }
 
 /// A transfer syntax that a client asks for.
@@ -310,6 +402,63 @@ mod tests {
                     syntax: Syntax::Any
                 }]
             );
+        }
+    }
+
+    #[test]
+    fn gives_compressed_frames_only_to_who_names_them() {
+        let (jls, rle) = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.5");
+        let near = "1.2.840.10008.1.2.4.81";
+        let form = |multipart, compressed| {
+            Some(FrameForm {
+                multipart,
+                compressed,
+            })
+        };
+        for (text, stored, single, wanted) in [
+            (
+                "multipart/related; type=\"image/jls\"",
+                jls,
+                false,
+                form(true, Some("image/jls")),
+            ),
+            ("image/jls", jls, true, form(false, Some("image/jls"))),
+            ("image/jls", jls, false, None),
+            ("multipart/related; type=\"image/jls\"", near, false, None),
+            (
+                "multipart/related; type=\"image/jls\"; transfer-syntax=*",
+                near,
+                false,
+                form(true, Some("image/jls")),
+            ),
+            (
+                "multipart/related; type=\"image/jls\"; transfer-syntax=1.2.840.10008.1.2.4.81",
+                near,
+                false,
+                form(true, Some("image/jls")),
+            ),
+            ("multipart/related; type=\"image/jls\"", rle, false, None),
+            (
+                "multipart/related; type=\"application/octet-stream\"; transfer-syntax=*",
+                rle,
+                false,
+                form(true, None),
+            ),
+            ("*/*", rle, false, form(true, None)),
+            (
+                "multipart/related; type=\"image/dicom-rle\";q=0.5, application/octet-stream",
+                rle,
+                true,
+                form(false, None),
+            ),
+            (
+                "multipart/related; type=\"image/jls\", */*;q=0.1",
+                EXPLICIT_VR_LITTLE_ENDIAN,
+                true,
+                form(true, None),
+            ),
+        ] {
+            assert_eq!(accept(text).frames(stored, single), wanted, "{text} of {stored}");
         }
     }
 

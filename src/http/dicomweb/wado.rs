@@ -3,7 +3,7 @@
 //! Without a transfer syntax in Accept objects are sent in Explicit VR Little Endian, as PS3.18 wants;
 //! `transfer-syntax=*` gives the stored bytes, and an object that is stored as asked is never re-encoded.
 //! Whatever has to be decided is decided before the first byte: a status of 200 is not taken back.
-//! Compressed frames are sent decoded; nothing is compressed here.
+//! Compressed frames are sent decoded, or as they are stored to who names their media type; nothing is compressed here.
 //! Pixels may be kept by a browser for good under their address; objects and metadata are asked for again, since what is
 //! said around the pixels may be corrected.
 //!
@@ -12,7 +12,7 @@
 use super::{
     attribute::{self, Dataset},
     datasets,
-    media::{EXPLICIT_VR_LITTLE_ENDIAN, Form, Offer, Syntax},
+    media::{self, EXPLICIT_VR_LITTLE_ENDIAN, Form, OCTETS, Offer, Syntax},
     parts::{Keep, Part, Validator, multipart},
     retrieve::{
         OfFrames, OfInstance, OfSeries, OfStudy, Refused, Retrieval, decode, edition, read, read_coerced,
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     archive::Archive,
     db::qido::StoredFile,
-    dicom::{coerce::Coercion, transcode},
+    dicom::{coerce::Coercion, fragments, transcode},
     http::error::HttpError,
 };
 use axum::response::Response;
@@ -32,7 +32,6 @@ use futures::{StreamExt, stream};
 use std::sync::Arc;
 
 const DICOM: &str = "application/dicom";
-const OCTETS: &str = "application/octet-stream";
 
 /// Whole objects.
 async fn objects(asked: Retrieval, single: bool) -> Result<Response, HttpError> {
@@ -134,23 +133,49 @@ fn octets_part(value: impl Into<Bytes>) -> Part {
     )
 }
 
-/// Single frames of one instance.
+/// Single frames of one instance: compressed as they are stored for who names their media type, else decoded.
 async fn frames_of(asked: Retrieval) -> Result<Response, HttpError> {
     let wanted = asked.frames.clone().unwrap_or_default();
-    let multiple = octets(&asked, wanted.len() == 1)?;
     let instance = asked.find_one().await?;
-    let list = format!("{wanted:?} {multiple}");
+    let stored = instance
+        .transfer_syntax_uid
+        .trim_end_matches(['\0', ' '])
+        .to_owned();
+    let Some(form) = asked.accept().frames(&stored, wanted.len() == 1) else {
+        let own = media::compressed(&stored).map_or(String::new(), |kind| {
+            format!(", or compressed as they are stored, type=\"{kind}\"; transfer-syntax={stored}")
+        });
+        return Err(HttpError::NotAcceptable(format!(
+            "frames are sent uncompressed, as multipart/related; type=\"{OCTETS}\" with transfer-syntax=*{own}; \
+             accept one of them, or for a single frame that media type itself"
+        )));
+    };
+    let list = format!("{wanted:?} {form:?}");
     let validator = Validator::new(Keep::ForGood, &[&instance.archive_key, "frames", &list]);
     if let Some(answer) = validator.not_modified(&asked.headers) {
         return Ok(answer);
     }
     let bytes = read(&asked.app.archive, &instance.archive_key).await?;
-    let mut frames = decode(move || transcode::cut_frames(&bytes, &wanted)).await?;
+    let mut frames: Vec<Bytes> = decode(move || match form.compressed {
+        Some(_) => {
+            let frames = fragments::stored_frames(&bytes, &wanted)?;
+            Ok(frames.into_iter().map(Bytes::from).collect())
+        }
+        None => transcode::cut_frames(&bytes, &wanted),
+    })
+    .await?;
+    let part = |frame: Bytes| match form.compressed {
+        Some(kind) => Part::new(format!("{kind}; transfer-syntax={stored}"), frame),
+        None => octets_part(frame),
+    };
     Ok(validator.mark(match frames.pop() {
-        Some(frame) if !multiple && frames.is_empty() => octets_part(frame).alone(&asked.headers),
+        Some(frame) if !form.multipart && frames.is_empty() => part(frame).alone(&asked.headers),
         last => {
-            let parts = frames.into_iter().chain(last).map(|frame| Ok(octets_part(frame)));
-            multipart(OCTETS, stream::iter(parts.collect::<Vec<_>>()))
+            let parts = frames.into_iter().chain(last).map(|frame| Ok(part(frame)));
+            multipart(
+                form.compressed.unwrap_or(OCTETS),
+                stream::iter(parts.collect::<Vec<_>>()),
+            )
         }
     }))
 }
