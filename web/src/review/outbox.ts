@@ -71,7 +71,7 @@ async function send(one: Kept): Promise<void> {
   const { study, verdict } = one;
   const now = holding(await getVerdicts(study), verdict.analysis, verdict.finding);
   // The answer to it may have been what was lost.
-  if (now !== null && saysTheSame(now, verdict) && now.reader === who()?.display_name) return forget(one);
+  if (now !== null && saysTheSame(now, verdict) && now.reader_name === who()?.name) return forget(one);
   if ((now?.id ?? null) !== one.after) throw new Error(messages.outbox.overtaken);
   await giveVerdict(study, verdict);
   forget(one);
