@@ -6,6 +6,8 @@ import { keyVersion, keyWanted } from './api/key.ts';
 import { connected, startLive } from './live.ts';
 import { loadWho, setSigningIn, signingIn, signOut, who } from './api/session.ts';
 import { follow, isOpening, studyUid, trailUid, worklistPath } from './router.ts';
+import { Outbox } from './review/Outbox.tsx';
+import { startOutbox } from './review/outbox.ts';
 import { messages } from './ui/messages.ts';
 import { SignIn } from './ui/SignIn.tsx';
 import { Trouble } from './ui/Trouble.tsx';
@@ -19,6 +21,7 @@ const TrailPage = lazy(() => import('./review/TrailPage.tsx'));
 export function App() {
   const [version, setVersion] = createSignal('');
   startLive();
+  startOutbox();
   createEffect(() => {
     keyVersion();
     void loadWho();
@@ -63,6 +66,7 @@ export function App() {
           {connected() ? messages.connection.live : messages.connection.lost}
         </p>
       </header>
+      <Outbox />
       <main id="content">
         <Switch fallback={<WorklistPage />}>
           <Match when={isOpening()}>

@@ -1,10 +1,11 @@
 /** The verdicts of one study as the page holds them, and how the reader gives one. */
 
-import { createSignal } from 'solid-js';
-import { getWorklist, sentence } from '../api/client.ts';
+import { createEffect, createSignal, on } from 'solid-js';
+import { ApiError, getWorklist, sentence } from '../api/client.ts';
 import type { NewVerdict, StudyDetail, Verdict, Word } from '../api/model.ts';
-import { mayJudge, setSigningIn } from '../api/session.ts';
+import { mayJudge, setSigningIn, who } from '../api/session.ts';
 import { getVerdicts, giveVerdict, holding } from '../api/verdicts.ts';
+import { keep, sent } from './outbox.ts';
 
 /** Studies among which the next one is looked for. */
 const AHEAD = 200;
@@ -31,7 +32,7 @@ export function createDesk(study: () => StudyDetail | null) {
     }
   };
 
-  /** Gives a verdict; asks for the reason first where one is wanted. Answers whether it was recorded. */
+  /** Gives a verdict; asks for the reason first where one is wanted. Answers whether it was recorded, or kept until the server can be reached. */
   const give = async (
     finding: string | null,
     verdict: Word,
@@ -58,12 +59,28 @@ export function createDesk(study: () => StudyDetail | null) {
       setPending(null);
       return true;
     } catch (error) {
+      if (error instanceof ApiError && error.status === 0 && keepForLater(known.study_instance_uid, body)) {
+        setPending(null);
+        return true;
+      }
       setTrouble(sentence(error));
       return false;
     } finally {
       setBusy(false);
     }
   };
+
+  /** Keeps a verdict that did not reach the server; answers whether there was room. */
+  const keepForLater = (uid: string, verdict: NewVerdict): boolean => {
+    const after = holding(verdicts(), verdict.analysis, verdict.finding)?.id ?? null;
+    try {
+      keep({ reader: who()?.name ?? '', study: uid, verdict, after, refused: null });
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  createEffect(on(sent, () => void load(), { defer: true }));
 
   const current = (finding: string | null): Verdict | null => {
     const analysis = study()?.analysis;

@@ -13,6 +13,8 @@ interface Stroke {
   changed: Map<string, number[]>;
 }
 
+const touched = ({ changed }: Stroke) => [...changed].filter(([, at]) => at.length > 0).map(([uid]) => uid);
+
 /** A place on an image in pixels: the middle of the first pixel is at ½, ½. */
 export type Place = readonly [column: number, row: number];
 
@@ -109,6 +111,25 @@ export class Drawing {
     }
   }
 
+  /** Sets or clears the pixels of a mask, as part of the stroke under way. */
+  fill(
+    uid: string,
+    pixels: Uint8Array,
+    value: 0 | 1,
+    allowed: (pixel: number) => boolean = () => true,
+  ): void {
+    const mask = this.#mask(uid);
+    if (mask === null || mask.length !== pixels.length) return;
+    this.#stroke ??= { value, changed: new Map() };
+    const changed = this.#stroke.changed.get(uid) ?? [];
+    this.#stroke.changed.set(uid, changed);
+    for (let at = pixels.indexOf(1); at >= 0; at = pixels.indexOf(1, at + 1)) {
+      if (mask[at] === value || !allowed(at)) continue;
+      mask[at] = value;
+      changed.push(at);
+    }
+  }
+
   /** Ends the stroke: it is one step of undo. Answers whether it changed anything. */
   lift(): boolean {
     const stroke = this.#stroke;
@@ -119,18 +140,22 @@ export class Drawing {
     return true;
   }
 
-  undo(): void {
+  /** Takes the last stroke back; answers the images that it changed. */
+  undo(): string[] {
     const stroke = this.#done.pop();
-    if (stroke === undefined) return;
+    if (stroke === undefined) return [];
     this.#put(stroke, stroke.value === 1 ? 0 : 1);
     this.#undone.push(stroke);
+    return touched(stroke);
   }
 
-  redo(): void {
+  /** Does again what was taken back last; answers the images that it changed. */
+  redo(): string[] {
     const stroke = this.#undone.pop();
-    if (stroke === undefined) return;
+    if (stroke === undefined) return [];
     this.#put(stroke, stroke.value);
     this.#done.push(stroke);
+    return touched(stroke);
   }
 
   /** What is set, slice by slice, in the order of the slices. */

@@ -124,7 +124,6 @@ export const messages = {
     begin: 'Correct the mask',
     brush: 'Brush',
     eraser: 'Eraser',
-    bloodOnly: '40 to 100 HU only',
     smaller: 'Smaller brush',
     larger: 'Larger brush',
     size: (mm: number) => `${mm.toFixed(1)} mm`,
@@ -374,6 +373,60 @@ export const messages = {
     basilar_occlusion: 'Occlusion of the basilar artery',
   } as Record<string, string>,
 
+  edit: {
+    tools: { brush: 'Brush', eraser: 'Eraser', lasso: 'Lasso', cut: 'Cut out', grow: 'Region' },
+    hints: {
+      brush: 'Paint with a round tip',
+      eraser: 'Take away with a round tip',
+      lasso: 'Draw around what belongs to the mask',
+      cut: 'Draw around what does not belong to the mask',
+      grow: 'Click into a region, or draw a box around it: its edge is found by density on this slice',
+      between: 'Fill the empty slices between drawn ones',
+    },
+    only: 'Paint only',
+    low: 'Paint only above, HU',
+    high: 'Paint only below, HU',
+    between: 'Between',
+    refused: {
+      outside: 'Nothing was set: this is bone, air or outside the head. Point at soft tissue.',
+      no_edge:
+        'Nothing was set: no edge was found here, its density is too near to what surrounds it. Draw a box around it, or use the brush.',
+      ran_out:
+        'Nothing was set: the region has no edge that holds it. Draw a box around it, or use the brush.',
+      nothing_between: 'Nothing was set: there is no empty slice between two that are drawn on.',
+      off_the_way:
+        'Nothing was set: the slices between lie beside the line between the drawn ones. Draw on them.',
+    },
+    waits: 'A mask that you drew here was never saved. D goes on with it.',
+  },
+
+  measure: {
+    title: 'Measurements',
+    notSaved: 'Not saved: they are gone when the study is closed.',
+    kinds: { length: 'Length', angle: 'Angle', ellipse: 'Ellipse' },
+    hints: {
+      length: 'From one point to another on this slice, mm',
+      angle: 'Between two lines on this slice: an end, the corner, the other end',
+      ellipse: 'Density within an ellipse on this slice: drag from one corner of its box to the other',
+    },
+    millimetres: (mm: number) => `${mm.toFixed(1)} mm`,
+    degrees: (degrees: number) => `${degrees.toFixed(1)}°`,
+    density: (d: { mean: number; deviation: number; min: number; max: number; areaMm2: number }) =>
+      `${d.mean.toFixed(1)} ± ${d.deviation.toFixed(1)} HU (${Math.round(d.min)} to ${Math.round(d.max)}), ${d.areaMm2.toFixed(0)} mm²`,
+    named: (id: number, kind: string, what: string, slice: number) =>
+      `${id} · ${kind}: ${what} · slice ${slice}`,
+    remove: (id: number, kind: string) => `Remove ${kind.toLowerCase()} ${id}`,
+  },
+
+  outbox: {
+    waits: (n: number) =>
+      `${plural(n, 'verdict is', 'verdicts are')} kept in this browser until the server can be reached.`,
+    refused: (why: string) => `A verdict that was kept was refused: ${why}`,
+    overtaken: 'somebody has given another one since.',
+    look: 'Look at the study',
+    forget: 'Forget it',
+  },
+
   help: {
     open: 'Keys',
     title: 'Keys',
@@ -399,7 +452,11 @@ export const messages = {
       ['Enter', 'agree with the answer, and on to the next study that nobody has read'],
       [
         'D',
-        'correct the mask; then B brush, E eraser, T only fresh blood, [ ] size, Z undo, Y redo, Enter save, Esc leave',
+        'correct the mask; then B brush, E eraser, L lasso, K cut out, G region by a click or a box, T only densities between the two numbers, [ ] size, I fill between slices, Z undo, Y redo, Enter save, Esc leave',
+      ],
+      [
+        'L, G, O',
+        'measure length, angle, density in an ellipse; then drag or click, or arrows and Enter; Delete removes, Esc ends',
       ],
       ['0', 'fit the image'],
       ['Drag', 'window; with Ctrl or the right button zoom; with Shift or the middle button pan'],

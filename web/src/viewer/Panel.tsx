@@ -8,6 +8,7 @@ import type { Masks } from '../review/masks.ts';
 import { VerdictButtons, Verdicts } from '../review/Verdicts.tsx';
 import { duration, kind, millilitres, moment, unit } from '../ui/format.ts';
 import { messages } from '../ui/messages.ts';
+import { MeasureList } from './Measures.tsx';
 import { css } from './palette.ts';
 import type { Session } from './session.ts';
 
@@ -39,6 +40,7 @@ export function Panel(props: Props) {
           </>
         )}
       </Show>
+      <MeasureList session={props.session} />
       <Notices {...props} />
       <SeriesList study={props.study} session={props.session} onPick={props.onPick} />
       <Show when={props.study.analysis} keyed>

@@ -20,6 +20,7 @@ import { messages } from '../ui/messages.ts';
 import { Trouble } from '../ui/Trouble.tsx';
 import { loadOverlays, NO_OVERLAYS } from './overlays.ts';
 import { Panel } from './Panel.tsx';
+import { isRulerKey } from './Measures.tsx';
 import { createSession } from './session.ts';
 import { Viewer } from './Viewer.tsx';
 import { viewerKey } from './viewer_keys.ts';
@@ -138,7 +139,8 @@ export default function StudyPage(props: { uid: string }) {
   /** Agrees with the answer and goes on to the next study that nobody has read. */
   const readAndNext = async () => {
     if (desk.current(null) === null && !(await desk.give(null, 'accept'))) return;
-    const next = await desk.next();
+    // Without the server the worklist still tells where to go on.
+    const next = await desk.next().catch(() => null);
     go(next === null ? worklistPath() : studyPath(next));
   };
   /** What a verdict key is about: the chosen finding, or the study. */
@@ -146,6 +148,8 @@ export default function StudyPage(props: { uid: string }) {
   onKeys((key) => {
     // While drawing, keys are the tools' and the slices'.
     if (session.pencil.drawing() !== null) return viewerKey(session, key);
+    // While measuring, arrows, Enter and Escape are the ruler's.
+    if (session.ruler.tool() !== null && isRulerKey(key)) return false;
     if (key === 'd' || key === 'D') masks.draw();
     else if (key === 'a' || key === 'A') void desk.give(subject(), 'accept');
     else if (key === 'x' || key === 'X') void desk.give(subject(), 'reject');
@@ -157,6 +161,12 @@ export default function StudyPage(props: { uid: string }) {
     else return viewerKey(session, key);
     return true;
   });
+
+  const unsaved = () => {
+    const id = analysisId();
+    const waits = id !== null && session.pencil.drawing() === null && session.pencil.waits(id);
+    return waits ? messages.edit.waits : '';
+  };
 
   return (
     <div class="study">
@@ -199,7 +209,7 @@ export default function StudyPage(props: { uid: string }) {
         </button>
       </div>
       <p class="announce" role="status">
-        {[announced(), masks.said()].filter(Boolean).join(' ')}
+        {[announced(), masks.said(), unsaved()].filter(Boolean).join(' ')}
       </p>
       <Show when={trouble()} keyed>
         {(text) => <Trouble text={text} retry={load} />}
@@ -224,7 +234,7 @@ export default function StudyPage(props: { uid: string }) {
                   tools={
                     <Show when={session.pencil.drawing() !== null}>
                       <DrawBar
-                        pencil={session.pencil}
+                        session={session}
                         busy={masks.busy()}
                         trouble={masks.trouble()}
                         save={() => void masks.save()}

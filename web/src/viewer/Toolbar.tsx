@@ -2,6 +2,7 @@
 
 import { For } from 'solid-js';
 import { messages } from '../ui/messages.ts';
+import { MeasureButtons } from './Measures.tsx';
 import type { Session } from './session.ts';
 import { PRESETS } from './windows.ts';
 
@@ -47,6 +48,7 @@ export function Toolbar(props: { session: Session; onFit: () => void }) {
           {messages.viewer.uncertainty} <kbd>U</kbd>
         </button>
       </div>
+      <MeasureButtons ruler={props.session.ruler} />
       <label class="opacity">
         {messages.viewer.opacity}
         <input

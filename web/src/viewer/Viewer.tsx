@@ -8,12 +8,21 @@ import { onKeys } from '../ui/keyboard.ts';
 import { messages } from '../ui/messages.ts';
 import { Trouble } from '../ui/Trouble.tsx';
 import { Legend } from './Legend.tsx';
+import { MeasureLines, rulerKey } from './Measures.tsx';
 import { Painter, type Shown } from './painter.ts';
+import { isRound } from './pencil.ts';
 import { Strip } from './Strip.tsx';
 import type { Session } from './session.ts';
 import type { StackView } from './stack.ts';
 import { Toolbar } from './Toolbar.tsx';
 
+/** By how many pixels an arrow moves the cursor of the ruler. */
+const ARROWS: Readonly<Record<string, readonly [number, number]>> = {
+  ArrowLeft: [-1, 0],
+  ArrowRight: [1, 0],
+  ArrowUp: [0, -1],
+  ArrowDown: [0, 1],
+};
 /** Wheel distance that makes a step: one notch of a mouse, a short stroke on a touchpad. */
 const WHEEL_STEP = 50;
 
@@ -23,14 +32,15 @@ export function Viewer(props: { study: string; name: string; session: Session; t
   const [trouble, setTrouble] = createSignal<string | null>(null);
   const [hu, setHu] = createSignal<number | null>(null);
   const [pointer, setPointer] = createSignal<Place | null>(null);
-  const { pencil } = session;
+  const [onScreen, setOnScreen] = createSignal<Shown | null>(null);
+  const { pencil, ruler } = session;
   let element: HTMLDivElement | undefined;
   let maskCanvas: HTMLCanvasElement | undefined;
   let mapCanvas: HTMLCanvasElement | undefined;
   let painter: Painter | undefined;
 
   const brush = () => {
-    const at = pencil.drawing() === null ? null : pointer();
+    const at = pencil.drawing() === null || !isRound(pencil.tool()) ? null : pointer();
     return at && { at, radiusMm: pencil.radius() };
   };
   const paint = () => {
@@ -43,7 +53,9 @@ export function Viewer(props: { study: string; name: string; session: Session; t
       chosen: session.chosenFinding()?.segment ?? null,
       drawing: pencil.drawing(),
       brush: brush(),
+      trace: { places: pencil.trace(), box: pencil.tool() === 'grow' },
     });
+    setOnScreen(shown);
     const index = shown === null ? -1 : session.slices().indexOf(shown.slice);
     session.setShown(index < 0 ? null : index);
   };
@@ -63,7 +75,7 @@ export function Viewer(props: { study: string; name: string; session: Session; t
           drawn: paint,
           windowed: session.setWindow,
           failed: (index) => setTrouble(messages.viewer.unreadable(index + 1)),
-          grabbed: draw,
+          grabbed: (down) => draw(down) || span(down),
         }),
       )
       .then(
@@ -115,10 +127,26 @@ export function Viewer(props: { study: string; name: string; session: Session; t
     ),
   );
   onKeys((key) => {
-    if (key !== '0') return false;
-    view()?.fit();
+    if (key === '0') view()?.fit();
+    else return pencil.drawing() === null && (pointed(key) || rulerKey(ruler, key));
     return true;
   });
+  const huAt = (column: number, row: number) => view()?.valueAt(column, row) ?? null;
+  /** The cursor of the ruler by keys: arrows move it, Enter and the space bar set a place. */
+  const pointed = (key: string): boolean => {
+    const now = view()?.shown();
+    if (ruler.tool() === null || !now) return false;
+    const { slice } = now;
+    const [x, y] = ruler.cursor() ?? [slice.columns / 2, slice.rows / 2];
+    const [dx, dy] = ARROWS[key] ?? [0, 0];
+    if (key === 'Enter' || key === ' ') ruler.put(slice, [x, y], huAt);
+    else if (dx === 0 && dy === 0) return false;
+    ruler.setCursor([
+      Math.min(Math.max(x + dx, 0), slice.columns),
+      Math.min(Math.max(y + dy, 0), slice.rows),
+    ]);
+    return true;
+  };
 
   let wheel = 0;
   const scroll = (event: WheelEvent) => {
@@ -141,6 +169,7 @@ export function Viewer(props: { study: string; name: string; session: Session; t
     if (!opened || !shown) return;
     const at = placeAt(shown, event.offsetX, event.offsetY);
     setPointer(at);
+    if (ruler.tool() !== null) ruler.setCursor(at);
     const value = at && opened.valueAt(Math.floor(at[0]), Math.floor(at[1]));
     setHu(typeof value === 'number' ? Math.round(value) : null);
   };
@@ -152,26 +181,39 @@ export function Viewer(props: { study: string; name: string; session: Session; t
     const plain = down.button === 0 && !down.shiftKey && !down.ctrlKey;
     if (pencil.drawing() === null || !opened || !shown || !host || !plain) return false;
     const { slice } = shown;
-    const valueAt = (column: number, row: number) => opened.valueAt(column, row);
     let from = placeAt(shown, down.offsetX, down.offsetY);
     if (from === null) return false;
     const to = (event: PointerEvent) => {
       const now = opened.shown();
       const next = now?.slice === slice ? placeAt(now, event.offsetX, event.offsetY) : null;
-      if (from !== null && next !== null) pencil.draw(slice, from, next, valueAt);
+      if (from !== null && next !== null) pencil.draw(slice, from, next, huAt);
       from = next;
     };
-    const up = () => {
-      host.removeEventListener('pointermove', to);
-      host.removeEventListener('pointerup', up);
-      host.removeEventListener('pointercancel', up);
-      pencil.lift();
-    };
     to(down);
-    host.setPointerCapture(down.pointerId);
-    host.addEventListener('pointermove', to);
-    host.addEventListener('pointerup', up);
-    host.addEventListener('pointercancel', up);
+    press(host, down, to, () => pencil.finish(slice, huAt));
+    return true;
+  };
+
+  /** A press of the left button with the ruler sets a place, and where it ends another. */
+  const span = (down: PointerEvent): boolean => {
+    const [opened, host] = [view(), element];
+    const shown = opened?.shown();
+    const plain = down.button === 0 && !down.shiftKey && !down.ctrlKey;
+    if (ruler.tool() === null || !opened || !shown || !host || !plain) return false;
+    const { slice } = shown;
+    const at = placeAt(shown, down.offsetX, down.offsetY);
+    if (at === null) return false;
+    ruler.put(slice, at, huAt);
+    press(
+      host,
+      down,
+      () => undefined,
+      (up) => {
+        const now = opened.shown();
+        const end = now?.slice === slice ? placeAt(now, up.offsetX, up.offsetY) : null;
+        if (end !== null) ruler.lift(slice, end, huAt);
+      },
+    );
     return true;
   };
 
@@ -193,6 +235,7 @@ export function Viewer(props: { study: string; name: string; session: Session; t
           data-shown={session.shown() ?? ''}
           data-uid={slice()?.sopInstanceUid ?? ''}
           data-drawing={pencil.drawing() !== null}
+          data-measuring={ruler.tool() !== null}
           data-window={`${Math.round(session.window().width)}/${Math.round(session.window().level)}`}
         >
           <div
@@ -207,6 +250,7 @@ export function Viewer(props: { study: string; name: string; session: Session; t
           <div aria-hidden="true">
             <canvas class="over" data-layer="uncertainty" ref={mapCanvas} />
             <canvas class="over" data-layer="mask" ref={maskCanvas} />
+            <MeasureLines ruler={ruler} shown={onScreen()} />
           </div>
           <div class="labels" aria-hidden="true">
             <p class="tl">
@@ -245,6 +289,25 @@ export function Viewer(props: { study: string; name: string; session: Session; t
       </div>
     </>
   );
+}
+
+/** Follows a press until the button is let go. */
+function press(
+  host: HTMLElement,
+  down: PointerEvent,
+  to: (event: PointerEvent) => void,
+  end: (event: PointerEvent) => void,
+): void {
+  const over = new AbortController();
+  const { signal } = over;
+  const up = (event: PointerEvent) => {
+    over.abort();
+    end(event);
+  };
+  host.setPointerCapture(down.pointerId);
+  host.addEventListener('pointermove', to, { signal });
+  host.addEventListener('pointerup', up, { signal });
+  host.addEventListener('pointercancel', up, { signal });
 }
 
 /** The place on the image under a point of the viewport, in pixels. */

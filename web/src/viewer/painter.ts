@@ -31,6 +31,8 @@ export interface Look {
   drawing: Drawing | null;
   /** Where the brush is; null when it is not on the image. */
   brush: { at: Place; radiusMm: number } | null;
+  /** The lasso under way, or the two corners of a box. */
+  trace: { places: readonly Place[]; box: boolean };
 }
 
 interface Picture {
@@ -129,6 +131,7 @@ function paintDrawing(
   if (bits !== null) {
     paintPicture(context, affine, pictureOf([{ bits, rows, columns, segment: 0 }], colour), look, colour);
   }
+  paintTrace(context, affine, look);
   if (look.brush === null) return;
   const [rowMm = 1, columnMm = 1] = slice.pixelSpacingMm;
   const { at, radiusMm } = look.brush;
@@ -136,6 +139,17 @@ function paintDrawing(
   context.ellipse(at[0], at[1], radiusMm / columnMm, radiusMm / rowMm, 0, 0, 2 * Math.PI);
   context.strokeStyle = css(READER_COLOUR);
   context.lineWidth = 1 / Math.hypot(affine[0], affine[1]);
+  context.stroke();
+}
+
+function paintTrace(context: CanvasRenderingContext2D, affine: Affine, { trace }: Look): void {
+  const [first, last] = [trace.places[0], trace.places.at(-1)];
+  if (first === undefined || last === undefined) return;
+  context.beginPath();
+  if (trace.box) context.rect(first[0], first[1], last[0] - first[0], last[1] - first[1]);
+  else for (const [x, y] of trace.places) context.lineTo(x, y);
+  context.strokeStyle = css(READER_COLOUR);
+  context.lineWidth = 1.5 / Math.hypot(affine[0], affine[1]);
   context.stroke();
 }
 

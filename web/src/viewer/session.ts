@@ -6,6 +6,7 @@ import { headward, type Slice } from '../dicomweb/geometry.ts';
 import { keySlice, NO_OVERLAYS, type Overlays } from './overlays.ts';
 import { findingColour, READER_COLOUR, type Rgb } from './palette.ts';
 import { createPencil } from './pencil.ts';
+import { createRuler } from './ruler.ts';
 import { FIRST_WINDOW, type Window } from './windows.ts';
 
 const FIRST_OPACITY = 0.6;
@@ -17,6 +18,7 @@ export function createSession(study: () => StudyDetail | null) {
   const [machine, setOverlays] = createSignal<Overlays>(NO_OVERLAYS);
   const [readerMasks, setReaderMasks] = createSignal<Overlays['masks'] | null>(null);
   const pencil = createPencil();
+  const ruler = createRuler();
   const [series, setSeries] = createSignal<string | null>(null);
   const [asked, setAsked] = createSignal(0);
   const [shown, setShown] = createSignal<number | null>(null);
@@ -48,6 +50,7 @@ export function createSession(study: () => StudyDetail | null) {
   const use = (uid: string, next: readonly Slice[]) => {
     const here = series() === uid ? slices()[asked()]?.sopInstanceUid : undefined;
     setOverlays(NO_OVERLAYS);
+    if (series() !== uid) ruler.clear();
     setSeries(uid);
     setSlices(next);
     const [first] = findings();
@@ -76,6 +79,7 @@ export function createSession(study: () => StudyDetail | null) {
     readerMasks,
     setReaderMasks,
     pencil,
+    ruler,
     series,
     asked,
     go,

@@ -1,0 +1,95 @@
+/** What the tests of the reader's hand share: signing in, pointing at pixels, truth and saved masks as pixels. */
+
+import { readFileSync } from 'node:fs';
+import { gunzipSync } from 'node:zlib';
+import type { Page } from 'playwright-core';
+import type { SliceRuns } from '../src/api/model.ts';
+import type { Slice } from '../src/dicomweb/geometry.ts';
+import { messages } from '../src/ui/messages.ts';
+
+export const [NAME = '', PASSWORD = ''] = (process.env.ICTUS_READER ?? '').split(':');
+
+export async function signIn(page: Page): Promise<void> {
+  await page.locator('.masthead').getByRole('button', { name: messages.signIn.title }).click();
+  await page.getByLabel(messages.signIn.name, { exact: true }).fill(NAME);
+  await page.getByLabel(messages.signIn.password).fill(PASSWORD);
+  await page.keyboard.press('Enter');
+  await page.getByRole('dialog').waitFor({ state: 'detached' });
+  await page.locator('.masthead .who', { hasText: 'Reader of the test' }).waitFor();
+}
+
+/** Pixels of an image (edges, as the page counts them) → the point of the window, while the image is fitted. */
+export async function pointing(page: Page, slice: Slice) {
+  await page.locator('.viewport').focus();
+  await page.keyboard.press('0');
+  const box = await page.locator('.picture').boundingBox();
+  if (box === null) throw new Error('no picture');
+  const [rowMm = 1, columnMm = 1] = slice.pixelSpacingMm;
+  const { columns, rows } = slice;
+  const scale = Math.min(box.width / (columns * columnMm), box.height / (rows * rowMm));
+  return ([column, row]: readonly [number, number]): [number, number] => [
+    box.x + box.width / 2 + (column - columns / 2) * columnMm * scale,
+    box.y + box.height / 2 + (row - rows / 2) * rowMm * scale,
+  ];
+}
+
+/** Presses, follows the points, lets go, and takes the pointer away. */
+export async function drag(page: Page, points: readonly [number, number][]): Promise<void> {
+  const [first, ...others] = points;
+  if (first === undefined) return;
+  await page.mouse.move(...first);
+  await page.mouse.down();
+  for (const point of others) await page.mouse.move(...point, { steps: 4 });
+  await page.mouse.up();
+  await page.mouse.move(2, 2);
+}
+
+/** The truth of a phantom on one of its slices: one byte a pixel. */
+export function truth(slice: Slice): Uint8Array {
+  const path = process.env.ICTUS_TRUTH;
+  if (!path)
+    throw new Error('Set ICTUS_TRUTH to the truth (NIfTI) of the flagged phantom, see e2e/README.md.');
+  const file = gunzipSync(readFileSync(path));
+  const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
+  const size = [0, 1, 2].map((axis) => view.getInt16(42 + 2 * axis, true));
+  const [nx = 0, ny = 0, nz = 0] = size;
+  const bytes = view.getInt16(72, true) / 8;
+  const start = view.getFloat32(108, true);
+  const row = (i: number) => [0, 1, 2, 3].map((j) => view.getFloat32(280 + 16 * i + 4 * j, true));
+  const affine = [row(0), row(1), row(2)];
+  const turned = affine.some((line, i) => line.slice(0, 3).some((v, j) => i !== j && Math.abs(v) > 1e-4));
+  if (turned) throw new Error('The truth of a turned phantom is not read here.');
+  const [x = 0, y = 0, z = 0] = slice.imagePositionPatient;
+  const [rowMm = 1, columnMm = 1] = slice.pixelSpacingMm;
+  const index = (axis: number, ras: number) => {
+    const line = affine[axis] ?? [];
+    return Math.round((ras - (line[3] ?? 0)) / (line[axis] ?? 1));
+  };
+  const mask = new Uint8Array(slice.rows * slice.columns);
+  for (let r = 0; r < slice.rows; r++) {
+    for (let c = 0; c < slice.columns; c++) {
+      // NIfTI counts to the right and to the front, DICOM to the left and to the back.
+      const [i, j, k] = [index(0, -(x + c * columnMm)), index(1, -(y + r * rowMm)), index(2, z)];
+      if (i < 0 || j < 0 || k < 0 || i >= nx || j >= ny || k >= nz) continue;
+      mask[r * slice.columns + c] = file[start + ((k * ny + j) * nx + i) * bytes] === 0 ? 0 : 1;
+    }
+  }
+  return mask;
+}
+
+/** What was sent for a slice, one byte a pixel. */
+export function pixelsOf(runs: readonly SliceRuns[], { sopInstanceUid, rows, columns }: Slice): Uint8Array {
+  const mask = new Uint8Array(rows * columns);
+  const found = runs.find((one) => one.sop_instance_uid === sopInstanceUid)?.runs ?? [];
+  for (let i = 0; i + 1 < found.length; i += 2) {
+    mask.fill(1, found[i] ?? 0, (found[i] ?? 0) + (found[i + 1] ?? 0));
+  }
+  return mask;
+}
+
+export const area = (mask: Uint8Array) => mask.reduce((sum, v) => sum + v, 0);
+
+/** Of two masks: twice what they share of what they hold. */
+export function dice(a: Uint8Array, b: Uint8Array): number {
+  return (2 * area(a.map((v, i) => v & (b[i] ?? 0)))) / (area(a) + area(b));
+}
