@@ -22,6 +22,8 @@ use rand_chacha::ChaCha8Rng;
 
 /// Share of heads with a closed artery.
 const CLOSED: f64 = 0.65;
+/// Share of heads with an ICA terminus or M1 closed that are kept: the basilar artery and M2 take longer to learn, and are seen more often.
+const EASY: f64 = 0.35;
 /// Radius of the balls that mark where a lumen ends, mm.
 pub const BALL_MM: f64 = 5.0;
 /// How much of the clot is marked, mm.
@@ -64,7 +66,13 @@ fn draw(plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError> {
     } else {
         Kind::Cta
     };
-    let head = Head::new(rng.random(), kind, Range::Training);
+    let head = loop {
+        let head = Head::new(rng.random(), kind, Range::Training);
+        let site = head.occlusion().map(|occlusion| occlusion.site);
+        if !matches!(site, Some(Site::IcaTerminus | Site::M1)) || rng.random_bool(EASY) {
+            break head;
+        }
+    };
     let (origin, axes) = head.frame();
     let middle = (0..3).fold(origin, |sum, a| add(sum, scale(axes[a], CAVITY_CENTRE_MM[a])));
     let aside: Vec3 = std::array::from_fn(|_| rng.random_range(-ASIDE_MM..ASIDE_MM));

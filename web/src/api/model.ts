@@ -171,6 +171,8 @@ export interface Finding {
   /** Absent in the results of older versions. */
   abc2_ml?: number | null;
   volume_interval_ml: [number, number] | null;
+  /** LPS mm. */
+  center_mm: [number, number, number];
   side: Side;
   site: Code | null;
   score: number;

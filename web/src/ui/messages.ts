@@ -358,6 +358,30 @@ export const messages = {
     jump: (id: string, slice: number) => `${id}: go to slice ${slice}`,
   },
 
+  planes: {
+    name: 'Planes',
+    label: 'Three planes through one point',
+    names: { axial: 'Axial', coronal: 'Coronal', sagittal: 'Sagittal' },
+    axes: {
+      axial:
+        'Axial plane. Arrow keys or wheel: move; click: set the point; Ctrl and wheel: zoom; Shift and drag: pan.',
+      coronal: 'Coronal plane. Arrow keys or wheel: move; click: set the point.',
+      sagittal: 'Sagittal plane. Arrow keys or wheel: move; click: set the point.',
+    },
+    loading: (n: number, all: number) => `Loading slice ${n} of ${all}…`,
+    incomplete: (why: string) => `Planes need every slice, and one could not be loaded: ${why}`,
+    few: 'Planes need at least two slices over one another.',
+    slab: 'Brightest of',
+    thin: 'the plane',
+    mm: (mm: number) => `${mm} mm`,
+    place: (x: string, y: string, z: string) => `${x}  ${y}  ${z} mm`,
+    nothing: 'no slice here',
+    note: (n: number) =>
+      `Interpolated from ${n} original slices, each in its own place, for display only: measure and draw on the slices (V).`,
+    gaps: (n: number) =>
+      `${plural(n, 'step', 'steps')} between slices ${n === 1 ? 'is' : 'are'} too wide to be bridged and ${n === 1 ? 'stays' : 'stay'} empty.`,
+  },
+
   kinds: {
     haemorrhage: 'Haemorrhage',
     intraparenchymal_haemorrhage: 'Intraparenchymal haemorrhage',
@@ -447,6 +471,7 @@ export const messages = {
       ['M', 'mask on or off'],
       ['U', 'uncertainty on or off'],
       ['N', 'next finding'],
+      ['V', 'axial, coronal and sagittal planes through one point, or the slices'],
       ['A, X, S', 'accept, reject, not sure: of the chosen finding, else of the answer'],
       ['W', 'something was missed'],
       ['Enter', 'agree with the answer, and on to the next study that nobody has read'],

@@ -48,6 +48,15 @@ export function Toolbar(props: { session: Session; onFit: () => void }) {
           {messages.viewer.uncertainty} <kbd>U</kbd>
         </button>
       </div>
+      <button
+        type="button"
+        data-toggle="planes"
+        aria-pressed={props.session.planes()}
+        aria-keyshortcuts="V"
+        onClick={() => props.session.setPlanes(!props.session.planes())}
+      >
+        {messages.planes.name} <kbd>V</kbd>
+      </button>
       <MeasureButtons ruler={props.session.ruler} />
       <label class="opacity">
         {messages.viewer.opacity}

@@ -1,6 +1,6 @@
 /** The stack on the screen: image, overlays, labels, toolbar, strip. */
 
-import { createEffect, createSignal, type JSX, on, onCleanup, onMount, Show, untrack } from 'solid-js';
+import { createEffect, createSignal, type JSX, lazy, on, onCleanup, onMount, Show, untrack } from 'solid-js';
 import { sentence } from '../api/client.ts';
 import { letters, type Slice } from '../dicomweb/geometry.ts';
 import type { Place } from '../review/drawing.ts';
@@ -15,6 +15,8 @@ import { Strip } from './Strip.tsx';
 import type { Session } from './session.ts';
 import type { StackView } from './stack.ts';
 import { Toolbar } from './Toolbar.tsx';
+
+const Planes = lazy(() => import('./planes/Planes.tsx'));
 
 /** By how many pixels an arrow moves the cursor of the ruler. */
 const ARROWS: Readonly<Record<string, readonly [number, number]>> = {
@@ -229,6 +231,7 @@ export function Viewer(props: { study: string; name: string; session: Session; t
         <Strip session={session} />
         <div
           class="viewport"
+          inert={session.planes()}
           role="application"
           aria-label={messages.viewer.label}
           tabIndex={0}
@@ -286,6 +289,9 @@ export function Viewer(props: { study: string; name: string; session: Session; t
             {(text) => <Trouble text={text} />}
           </Show>
         </div>
+        <Show when={session.planes() && view() !== null ? session.slices() : null} keyed>
+          {(slices) => <Planes session={session} slices={slices} view={view() as StackView} />}
+        </Show>
       </div>
     </>
   );

@@ -27,6 +27,7 @@ export function createSession(study: () => StudyDetail | null) {
   const [uncertainty, setUncertainty] = createSignal(false);
   const [opacity, setOpacity] = createSignal(FIRST_OPACITY);
   const [chosen, setChosen] = createSignal<string | null>(null);
+  const [planes, setPlanes] = createSignal(false);
 
   /** What lies on the slices: the machine's mask, or the one of a reader that was chosen instead. */
   const overlays = createMemo<Overlays>(() => {
@@ -96,6 +97,9 @@ export function createSession(study: () => StudyDetail | null) {
     opacity,
     setOpacity,
     findings,
+    /** Whether three planes are shown instead of the slices; drawing and measuring happen on the slices. */
+    planes: () => planes() && pencil.drawing() === null && ruler.tool() === null,
+    setPlanes,
     chosenFinding,
     setChosen,
     sliceOf,

@@ -171,6 +171,18 @@ export class StackView {
     return image.preScale?.scaled ? stored : stored * image.slope + image.intercept;
   }
 
+  /** HU of a slice, row by row, loaded if it is not yet. */
+  async hu(index: number): Promise<ArrayLike<number>> {
+    const id = this.#imageIds[index] ?? '';
+    const image = await imageLoader.loadAndCacheImage(id, {
+      requestType: Enums.RequestType.Interaction,
+      priority: 0,
+    });
+    const stored = image.getPixelData();
+    if (image.preScale?.scaled) return stored;
+    return Float32Array.from(stored, (value) => value * image.slope + image.intercept);
+  }
+
   window({ width, level }: Window): void {
     this.#viewport.setProperties({ voiRange: utilities.windowLevel.toLowHighRange(width, level) });
     this.#viewport.render();
