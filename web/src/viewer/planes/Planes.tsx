@@ -110,6 +110,10 @@ function Three(props: { session: Session; block: Block; hu: (slice: number) => A
     on(
       session.asked,
       (index) => {
+        const finding = session.chosenFinding();
+        const at = finding?.center_mm.join() === point().join() ? finding : null;
+        // A jump goes to the finding's centre here, and to where it is largest on the slices.
+        if (at && session.sliceOf(at) === index) return;
         if (block.nearest(point()) !== index) move(block.onto(point(), index));
       },
       { defer: true },
@@ -372,7 +376,7 @@ function PlaneView(props: {
         role="application"
         aria-label={words.axes[axis]}
         onPointerDown={press}
-        onKeyDown={key}
+        on:keydown={key}
       />
       <p class="tl" aria-hidden="true">
         {words.names[axis]}
