@@ -1,0 +1,13 @@
+import { defineConfig } from 'vitest/config';
+
+/** A program, not a test: nothing in it can fail but the browser. See README.md beside this file. */
+export default defineConfig({
+  test: {
+    environment: 'node',
+    include: ['e2e/**/*.bench.ts'],
+    fileParallelism: false,
+    disableConsoleIntercept: true,
+    testTimeout: 3_600_000,
+    hookTimeout: 300_000,
+  },
+});
