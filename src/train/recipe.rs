@@ -1,6 +1,9 @@
 //! The plans of the models that `ictus train` makes from phantoms: small 2.5-D U-Nets for haemorrhage and its kinds and for infarcts on non-contrast CT, and a small 3-D one for closed arteries on CT angiography.
 
-use super::phantom::{Class, Site};
+use super::{
+    phantom::{Class, Site},
+    volumes::TAUGHT,
+};
 use crate::domain::{
     architecture::{Architecture, PlainConvUNet},
     code::{
@@ -146,13 +149,13 @@ pub fn occlusion(members: usize) -> Plan {
                 n_conv_per_stage: [1, 2, 2, 2].into(),
                 n_conv_per_stage_decoder: vec![1; n_stages - 1],
                 features_per_stage,
-                num_classes: 1 + Site::ALL.len(),
+                num_classes: 1 + TAUGHT.len(),
                 conv_bias: true,
                 deep_supervision: false,
             }),
         },
         labels: (1..)
-            .zip(Site::ALL)
+            .zip(TAUGHT)
             .map(|(value, site)| closed(value, site))
             .collect(),
         trigger: Trigger {

@@ -22,8 +22,10 @@ use rand_chacha::ChaCha8Rng;
 
 /// Share of heads with a closed artery.
 const CLOSED: f64 = 0.65;
-/// Share of heads with an ICA terminus or M1 closed that are kept: the basilar artery and M2 take longer to learn, and are seen more often.
-const EASY: f64 = 0.35;
+/// The arteries that the detector is taught, in the order of its labels.
+///
+/// Four sites were tried: in 5,000 steps M2 and the basilar artery were not learned at all, and a label that is never found would promise what it does not hold.
+pub const TAUGHT: [Site; 2] = [Site::IcaTerminus, Site::M1];
 /// Radius of the balls that mark where a lumen ends, mm.
 pub const BALL_MM: f64 = 5.0;
 /// How much of the clot is marked, mm.
@@ -69,7 +71,7 @@ fn draw(plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError> {
     let head = loop {
         let head = Head::new(rng.random(), kind, Range::Training);
         let site = head.occlusion().map(|occlusion| occlusion.site);
-        if !matches!(site, Some(Site::IcaTerminus | Site::M1)) || rng.random_bool(EASY) {
+        if site.is_none_or(|site| TAUGHT.contains(&site)) {
             break head;
         }
     };
@@ -108,11 +110,11 @@ fn nowhere() -> Geometry {
     }
 }
 
-/// The value of an artery's label.
+/// The value of an artery's label; 0 when it has none.
 #[must_use]
 pub fn value(site: Site) -> u8 {
     (1..)
-        .zip(Site::ALL)
+        .zip(TAUGHT)
         .find(|(_, s)| *s == site)
         .map_or(0, |(value, _)| value)
 }
@@ -163,15 +165,19 @@ mod tests {
             first.input.len(),
             plan.configuration.patch_size.iter().product::<usize>()
         );
-        assert!(first.truth.iter().all(|t| *t <= 4));
+        assert!(first.truth.iter().all(|t| usize::from(*t) <= TAUGHT.len()));
     }
 
     #[test]
     fn every_closed_artery_is_marked_with_its_sites_value() {
         let plan = occlusion(1);
-        for seed in 0..30 {
+        for seed in 0..40 {
             let head = Head::new(seed, Kind::Occlusion, Range::Training);
             let closed = head.occlusion().unwrap();
+            if !TAUGHT.contains(&closed.site) {
+                assert_eq!(value(closed.site), 0, "{seed}");
+                continue;
+            }
             let grid = lay(nowhere(), closed.point_mm, [20; 3], [1.75; 3]).geometry();
             let mut truth = vec![0; grid.len()];
             mark(&closed, &grid, &mut truth);

@@ -15,7 +15,7 @@ use super::{
         statistics::{Estimate, auc, quantile_of, share},
     },
     phantom::{HEAD_CENTER_MM, Head, Kind, Occlusion, Range, Site},
-    volumes::{BALL_MM, MARKED_MM, value},
+    volumes::{BALL_MM, MARKED_MM},
 };
 use crate::{
     analysis::{
@@ -263,8 +263,8 @@ fn summarise(judged: Header, cases: &[Case]) -> Metrics {
     let mut sites = [[0; 5]; 4];
     for case in &told {
         if let Some(site) = case.site {
-            let column = case.found_site.map_or(4, |found| usize::from(value(found)) - 1);
-            sites[usize::from(value(site)) - 1][column] += 1;
+            let place = |site: Site| Site::ALL.iter().position(|s| *s == site).unwrap_or(4);
+            sites[place(site)][case.found_site.map_or(4, place)] += 1;
         }
     }
     Metrics {
