@@ -191,6 +191,15 @@ fn closed(value: u8, site: Site) -> Label {
     }
 }
 
+/// The name of a class's label.
+#[must_use]
+pub fn name(class: Class) -> String {
+    match class {
+        Class::Infarct | Class::Thrombus => class.name().into(),
+        _ => format!("{}_haemorrhage", class.name()),
+    }
+}
+
 fn label(class: Class) -> Label {
     let kind = match class {
         Class::Intraparenchymal => CEREBRAL_HEMORRHAGE,
@@ -203,10 +212,7 @@ fn label(class: Class) -> Label {
     };
     Label {
         value: class as u8,
-        name: match class {
-            Class::Infarct | Class::Thrombus => class.name().into(),
-            _ => format!("{}_haemorrhage", class.name()),
-        },
+        name: name(class),
         category: MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
         kind,
         side_aware: true,

@@ -600,9 +600,13 @@ fn contrast_agent_is_taken_from_the_header_and_from_the_pixels() {
     accepted(&none);
     let bright = |agent: &'static str| {
         Series::default().instances_with(|k, dataset| {
-            let hu = plane_hu(k)
-                .into_iter()
-                .map(|hu| if hu < 35 && hu > 0 { 250 } else { hu });
+            let mut hu = plane_hu(k);
+            // Three vessels through every slice, so thin that only their middles are as bright as one.
+            for (row, column) in [(28, 22), (28, 42), (40, 32)] {
+                for pixel in (0..9).map(|i| (row + i / 3) * usize::from(SIZE) + column + i % 3) {
+                    hu[pixel] = 200;
+                }
+            }
             dataset.put(DataElement::new(tags::PIXEL_DATA, VR::OW, words(hu)));
             set(dataset, tags::CONTRAST_BOLUS_AGENT, VR::LO, agent);
         })

@@ -85,7 +85,7 @@ it('goes to a finding in all planes, and the mask is there', async () => {
 
 it('moves all planes to a click, and one by its keys', async () => {
   const before = await point();
-  await canvas('axial').click({ position: { x: 200, y: 150 } });
+  await canvas('axial').click({ position: { x: 130, y: 110 } });
   const clicked = await point();
   expect(clicked[2]).toBe(before[2]);
   expect(clicked[0]).not.toBe(before[0]);

@@ -7,6 +7,7 @@ use super::{
     super::{
         TrainError,
         phantom::{Class, GeometryKind, Head, Kind, Range, geometry},
+        recipe,
     },
     judge::{Subject, Truth},
 };
@@ -122,9 +123,7 @@ impl Source {
     #[must_use]
     pub fn names(&self) -> BTreeMap<u8, String> {
         match self {
-            Self::Phantoms { .. } => (1..)
-                .zip(Class::BLEEDS.map(|class| class.name().to_owned()))
-                .collect(),
+            Self::Phantoms { .. } => (1..).zip(Class::BLEEDS.map(recipe::name)).collect(),
             Self::Dataset(dataset) => dataset.labels.clone(),
         }
     }
@@ -169,7 +168,7 @@ impl Source {
             Self::Phantoms { first_seed, .. } if plan.question == INFARCT => {
                 let mut drawn = phantom(*first_seed, index, [Kind::Infarct, Kind::Open], self.names());
                 let infarct = Class::Infarct as u8;
-                drawn.truth.names = [(infarct, Class::Infarct.name().to_owned())].into();
+                drawn.truth.names = [(infarct, recipe::name(Class::Infarct))].into();
                 // The clot is not what the question is about.
                 for class in &mut drawn.truth.classes.data {
                     *class = if *class == infarct { infarct } else { 0 };

@@ -398,3 +398,14 @@ fn a_data_set_is_read_as_nnu_net_lays_it_out() {
     fs::write(at("imagesTs/a_0000.nii.gz"), [0; 4]).unwrap();
     assert_ne!(source.description().unwrap(), before);
 }
+
+#[test]
+fn phantoms_name_their_classes_as_the_model_names_its_labels() {
+    let source = Source::Phantoms {
+        first_seed: 1,
+        count: 1,
+    };
+    let labels = crate::train::recipe::haemorrhage(1).labels;
+    let of_plan: BTreeMap<u8, String> = labels.into_iter().map(|l| (l.value, l.name)).collect();
+    assert_eq!(source.names(), of_plan);
+}
