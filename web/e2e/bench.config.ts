@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
-/** A program, not a test: nothing in it can fail but the browser. See README.md beside this file. */
+/** Programs, not tests: they take minutes. See README.md beside this file. */
 export default defineConfig({
   test: {
     environment: 'node',

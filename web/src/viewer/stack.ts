@@ -54,6 +54,7 @@ export class StackView {
   readonly #element: HTMLDivElement;
   readonly #engine: RenderingEngine;
   readonly #listener: StackListener;
+  readonly #closed = new AbortController();
   #slices: readonly Slice[] = [];
   #imageIds: string[] = [];
   #prefetching = 0;
@@ -68,9 +69,10 @@ export class StackView {
       element,
       defaultOptions: { background: [0, 0, 0] },
     });
-    element.addEventListener(Enums.Events.IMAGE_RENDERED, () => listener.drawn());
-    element.addEventListener('pointerdown', (event) => this.#drag(event));
-    element.addEventListener('contextmenu', (event) => event.preventDefault());
+    const { signal } = this.#closed;
+    element.addEventListener(Enums.Events.IMAGE_RENDERED, () => listener.drawn(), { signal });
+    element.addEventListener('pointerdown', (event) => this.#drag(event), { signal });
+    element.addEventListener('contextmenu', (event) => event.preventDefault(), { signal });
   }
 
   static async open(element: HTMLDivElement, listener: StackListener): Promise<StackView> {
@@ -250,7 +252,10 @@ export class StackView {
   close(): void {
     this.#prefetching++;
     imageLoadPoolManager.clearRequestStack(Enums.RequestType.Prefetch);
+    this.#closed.abort();
     this.#engine.destroy();
     cache.purgeCache();
+    // Whoever still holds the element must not hold the page around it.
+    this.#element.remove();
   }
 }
