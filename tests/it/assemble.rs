@@ -601,10 +601,11 @@ fn contrast_agent_is_taken_from_the_header_and_from_the_pixels() {
     let bright = |agent: &'static str| {
         Series::default().instances_with(|k, dataset| {
             let mut hu = plane_hu(k);
-            // Three vessels through every slice, so thin that only their middles are as bright as one.
-            for (row, column) in [(28, 22), (28, 42), (40, 32)] {
-                for pixel in (0..9).map(|i| (row + i / 3) * usize::from(SIZE) + column + i % 3) {
-                    hu[pixel] = 200;
+            // Three vessels through every slice: crosses of pixels, of which the middle is bright all around.
+            let width = usize::from(SIZE);
+            for middle in [(28, 22), (28, 42), (40, 32)].map(|(row, column)| row * width + column) {
+                for pixel in [middle, middle - 1, middle + 1, middle - width, middle + width] {
+                    hu[pixel] = 230;
                 }
             }
             dataset.put(DataElement::new(tags::PIXEL_DATA, VR::OW, words(hu)));
