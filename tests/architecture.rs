@@ -66,7 +66,10 @@ const GRAPH: &[(&str, &[&str])] = &[
         "deliver",
         &["domain", "dicom", "association", "scu", "hl7", "archive", "db"],
     ),
-    ("review", &["domain", "dicom", "analysis", "archive", "db"]),
+    (
+        "review",
+        &["domain", "dicom", "nifti", "analysis", "archive", "db"],
+    ),
     ("identity", &["domain", "dicom", "db"]),
     ("audit", &["domain", "archive", "db"]),
     (

@@ -29,8 +29,56 @@ use time::OffsetDateTime;
 pub struct Corrected {
     /// What it said.
     pub report: Report,
-    /// Series and instance of its Segmentation, if it has one.
-    pub seg: Option<[Uid; 2]>,
+    /// Its Segmentations: one for each question of which it found anything.
+    pub masks: Vec<MachineMask>,
+}
+
+/// A Segmentation of the analysis.
+#[derive(Debug, Clone)]
+pub struct MachineMask {
+    /// The question that it answers.
+    pub question: String,
+    /// The series of the images that it lies on.
+    pub source_series: String,
+    /// Its own series.
+    pub series_instance_uid: Uid,
+    /// Its own instance.
+    pub sop_instance_uid: Uid,
+}
+
+impl Corrected {
+    /// The mask that a correction of this kind, on images of this series, takes the place of.
+    pub(super) fn mask(&self, kind: &str, series: &Uid) -> Option<&MachineMask> {
+        let found = self.report.findings.iter().find(|finding| finding.kind == kind);
+        let answers = &self.report.answers;
+        let asked = found.and_then(|finding| {
+            answers
+                .iter()
+                .find(|answer| answer.model.as_ref() == Some(&finding.model))
+        });
+        let question = asked.map_or(kind, |answer| &answer.question);
+        self.masks
+            .iter()
+            .find(|mask| mask.question == question && mask.source_series == series.as_str())
+    }
+
+    /// Of the series that the analysis used the one that fits, and only its images.
+    pub(super) fn series(
+        &self,
+        instances: &mut Vec<Instance>,
+        fits: impl Fn(&Instance) -> bool,
+    ) -> Result<Uid, CorrectionError> {
+        let chosen = || self.report.series.iter().filter(|series| series.chosen);
+        let of = |instance: &&Instance| {
+            let uid = instance.attributes.series_instance_uid.clone();
+            uid.filter(|uid| chosen().any(|series| series.uid == *uid))
+        };
+        let fitting = instances.iter().filter(|i| fits(i)).find_map(|i| of(&i));
+        let uid = fitting.or_else(|| chosen().map(|series| series.uid.clone()).next());
+        let uid = uid.ok_or(CorrectionError::NoSeries)?;
+        instances.retain(|instance| instance.attributes.series_instance_uid.as_ref() == Some(&uid));
+        Ok(uid)
+    }
 }
 
 /// Who draws.
@@ -53,6 +101,8 @@ pub struct Drawn {
     pub instance: Instance,
     /// Connected regions, largest first.
     pub regions: Vec<Region>,
+    /// Whether it takes the place of a mask of the machine.
+    pub edited: bool,
 }
 
 /// Why a mask became nothing.
@@ -64,7 +114,7 @@ pub enum CorrectionError {
     NoSeries,
     /// Nobody knows what was drawn.
     #[error(
-        "`{0}` is not a kind of finding that can be drawn; `haemorrhage` is, and what the analysis found"
+        "`{0}` is not a kind of finding that can be drawn; `haemorrhage`, `infarct` and `occlusion` are, and what the analysis found"
     )]
     Kind(String),
     /// The mask does not lie on the slices.
@@ -110,11 +160,14 @@ pub fn correct(
     reader: &Reader,
 ) -> Result<Drawn, CorrectionError> {
     let report = &corrected.report;
-    let chosen = report.series.iter().find(|series| series.chosen);
-    let chosen = chosen.ok_or(CorrectionError::NoSeries)?;
     let code = code_of(kind, report).ok_or_else(|| CorrectionError::Kind(kind.to_owned()))?;
     let mut instances = instances;
-    instances.retain(|instance| instance.attributes.series_instance_uid.as_ref() == Some(&chosen.uid));
+    let series = corrected.series(&mut instances, |instance| {
+        let uid = instance.attributes.sop_instance_uid.as_ref();
+        slices
+            .first()
+            .is_some_and(|(first, _)| uid.is_some_and(|uid| uid.as_str() == *first))
+    })?;
     let Assembled {
         volume,
         instances: order,
@@ -129,10 +182,10 @@ pub fn correct(
         .iter()
         .map(|model| format!("{} {}", model.id, model.version));
     let algorithm = models.collect::<Vec<_>>().join(", ");
-    let began_with = corrected.seg.as_ref().filter(|_| edited);
-    let began_with = began_with.map(|[series, sop]| Edited {
-        series_instance_uid: series,
-        sop_instance_uid: sop,
+    let began_with = corrected.mask(kind, &series).filter(|_| edited);
+    let began_with = began_with.map(|mask| Edited {
+        series_instance_uid: &mask.series_instance_uid,
+        sop_instance_uid: &mask.sop_instance_uid,
         algorithm: &algorithm,
     });
     let object = encode_correction(&encode::Correction {
@@ -157,6 +210,7 @@ pub fn correct(
         bytes,
         instance,
         regions,
+        edited: began_with.is_some(),
     })
 }
 
@@ -176,11 +230,20 @@ pub(super) fn plane_of(volume: &Volume<f32>) -> Option<MidsagittalPlane> {
     MidsagittalPlane::estimate(&preprocess::brain::intracranial(volume, &trace).brain)
 }
 
+/// What a reader may draw where the analysis found nothing, and its code.
+pub(super) const KNOWN: [(&str, Code); 3] = [
+    ("haemorrhage", code::HEMORRHAGE),
+    ("infarct", code::INFARCT),
+    ("occlusion", code::ARTERIAL_OCCLUSION),
+];
+
 /// The code of what may be drawn.
 pub(super) fn code_of(kind: &str, report: &Report) -> Option<Code> {
     let found = report.findings.iter().find(|finding| finding.kind == kind);
-    let known = (kind == "haemorrhage").then_some(code::HEMORRHAGE);
-    found.map(|finding| finding.code.clone()).or(known)
+    let known = KNOWN.into_iter().find(|(name, _)| *name == kind);
+    found
+        .map(|finding| finding.code.clone())
+        .or(known.map(|(_, code)| code))
 }
 
 /// The runs of each slice → a volume on the grid of the analysis.

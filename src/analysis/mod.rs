@@ -7,6 +7,7 @@ pub mod assemble;
 pub mod correction;
 pub mod encode;
 pub mod infer;
+pub mod labelled;
 pub mod postprocess;
 pub mod preprocess;
 pub mod returned;
@@ -282,7 +283,7 @@ pub fn look(
         Grid::HeadBox { .. } => in_box(&scan, engine, model, control, report)?,
     };
     let started = Instant::now();
-    let found = postprocess::find(
+    let mut found = postprocess::find(
         &prediction,
         &scan.channels[0],
         &brain,
@@ -290,6 +291,12 @@ pub fn look(
         series,
         &model.plan,
     )?;
+    // Two models may call their findings the same.
+    for finding in &mut found.findings {
+        if report.findings.iter().any(|other| other.id == finding.id) {
+            finding.id = format!("{}-{}", model.plan.id, finding.id);
+        }
+    }
     clock(&mut report.timings, "postprocess", started);
     let limits = model.plan.provenance.disclaimer();
     if report.models.is_empty() {

@@ -9,13 +9,14 @@
 
 use super::{
     assemble::{Assembled, assemble},
-    correction::{Corrected, CorrectionError, any_ct, code_of, plane_of},
+    correction::{Corrected, CorrectionError, KNOWN, any_ct, code_of, plane_of},
+    labelled::Which,
     postprocess,
 };
 use crate::{
     dicom::{instance::Instance, transcode},
     domain::{
-        finding::Region,
+        finding::{Region, Report},
         geometry::{Vec3, dot, norm, sub},
         phi::redact,
         volume::{Geometry, Volume},
@@ -66,27 +67,19 @@ pub fn read(
     let segmentation =
         Instance::from_bytes(part10).map_err(|error| CorrectionError::Source(redact(&error)))?;
     let object = &segmentation.object;
-    let form = text(object, tags::SEGMENTATION_TYPE).unwrap_or_default();
-    let is_map = match form.as_str() {
-        "BINARY" => false,
-        "LABELMAP" => true,
-        "FRACTIONAL" => {
-            return Err(wrong(
-                "it is FRACTIONAL, which has no edge; send it as BINARY or LABELMAP".to_owned(),
-            ));
-        }
-        _ => {
-            return Err(wrong(
-                "its SegmentationType is neither BINARY nor LABELMAP; send it as one of these".to_owned(),
-            ));
-        }
-    };
+    let is_map = is_map(object)?;
     let (kind, segments, edited) = segments(object, corrected)?;
-    let report = &corrected.report;
-    let chosen = report.series.iter().find(|series| series.chosen);
-    let chosen = chosen.ok_or(CorrectionError::NoSeries)?;
     let mut instances = instances;
-    instances.retain(|instance| instance.attributes.series_instance_uid.as_ref() == Some(&chosen.uid));
+    let referenced = items(object, tags::REFERENCED_SERIES_SEQUENCE);
+    let referenced = referenced
+        .iter()
+        .filter_map(|item| text(item, tags::SERIES_INSTANCE_UID));
+    let referenced: Vec<String> = referenced.collect();
+    let series = corrected.series(&mut instances, |instance| {
+        let uid = instance.attributes.series_instance_uid.as_ref();
+        uid.is_some_and(|uid| referenced.iter().any(|referenced| referenced == uid.as_str()))
+    })?;
+    let edited = edited && corrected.mask(&kind, &series).is_some();
     let Assembled { volume, .. } =
         assemble(&instances, &any_ct()).map_err(|error| CorrectionError::Source(redact(&error)))?;
     check_grid(object, &volume.geometry)?;
@@ -112,6 +105,48 @@ pub fn read(
         edited,
         creator: creator.filter(|name| !name.is_empty()),
     })
+}
+
+/// The voxels of the segments that count, of a Segmentation on the images.
+pub(super) fn on_grid(
+    part10: &[u8],
+    which: &Which,
+    geometry: &Geometry,
+) -> Result<Volume<bool>, CorrectionError> {
+    let segmentation =
+        Instance::from_bytes(part10).map_err(|error| CorrectionError::Source(redact(&error)))?;
+    let object = &segmentation.object;
+    let numbers = |counts: &dyn Fn(&InMemDicomObject) -> bool| -> Vec<u32> {
+        let segments = items(object, tags::SEGMENT_SEQUENCE)
+            .iter()
+            .filter(|segment| counts(segment));
+        let numbers = segments.filter_map(|segment| number(segment, tags::SEGMENT_NUMBER));
+        numbers.filter(|number| *number > 0).collect()
+    };
+    let segments = match which {
+        Which::All => numbers(&|_| true),
+        Which::Findings(ids) => {
+            numbers(&|segment| text(segment, tags::TRACKING_ID).is_some_and(|id| ids.contains(&id)))
+        }
+        Which::LookedFor(report) => {
+            let (report, masks) = (Report::clone(report), Vec::new());
+            segments(object, &Corrected { report, masks })?.1
+        }
+    };
+    check_grid(object, geometry)?;
+    lay(part10, object, is_map(object)?, &segments, geometry)
+}
+
+/// Whether it is a label map; else each segment has its own frames.
+fn is_map(object: &InMemDicomObject) -> Result<bool, CorrectionError> {
+    let form = text(object, tags::SEGMENTATION_TYPE).unwrap_or_default();
+    let wrong = |what: &str| Err(CorrectionError::Mask(what.to_owned()));
+    match form.as_str() {
+        "BINARY" => Ok(false),
+        "LABELMAP" => Ok(true),
+        "FRACTIONAL" => wrong("it is FRACTIONAL, which has no edge; send it as BINARY or LABELMAP"),
+        _ => wrong("its SegmentationType is neither BINARY nor LABELMAP; send it as one of these"),
+    }
 }
 
 fn text(object: &InMemDicomObject, tag: Tag) -> Option<String> {
@@ -145,9 +180,12 @@ fn segments(
 ) -> Result<(String, Vec<u32>, bool), CorrectionError> {
     let mut kinds: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     let (mut edited, mut strange) = (false, Vec::new());
-    let known = [BLEED.to_owned()];
-    let names = corrected.report.findings.iter().map(|finding| &finding.kind);
-    let names: Vec<&String> = names.chain(&known).collect();
+    let names = corrected
+        .report
+        .findings
+        .iter()
+        .map(|finding| finding.kind.as_str());
+    let names: Vec<&str> = names.chain(KNOWN.map(|(name, _)| name)).collect();
     for segment in items(object, tags::SEGMENT_SEQUENCE) {
         let (Some(number), Some(code)) = (
             number(segment, tags::SEGMENT_NUMBER),
@@ -164,13 +202,12 @@ fn segments(
         match kind {
             Some(kind) => {
                 edited |= text(segment, tags::SEGMENT_ALGORITHM_TYPE).as_deref() != Some("MANUAL");
-                kinds.entry((*kind).clone()).or_default().push(number);
+                kinds.entry((*kind).to_owned()).or_default().push(number);
             }
             None if number > 0 => strange.push(format!("{value} ({scheme})")),
             None => {}
         }
     }
-    let edited = edited && corrected.seg.is_some();
     // Bleeds of several kinds are one mask of what bled, as a reader draws it.
     if kinds.len() > 1 && kinds.keys().all(|kind| kind.ends_with(BLEED)) {
         let numbers = kinds.into_values().flatten().collect();

@@ -13,6 +13,7 @@ mod dimse;
 pub(crate) mod doctor;
 mod engine;
 pub(crate) mod evaluate;
+pub(crate) mod export;
 pub(crate) mod key;
 mod key_slices;
 pub(crate) mod migrate;

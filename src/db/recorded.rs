@@ -67,6 +67,16 @@ impl Db {
         .await?)
     }
 
+    /// The file of a current instance.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn archive_key(&self, sop_instance_uid: &str) -> Result<Option<String>, DbError> {
+        let query = "SELECT archive_key FROM instance WHERE sop_instance_uid = $1 AND state = 'current'";
+        let query = sqlx::query_scalar(query).bind(sop_instance_uid);
+        Ok(query.fetch_optional(&self.app).await?)
+    }
+
     /// The row of the trail that says what an analysis made.
     ///
     /// # Errors

@@ -191,6 +191,21 @@ pub struct StudyDetail {
     pub analysis: Option<StudyAnalysis>,
     /// Every complete analysis, newest first.
     pub revisions: Vec<Revision>,
+    /// Other studies of the patient with CT images, the latest first.
+    pub comparisons: Vec<Comparison>,
+}
+
+/// Another study of the same patient: same PatientID and issuer, and an empty ID is nobody's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
+pub struct Comparison {
+    /// StudyInstanceUID.
+    pub study_instance_uid: String,
+    /// StudyDate, YYYYMMDD.
+    pub study_date: Option<String>,
+    /// StudyTime, HHMMSS.
+    pub study_time: Option<String>,
+    /// StudyDescription.
+    pub study_description: Option<String>,
 }
 
 /// A series of a study.
@@ -232,17 +247,21 @@ pub struct StudyAnalysis {
     pub waited_ms: i64,
     /// `findings.json`.
     pub report: serde_json::Value,
-    /// The segmentation, if anything was found.
-    pub seg: Option<ResultObject>,
-    /// The uncertainty map.
-    pub pm: Option<ResultObject>,
-    /// The report.
-    pub sr: Option<ResultObject>,
+    /// Its results, in the order in which they were stored: those of each model that ran.
+    pub objects: Vec<ResultObject>,
 }
 
-/// Where a result object is found over DICOMweb.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+/// What a result object is, and where it is found over DICOMweb.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ResultObject {
+    /// `seg`, `pm`, `sr`, `labelmap`, `sc`, `kos` or `other`.
+    pub role: String,
+    /// The question of the analysis that it is about; null when it cannot be told.
+    pub question: Option<String>,
+    /// SeriesInstanceUID of the images that it lies on; null for what lies on none.
+    pub source_series: Option<String>,
+    /// ContentLabel: which quantity a map shows, `ENTROPY` or another.
+    pub content_label: Option<String>,
     /// SeriesInstanceUID.
     pub series_instance_uid: String,
     /// SOPInstanceUID.
@@ -336,11 +355,16 @@ impl Db {
             Some(current) => self.study_analysis(current.id).await?,
             None => None,
         };
+        let comparisons = sqlx::query_as(COMPARISONS)
+            .bind(study.as_str())
+            .fetch_all(&self.app)
+            .await?;
         Ok(Some(StudyDetail {
             study: head,
             series,
             analysis,
             revisions,
+            comparisons,
         }))
     }
 
@@ -356,19 +380,9 @@ impl Db {
         else {
             return Ok(None);
         };
-        let objects: Vec<(String, String, String)> = sqlx::query_as(OBJECTS)
-            .bind(analysis)
-            .fetch_all(&self.app)
-            .await?;
-        let object = |role: &str| {
-            objects
-                .iter()
-                .find(|object| object.0 == role)
-                .map(|(_, series, sop)| ResultObject {
-                    series_instance_uid: series.clone(),
-                    sop_instance_uid: sop.clone(),
-                })
-        };
+        let report: serde_json::Value = row.try_get("report")?;
+        let objects = sqlx::query(OBJECTS).bind(analysis).fetch_all(&self.app).await?;
+        let objects = objects.iter().map(|object| result_object(object, &report));
         Ok(Some(StudyAnalysis {
             id: analysis,
             revision: row.try_get("revision")?,
@@ -376,12 +390,28 @@ impl Db {
             created_at: row.try_get("created_at")?,
             duration_ms: row.try_get("duration_ms")?,
             waited_ms: row.try_get("waited_ms")?,
-            report: row.try_get("report")?,
-            seg: object("seg"),
-            pm: object("pm"),
-            sr: object("sr"),
+            objects: objects.collect::<Result<_, _>>()?,
+            report,
         }))
     }
+}
+
+/// A row of `OBJECTS`; the description of a result's series begins with the question that it answers.
+fn result_object(row: &PgRow, report: &serde_json::Value) -> Result<ResultObject, sqlx::Error> {
+    let description: Option<String> = row.try_get("series_description")?;
+    let description = description.unwrap_or_default();
+    let answers = report["answers"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut questions = answers.iter().filter_map(|answer| answer["question"].as_str());
+    Ok(ResultObject {
+        role: row.try_get("role")?,
+        question: questions
+            .find(|question| description.starts_with(&format!("ictus {question} ")))
+            .map(str::to_owned),
+        source_series: row.try_get("source_series")?,
+        content_label: row.try_get("content_label")?,
+        series_instance_uid: row.try_get("series_instance_uid")?,
+        sop_instance_uid: row.try_get("sop_instance_uid")?,
+    })
 }
 
 /// Found first, counted after: instances are counted for the studies of the page only.
@@ -434,13 +464,32 @@ WHERE study_instance_uid = $1 AND state = 'complete'
 ORDER BY created_at DESC, revision DESC
 ";
 
+/// A quarantined series is nobody's until its identity is settled.
+const COMPARISONS: &str = "
+SELECT other.study_instance_uid, other.study_date, other.study_time, other.study_description
+FROM study
+JOIN study other ON other.patient_id = study.patient_id AND other.id <> study.id
+    AND other.issuer_of_patient_id IS NOT DISTINCT FROM study.issuer_of_patient_id
+WHERE study.study_instance_uid = $1 AND study.patient_id <> ''
+  AND NOT EXISTS (SELECT FROM series WHERE series.study_id = study.id AND series.conflict IS NOT NULL)
+  AND EXISTS (
+      SELECT FROM series JOIN instance ON instance.series_id = series.id AND instance.state = 'current'
+      WHERE series.study_id = other.id AND series.modality = 'CT' AND series.origin = 'received'
+        AND series.conflict IS NULL
+  )
+ORDER BY other.study_date DESC NULLS LAST, other.study_time DESC NULLS LAST, other.id DESC
+LIMIT 20
+";
+
 const ANALYSIS: &str = "
 SELECT revision, superseded_at IS NOT NULL AS superseded, created_at, duration_ms, waited_ms, report
 FROM analysis WHERE id = $1 AND state = 'complete'
 ";
 
 const OBJECTS: &str = "
-SELECT role, series_instance_uid, sop_instance_uid
+SELECT role, series_instance_uid, sop_instance_uid, series_description,
+       metadata #>> '{00081115,Value,0,0020000E,Value,0}' AS source_series,
+       metadata #>> '{00700080,Value,0}' AS content_label
 FROM analysis_instance
 JOIN instance ON instance.id = instance_id
 JOIN series ON series.id = instance.series_id

@@ -6,7 +6,7 @@
 
 use super::{ReviewError, account::Account};
 use crate::{
-    analysis::correction::{self as drawing, Corrected, Drawn, Reader},
+    analysis::correction::{self as drawing, Corrected, Drawn, MachineMask, Reader},
     archive::Archive,
     db::{
         self, Db,
@@ -95,7 +95,6 @@ pub async fn save(
         at,
     };
     let (analysis, kind) = (mask.analysis, mask.kind.clone());
-    let edited = mask.edited && corrected.seg.is_some();
     let files = archive.read_all(keys).await?;
     let drawn = tokio::task::spawn_blocking(move || draw(&files, &corrected, &mask, &by))
         .await
@@ -122,7 +121,7 @@ pub async fn save(
             instance_id,
             mask_sha256: &digest,
             kind: &kind,
-            edited,
+            edited: drawn.edited,
             regions: &regions,
             at,
         },
@@ -172,14 +171,23 @@ pub(super) async fn read(db: &Db, study: &Uid, analysis: Uuid) -> Result<OnRecor
     let recorded = db.recorded_analysis(analysis).await?;
     let recorded = recorded.ok_or(ReviewError::NothingToJudge)?;
     let instances = db.recorded_instances(analysis).await?;
-    let StudyAnalysis { report, seg, .. } = current;
+    let StudyAnalysis { report, objects, .. } = current;
     let uid = |text: &str| Uid::parse(text).map_err(|_| ReviewError::Drawing);
+    let mut masks = Vec::new();
+    for object in objects.into_iter().filter(|object| object.role == "seg") {
+        let (Some(question), Some(source_series)) = (object.question, object.source_series) else {
+            continue;
+        };
+        masks.push(MachineMask {
+            question,
+            source_series,
+            series_instance_uid: uid(&object.series_instance_uid)?,
+            sop_instance_uid: uid(&object.sop_instance_uid)?,
+        });
+    }
     let corrected = Corrected {
         report: serde_json::from_value(report).map_err(|_| ReviewError::Drawing)?,
-        seg: match seg {
-            Some(seg) => Some([uid(&seg.series_instance_uid)?, uid(&seg.sop_instance_uid)?]),
-            None => None,
-        },
+        masks,
     };
     let sources = instances
         .into_iter()

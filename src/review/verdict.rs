@@ -35,13 +35,15 @@ pub const REJECT_REASONS: &[&str] = &[
     "wrong_size",
     "other",
 ];
-/// What kind of bleed was missed.
+/// What was missed.
 pub const MISSED_REASONS: &[&str] = &[
     "intraparenchymal",
     "intraventricular",
     "subarachnoid",
     "subdural",
     "epidural",
+    "infarct",
+    "occlusion",
     "other",
 ];
 

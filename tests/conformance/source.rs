@@ -42,18 +42,23 @@ impl Case {
     /// Encodes, with borrowed instances.
     pub(crate) fn encode(&self) -> Result<Vec<DefaultDicomObject>, ictus::analysis::encode::EncodeError> {
         let source: Vec<&Instance> = self.instances.iter().collect();
-        ictus::analysis::encode::encode(&EncodeInput {
-            source: &source,
+        ictus::analysis::encode::encode(&self.input(&source, &self.stamp))
+    }
+
+    /// What is encoded, under another stamp than its own.
+    pub(crate) fn input<'a>(&'a self, source: &'a [&'a Instance], stamp: &'a Stamp) -> EncodeInput<'a> {
+        EncodeInput {
+            source,
             ct: Some(&self.ct),
             prediction: &self.prediction,
             segments: &self.segments,
             brain: &self.brain,
             report: &self.report,
             plan: &self.plan,
-            stamp: &self.stamp,
+            stamp,
             maps: &self.maps,
             predecessor: None,
-        })
+        }
     }
 }
 

@@ -159,10 +159,9 @@ async fn a_mask_becomes_a_segmentation_beside_the_machines_and_a_row_of_the_trai
         .get(&format!("/api/studies/{}", uid("s")), &[])
         .await
         .json();
-    assert_ne!(
-        machine["analysis"]["seg"]["sop_instance_uid"],
-        row["sop_instance_uid"]
-    );
+    let objects = machine["analysis"]["objects"].as_array().unwrap();
+    let seg = objects.iter().find(|object| object["role"] == "seg").unwrap();
+    assert_ne!(seg["sop_instance_uid"], row["sop_instance_uid"]);
     // Nothing was analysed because of it, and the trail names it with its digest.
     until_no_job(&room.server.world).await;
     let trail = room

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 #[path = "../conformance/source.rs"]
-mod source;
+pub(crate) mod source;
 
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR, value::DataSetSequence};
 use dicom_dictionary_std::{tags, uids};

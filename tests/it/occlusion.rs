@@ -22,7 +22,12 @@ fn analysed(kind: &str, seed: u64) -> (Value, Value) {
     let seed = seed.to_string();
     let heads = ["--seed", &seed, "--kind", kind, "--geometry", "fine"];
     ictus(&[["phantom", "--out", &text(&phantom)].as_slice(), &heads].concat());
-    let head = std::fs::read_dir(&phantom).unwrap().next().unwrap().unwrap().path();
+    let head = std::fs::read_dir(&phantom)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     ictus(&["analyze", &text(&head.join("ct")), "--out", &text(&out)]);
     let json = |path: &Path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     (json(&out.join("findings.json")), json(&head.join("truth.json")))
@@ -35,7 +40,11 @@ fn answer<'a>(findings: &'a Value, question: &str) -> &'a str {
 }
 
 fn place(at: &Value) -> Vec<f64> {
-    at.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+    at.as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v.as_f64().unwrap())
+        .collect()
 }
 
 #[test]
@@ -68,5 +77,8 @@ fn closed_arteries_are_not_looked_for_without_contrast_agent() {
     assert_eq!(answer(&findings, "occlusion"), "not_evaluated");
     let refusals = findings["refusals"].as_array().unwrap();
     let said = refusals.iter().find(|r| r["code"] == "contrast").unwrap();
-    assert!(said["text"].as_str().unwrap().contains("without contrast agent"), "{said}");
+    assert!(
+        said["text"].as_str().unwrap().contains("without contrast agent"),
+        "{said}"
+    );
 }

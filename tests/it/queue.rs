@@ -1,15 +1,15 @@
 //! From queued to answered: workers that succeed, fail, stop, die and meet each other.
 
 use crate::support::{SENDER, Slice, World, uid};
-use dicom_core::{DataElement, VR};
+use dicom_core::{DataElement, VR, value::DataSetSequence};
 use dicom_dictionary_std::tags;
-use dicom_object::DefaultDicomObject;
+use dicom_object::{DefaultDicomObject, InMemDicomObject};
 use ictus::{
     audit,
     db::{
         qido::Filter,
         queue::Timing,
-        worklist::{self, Study, StudyDetail},
+        worklist::{self, ResultObject, Study, StudyDetail},
     },
     dicom::instance::Instance,
     domain::{
@@ -147,6 +147,15 @@ fn result(
         object.put(DataElement::new(tag, VR::UI, uid));
     }
     object.put(DataElement::new(tags::SOFTWARE_VERSIONS, VR::LO, version));
+    let description = format!("ictus haemorrhage {part}");
+    object.put(DataElement::new(tags::SERIES_DESCRIPTION, VR::LO, description));
+    let lies_on = source.attributes.series_instance_uid.as_ref().unwrap();
+    let lies_on = DataElement::new(tags::SERIES_INSTANCE_UID, VR::UI, lies_on.as_str());
+    object.put(DataElement::new(
+        tags::REFERENCED_SERIES_SEQUENCE,
+        VR::SQ,
+        DataSetSequence::from(vec![InMemDicomObject::from_element_iter([lies_on])]),
+    ));
     // Without its matrix it is no image, and may have no pixels.
     object.remove_element(tags::PIXEL_DATA);
     object.remove_element(tags::ROWS);
@@ -322,7 +331,7 @@ async fn a_whole_head_is_analysed_and_its_results_are_stored_once() {
     assert_eq!((analysis.revision, analysis.superseded), (1, false));
     assert!(analysis.waited_ms >= 0 && analysis.duration_ms.is_some());
     assert_eq!(analysis.report["findings"][0]["id"], "haemorrhage-1");
-    let seg = analysis.seg.unwrap();
+    let seg = analysis.objects.iter().find(|o| o.role == "seg").unwrap();
     let filter = Filter::exactly(
         &uid("s"),
         Some(&Uid::parse(&seg.series_instance_uid).unwrap()),
@@ -366,6 +375,11 @@ async fn a_whole_head_is_analysed_and_its_results_are_stored_once() {
     assert_eq!(audit::verify(&world.db).await.unwrap().fault, None);
 }
 
+fn report_of(study: &StudyDetail) -> ResultObject {
+    let mut objects = study.analysis.as_ref().unwrap().objects.iter();
+    objects.find(|object| object.role == "sr").unwrap().clone()
+}
+
 #[tokio::test]
 async fn late_slices_revise_the_case_which_alerts_again_only_when_it_is_worse() {
     let world = World::new().await;
@@ -373,7 +387,7 @@ async fn late_slices_revise_the_case_which_alerts_again_only_when_it_is_worse() 
     let fake = Fake::new(move |call, _, _| Ok(report(volumes[call - 1])));
     let worker = Running::start(&world, fake.clone()).await;
     world.send(Slice::head("s", "a")).await;
-    let mut reports = vec![until_revision(&world, "s", 1).await.analysis.unwrap().sr];
+    let mut reports = vec![report_of(&until_revision(&world, "s", 1).await)];
     for revision in 2..=5 {
         world
             .send(vec![
@@ -382,7 +396,7 @@ async fn late_slices_revise_the_case_which_alerts_again_only_when_it_is_worse() 
             .await;
         world.receiver.complete(&uid("late"), SENDER).await.unwrap();
         let detail = until_revision(&world, "s", revision).await;
-        reports.push(detail.analysis.unwrap().sr);
+        reports.push(report_of(&detail));
         assert_eq!(detail.revisions.len(), usize::try_from(revision).unwrap());
         assert!(
             !detail.revisions[0].superseded && detail.revisions[1..].iter().all(|older| older.superseded)
@@ -392,9 +406,7 @@ async fn late_slices_revise_the_case_which_alerts_again_only_when_it_is_worse() 
     assert_eq!(alerts(&world).await, ["first", "grown", "reappeared"]);
     // Each report can name the one that it replaces.
     let previous = fake.previous.lock().unwrap().clone();
-    let replaced = reports
-        .into_iter()
-        .map(|report| Some(report.unwrap().sop_instance_uid));
+    let replaced = reports.into_iter().map(|report| Some(report.sop_instance_uid));
     assert_eq!(previous[0], None);
     assert_eq!(previous[1..], replaced.take(4).collect::<Vec<_>>());
     assert_eq!(

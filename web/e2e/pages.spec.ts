@@ -328,7 +328,7 @@ describe('a flagged study', () => {
     await expect.poll(() => drawn(page, 'uncertainty')).toBeNull();
     await page.keyboard.press('u');
     await expect.poll(() => drawn(page, 'uncertainty')).not.toBeNull();
-    expect(await page.locator('.legend').textContent()).toContain(messages.viewer.legendHigh);
+    expect(await page.locator('.legend').textContent()).toContain(messages.viewer.ends.entropy[1]);
     await picture(page, 'flagged-uncertainty');
     await page.keyboard.press('m');
     await expect.poll(() => drawn(page, 'mask')).toBeNull();
@@ -395,7 +395,7 @@ describe('a study that is open', () => {
 
   it('draws no mask that lies elsewhere than its images, and says so', async () => {
     const detail = await study(one('flagged'));
-    const seg = detail.analysis?.seg?.sop_instance_uid ?? '';
+    const seg = detail.analysis?.objects.find(({ role }) => role === 'seg')?.sop_instance_uid ?? '';
     const chosen = detail.series.find((s) => s.chosen)?.series_instance_uid ?? '';
     const [first] = stack(await metadata(detail.study_instance_uid, chosen)).slices;
     const frame = first?.frameOfReferenceUid ?? '';

@@ -5,7 +5,7 @@ import { getVersion, sentence } from './api/client.ts';
 import { keyVersion, keyWanted } from './api/key.ts';
 import { connected, startLive } from './live.ts';
 import { loadWho, setSigningIn, signingIn, signOut, who } from './api/session.ts';
-import { follow, isOpening, studyUid, trailUid, worklistPath } from './router.ts';
+import { figuresPath, follow, isFigures, isOpening, studyUid, trailUid, worklistPath } from './router.ts';
 import { Outbox } from './review/Outbox.tsx';
 import { startOutbox } from './review/outbox.ts';
 import { messages } from './ui/messages.ts';
@@ -16,6 +16,7 @@ import { WorklistPage } from './worklist/WorklistPage.tsx';
 
 // The viewer is megabytes; the worklist must not wait for it.
 const StudyPage = lazy(() => import('./viewer/StudyPage.tsx'));
+const FiguresPage = lazy(() => import('./figures/FiguresPage.tsx'));
 const TrailPage = lazy(() => import('./review/TrailPage.tsx'));
 
 export function App() {
@@ -47,6 +48,9 @@ export function App() {
           </svg>
           {messages.disclaimer}
         </p>
+        <a class="to-figures" href={figuresPath()} onClick={follow}>
+          {messages.figures.open}
+        </a>
         <p class="who">
           <Show
             when={who()?.person}
@@ -71,6 +75,11 @@ export function App() {
         <Switch fallback={<WorklistPage />}>
           <Match when={isOpening()}>
             <OpenPage />
+          </Match>
+          <Match when={isFigures()}>
+            <Suspense fallback={<p class="wait">{messages.figures.loading}</p>}>
+              <FiguresPage />
+            </Suspense>
           </Match>
           <Match when={trailUid()} keyed>
             {(uid) => (

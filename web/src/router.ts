@@ -1,16 +1,26 @@
-/** Four addresses: `/`, `/study/{uid}`, `/study/{uid}/trail`, and `/open?…`, which leads to a study. */
+/** Five addresses: `/`, `/study/{uid}`, `/study/{uid}/trail`, `/figures?…`, and `/open?…`, which leads to a study. */
 
-import { createSignal } from 'solid-js';
+import { batch, createSignal } from 'solid-js';
 
 const [path, setPath] = createSignal(location.pathname);
+/** The query of the address. */
+const [search, setSearch] = createSignal(location.search);
 /** The query of the worklist, kept while a study is open. */
 const [listQuery, setQuery] = createSignal(path() === '/' ? location.search.slice(1) : '');
 addEventListener('popstate', () => {
-  setPath(location.pathname);
+  here();
   if (location.pathname === '/') setQuery(location.search.slice(1));
 });
 
-export { listQuery };
+export { listQuery, search };
+
+/** Takes over what the address says now. */
+function here(): void {
+  batch(() => {
+    setPath(location.pathname);
+    setSearch(location.search);
+  });
+}
 
 /** Another query of the worklist, which is shown. */
 export function setListQuery(query: string): void {
@@ -43,6 +53,15 @@ export function studyPath(uid: string): string {
   return `/study/${uid}`;
 }
 
+/** How the machine did against its readers. */
+export function isFigures(): boolean {
+  return path() === '/figures';
+}
+
+export function figuresPath(query = ''): string {
+  return query === '' ? '/figures' : `/figures?${query}`;
+}
+
 /** Whether the address is a link that has yet to find its study. */
 export function isOpening(): boolean {
   return path() === '/open';
@@ -51,13 +70,13 @@ export function isOpening(): boolean {
 /** Goes to another page that stands for this one: going back passes over it. */
 export function replace(to: string): void {
   history.replaceState(null, '', to);
-  setPath(location.pathname);
+  here();
 }
 
 /** Goes to another page without loading this one anew. */
 export function go(to: string): void {
   history.pushState(null, '', to);
-  setPath(location.pathname);
+  here();
   scrollTo(0, 0);
 }
 

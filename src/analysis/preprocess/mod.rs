@@ -4,6 +4,7 @@
 //! Only this stage changes geometry; whatever it does is in the trace.
 
 pub mod brain;
+pub mod even;
 pub mod head_box;
 pub mod normalize;
 pub mod slab;

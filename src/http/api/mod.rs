@@ -3,6 +3,7 @@
 pub mod correction;
 pub mod deliveries;
 pub mod events;
+pub mod figures;
 pub mod revisions;
 pub mod series;
 pub mod session;

@@ -223,9 +223,18 @@ export interface Analysis {
   duration_ms: number | null;
   waited_ms: number | null;
   report: Report;
-  seg: ObjectReference | null;
-  pm: ObjectReference | null;
-  sr: ObjectReference | null;
+  /** The results of each model that ran. */
+  objects: ResultObject[];
+}
+
+export interface ResultObject extends ObjectReference {
+  role: string;
+  /** The question that it answers; null when it cannot be told. */
+  question: string | null;
+  /** The series of the images that it lies on; null for what lies on none. */
+  source_series: string | null;
+  /** Which quantity a map shows. */
+  content_label: string | null;
 }
 
 export interface Revision {
@@ -239,6 +248,15 @@ export interface StudyDetail extends Study {
   series: Series[];
   analysis: Analysis | null;
   revisions: Revision[];
+  /** Other studies of the patient with CT images, the latest first. */
+  comparisons: Comparison[];
+}
+
+export interface Comparison {
+  study_instance_uid: string;
+  study_date: string | null;
+  study_time: string | null;
+  study_description: string | null;
 }
 
 export interface Version {

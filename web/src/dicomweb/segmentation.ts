@@ -22,6 +22,8 @@ const SEGMENTATION_STORAGE = '1.2.840.10008.5.1.4.1.1.66.4';
 /** One segment on one image. */
 export interface Mask {
   segment: number;
+  /** Its TrackingID: the finding that it is the mask of; empty when there is none. */
+  name: string;
   rows: number;
   columns: number;
   /** Pixels that are set. */
@@ -47,6 +49,7 @@ export function readSegmentation(part10: Uint8Array, slices: readonly Slice[]): 
   const packed = pixels(object);
   const size = object.rows * object.columns;
   const known = new Map(slices.map((slice) => [slice.sopInstanceUid, slice]));
+  const names = trackingIds(object);
   const placed: Placed<Mask[]> = { bySource: new Map(), elsewhere: 0 };
   for (const frame of object.frames) {
     const slice = known.get(frame.sourceUid);
@@ -62,7 +65,8 @@ export function readSegmentation(part10: Uint8Array, slices: readonly Slice[]): 
     }
     const unpack = () => unpackBits(packed, frame.index, size);
     const count = unpack().reduce((sum, v) => sum + v, 0);
-    masks.push({ segment, rows: object.rows, columns: object.columns, pixels: count, unpack });
+    const name = names.get(segment) ?? '';
+    masks.push({ segment, name, rows: object.rows, columns: object.columns, pixels: count, unpack });
     placed.bySource.set(frame.sourceUid, masks);
   }
   return placed;
@@ -78,6 +82,14 @@ function pixels(object: MultiFrame): Uint8Array {
   const needed = Math.ceil((object.frames.length * object.rows * object.columns) / 8);
   if (element === undefined || element.length < needed) throw new PlacementError(messages.placement.short);
   return dataset.byteArray.subarray(element.dataOffset, element.dataOffset + element.length) as Uint8Array;
+}
+
+/** TrackingID of each segment that has one. */
+function trackingIds({ dataset }: MultiFrame): Map<number, string> {
+  const items = dataset.elements.x00620002?.items ?? [];
+  return new Map(
+    items.map(({ dataSet }) => [dataSet?.uint16('x00620004') ?? 0, dataSet?.string('x00620020') ?? '']),
+  );
 }
 
 function segmentNumber(object: MultiFrame, frame: Frame): number {

@@ -50,6 +50,18 @@ export function Corrections(props: { masks: Masks; drawing: boolean }) {
           </p>
         )}
       </Show>
+      <Show when={props.masks.subjects().length > 1}>
+        <select
+          aria-label={said.subject}
+          disabled={props.drawing}
+          value={props.masks.subject()?.question ?? ''}
+          onChange={(event) => props.masks.setSubject(event.currentTarget.value)}
+        >
+          <For each={props.masks.subjects()}>
+            {({ question }) => <option value={question}>{kind(question)}</option>}
+          </For>
+        </select>
+      </Show>
       <button
         type="button"
         class="small"

@@ -18,7 +18,16 @@ const REASONS = {
     'wrong_size',
     'other',
   ],
-  missed: ['intraparenchymal', 'intraventricular', 'subarachnoid', 'subdural', 'epidural', 'other'],
+  missed: [
+    'intraparenchymal',
+    'intraventricular',
+    'subarachnoid',
+    'subdural',
+    'epidural',
+    'infarct',
+    'occlusion',
+    'other',
+  ],
 } as const;
 
 export function ReasonDialog(props: { desk: Desk; pending: Pending }) {

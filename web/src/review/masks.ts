@@ -3,23 +3,26 @@
 import { createEffect, createMemo, createSignal, on, onCleanup } from 'solid-js';
 import { sentence } from '../api/client.ts';
 import { getCorrections, saveCorrection, volumeMl } from '../api/corrections.ts';
-import type { Correction, StudyDetail } from '../api/model.ts';
+import type { Correction, Finding, StudyDetail } from '../api/model.ts';
 import { mayJudge, setSigningIn } from '../api/session.ts';
 import { retrieve } from '../dicomweb/client.ts';
 import { readSegmentation } from '../dicomweb/segmentation.ts';
 import { millilitres } from '../ui/format.ts';
 import { messages } from '../ui/messages.ts';
+import { resultsOn } from '../viewer/overlays.ts';
 import type { Session } from '../viewer/session.ts';
 
-/** What is drawn where the analysis found nothing, or bleeds of several kinds. */
+/** What is drawn where nobody says of what. */
 const ANY_BLEED = 'haemorrhage';
 
-/** The kind of a mask that begins with these findings: theirs, if they are of one. */
-const kindOf = (findings: readonly { kind: string }[]) => {
-  const kinds = new Set(findings.map(({ kind }) => kind));
-  const [only] = kinds;
-  return only !== undefined && kinds.size === 1 ? only : ANY_BLEED;
-};
+/** What a mask is of: the answer to one question. */
+interface Subject {
+  question: string;
+  /** As the mask is saved: the kind of its findings if they are of one, else the question. */
+  kind: string;
+  /** The findings that it begins with. */
+  findings: readonly Finding[];
+}
 
 export type Masks = ReturnType<typeof createMasks>;
 
@@ -29,10 +32,41 @@ export function createMasks(study: () => StudyDetail | null, session: Session) {
   const [busy, setBusy] = createSignal(false);
   const [trouble, setTrouble] = createSignal<string | null>(null);
   const [said, setSaid] = createSignal('');
+  /** What is under the pencil. */
+  const [drawn, setDrawn] = createSignal({ kind: ANY_BLEED, edited: false });
 
   const analysis = () => study()?.analysis ?? null;
   const analysisId = createMemo(() => analysis()?.id ?? null);
   const corrections = createMemo(() => all().filter((c) => c.analysis === analysisId()));
+
+  /** What can be drawn on the series that is shown: one subject a question that was asked of it. */
+  const subjects = createMemo((): Subject[] => {
+    const known = analysis();
+    if (known === null) return [];
+    const { answers } = known.report;
+    const asked = resultsOn(known, session.series()).flatMap(({ question }) => question ?? []);
+    const questions = [...new Set(asked)];
+    return (questions.length > 0 ? questions : [ANY_BLEED]).map((question) => {
+      const models = answers.filter((answer) => answer.question === question).map(({ model }) => model);
+      const findings = session.here().filter(({ model }) => models.includes(model));
+      const kinds = new Set(findings.map(({ kind }) => kind));
+      const [only] = kinds;
+      return { question, kind: only !== undefined && kinds.size === 1 ? only : question, findings };
+    });
+  });
+  const [picked, setPicked] = createSignal<string | null>(null);
+  /** The one that was picked, else that of the chosen finding, else the first with a finding. */
+  const subject = (): Subject | null => {
+    const all = subjects();
+    const chosen = session.chosenFinding()?.id;
+    return (
+      all.find(({ question }) => question === picked()) ??
+      all.find(({ findings }) => findings.some(({ id }) => id === chosen)) ??
+      all.find(({ findings }) => findings.length > 0) ??
+      all[0] ??
+      null
+    );
+  };
 
   const load = async () => {
     const uid = study()?.study_instance_uid;
@@ -72,14 +106,24 @@ export function createMasks(study: () => StudyDetail | null, session: Session) {
   /** Begins to draw on the analysed series, or says why not. */
   const draw = () => {
     const known = analysis();
-    const chosen = study()?.series.find((s) => s.chosen)?.series_instance_uid;
-    if (known === null || chosen === undefined) return;
+    const about = subject();
+    if (known === null || about === null) return;
     if (!mayJudge()) return void setSigningIn(true);
-    if (session.series() !== chosen) return void setSaid(messages.draw.otherSeries);
+    const series = study()?.series.find((s) => s.series_instance_uid === session.series());
+    if (!series?.chosen) return void setSaid(messages.draw.otherSeries);
+    const { masks } = session.overlays();
+    const reader = shown();
+    const numbers = about.findings.map(session.numberOf);
+    const begins = new Map(
+      [...masks].map(([uid, of]) => [uid, of.filter(({ segment }) => reader || numbers.includes(segment))]),
+    );
     // Begun on nothing, a correction would save that the machine's mask is wrong everywhere.
-    if (known.seg !== null && session.overlays().masks.size === 0) return void setSaid(messages.draw.loading);
+    const there = [...begins.values()].some((of) => of.length > 0);
+    if (about.findings.length > 0 && !there) return void setSaid(messages.draw.loading);
+    const kind = reader?.kind ?? about.kind;
     session.setMask(true);
-    session.pencil.open(known.id, session.slices(), session.overlays());
+    setDrawn({ kind, edited: about.findings.length > 0 });
+    session.pencil.open(known.id, kind, session.slices(), begins);
   };
 
   const save = async () => {
@@ -90,8 +134,7 @@ export function createMasks(study: () => StudyDetail | null, session: Session) {
     try {
       const saved = await saveCorrection(uid, {
         analysis: known.id,
-        kind: kindOf(session.findings()),
-        edited: session.findings().length > 0,
+        ...drawn(),
         slices: drawing.runs(),
       });
       session.pencil.discard();
@@ -105,5 +148,18 @@ export function createMasks(study: () => StudyDetail | null, session: Session) {
     }
   };
 
-  return { corrections, shown, show: setShown, busy, trouble, said, load, draw, save };
+  return {
+    corrections,
+    shown,
+    show: setShown,
+    subjects,
+    subject,
+    setSubject: setPicked,
+    busy,
+    trouble,
+    said,
+    load,
+    draw,
+    save,
+  };
 }

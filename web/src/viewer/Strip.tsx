@@ -66,7 +66,7 @@ export function Strip(props: { session: Session }) {
         context.fillStyle = colour;
         context.fillRect(x, y, Math.max((value / scale()) * half, 2), bar);
       };
-      draw(3, finding, css(props.session.colour(props.session.findings()[0])));
+      draw(3, finding, css(props.session.colour(props.session.here()[0])));
       draw(5 + half, doubt ?? 0, DOUBT);
       if (index === now()) {
         context.strokeStyle = '#fff';
@@ -115,7 +115,7 @@ export function Strip(props: { session: Session }) {
         <canvas ref={canvas} />
       </div>
       <p aria-hidden="true">
-        <span style={{ color: css(props.session.colour(props.session.findings()[0])) }}>
+        <span style={{ color: css(props.session.colour(props.session.here()[0])) }}>
           {messages.viewer.stripFinding}
         </span>
         <span style={{ color: DOUBT }}>{messages.viewer.stripDoubt}</span>

@@ -18,9 +18,10 @@ import { Help } from '../ui/Help.tsx';
 import { onKeys } from '../ui/keyboard.ts';
 import { messages } from '../ui/messages.ts';
 import { Trouble } from '../ui/Trouble.tsx';
-import { loadOverlays, NO_OVERLAYS } from './overlays.ts';
+import { Loader, NO_OVERLAYS } from './overlays.ts';
 import { Panel } from './Panel.tsx';
 import { isRulerKey } from './Measures.tsx';
+import { firstSeries } from './series.ts';
 import { createSession } from './session.ts';
 import { Viewer } from './Viewer.tsx';
 import { viewerKey } from './viewer_keys.ts';
@@ -35,7 +36,8 @@ export default function StudyPage(props: { uid: string }) {
   const [picked, setPicked] = createSignal<string | null>(null);
   const [announced, setAnnounced] = createSignal('');
   const [help, setHelp] = createSignal(false);
-  const session = createSession(study);
+  const [loader, setLoader] = createSignal<Loader | null>(null);
+  const session = createSession(study, setPicked);
   const desk = createDesk(study);
   const masks = createMasks(study, session);
   let gathering: ReturnType<typeof setTimeout> | undefined;
@@ -83,15 +85,10 @@ export default function StudyPage(props: { uid: string }) {
     document.title = `${study() ? name() : messages.study.loading} · ${messages.title}`;
   });
 
-  /** The series to show: the reader's pick, else the analysed one, else the largest CT. */
+  /** The series to show: the reader's pick, else the first that is worth a look. */
   const series = createMemo(() => {
-    const all = study()?.series ?? [];
-    const images = all.filter((s) => s.modality === 'CT' && s.origin === 'received');
-    const largest = images.reduce<(typeof images)[number] | null>(
-      (most, s) => (s.instance_count > (most?.instance_count ?? 0) ? s : most),
-      null,
-    );
-    return picked() ?? (images.find((s) => s.chosen) ?? largest)?.series_instance_uid ?? null;
+    const known = study();
+    return picked() ?? (known && firstSeries(known));
   });
   /** Grows when images are added, so that late slices are shown. */
   const imageCount = createMemo(
@@ -124,17 +121,20 @@ export default function StudyPage(props: { uid: string }) {
   createEffect(
     on([analysisId, session.slices], ([, slices]) => {
       const analysis = study()?.analysis;
+      const series = session.series();
       session.setOverlays(NO_OVERLAYS);
-      if (!analysis || slices.length === 0) return;
-      let current = true;
-      onCleanup(() => {
-        current = false;
-      });
-      void loadOverlays(props.uid, analysis, slices, (overlays) => {
-        if (current) session.setOverlays(overlays);
-      });
+      if (!analysis || series === null || slices.length === 0) return void setLoader(null);
+      const next = new Loader(props.uid, analysis, series, slices, session.setOverlays);
+      onCleanup(() => next.close());
+      void next.start();
+      setLoader(next);
     }),
   );
+  // Further maps are large: each is loaded when it is looked at first.
+  createEffect(() => {
+    const wanted = [session.uncertainty() && session.layer(), session.contours() && session.scores()];
+    void loader()?.want((layer) => wanted.includes(layer));
+  });
 
   /** Agrees with the answer and goes on to the next study that nobody has read. */
   const readAndNext = async () => {
@@ -228,6 +228,7 @@ export default function StudyPage(props: { uid: string }) {
                 }
               >
                 <Viewer
+                  comparisons={known().comparisons}
                   study={props.uid}
                   name={name()}
                   session={session}

@@ -1,12 +1,12 @@
 /** Windows, overlays, opacity: each with its key. */
 
-import { For } from 'solid-js';
+import { For, Show } from 'solid-js';
 import { messages } from '../ui/messages.ts';
 import { MeasureButtons } from './Measures.tsx';
 import type { Session } from './session.ts';
 import { PRESETS } from './windows.ts';
 
-export function Toolbar(props: { session: Session; onFit: () => void }) {
+export function Toolbar(props: { session: Session; comparable: boolean; onFit: () => void }) {
   const isNow = (width: number, level: number) => {
     const { width: w, level: l } = props.session.window();
     return w === width && l === level;
@@ -47,6 +47,17 @@ export function Toolbar(props: { session: Session; onFit: () => void }) {
         >
           {messages.viewer.uncertainty} <kbd>U</kbd>
         </button>
+        <Show when={props.session.scores() !== null}>
+          <button
+            type="button"
+            data-toggle="contours"
+            aria-pressed={props.session.contours()}
+            aria-keyshortcuts="C"
+            onClick={() => props.session.setContours((on) => !on)}
+          >
+            {messages.viewer.contours} <kbd>C</kbd>
+          </button>
+        </Show>
       </div>
       <button
         type="button"
@@ -57,6 +68,17 @@ export function Toolbar(props: { session: Session; onFit: () => void }) {
       >
         {messages.planes.name} <kbd>V</kbd>
       </button>
+      <Show when={props.comparable}>
+        <button
+          type="button"
+          data-toggle="compare"
+          aria-pressed={props.session.comparing()}
+          aria-keyshortcuts="P"
+          onClick={() => props.session.setComparing((on) => !on)}
+        >
+          {messages.compare.name} <kbd>P</kbd>
+        </button>
+      </Show>
       <MeasureButtons ruler={props.session.ruler} />
       <label class="opacity">
         {messages.viewer.opacity}

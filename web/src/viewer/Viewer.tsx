@@ -2,7 +2,8 @@
 
 import { createEffect, createSignal, type JSX, lazy, on, onCleanup, onMount, Show, untrack } from 'solid-js';
 import { sentence } from '../api/client.ts';
-import { letters, type Slice } from '../dicomweb/geometry.ts';
+import type { Comparison } from '../api/model.ts';
+import type { Slice } from '../dicomweb/geometry.ts';
 import type { Place } from '../review/drawing.ts';
 import { onKeys } from '../ui/keyboard.ts';
 import { messages } from '../ui/messages.ts';
@@ -11,12 +12,14 @@ import { Legend } from './Legend.tsx';
 import { MeasureLines, rulerKey } from './Measures.tsx';
 import { Painter, type Shown } from './painter.ts';
 import { isRound } from './pencil.ts';
+import { Sides } from './Sides.tsx';
 import { Strip } from './Strip.tsx';
 import type { Session } from './session.ts';
 import type { StackView } from './stack.ts';
 import { Toolbar } from './Toolbar.tsx';
 
 const Planes = lazy(() => import('./planes/Planes.tsx'));
+const Prior = lazy(() => import('./Prior.tsx'));
 
 /** By how many pixels an arrow moves the cursor of the ruler. */
 const ARROWS: Readonly<Record<string, readonly [number, number]>> = {
@@ -28,7 +31,14 @@ const ARROWS: Readonly<Record<string, readonly [number, number]>> = {
 /** Wheel distance that makes a step: one notch of a mouse, a short stroke on a touchpad. */
 const WHEEL_STEP = 50;
 
-export function Viewer(props: { study: string; name: string; session: Session; tools: JSX.Element }) {
+export function Viewer(props: {
+  study: string;
+  name: string;
+  session: Session;
+  /** Other studies of the patient. */
+  comparisons: readonly Comparison[];
+  tools: JSX.Element;
+}) {
   const session = untrack(() => props.session);
   const [view, setView] = createSignal<StackView | null>(null);
   const [trouble, setTrouble] = createSignal<string | null>(null);
@@ -47,12 +57,14 @@ export function Viewer(props: { study: string; name: string; session: Session; t
   };
   const paint = () => {
     const shown = view()?.shown() ?? null;
+    const chosen = session.chosenFinding();
     painter?.paint(shown, {
       mask: session.mask(),
-      uncertainty: session.uncertainty(),
+      map: session.uncertainty() ? session.layer() : null,
+      contours: session.contours() ? session.scores() : null,
       opacity: session.opacity(),
       colour: session.segmentColour,
-      chosen: session.chosenFinding()?.segment ?? null,
+      chosen: chosen && session.numberOf(chosen),
       drawing: pencil.drawing(),
       brush: brush(),
       trace: { places: pencil.trace(), box: pencil.tool() === 'grow' },
@@ -118,6 +130,8 @@ export function Viewer(props: { study: string; name: string; session: Session; t
       [
         session.mask,
         session.uncertainty,
+        session.layer,
+        session.contours,
         session.opacity,
         session.chosenFinding,
         pencil.drawing,
@@ -220,12 +234,10 @@ export function Viewer(props: { study: string; name: string; session: Session; t
   };
 
   const slice = (): Slice | undefined => session.slices()[session.shown() ?? -1];
-  const side = (direction: 1 | -1, axis: 0 | 3) =>
-    letters((slice()?.imageOrientationPatient.slice(axis, axis + 3) ?? []).map((v) => v * direction));
 
   return (
     <>
-      <Toolbar session={session} onFit={() => view()?.fit()} />
+      <Toolbar session={session} comparable={props.comparisons.length > 0} onFit={() => view()?.fit()} />
       {props.tools}
       <div class="screen">
         <Strip session={session} />
@@ -237,6 +249,7 @@ export function Viewer(props: { study: string; name: string; session: Session; t
           tabIndex={0}
           data-shown={session.shown() ?? ''}
           data-uid={slice()?.sopInstanceUid ?? ''}
+          data-series={session.series() ?? ''}
           data-drawing={pencil.drawing() !== null}
           data-measuring={ruler.tool() !== null}
           data-window={`${Math.round(session.window().width)}/${Math.round(session.window().level)}`}
@@ -279,16 +292,16 @@ export function Viewer(props: { study: string; name: string; session: Session; t
                 {messages.viewer.hu(hu() ?? 0)}
               </Show>
             </p>
-            <span class="side left">{side(-1, 0)}</span>
-            <span class="side right">{side(1, 0)}</span>
-            <span class="side top">{side(-1, 3)}</span>
-            <span class="side bottom">{side(1, 3)}</span>
+            <Sides slice={slice()} />
           </div>
           <Legend session={session} />
           <Show when={trouble()} keyed>
             {(text) => <Trouble text={text} />}
           </Show>
         </div>
+        <Show when={session.comparing() && view() !== null && props.comparisons.length > 0}>
+          <Prior session={session} comparisons={props.comparisons} />
+        </Show>
         <Show when={session.planes() && view() !== null ? session.slices() : null} keyed>
           {(slices) => <Planes session={session} slices={slices} view={view() as StackView} />}
         </Show>

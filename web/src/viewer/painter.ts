@@ -7,7 +7,7 @@
 import type { Slice } from '../dicomweb/geometry.ts';
 import type { Drawing, Place } from '../review/drawing.ts';
 import { outline, type Segment } from './outline.ts';
-import type { Overlays } from './overlays.ts';
+import type { MapLayer, Overlays } from './overlays.ts';
 import { css, READER_COLOUR, type Rgb, uncertaintyAlpha, uncertaintyColour } from './palette.ts';
 
 /** Affine from image pixel edges (x right along a row, y down a column, 0 at the outer corner) to CSS pixels. */
@@ -20,7 +20,10 @@ export interface Shown {
 
 export interface Look {
   mask: boolean;
-  uncertainty: boolean;
+  /** The map that is shown; null for none. */
+  map: MapLayer | null;
+  /** The map of scores whose contours are drawn; null for none. */
+  contours: MapLayer | null;
   /** 0 to 1, of the mask's fill and of the map. */
   opacity: number;
   /** By segment number. */
@@ -47,6 +50,9 @@ const TABLE = Array.from({ length: STEPS }, (_, i) => {
   return { colour: uncertaintyColour(value), alpha: uncertaintyAlpha(value) };
 });
 
+/** Scores at which contours are drawn, the outer one first; they are not calibrated, and are named by their numbers. */
+export const CONTOURS = [0.1, 0.9] as const;
+
 /** How opaque the fill of a mask is at most: what lies below must stay visible. */
 const FILL = 0.6;
 
@@ -59,6 +65,7 @@ export class Painter {
   #overlays: Overlays;
   #masks = new Map<string, Picture>();
   #maps = new Map<string, OffscreenCanvas>();
+  #contours = new Map<string, Segment[][]>();
 
   constructor(mask: HTMLCanvasElement, uncertainty: HTMLCanvasElement, overlays: Overlays) {
     this.#mask = mask;
@@ -71,6 +78,7 @@ export class Painter {
     this.#overlays = overlays;
     this.#masks.clear();
     this.#maps.clear();
+    this.#contours.clear();
   }
 
   /** Paints for the image shown; clears when there is none. */
@@ -78,16 +86,23 @@ export class Painter {
     const mask = fresh(this.#mask);
     const map = fresh(this.#uncertainty);
     if (shown === null) return;
-    if (look.uncertainty) this.#paintMap(map, shown, look);
+    if (look.map !== null) this.#paintMap(map, shown, look, look.map);
     if (look.drawing !== null) paintDrawing(mask, shown, look.drawing, look);
-    else if (look.mask) this.#paintMask(mask, shown, look);
+    else {
+      if (look.contours !== null) this.#paintContours(mask, shown, look.contours);
+      if (look.mask) this.#paintMask(mask, shown, look);
+    }
   }
 
-  #paintMap(context: CanvasRenderingContext2D, { slice, affine }: Shown, look: Look): void {
-    const uid = slice.sopInstanceUid;
-    const map = this.#overlays.maps.get(uid);
+  #paintMap(
+    context: CanvasRenderingContext2D,
+    { slice, affine }: Shown,
+    look: Look,
+    { object, frames }: MapLayer,
+  ): void {
+    const map = frames?.get(slice.sopInstanceUid);
     if (map === undefined) return;
-    const picture = kept(this.#maps, uid, () =>
+    const picture = kept(this.#maps, `${object.sop_instance_uid} ${slice.sopInstanceUid}`, () =>
       rasterise(map.rows, map.columns, (data) => {
         const values = map.values();
         for (let i = 0; i < values.length; i++) {
@@ -100,6 +115,37 @@ export class Painter {
     place(context, affine);
     context.globalAlpha = look.opacity;
     context.drawImage(picture, 0, 0);
+  }
+
+  /** Where the score passes the two levels: the outer one dashed, the inner one whole. */
+  #paintContours(context: CanvasRenderingContext2D, { slice, affine }: Shown, { frames }: MapLayer): void {
+    const map = frames?.get(slice.sopInstanceUid);
+    if (map === undefined) return;
+    const lines = kept(this.#contours, slice.sopInstanceUid, () => {
+      const values = map.values();
+      return CONTOURS.map((level) => {
+        const inside = Uint8Array.from(values, (value) => (value >= level ? 1 : 0));
+        return outline(inside, map.rows, map.columns);
+      });
+    });
+    place(context, affine);
+    const pixel = Math.hypot(affine[0], affine[1]);
+    lines.forEach((segments, i) => {
+      const path = new Path2D();
+      for (const [x0, y0, x1, y1] of segments) {
+        path.moveTo(x0, y0);
+        path.lineTo(x1, y1);
+      }
+      context.setLineDash([]);
+      context.strokeStyle = 'rgb(0 0 0 / 0.65)';
+      context.lineWidth = 2.5 / pixel;
+      context.stroke(path);
+      context.setLineDash(i === 0 ? [3 / pixel, 3 / pixel] : []);
+      context.strokeStyle = '#fff';
+      context.lineWidth = 1 / pixel;
+      context.stroke(path);
+    });
+    context.setLineDash([]);
   }
 
   #paintMask(context: CanvasRenderingContext2D, { slice, affine }: Shown, look: Look): void {
@@ -183,7 +229,7 @@ function paintPicture(
   colour: (segment: number) => Rgb,
 ): void {
   // Over the map only the outline is drawn: a fill would hide the doubt inside a finding.
-  if (!look.uncertainty) {
+  if (look.map === null) {
     context.globalAlpha = look.opacity * FILL;
     context.drawImage(picture.fill, 0, 0);
     context.globalAlpha = 1;

@@ -87,13 +87,13 @@ export function createPencil() {
     refused,
 
     /** Begins with what was left unsaved, else with the mask that is shown. */
-    open: (analysis: string, slices: readonly Slice[], overlays: Overlays) => {
-      draft = draftOf(analysis);
+    open: (analysis: string, kind: string, slices: readonly Slice[], masks: Overlays['masks']) => {
+      draft = `${draftOf(analysis)}/${kind}`;
       const next = new Drawing(slices);
       const left = localStorage.getItem(draft);
       if (left !== null) next.addRuns(JSON.parse(left) as SliceRuns[]);
       else {
-        for (const [uid, masks] of overlays.masks) for (const mask of masks) next.add(uid, mask.unpack());
+        for (const [uid, of] of masks) for (const mask of of) next.add(uid, mask.unpack());
       }
       setRefused(null);
       setDrawing(next);
@@ -102,7 +102,7 @@ export function createPencil() {
     /** Whether something that the person here drew on this analysis was never saved. */
     waits: (analysis: string) => {
       version();
-      return localStorage.getItem(draftOf(analysis)) !== null;
+      return Object.keys(localStorage).some((name) => name.startsWith(`${draftOf(analysis)}/`));
     },
     /** Leaves the drawing; what was not saved waits for the next time. */
     close: () => setDrawing(null),

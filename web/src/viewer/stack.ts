@@ -9,7 +9,6 @@ import {
   cache,
   Enums,
   imageLoader,
-  imageLoadPoolManager,
   init as initCore,
   RenderingEngine,
   type StackViewport,
@@ -23,18 +22,20 @@ import type { Affine, Shown } from './painter.ts';
 import type { Window } from './windows.ts';
 
 const ENGINE = 'ictus';
-const VIEWPORT = 'stack';
 /** How many slices are fetched at once ahead of the reader. */
 const PREFETCH_AT_ONCE = 3;
 /** Zoom of one wheel step with Ctrl, and of ten pixels of dragging. */
 const ZOOM_STEP = 1.1;
 
-let ready: Promise<void> | undefined;
+let ready: Promise<RenderingEngine> | undefined;
+let opened = 0;
 
-function start(): Promise<void> {
+/** One engine for as long as the page lives: its context is dear to make, and viewports come and go in it. */
+function start(): Promise<RenderingEngine> {
   ready ??= (async () => {
     await initCore();
     initLoader({ maxWebWorkers: 1, beforeSend: async () => authorization() });
+    return new RenderingEngine(ENGINE);
   })();
   return ready;
 }
@@ -54,17 +55,18 @@ export class StackView {
   readonly #element: HTMLDivElement;
   readonly #engine: RenderingEngine;
   readonly #listener: StackListener;
+  readonly #id = `stack-${++opened}`;
   readonly #closed = new AbortController();
   #slices: readonly Slice[] = [];
   #imageIds: string[] = [];
   #prefetching = 0;
 
-  private constructor(element: HTMLDivElement, listener: StackListener) {
+  private constructor(engine: RenderingEngine, element: HTMLDivElement, listener: StackListener) {
     this.#element = element;
     this.#listener = listener;
-    this.#engine = new RenderingEngine(ENGINE);
+    this.#engine = engine;
     this.#engine.enableElement({
-      viewportId: VIEWPORT,
+      viewportId: this.#id,
       type: Enums.ViewportType.STACK,
       element,
       defaultOptions: { background: [0, 0, 0] },
@@ -76,12 +78,11 @@ export class StackView {
   }
 
   static async open(element: HTMLDivElement, listener: StackListener): Promise<StackView> {
-    await start();
-    return new StackView(element, listener);
+    return new StackView(await start(), element, listener);
   }
 
   get #viewport(): StackViewport {
-    return this.#engine.getViewport(VIEWPORT) as StackViewport;
+    return this.#engine.getViewport(this.#id) as StackViewport;
   }
 
   /** Shows slices of a series, `first` at once and the others as they come, nearest first. */
@@ -251,10 +252,9 @@ export class StackView {
 
   close(): void {
     this.#prefetching++;
-    imageLoadPoolManager.clearRequestStack(Enums.RequestType.Prefetch);
     this.#closed.abort();
-    this.#engine.destroy();
-    cache.purgeCache();
+    this.#engine.disableElement(this.#id);
+    for (const id of this.#imageIds) if (cache.isLoaded(id)) cache.removeImageLoadObject(id, { force: true });
     // Whoever still holds the element must not hold the page around it.
     this.#element.remove();
   }

@@ -1,11 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { threeSlices } from '../dicomweb/results.ts';
+import { atDepth, depthMm } from './depth.ts';
 import { outline } from './outline.ts';
 import { findingCm2, keySlice, NO_OVERLAYS, type Overlays } from './overlays.ts';
 import { uncertaintyAlpha, uncertaintyColour } from './palette.ts';
 
 const mask = (segment: number, pixels: number) => ({
   segment,
+  name: '',
   rows: 3,
   columns: 3,
   pixels,
@@ -26,6 +28,17 @@ describe('the key slice', () => {
   });
   it('is none where the mask has none of it', () => {
     expect(keySlice(overlays, threeSlices(), 3)).toBeNull();
+  });
+});
+
+describe('slices of two studies', () => {
+  /** Slices at 0, 4 and 11 mm along a normal that points to the head. */
+  const slices = threeSlices();
+  const top = depthMm(slices, 2);
+  it('are matched by their distance from the uppermost', () => {
+    expect(top).toBe(0);
+    expect(depthMm(slices, 1)).toBeCloseTo(7 * 0.9483237, 3);
+    expect([0, 3, 4, 8, 9, 50].map((mm) => atDepth(slices, mm))).toEqual([2, 2, 1, 1, 0, 0]);
   });
 });
 

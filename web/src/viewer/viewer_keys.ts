@@ -21,6 +21,9 @@ export function viewerKey(session: Session, key: string): boolean {
   else if (key === 'End') session.go(up ? 0 : last);
   else if (key === 'm' || key === 'M') session.setMask((on) => !on);
   else if (key === 'u' || key === 'U') session.setUncertainty((on) => !on);
+  else if (key === 'h' || key === 'H') session.nextMap();
+  else if (key === 'c' || key === 'C') session.setContours((on) => !on);
+  else if (key === 'p' || key === 'P') session.setComparing((on) => !on);
   else if (key === 'v' || key === 'V') session.setPlanes((on) => !on);
   else if (key === 'n' || key === 'N') session.nextFinding();
   else return false;

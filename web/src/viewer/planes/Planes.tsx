@@ -137,8 +137,8 @@ function Three(props: { session: Session; block: Block; hu: (slice: number) => A
     });
   });
   const doubt = createMemo(() => {
-    const { maps } = session.overlays();
-    return remembered((i) => maps.get(block.slices[i]?.sopInstanceUid ?? '')?.values() ?? null);
+    const frames = session.layer()?.frames;
+    return remembered((i) => frames?.get(block.slices[i]?.sopInstanceUid ?? '')?.values() ?? null);
   });
   const here = createMemo(() => {
     const plane = { ...block.plane('axial', point()), rows: 1, columns: 1 };

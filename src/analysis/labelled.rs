@@ -1,0 +1,79 @@
+//! The images that an analysis used and the masks on them → one labelled case on an even grid, as trainers want it.
+
+use super::{
+    assemble::{Assembled, assemble},
+    correction::{CorrectionError, any_ct},
+    preprocess::even::even,
+    returned,
+};
+use crate::{
+    dicom::instance::Instance,
+    domain::{finding::Report, phi::redact, uid::Uid, volume::Volume},
+};
+
+/// A Segmentation, as far as it counts.
+#[derive(Debug, Clone)]
+pub struct Mask {
+    /// Part 10 file.
+    pub part10: Vec<u8>,
+    /// Which of its segments count.
+    pub which: Which,
+}
+
+/// Segments of a Segmentation.
+#[derive(Debug, Clone)]
+pub enum Which {
+    /// All: a reader drew it here.
+    All,
+    /// Those of these findings: the machine made it.
+    Findings(Vec<String>),
+    /// Those of what the analysis looks for: another tool made it, and may have drawn other things too.
+    LookedFor(Box<Report>),
+}
+
+/// A case to learn from.
+#[derive(Debug)]
+pub struct Labelled {
+    /// The images, HU.
+    pub ct: Volume<f32>,
+    /// 1 where a mask is, else 0, on the grid of the images.
+    pub labels: Volume<u8>,
+    /// Whether the stack was tilted or uneven, so that images and labels are resampled.
+    pub resampled: bool,
+}
+
+/// Puts masks on the images of a series.
+///
+/// # Errors
+/// When the images are no stack, or a mask does not lie on them.
+pub fn labelled(
+    mut instances: Vec<Instance>,
+    series: &Uid,
+    masks: &[Mask],
+) -> Result<Labelled, CorrectionError> {
+    instances.retain(|instance| instance.attributes.series_instance_uid.as_ref() == Some(series));
+    if instances.is_empty() {
+        return Err(CorrectionError::NoSeries);
+    }
+    let Assembled { volume: ct, .. } =
+        assemble(&instances, &any_ct()).map_err(|error| CorrectionError::Source(redact(&error)))?;
+    let mut inside = Volume {
+        geometry: ct.geometry.clone(),
+        data: vec![false; ct.geometry.len()],
+    };
+    for mask in masks {
+        let laid = returned::on_grid(&mask.part10, &mask.which, &ct.geometry)?;
+        for (all, here) in inside.data.iter_mut().zip(laid.data) {
+            *all |= here;
+        }
+    }
+    let (ct, inside, resampled) = even(ct, inside);
+    Ok(Labelled {
+        labels: Volume {
+            geometry: inside.geometry,
+            data: inside.data.into_iter().map(u8::from).collect(),
+        },
+        ct,
+        resampled,
+    })
+}

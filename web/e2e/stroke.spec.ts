@@ -1,0 +1,126 @@
+import type { Browser, BrowserContext, Page } from 'playwright-core';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import type { Finding, StudyDetail } from '../src/api/model.ts';
+import { messages } from '../src/ui/messages.ts';
+import { axe, drawn, launch, open, openStudy, picture, shown, study, worklist } from './browser.ts';
+
+let browser: Browser;
+let context: BrowserContext;
+let page: Page;
+let foreign: string[];
+let errors: string[];
+/** A plain CT and a CT angiography, each with findings of another model. */
+let stroke: StudyDetail;
+
+beforeAll(async () => {
+  browser = await launch();
+  const { studies } = await worklist();
+  const found = studies.find((s) => s.study_description === 'Stroke protocol');
+  if (!found) throw new Error('The server holds no study with two series: send one first.');
+  stroke = await study(found.study_instance_uid);
+});
+afterAll(() => browser?.close());
+beforeEach(async () => {
+  ({ context, page, foreign, errors } = await open(browser));
+  await openStudy(context, page, stroke.study_instance_uid);
+});
+afterEach(async () => {
+  await context.close();
+  expect(foreign, 'requests to other hosts').toEqual([]);
+  expect(errors, 'errors of the page').toEqual([]);
+});
+
+const findings = () => stroke.analysis?.report.findings ?? [];
+const of = (kind: RegExp): Finding => {
+  const found = findings().find((f) => kind.test(f.kind));
+  if (!found) throw new Error(`No finding is of ${kind}: ${findings().map((f) => f.kind)}`);
+  return found;
+};
+/** The series on the screen, by the UID of its image. */
+const onSeries = (uid: string) => page.waitForSelector(`[data-series="${uid}"]`);
+
+it('jumps between the findings of two models on two series, each with its own mask', async () => {
+  const [bleed, closed] = [of(/haemorrhage/), of(/occlusion/)];
+  expect(bleed.series).not.toBe(closed.series);
+  for (const finding of [closed, bleed, closed]) {
+    await page.locator(`[data-finding="${finding.id}"]`).click();
+    await onSeries(finding.series);
+    await expect.poll(() => drawn(page, 'mask'), { timeout: 30_000 }).not.toBeNull();
+    const legend = await page.locator('.legend').textContent();
+    const [here, elsewhere] = finding === bleed ? [bleed, closed] : [closed, bleed];
+    const names = messages.kinds as Record<string, string>;
+    expect(legend).toContain(names[here.kind]);
+    expect(legend).not.toContain(names[elsewhere.kind]);
+    await picture(page, `stroke-${finding === bleed ? 'bleed' : 'occlusion'}`);
+  }
+});
+
+it('shows each map of the analysis, and contours of the score', async () => {
+  const bleed = of(/haemorrhage/);
+  await page.locator(`[data-finding="${bleed.id}"]`).click();
+  await onSeries(bleed.series);
+  await page.keyboard.press('u');
+  const map = page.locator('.legend select');
+  const pictures = new Set<string>();
+  for (let i = 0; i < 3; i++) {
+    if (i > 0) await page.keyboard.press('h');
+    await expect.poll(() => page.locator('.legend').textContent()).not.toContain(messages.viewer.loadingMap);
+    await expect.poll(() => drawn(page, 'uncertainty'), { timeout: 30_000 }).not.toBeNull();
+    const name = await map.evaluate((select) => (select as HTMLSelectElement).selectedOptions[0]?.text ?? '');
+    pictures.add(name);
+    expect(await axe(page)).toEqual([]);
+    await picture(page, `map-${i}`);
+  }
+  expect([...pictures].map((name) => name.split(':')[0]).sort()).toEqual(
+    [
+      messages.viewer.quantity.entropy,
+      messages.viewer.quantity.score,
+      messages.viewer.quantity.mutual_information,
+    ].sort(),
+  );
+  await page.keyboard.press('u');
+  await page.keyboard.press('m');
+  await expect.poll(() => drawn(page, 'mask')).toBeNull();
+  await page.keyboard.press('c');
+  await expect.poll(() => drawn(page, 'mask'), { timeout: 30_000 }).not.toBeNull();
+  await page.getByText(messages.viewer.contourNote(0.1, 0.9)).waitFor();
+  await page.keyboard.press('m');
+  await picture(page, 'contours');
+});
+
+it('lays another study of the patient beside this one, and scrolls them together', async () => {
+  const other = stroke.comparisons[0]?.study_instance_uid;
+  expect(stroke.comparisons).toHaveLength(1);
+  expect((await study(other ?? '')).comparisons.map((c) => c.study_instance_uid)).toEqual([
+    stroke.study_instance_uid,
+  ]);
+  const bleed = of(/haemorrhage/);
+  await page.locator(`[data-finding="${bleed.id}"]`).click();
+  await onSeries(bleed.series);
+  const first = await shown(page);
+  await page.keyboard.press('p');
+  const prior = async () => {
+    await page.waitForFunction(() => document.querySelector<HTMLElement>('.beside')?.dataset.shown !== '');
+    return Number(await page.locator('.beside').getAttribute('data-shown'));
+  };
+  const before = await prior();
+  // Both stacks have slices every 5 mm.
+  await page.keyboard.press('ArrowUp');
+  await shown(page, first + 1);
+  await expect.poll(prior).toBe(before + 1);
+  await page.getByRole('button', { name: messages.compare.down }).click();
+  await expect.poll(prior).toBe(before);
+  expect(await shown(page)).toBe(first + 1);
+  await page.keyboard.press('ArrowDown');
+  await expect.poll(prior).toBe(before - 1);
+  await page.keyboard.press('4');
+  expect(await axe(page)).toEqual([]);
+  await picture(page, 'compare');
+  await page.getByRole('button', { name: /match again/ }).click();
+  await expect.poll(prior).toBe(before);
+  await page.keyboard.press('p');
+  await page.locator('.beside').waitFor({ state: 'detached' });
+  // The images of this study are still there.
+  await page.keyboard.press('ArrowUp');
+  await shown(page, first + 1);
+});
