@@ -23,6 +23,7 @@ pub mod identity;
 pub mod index;
 pub mod letter;
 pub mod outbox;
+pub mod presence;
 pub mod private;
 pub mod qido;
 pub mod queue;

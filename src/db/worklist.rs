@@ -120,6 +120,8 @@ pub struct Study {
     pub instance_count: i32,
     /// The latest verdict on the study as a whole; null until somebody gave one.
     pub reading: Option<Reading>,
+    /// Who has it open now.
+    pub present: Vec<String>,
 }
 
 /// What a reader said of a study as a whole.
@@ -175,6 +177,7 @@ impl FromRow<'_, PgRow> for Study {
                 }),
                 None => None,
             },
+            present: row.try_get("present")?,
         })
     }
 }

@@ -79,6 +79,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
             api::session::delete
         ))
         .routes(routes!(api::verdict::list, api::verdict::give))
+        .routes(routes!(api::presence::tell, api::presence::leave))
         .routes(routes!(api::correction::list, api::correction::save))
         .routes(routes!(api::views::list, api::views::save))
         .routes(routes!(api::views::forget))

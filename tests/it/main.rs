@@ -27,6 +27,7 @@ mod networks;
 mod nnunet;
 mod occlusion;
 mod placement;
+mod presence;
 mod private_postgres;
 mod probes;
 mod qido;

@@ -79,6 +79,14 @@ impl World {
             .unwrap()
     }
 
+    /// A statement, as the superuser.
+    pub(crate) async fn run(&self, sql: &'static str) {
+        sqlx::query(sql)
+            .execute(&mut self.superuser().await)
+            .await
+            .unwrap();
+    }
+
     /// The kept files of the archive, by their names.
     pub(crate) async fn archive_files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut folders = vec![self.folder.path().join("sha256")];

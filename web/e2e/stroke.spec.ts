@@ -45,6 +45,8 @@ it('jumps between the findings of two models on two series, each with its own ma
   for (const finding of [closed, bleed, closed]) {
     await page.locator(`[data-finding="${finding.id}"]`).click();
     await onSeries(finding.series);
+    // Vessels are opened with their own window.
+    await page.waitForSelector(`[data-window="${finding === bleed ? '80/40' : '600/200'}"]`);
     await expect.poll(() => drawn(page, 'mask'), { timeout: 30_000 }).not.toBeNull();
     const legend = await page.locator('.legend').textContent();
     const [here, elsewhere] = finding === bleed ? [bleed, closed] : [closed, bleed];
@@ -80,7 +82,7 @@ it('shows each map of the analysis, and contours of the score', async () => {
   );
   await page.keyboard.press('u');
   await page.keyboard.press('m');
-  await expect.poll(() => drawn(page, 'mask')).toBeNull();
+  await expect.poll(() => drawn(page, 'mask'), { timeout: 30_000 }).toBeNull();
   await page.keyboard.press('c');
   await expect.poll(() => drawn(page, 'mask'), { timeout: 30_000 }).not.toBeNull();
   await page.getByText(messages.viewer.contourNote(0.1, 0.9)).waitFor();
@@ -100,7 +102,10 @@ it('lays another study of the patient beside this one, and scrolls them together
   const first = await shown(page);
   await page.keyboard.press('p');
   const prior = async () => {
-    await page.waitForFunction(() => document.querySelector<HTMLElement>('.beside')?.dataset.shown !== '');
+    await page.waitForFunction(() => {
+      const { shown, wanted } = document.querySelector<HTMLElement>('.beside')?.dataset ?? {};
+      return shown !== undefined && shown !== '' && shown === wanted;
+    });
     return Number(await page.locator('.beside').getAttribute('data-shown'));
   };
   const before = await prior();

@@ -39,6 +39,8 @@ export interface Study {
   instance_count: number;
   /** The latest verdict on the study as a whole; null until somebody gave one. */
   reading: Reading | null;
+  /** Who has it open now. */
+  present: string[];
 }
 
 export type Word = 'accept' | 'reject' | 'unsure' | 'missed';

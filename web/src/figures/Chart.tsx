@@ -77,6 +77,9 @@ export function Chart(props: { label: string; bars: readonly Bar[]; upright?: bo
             marks: [Plot.barX(bars, { ...look, y: 'name', x: 'count' }), Plot.ruleX([0])],
           }),
     });
+    // A name wants a role, and "img" would hide the links within.
+    for (const named of chart.querySelectorAll('svg[aria-label], g[aria-label]'))
+      named.setAttribute('role', 'group');
     host.replaceChildren(chart);
   });
   /** A plain click on a bar stays in the page. */

@@ -5,6 +5,7 @@ import { ApiError, getWorklist, sentence } from '../api/client.ts';
 import type { NewVerdict, StudyDetail, Verdict, Word } from '../api/model.ts';
 import { mayJudge, setSigningIn, who } from '../api/session.ts';
 import { getVerdicts, giveVerdict, holding } from '../api/verdicts.ts';
+import { messages } from '../ui/messages.ts';
 import { keep, sent } from './outbox.ts';
 
 /** Studies among which the next one is looked for. */
@@ -21,12 +22,19 @@ export function createDesk(study: () => StudyDetail | null) {
   const [trouble, setTrouble] = createSignal<string | null>(null);
   const [pending, setPending] = createSignal<Pending | null>(null);
   const [busy, setBusy] = createSignal(false);
+  const [said, setSaid] = createSignal('');
+  let loaded = false;
 
   const load = async () => {
     const uid = study()?.study_instance_uid;
     if (uid === undefined) return;
     try {
-      setVerdicts(await getVerdicts(uid));
+      const all = await getVerdicts(uid);
+      const news = loaded ? all.filter(({ id }) => !verdicts().some((known) => known.id === id)) : [];
+      const others = news.filter(({ reader_name: reader }) => reader !== who()?.name);
+      if (others.length > 0) setSaid(messages.presence.said(others.at(-1)?.reader ?? ''));
+      loaded = true;
+      setVerdicts(all);
     } catch (error) {
       setTrouble(sentence(error));
     }
@@ -95,7 +103,7 @@ export function createDesk(study: () => StudyDetail | null) {
     return ready?.study_instance_uid ?? null;
   };
 
-  return { verdicts, trouble, pending, setPending, busy, load, give, current, next };
+  return { verdicts, said, trouble, pending, setPending, busy, load, give, current, next };
 }
 
 export type Desk = ReturnType<typeof createDesk>;

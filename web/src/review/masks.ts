@@ -4,7 +4,7 @@ import { createEffect, createMemo, createSignal, on, onCleanup } from 'solid-js'
 import { sentence } from '../api/client.ts';
 import { getCorrections, saveCorrection, volumeMl } from '../api/corrections.ts';
 import type { Correction, Finding, StudyDetail } from '../api/model.ts';
-import { mayJudge, setSigningIn } from '../api/session.ts';
+import { mayJudge, setSigningIn, who } from '../api/session.ts';
 import { retrieve } from '../dicomweb/client.ts';
 import { readSegmentation } from '../dicomweb/segmentation.ts';
 import { millilitres } from '../ui/format.ts';
@@ -32,6 +32,7 @@ export function createMasks(study: () => StudyDetail | null, session: Session) {
   const [busy, setBusy] = createSignal(false);
   const [trouble, setTrouble] = createSignal<string | null>(null);
   const [said, setSaid] = createSignal('');
+  let loaded = false;
   /** What is under the pencil. */
   const [drawn, setDrawn] = createSignal({ kind: ANY_BLEED, edited: false });
 
@@ -72,7 +73,12 @@ export function createMasks(study: () => StudyDetail | null, session: Session) {
     const uid = study()?.study_instance_uid;
     if (uid === undefined) return;
     try {
-      setAll(await getCorrections(uid));
+      const next = await getCorrections(uid);
+      const news = loaded ? next.filter(({ id }) => !all().some((known) => known.id === id)) : [];
+      const others = news.filter(({ reader_name: reader }) => reader === null || reader !== who()?.name);
+      if (others.length > 0) setSaid(messages.presence.drew(others.at(-1)?.reader ?? ''));
+      loaded = true;
+      setAll(next);
     } catch (error) {
       setTrouble(sentence(error));
     }

@@ -50,6 +50,12 @@ export function moment(at: string): string {
   return Number.isNaN(date.getTime()) ? at : date.toLocaleString('sv-SE');
 }
 
+/** Its hour and minute. */
+export function clock(at: string): string {
+  const date = new Date(at);
+  return Number.isNaN(date.getTime()) ? at : date.toLocaleTimeString('sv-SE', { timeStyle: 'short' });
+}
+
 /** A score or an uncertainty, two digits. */
 export function unit(value: number | null): string {
   return value === null ? DASH : value.toFixed(2);

@@ -359,6 +359,15 @@ export const messages = {
     },
   },
 
+  presence: {
+    label: 'Others on this study',
+    here: (name: string, since: string, drawing: boolean) =>
+      `${name} has this study open since ${since}${drawing ? ' and is drawing a mask' : ''}.`,
+    row: (names: readonly string[]) => `Open with ${names.join(', ')}`,
+    said: (name: string) => `${name} gave a verdict meanwhile.`,
+    drew: (name: string) => `${name} saved a mask meanwhile; it is in the list of masks.`,
+  },
+
   compare: {
     name: 'Compare',
     label: 'Another study of the patient',
@@ -418,6 +427,7 @@ export const messages = {
     uncertainty: 'Uncertainty',
     keySlice: (n: number) => String(n),
     keySliceLabel: 'Key slice',
+    otherSeries: 'in another series',
     noSlice: 'not in this series',
     notCalibrated: 'not calibrated',
     scoreNote: 'Scores run from 0 to 1 and are not calibrated.',

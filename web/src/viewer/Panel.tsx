@@ -162,7 +162,14 @@ function FindingButton(props: { finding: Finding; session: Session }) {
           {panel.uncertainty} <b>{unit(props.finding.uncertainty)}</b>
         </span>
         <span>
-          {panel.keySliceLabel} <b>{slice() === null ? panel.noSlice : panel.keySlice((slice() ?? 0) + 1)}</b>
+          {panel.keySliceLabel}{' '}
+          <b>
+            {props.finding.series !== props.session.series()
+              ? panel.otherSeries
+              : slice() === null
+                ? panel.noSlice
+                : panel.keySlice((slice() ?? 0) + 1)}
+          </b>
         </span>
       </span>
     </button>

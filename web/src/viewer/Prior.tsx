@@ -189,7 +189,12 @@ function Beside(props: { uid: string; now: Session }) {
   const slice = () => session.slices()[session.shown() ?? -1];
 
   return (
-    <div class="beside" data-shown={session.shown() ?? ''} data-shift={shift().toFixed(1)}>
+    <div
+      class="beside"
+      data-shown={session.shown() ?? ''}
+      data-wanted={matched()}
+      data-shift={shift().toFixed(1)}
+    >
       <div class="picture" ref={element} />
       <div aria-hidden="true">
         <canvas class="over" ref={mapCanvas} />

@@ -1,6 +1,6 @@
 /** `/study/{uid}`: the original slices of the chosen series, with what the analysis said about them. */
 
-import { batch, createEffect, createMemo, createSignal, on, onCleanup, Show } from 'solid-js';
+import { batch, createEffect, createMemo, createSignal, For, on, onCleanup, Show, untrack } from 'solid-js';
 import { getStudy, sentence } from '../api/client.ts';
 import { keyVersion, keyWanted } from '../api/key.ts';
 import type { StudyDetail } from '../api/model.ts';
@@ -10,10 +10,11 @@ import { onLive } from '../live.ts';
 import { createDesk } from '../review/desk.ts';
 import { DrawBar } from '../review/DrawBar.tsx';
 import { createMasks } from '../review/masks.ts';
+import { createPresence } from '../review/presence.ts';
 import { ReasonDialog } from '../review/ReasonDialog.tsx';
 import { follow, go, studyPath, trailPath, worklistPath } from '../router.ts';
 import { Badge } from '../ui/Badge.tsx';
-import { dicomDate, dicomTime, personName } from '../ui/format.ts';
+import { clock, dicomDate, dicomTime, personName } from '../ui/format.ts';
 import { Help } from '../ui/Help.tsx';
 import { onKeys } from '../ui/keyboard.ts';
 import { messages } from '../ui/messages.ts';
@@ -40,6 +41,10 @@ export default function StudyPage(props: { uid: string }) {
   const session = createSession(study, setPicked);
   const desk = createDesk(study);
   const masks = createMasks(study, session);
+  const others = createPresence(
+    untrack(() => props.uid),
+    () => session.pencil.drawing() !== null,
+  );
   let gathering: ReturnType<typeof setTimeout> | undefined;
 
   // Cornerstone is fetched while the study is, not after it.
@@ -208,8 +213,19 @@ export default function StudyPage(props: { uid: string }) {
           {messages.help.open} <kbd>?</kbd>
         </button>
       </div>
+      <Show when={others().length > 0}>
+        <ul class="others" role="status" aria-label={messages.presence.label}>
+          <For each={others()}>
+            {(other) => (
+              <li data-present={other.name}>
+                {messages.presence.here(other.name, clock(other.since), other.drawing)}
+              </li>
+            )}
+          </For>
+        </ul>
+      </Show>
       <p class="announce" role="status">
-        {[announced(), masks.said(), unsaved()].filter(Boolean).join(' ')}
+        {[announced(), desk.said(), masks.said(), unsaved()].filter(Boolean).join(' ')}
       </p>
       <Show when={trouble()} keyed>
         {(text) => <Trouble text={text} retry={load} />}

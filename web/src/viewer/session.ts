@@ -7,7 +7,7 @@ import { keySlice, type MapLayer, NO_OVERLAYS, type Overlays } from './overlays.
 import { findingColour, READER_COLOUR, type Rgb } from './palette.ts';
 import { createPencil } from './pencil.ts';
 import { createRuler } from './ruler.ts';
-import { FIRST_WINDOW, type Window } from './windows.ts';
+import { FIRST_WINDOW, VESSELS, type Window } from './windows.ts';
 
 const FIRST_OPACITY = 0.6;
 
@@ -64,13 +64,19 @@ export function createSession(study: () => StudyDetail | null, pick: (series: st
     return told ? finding.key_slice : null;
   };
 
+  /** The window that a series is opened with: enhanced vessels are all white in one for the brain. */
+  const usualWindow = (): Window =>
+    here().some(({ kind }) => kind.endsWith('occlusion')) ? VESSELS : FIRST_WINDOW;
+
   /** Takes the slices of a series; the reader stays where he was, or starts at the key slice of the first finding. */
   const use = (uid: string, next: readonly Slice[]) => {
     const before = series() === uid ? slices()[asked()]?.sopInstanceUid : undefined;
     setOverlays(NO_OVERLAYS);
     if (series() !== uid) ruler.clear();
+    const usual = usualWindow();
     setSeries(uid);
     setSlices(next);
+    if (window() === usual) setWindow(usualWindow());
     const again = next.findIndex((slice) => slice.sopInstanceUid === before);
     const chosenHere = here().find(({ id }) => id === chosen());
     const first = chosenHere ?? here()[0];

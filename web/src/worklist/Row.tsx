@@ -61,6 +61,9 @@ export function Row(props: {
             </small>
           )}
         </Show>
+        <Show when={props.study.present.length > 0}>
+          <small class="present">{messages.presence.row(props.study.present)}</small>
+        </Show>
       </td>
       <td>
         <a class="patient" href={href()} onClick={follow}>
