@@ -16,6 +16,7 @@ pub(crate) mod evaluate;
 pub(crate) mod export;
 pub(crate) mod key;
 mod key_slices;
+pub(crate) mod link;
 pub(crate) mod migrate;
 pub(crate) mod models;
 pub(crate) mod phantom;

@@ -22,6 +22,7 @@ pub mod filing;
 pub mod identity;
 pub mod index;
 pub mod letter;
+pub mod link;
 pub mod outbox;
 pub mod presence;
 pub mod private;

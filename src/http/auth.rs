@@ -11,8 +11,11 @@
 
 use super::error::HttpError;
 use crate::{
-    db::Db,
-    review::account::{self, Account, AccountRole},
+    db::{Db, link::Visit},
+    review::{
+        account::{self, Account, AccountRole},
+        link,
+    },
 };
 use axum::{
     extract::{Request, State},
@@ -31,6 +34,8 @@ pub enum Role {
     Viewer,
     /// Sends instances and says when a series is complete; reads nothing.
     Sender,
+    /// Looks at the one study that a signed link handed over.
+    Link,
     /// Everything that a program may do.
     Operator,
     /// A person who reads studies and gives verdicts.
@@ -54,9 +59,14 @@ pub enum Permission {
     Run,
 }
 
+/// Whether a path is about who someone is.
+fn is_session(path: &str) -> bool {
+    path == SESSION || path.starts_with("/api/session/")
+}
+
 /// What a request of this kind needs; nothing for what everyone may do with themselves.
 fn needed(method: &Method, path: &str) -> Option<Permission> {
-    if path == SESSION || path == VIEWS || path.starts_with(&format!("{VIEWS}/")) {
+    if is_session(path) || path == VIEWS || path.starts_with(&format!("{VIEWS}/")) {
         return None;
     }
     Some(match *method {
@@ -87,7 +97,7 @@ impl Role {
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
         match self {
-            Self::Viewer | Self::Auditor => permission == Permission::Read,
+            Self::Viewer | Self::Link | Self::Auditor => permission == Permission::Read,
             Self::Sender => permission == Permission::Store,
             Self::Operator | Self::Admin => permission != Permission::Review,
             Self::Radiologist => matches!(permission, Permission::Read | Permission::Review),
@@ -99,6 +109,7 @@ impl Role {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
+            Self::Link => "link",
             Self::Sender => "sender",
             Self::Operator => "operator",
             Self::Radiologist => "radiologist",
@@ -175,6 +186,8 @@ pub struct Principal {
     pub role: Role,
     /// The person, if it is one.
     pub account: Option<Arc<Account>>,
+    /// The one study that they may look at; none: all.
+    pub only: Option<Arc<str>>,
 }
 
 impl Principal {
@@ -185,7 +198,35 @@ impl Principal {
             name: Arc::from(account.name.as_str()),
             role: account.role.into(),
             account: Some(Arc::new(account)),
+            only: None,
         }
+    }
+
+    /// Whoever followed a signed link.
+    #[must_use]
+    pub fn visitor(visit: &Visit) -> Self {
+        Self {
+            name: Arc::from(link::principal(&visit.key)),
+            role: Role::Link,
+            account: None,
+            only: Some(Arc::from(visit.study_instance_uid.as_str())),
+        }
+    }
+
+    /// Whether a path says nothing of other studies than the one they may look at.
+    fn may_go(&self, path: &str) -> bool {
+        let Some(study) = self.only.as_deref() else {
+            return true;
+        };
+        let within = |root: &str| {
+            let rest = path.strip_prefix(root).and_then(|rest| rest.strip_prefix(study));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        // The trail says what everyone did, and events are held back one by one.
+        is_session(path)
+            || matches!(path, "/api/version" | "/api/events")
+            || within("/dicom-web/studies/")
+            || within("/api/studies/") && !path.ends_with("/audit")
     }
 
     fn program(name: &str, role: Role) -> Self {
@@ -193,6 +234,7 @@ impl Principal {
             name: Arc::from(name),
             role,
             account: None,
+            only: None,
         }
     }
 }
@@ -425,6 +467,7 @@ fn is_open(method: &Method, path: &str) -> bool {
         .any(|root| path == *root || path.starts_with(&format!("{root}/")));
     path.starts_with("/health/")
         || is_page && matches!(*method, Method::GET | Method::HEAD)
+        || is_session(path) && path != SESSION
         || path == SESSION && *method == Method::POST
 }
 
@@ -447,6 +490,12 @@ impl Door {
                 our_page(method, headers)?;
                 return Ok(Principal::person(account));
             }
+            let found = link::of_token(&self.db, token).await;
+            let found = found.map_err(|error| HttpError::of(error.class(), "reading a visit", error))?;
+            if let Some(visit) = found {
+                our_page(method, headers)?;
+                return Ok(Principal::visitor(&visit));
+            }
         }
         self.access.principal(headers)
     }
@@ -466,6 +515,10 @@ pub(super) async fn guard(State(door): State<Door>, mut request: Request, next: 
     // A body cannot be shared between threads, and so not be held while the session is looked up.
     let headers = request.headers().clone();
     match door.principal(&method, &headers).await {
+        Ok(principal) if !principal.may_go(request.uri().path()) => {
+            let text = "a signed link opens one study and nothing else; sign in to see more";
+            HttpError::Forbidden(text.to_owned()).into_response()
+        }
         Ok(principal) if needed.is_none_or(|permission| principal.role.allows(permission)) => {
             request.extensions_mut().insert(principal);
             next.run(request).await

@@ -78,6 +78,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
             api::session::get,
             api::session::delete
         ))
+        .routes(routes!(api::session::follow))
         .routes(routes!(api::verdict::list, api::verdict::give))
         .routes(routes!(api::presence::tell, api::presence::leave))
         .routes(routes!(api::correction::list, api::correction::save))

@@ -1,13 +1,14 @@
 //! SERVICE: people and what they say of the machine's answers → rows, each with its row in the audit trail.
 //!
 //! [`account`] knows who someone is, [`verdict`] what they said, [`correction`] what they drew, [`returned`] what they drew
-//! elsewhere; [`export`] makes data to learn from of all that.
+//! elsewhere; [`link`] lets those in who were handed one study; [`export`] makes data to learn from of all that.
 //! A verdict is a person's: no key and no program can give one.
 //! Nothing here changes what the machine said; a reader's word stands beside it.
 
 pub mod account;
 pub mod correction;
 pub mod export;
+pub mod link;
 pub mod returned;
 pub mod verdict;
 
@@ -78,6 +79,9 @@ pub enum ReviewError {
     /// A fault of ours.
     #[error("the mask could not be made into a Segmentation; this is a fault of ictus")]
     Drawing,
+    /// A signed link, or its key.
+    #[error("{0}")]
+    Link(&'static str),
     /// A folder of an export.
     #[error("{0} cannot be read or written; name a folder of our own or an empty one, with room")]
     Folder(String, #[source] std::io::Error),

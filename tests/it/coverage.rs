@@ -81,7 +81,7 @@ async fn every_route_but_health_refuses_a_request_without_a_key() {
             assert_eq!(answer.status, StatusCode::OK, "{method} {path}");
             continue;
         }
-        if path == SESSION && method == Method::POST {
+        if path.starts_with(SESSION) && method == Method::POST {
             assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{method} {path}");
             continue;
         }
@@ -97,7 +97,7 @@ async fn every_route_but_health_refuses_a_request_without_a_key() {
 async fn every_route_refuses_a_role_that_may_not_use_it() {
     let server = Server::with_keys().await;
     for (method, path, _) in routes(&Slice::new("s", "a", 1)) {
-        if path == SESSION {
+        if path.starts_with(SESSION) {
             continue;
         }
         let role = if method == Method::GET {

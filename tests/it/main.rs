@@ -23,6 +23,7 @@ mod fetch;
 mod figures;
 mod identity;
 mod import;
+mod link;
 mod networks;
 mod nnunet;
 mod occlusion;

@@ -55,9 +55,14 @@ export function App() {
           <Show
             when={who()?.person}
             fallback={
-              <button type="button" class="small" onClick={() => setSigningIn(true)}>
-                {messages.signIn.title}
-              </button>
+              <>
+                <Show when={who()?.role === 'link'}>
+                  <span class="by-link">{messages.open.byLink} </span>
+                </Show>
+                <button type="button" class="small" onClick={() => setSigningIn(true)}>
+                  {messages.signIn.title}
+                </button>
+              </>
             }
           >
             <span title={who()?.role}>{who()?.display_name}</span>{' '}

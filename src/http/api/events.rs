@@ -90,6 +90,13 @@ async fn message(app: &App, principal: &Principal, event: Event) -> Option<Messa
     match event {
         Event::Study(event) => {
             let study = Uid::parse(&event.study_instance_uid).ok()?;
+            if principal
+                .only
+                .as_deref()
+                .is_some_and(|only| only != study.as_str())
+            {
+                return None;
+            }
             if let Err(error) = app.db.audit_read(&principal.name, &study).await {
                 tracing::error!(%error, "an event was held back because its read could not be audited");
                 return None;

@@ -11,7 +11,7 @@ use crate::{
         auth::{self, Principal},
         error::{HttpError, Problem},
     },
-    review::{ReviewError, account},
+    review::{ReviewError, account, link},
 };
 use axum::{
     Extension, Json,
@@ -20,6 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 /// Name and password.
@@ -102,6 +103,68 @@ pub(crate) async fn create(
 )]
 pub(crate) async fn get(Extension(principal): Extension<Principal>) -> Json<Who> {
     Json(Who::from(&principal))
+}
+
+/// The query of a signed link.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Followed {
+    /// What stands behind `?` in the link's address.
+    query: String,
+}
+
+/// Where a link leads.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Leads {
+    /// The study that it opens.
+    study_instance_uid: String,
+}
+
+/// Follows a signed link; who has no session yet gets one that opens its study and nothing else.
+#[utoipa::path(
+    post, path = "/api/session/link", tag = "page", request_body = Followed,
+    responses(
+        (status = 200, description = "the study", body = Leads),
+        (status = 400, description = "the body is not a query", body = Problem),
+        (status = 401, description = "the link opens nothing: altered, expired, revoked, or of no study here", body = Problem),
+        (status = 403, description = "another site's page sent it", body = Problem),
+    )
+)]
+pub(crate) async fn follow(
+    State(app): State<App>,
+    principal: Option<Extension<Principal>>,
+    headers: HeaderMap,
+    body: Result<Json<Followed>, axum::extract::rejection::JsonRejection>,
+) -> Result<Response, HttpError> {
+    auth::same_origin(&headers)?;
+    let Json(Followed { query }) =
+        body.map_err(|_| HttpError::BadRequest("the body must be JSON with `query`".to_owned()))?;
+    let failed = |error: ReviewError| HttpError::of(error.class(), "following a link", error);
+    let person = match auth::session_token(&headers) {
+        Some(token) => account::of_session(&app.db, token).await.map_err(failed)?,
+        None => None,
+    };
+    // Without a key file everyone at this machine may look at everything.
+    let may_look = principal.is_some_and(|Extension(principal)| principal.only.is_none());
+    let begun = link::follow(
+        &app.db,
+        &query,
+        person.is_some() || may_look,
+        OffsetDateTime::now_utc(),
+    )
+    .await;
+    let begun = begun.map_err(|error| match error {
+        ReviewError::Link(text) => HttpError::SignIn(text.to_owned()),
+        other => failed(other),
+    })?;
+    let study_instance_uid = begun.visit.study_instance_uid;
+    let mut answer = Json(Leads { study_instance_uid }).into_response();
+    if let Some(token) = begun.token {
+        let cookie = HeaderValue::from_str(&auth::cookie(&token, &headers))
+            .map_err(|_| HttpError::BadRequest("the Host header is malformed".to_owned()))?;
+        answer.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    Ok(answer)
 }
 
 /// Ends the session.

@@ -34,7 +34,10 @@ pub(crate) async fn get(
     let study = dicomweb::uid(&study, "StudyInstanceUID")?;
     let found = app.db.study_detail(&study).await;
     let detail = found.map_err(|error| HttpError::of(error.class(), "reading a study", error))?;
-    let detail = detail.ok_or_else(unknown)?;
+    let mut detail = detail.ok_or_else(unknown)?;
+    if principal.only.is_some() {
+        detail.comparisons.clear();
+    }
     read(&app, &principal, &study).await?;
     Ok(Json(detail))
 }

@@ -38,6 +38,21 @@ export async function signIn(name: string, password: string): Promise<void> {
   enterKey('');
 }
 
+/** Follows a signed link and answers the study that it opens; throws `ApiError` with the server's sentence. */
+export async function followLink(query: string): Promise<string> {
+  const answer = await request(
+    '/api/session/link',
+    'application/json',
+    { method: 'POST', body: JSON.stringify({ query }), headers: { 'Content-Type': 'application/json' } },
+    'sign-in',
+  );
+  const { study_instance_uid: study } = (await answer.json()) as { study_instance_uid: string };
+  await loadWho();
+  // The events were refused until now.
+  enterKey('');
+  return study;
+}
+
 export async function signOut(): Promise<void> {
   await request('/api/session', 'application/json', { method: 'DELETE' }).catch((_: ApiError) => undefined);
   await loadWho();

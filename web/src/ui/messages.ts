@@ -116,6 +116,7 @@ export const messages = {
       replay: 'replayed',
       remove: 'removed',
       export: 'exported to learn from',
+      link_followed: 'opened by a signed link',
     } as Record<string, string>,
   },
 
@@ -197,6 +198,7 @@ export const messages = {
   },
 
   open: {
+    byLink: 'Opened by a link: this study only',
     title: 'Open a study',
     looking: 'Looking for the study …',
     nothing:

@@ -2,6 +2,7 @@
 
 import { createEffect, createSignal, For, Show } from 'solid-js';
 import { getStudy, getWorklist, sentence } from '../api/client.ts';
+import { followLink } from '../api/session.ts';
 import { keyVersion, keyWanted } from '../api/key.ts';
 import type { Study } from '../api/model.ts';
 import { follow, replace, studyPath } from '../router.ts';
@@ -22,7 +23,9 @@ export function OpenPage() {
     const [study, accession] = [query.get('study'), query.get('accession')];
     setTrouble(null);
     try {
-      if (study !== null) {
+      if (query.has('signature')) {
+        replace(studyPath(await followLink(location.search.slice(1))));
+      } else if (study !== null) {
         replace(studyPath((await getStudy(study)).study_instance_uid));
       } else if (accession !== null && accession !== '') {
         const found = await getWorklist(new URLSearchParams({ q: accession }).toString(), 0, MOST);
@@ -38,7 +41,8 @@ export function OpenPage() {
     }
   };
   createEffect(() => {
-    keyVersion();
+    // A signed link is its own key, and is followed once.
+    if (!location.search.includes('signature=')) keyVersion();
     void find();
   });
 
