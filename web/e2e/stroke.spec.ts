@@ -48,11 +48,11 @@ it('jumps between the findings of two models on two series, each with its own ma
     // Vessels are opened with their own window.
     await page.waitForSelector(`[data-window="${finding === bleed ? '80/40' : '600/200'}"]`);
     await expect.poll(() => drawn(page, 'mask'), { timeout: 30_000 }).not.toBeNull();
-    const legend = await page.locator('.legend').textContent();
     const [here, elsewhere] = finding === bleed ? [bleed, closed] : [closed, bleed];
     const names = messages.kinds as Record<string, string>;
-    expect(legend).toContain(names[here.kind]);
-    expect(legend).not.toContain(names[elsewhere.kind]);
+    const legend = page.locator('.legend');
+    await expect.poll(() => legend.textContent(), { timeout: 30_000 }).toContain(names[here.kind]);
+    expect(await legend.textContent()).not.toContain(names[elsewhere.kind]);
     await picture(page, `stroke-${finding === bleed ? 'bleed' : 'occlusion'}`);
   }
 });
