@@ -168,10 +168,11 @@ const OWNERS: &[(&str, &[&str])] = &[
         &["nn", "analysis::infer", "analysis::uncertainty", "train"],
     ),
     ("dicom_ul", &["association"]),
-    ("reqwest", &["deliver", "fetch", "cli"]),
+    ("reqwest", &["deliver", "fetch", "review", "cli"]),
+    ("openidconnect", &["review"]),
     ("rustls", &["deliver", "association"]),
     ("tokio_rustls", &["association"]),
-    ("hmac", &["deliver"]),
+    ("hmac", &["deliver", "review"]),
     ("tracing_subscriber", &["telemetry"]),
 ];
 

@@ -69,6 +69,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         adt: None,
         deliver: None,
         fetch: (String::new(), Vec::new()),
+        oidc: None,
     };
     let done = runtime.block_on(async {
         let (finish, finished) = oneshot::channel::<()>();

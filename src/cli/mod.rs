@@ -19,6 +19,7 @@ mod key_slices;
 pub(crate) mod link;
 pub(crate) mod migrate;
 pub(crate) mod models;
+mod oidc;
 pub(crate) mod phantom;
 pub(crate) mod revision;
 pub(crate) mod serve;

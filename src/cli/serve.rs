@@ -10,6 +10,7 @@ use super::{
     database::{Database, DatabaseArgs, Role},
     dimse::{DimseArgs, Listener},
     engine::{EngineArgs, MapArgs},
+    oidc::OidcArgs,
 };
 use anyhow::Context as _;
 use ictus::{
@@ -26,6 +27,7 @@ use ictus::{
         metrics::Metrics,
     },
     receive::Receiver,
+    review::oidc::Oidc,
     worker::Worker,
 };
 use std::{
@@ -78,6 +80,8 @@ pub(crate) struct Args {
     pub(crate) dimse: DimseArgs,
     #[command(flatten)]
     pub(crate) adt: AdtArgs,
+    #[command(flatten)]
+    oidc: OidcArgs,
     /// File of the targets that results are sent to (JSON); all servers on one database get the same.
     #[arg(long, env = "ICTUS_DELIVER", value_name = "FILE")]
     pub(crate) deliver: Option<PathBuf>,
@@ -99,6 +103,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(USAGE));
         }
         other => other?,
+    };
+    let oidc = match args.oidc.provider(args.listen) {
+        Ok(oidc) => oidc,
+        Err(error) => {
+            writeln!(std::io::stderr(), "ictus: {error}")?;
+            return Ok(ExitCode::from(USAGE));
+        }
     };
     let deliver = match args
         .deliver
@@ -142,6 +153,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         adt,
         deliver,
         fetch,
+        oidc,
     };
     runtime.block_on(serve(settings, listener, &database, stop_signal()))?;
     // Whatever still runs on the threads of the runtime must not outlive the database.
@@ -193,6 +205,8 @@ pub(crate) struct Settings {
     pub(crate) dimse: Option<Listener>,
     /// Where it answers HL7 messages.
     pub(crate) adt: Option<AdtListener>,
+    /// Who vouches for people beside local accounts.
+    pub(crate) oidc: Option<Oidc>,
     /// Whom it sends results to; nothing about targets is changed without.
     pub(crate) deliver: Option<Vec<Target>>,
     /// As whom it fetches, and by which rules.
@@ -269,6 +283,7 @@ pub(crate) async fn serve(
         metrics: Arc::new(Metrics::default()),
         version: Arc::new(settings.analysers.version),
         limits: Limits::default(),
+        oidc: settings.oidc.map(Arc::new),
         stopping: stopped.clone(),
     };
     let listener = tokio::net::TcpListener::from_std(listener)?;

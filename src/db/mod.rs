@@ -23,6 +23,7 @@ pub mod identity;
 pub mod index;
 pub mod letter;
 pub mod link;
+pub mod oidc;
 pub mod outbox;
 pub mod presence;
 pub mod private;

@@ -251,7 +251,7 @@ impl Db {
     pub async fn credentials(&self, name: &str) -> Result<Option<Credentials>, DbError> {
         Ok(sqlx::query_as(
             "SELECT id, name, display_name, role, password_hash, disabled_at IS NOT NULL AS disabled \
-             FROM account WHERE name = $1",
+             FROM account WHERE name = $1 AND password_hash IS NOT NULL",
         )
         .bind(name)
         .fetch_optional(&self.app)

@@ -380,21 +380,31 @@ fn equal_in_constant_time(a: &[u8; 32], b: &[u8; 32]) -> bool {
 
 /// The token in a request's cookie.
 pub(super) fn session_token(headers: &HeaderMap) -> Option<&str> {
+    cookie_value(headers, COOKIE)
+}
+
+/// What a browser keeps under a name.
+pub(super) fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let cookies = headers.get_all(header::COOKIE).iter();
     cookies
         .filter_map(|value| value.to_str().ok())
         .flat_map(|line| line.split(';'))
-        .find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+        .find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
 }
 
-/// The cookie of a new session; only over TLS, unless the server is this machine.
-pub(super) fn cookie(token: &str, headers: &HeaderMap) -> String {
+/// What makes a cookie travel over TLS only, unless the server is this machine.
+pub(super) fn secure(headers: &HeaderMap) -> &'static str {
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let secure = if host.is_some_and(is_loopback_name) {
+    if host.is_some_and(is_loopback_name) {
         ""
     } else {
         "; Secure"
-    };
+    }
+}
+
+/// The cookie of a new session.
+pub(super) fn cookie(token: &str, headers: &HeaderMap) -> String {
+    let secure = secure(headers);
     // Half a day, as the session itself at the longest.
     format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=43200{secure}")
 }

@@ -25,6 +25,7 @@ use crate::{
     config,
     db::{Db, events::Events},
     receive::Receiver,
+    review::oidc::Oidc,
 };
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -76,6 +77,8 @@ pub struct App {
     pub version: Arc<api::version::Version>,
     /// How much a client may send.
     pub limits: Limits,
+    /// Who vouches for people beside local accounts.
+    pub oidc: Option<Arc<Oidc>>,
     /// Turns true when the server stops: streams without an end then end.
     pub stopping: watch::Receiver<bool>,
 }

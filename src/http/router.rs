@@ -79,6 +79,9 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
             api::session::delete
         ))
         .routes(routes!(api::session::follow))
+        .routes(routes!(api::oidc::ways))
+        .routes(routes!(api::oidc::start))
+        .routes(routes!(api::oidc::callback))
         .routes(routes!(api::verdict::list, api::verdict::give))
         .routes(routes!(api::presence::tell, api::presence::leave))
         .routes(routes!(api::correction::list, api::correction::save))

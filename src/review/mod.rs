@@ -9,6 +9,7 @@ pub mod account;
 pub mod correction;
 pub mod export;
 pub mod link;
+pub mod oidc;
 pub mod returned;
 pub mod verdict;
 

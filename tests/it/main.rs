@@ -27,6 +27,7 @@ mod link;
 mod networks;
 mod nnunet;
 mod occlusion;
+mod oidc;
 mod placement;
 mod presence;
 mod private_postgres;

@@ -7,12 +7,15 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use http_body_util::BodyExt;
-use ictus::http::{
-    App, Limits,
-    api::version::Version,
-    auth::{Access, Keys, Role, key_line},
-    metrics::Metrics,
-    router,
+use ictus::{
+    http::{
+        App, Limits,
+        api::version::Version,
+        auth::{Access, Keys, Role, key_line},
+        metrics::Metrics,
+        router,
+    },
+    review::oidc::Oidc,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -67,6 +70,11 @@ impl Server {
 
     /// With limits of the test's own.
     pub(crate) async fn with(access: Access, limits: Limits) -> Self {
+        Self::with_provider(access, limits, None).await
+    }
+
+    /// With an OpenID provider.
+    pub(crate) async fn with_provider(access: Access, limits: Limits, oidc: Option<Arc<Oidc>>) -> Self {
         let world = World::new().await;
         let (stop, stopping) = watch::channel(false);
         let app = App {
@@ -77,6 +85,7 @@ impl Server {
             metrics: Arc::new(Metrics::default()),
             version: Arc::new(Version::new(Vec::new(), None)),
             limits,
+            oidc,
             stopping,
         };
         Self {

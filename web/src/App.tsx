@@ -21,6 +21,9 @@ const TrailPage = lazy(() => import('./review/TrailPage.tsx'));
 
 export function App() {
   const [version, setVersion] = createSignal('');
+  const code = new URLSearchParams(location.search).get('sign-in');
+  const refusal = () =>
+    code === null || who()?.person ? null : (messages.signIn.refused[code] ?? messages.errors.unknown);
   startLive();
   startOutbox();
   createEffect(() => {
@@ -75,6 +78,9 @@ export function App() {
           {connected() ? messages.connection.live : messages.connection.lost}
         </p>
       </header>
+      <Show when={refusal()} keyed>
+        {(text) => <Trouble text={text} />}
+      </Show>
       <Outbox />
       <main id="content">
         <Switch fallback={<WorklistPage />}>

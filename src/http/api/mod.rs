@@ -4,6 +4,7 @@ pub mod correction;
 pub mod deliveries;
 pub mod events;
 pub mod figures;
+pub mod oidc;
 pub mod presence;
 pub mod revisions;
 pub mod series;

@@ -38,6 +38,16 @@ export async function signIn(name: string, password: string): Promise<void> {
   enterKey('');
 }
 
+/** How people can sign in, beside name and password. */
+export function getWays(): Promise<{ oidc: string | null }> {
+  return json('/api/session/ways');
+}
+
+/** The way to the OpenID provider and back to this page. */
+export function providerPath(): string {
+  return `/api/session/oidc?${new URLSearchParams({ return: location.pathname + location.search })}`;
+}
+
 /** Follows a signed link and answers the study that it opens; throws `ApiError` with the server's sentence. */
 export async function followLink(query: string): Promise<string> {
   const answer = await request(

@@ -1,9 +1,9 @@
 /** Asks who is there: name and password, or an API key where the server wants to know at once. */
 
-import { createSignal, Show } from 'solid-js';
+import { createResource, createSignal, Show } from 'solid-js';
 import { sentence } from '../api/client.ts';
 import { enterKey } from '../api/key.ts';
-import { signIn } from '../api/session.ts';
+import { getWays, providerPath, signIn } from '../api/session.ts';
 import { Dialog } from './Dialog.tsx';
 import { messages } from './messages.ts';
 
@@ -12,6 +12,8 @@ const said = messages.signIn;
 export function SignIn(props: { needed: boolean; onClose: () => void }) {
   const [trouble, setTrouble] = createSignal<string | null>(null);
   const [busy, setBusy] = createSignal(false);
+  // Without an answer there is still name and password.
+  const [ways] = createResource(() => getWays().catch(() => null));
   let name: HTMLInputElement | undefined;
   let password: HTMLInputElement | undefined;
   let key: HTMLInputElement | undefined;
@@ -45,6 +47,15 @@ export function SignIn(props: { needed: boolean; onClose: () => void }) {
           {said.enter}
         </button>
       </form>
+      <Show when={ways()?.oidc} keyed>
+        {(provider) => (
+          <p class="provider">
+            <a class="button" href={providerPath()}>
+              {said.at(provider)}
+            </a>
+          </p>
+        )}
+      </Show>
       <Show when={props.needed}>
         <details>
           <summary>{messages.key.title}</summary>

@@ -39,6 +39,18 @@ export const messages = {
     name: 'Name',
     password: 'Password',
     enter: 'Sign in',
+    at: (provider: string) => `Sign in with ${provider}`,
+    /** Why nobody signed in at the provider. */
+    refused: {
+      provider: 'The sign-in service cannot be reached. Try again later, or sign in with name and password.',
+      state:
+        'That sign-in did not begin in this browser, was used before, or took longer than ten minutes. Sign in again.',
+      refused: 'The sign-in service refused the sign-in.',
+      token:
+        'The answer of the sign-in service was not acceptable; the administrator finds the reason in the server’s log.',
+      role: 'The sign-in service gives you no role that means something here. Ask the administrator for one.',
+      disabled: 'Your account was disabled here. Ask the administrator.',
+    } as Record<string, string>,
   },
 
   review: {

@@ -214,15 +214,15 @@ export default function StudyPage(props: { uid: string }) {
         </button>
       </div>
       <Show when={others().length > 0}>
-        <ul class="others" role="status" aria-label={messages.presence.label}>
+        <div class="others" role="status" aria-label={messages.presence.label}>
           <For each={others()}>
             {(other) => (
-              <li data-present={other.name}>
+              <p data-present={other.name}>
                 {messages.presence.here(other.name, clock(other.since), other.drawing)}
-              </li>
+              </p>
             )}
           </For>
-        </ul>
+        </div>
       </Show>
       <p class="announce" role="status">
         {[announced(), desk.said(), masks.said(), unsaved()].filter(Boolean).join(' ')}
