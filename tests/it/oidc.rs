@@ -163,6 +163,10 @@ async fn server(issuer: &str) -> Server {
     Server::with_provider(access, Limits::default(), Some(Arc::new(oidc.unwrap()))).await
 }
 
+fn issuer(provider: &Shared) -> String {
+    provider.lock().unwrap().issuer.clone()
+}
+
 /// A browser that was sent to the provider: its cookie, and what the address says.
 struct Sent {
     cookie: String,
@@ -226,7 +230,7 @@ async fn accounts(world: &World) -> i64 {
 #[tokio::test]
 async fn a_person_whom_the_provider_vouches_for_signs_in_with_its_role_and_name() {
     let provider = provider().await;
-    let server = server(&provider.lock().unwrap().issuer.clone()).await;
+    let server = server(&issuer(&provider)).await;
     let ways = server.get("/api/session/ways", &[]).await.json();
     assert_eq!(ways, json!({"oidc": "Hospital"}));
     let answer = back(&server, &provider, &start(&server, "/study/1.2.3").await).await;
@@ -280,7 +284,7 @@ async fn a_person_whom_the_provider_vouches_for_signs_in_with_its_role_and_name(
 #[tokio::test]
 async fn tokens_that_are_not_what_they_should_be_let_nobody_in() {
     let provider = provider().await;
-    let server = server(&provider.lock().unwrap().issuer.clone()).await;
+    let server = server(&issuer(&provider)).await;
     let fine = provider.lock().unwrap().claims.clone();
     for (claim, value, code) in [
         ("nonce", json!("another"), "token"),
@@ -325,7 +329,7 @@ async fn tokens_that_are_not_what_they_should_be_let_nobody_in() {
 #[tokio::test]
 async fn a_sign_in_ends_once_in_the_browser_in_which_it_began_and_on_this_server() {
     let provider = provider().await;
-    let server = server(&provider.lock().unwrap().issuer.clone()).await;
+    let server = server(&issuer(&provider)).await;
     let (mine, other) = (start(&server, "/").await, start(&server, "/").await);
     // Somebody else's cookie, and none.
     let foreign = Sent {
@@ -368,7 +372,7 @@ async fn a_sign_in_ends_once_in_the_browser_in_which_it_began_and_on_this_server
 #[tokio::test]
 async fn a_local_account_of_the_same_name_stays_its_own_and_a_disabled_person_stays_out() {
     let provider = provider().await;
-    let server = server(&provider.lock().unwrap().issuer.clone()).await;
+    let server = server(&issuer(&provider)).await;
     add(&server.world, "anna@127.0.0.1", AccountRole::Admin).await;
     let answer = back(&server, &provider, &start(&server, "/").await).await;
     let known = who(&server, &session(&answer).unwrap()).await;

@@ -2,7 +2,9 @@ import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import type { Finding, StudyDetail } from '../src/api/model.ts';
 import { messages } from '../src/ui/messages.ts';
-import { axe, drawn, launch, open, openStudy, picture, shown, study, worklist } from './browser.ts';
+import { stack } from '../src/dicomweb/geometry.ts';
+import { atDepth, depthMm } from '../src/viewer/depth.ts';
+import { axe, drawn, launch, metadata, open, openStudy, picture, shown, study, worklist } from './browser.ts';
 
 let browser: Browser;
 let context: BrowserContext;
@@ -108,21 +110,27 @@ it('lays another study of the patient beside this one, and scrolls them together
     });
     return Number(await page.locator('.beside').getAttribute('data-shown'));
   };
-  const before = await prior();
-  // Both stacks have slices every 5 mm.
+  const chosen = (await study(other ?? '')).series.find(({ chosen }) => chosen)?.series_instance_uid ?? '';
+  const here = stack(await metadata(stroke.study_instance_uid, bleed.series)).slices;
+  const there = stack(await metadata(other ?? '', chosen)).slices;
+  const beside = (index: number, shift: number) => atDepth(there, depthMm(here, index) + shift);
+  await expect.poll(prior).toBe(beside(first, 0));
   await page.keyboard.press('ArrowUp');
   await shown(page, first + 1);
-  await expect.poll(prior).toBe(before + 1);
+  await expect.poll(prior).toBe(beside(first + 1, 0));
+  // Shifted by a slice of its own, it stays so.
+  const lower = beside(first + 1, 0) - 1;
+  const shift = depthMm(there, lower) - depthMm(here, first + 1);
   await page.getByRole('button', { name: messages.compare.down }).click();
-  await expect.poll(prior).toBe(before);
+  await expect.poll(prior).toBe(lower);
   expect(await shown(page)).toBe(first + 1);
   await page.keyboard.press('ArrowDown');
-  await expect.poll(prior).toBe(before - 1);
+  await expect.poll(prior).toBe(beside(first, shift));
   await page.keyboard.press('4');
   expect(await axe(page)).toEqual([]);
   await picture(page, 'compare');
   await page.getByRole('button', { name: /match again/ }).click();
-  await expect.poll(prior).toBe(before);
+  await expect.poll(prior).toBe(beside(first, 0));
   await page.keyboard.press('p');
   await page.locator('.beside').waitFor({ state: 'detached' });
   // The images of this study are still there.
