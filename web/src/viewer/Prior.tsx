@@ -18,7 +18,7 @@ import { Painter } from './painter.ts';
 import { firstSeries } from './series.ts';
 import { Sides } from './Sides.tsx';
 import { createSession, type Session } from './session.ts';
-import type { StackView } from './stack.ts';
+import { createView } from './view.ts';
 
 const said = messages.compare;
 
@@ -49,7 +49,6 @@ function Beside(props: { uid: string; now: Session }) {
   const now = untrack(() => props.now);
   const [study, setStudy] = createSignal<StudyDetail | null>(null);
   const [trouble, setTrouble] = createSignal<string | null>(null);
-  const [view, setView] = createSignal<StackView | null>(null);
   /** How much deeper this study is shown than the other, mm. */
   const [shift, setShift] = createSignal(0);
   const session = createSession(study, () => undefined);
@@ -104,36 +103,19 @@ function Beside(props: { uid: string; now: Session }) {
     session.setShown(index < 0 ? null : index);
   };
   onMount(() => {
-    if (!element || !maskCanvas || !mapCanvas) return;
-    const host = element;
-    painter = new Painter(maskCanvas, mapCanvas, session.overlays());
-    const observer = new ResizeObserver(() => {
-      view()?.resize();
-      paint();
-    });
-    void import('./stack.ts')
-      .then((module) =>
-        module.StackView.open(host, {
-          drawn: paint,
-          windowed: now.setWindow,
-          failed: (index) => setTrouble(messages.viewer.unreadable(index + 1)),
-          grabbed: () => false,
-        }),
-      )
-      .then(
-        (opened) => {
-          if (closed) return opened.close();
-          setView(opened);
-          observer.observe(host);
-        },
-        (error) => setTrouble(sentence(error)),
-      );
-    host.addEventListener('wheel', scroll, { passive: false });
-    onCleanup(() => {
-      observer.disconnect();
-      view()?.close();
-    });
+    if (maskCanvas && mapCanvas) painter = new Painter(maskCanvas, mapCanvas, session.overlays());
+    element?.addEventListener('wheel', scroll, { passive: false });
   });
+  const view = createView(
+    () => element,
+    {
+      drawn: () => paint(),
+      windowed: now.setWindow,
+      failed: (index) => setTrouble(messages.viewer.unreadable(index + 1)),
+      grabbed: () => false,
+    },
+    setTrouble,
+  );
 
   /** The slice beside the one that is shown in the other study. */
   const matched = createMemo(() =>

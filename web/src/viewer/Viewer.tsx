@@ -1,6 +1,6 @@
 /** The stack on the screen: image, overlays, labels, toolbar, strip. */
 
-import { createEffect, createSignal, type JSX, lazy, on, onCleanup, onMount, Show, untrack } from 'solid-js';
+import { createEffect, createSignal, type JSX, lazy, on, onMount, Show, untrack } from 'solid-js';
 import { sentence } from '../api/client.ts';
 import type { Comparison } from '../api/model.ts';
 import type { Slice } from '../dicomweb/geometry.ts';
@@ -17,6 +17,7 @@ import { Strip } from './Strip.tsx';
 import type { Session } from './session.ts';
 import type { StackView } from './stack.ts';
 import { Toolbar } from './Toolbar.tsx';
+import { createView } from './view.ts';
 
 const Planes = lazy(() => import('./planes/Planes.tsx'));
 const Prior = lazy(() => import('./Prior.tsx'));
@@ -40,7 +41,6 @@ export function Viewer(props: {
   tools: JSX.Element;
 }) {
   const session = untrack(() => props.session);
-  const [view, setView] = createSignal<StackView | null>(null);
   const [trouble, setTrouble] = createSignal<string | null>(null);
   const [hu, setHu] = createSignal<number | null>(null);
   const [pointer, setPointer] = createSignal<Place | null>(null);
@@ -75,37 +75,18 @@ export function Viewer(props: {
   };
 
   onMount(() => {
-    if (!element || !maskCanvas || !mapCanvas) return;
-    const host = element;
-    let closed = false;
-    painter = new Painter(maskCanvas, mapCanvas, session.overlays());
-    const observer = new ResizeObserver(() => {
-      view()?.resize();
-      paint();
-    });
-    void import('./stack.ts')
-      .then((module) =>
-        module.StackView.open(host, {
-          drawn: paint,
-          windowed: session.setWindow,
-          failed: (index) => setTrouble(messages.viewer.unreadable(index + 1)),
-          grabbed: (down) => draw(down) || span(down),
-        }),
-      )
-      .then(
-        (opened) => {
-          if (closed) return opened.close();
-          setView(opened);
-          observer.observe(host);
-        },
-        (error) => setTrouble(sentence(error)),
-      );
-    onCleanup(() => {
-      closed = true;
-      observer.disconnect();
-      view()?.close();
-    });
+    if (maskCanvas && mapCanvas) painter = new Painter(maskCanvas, mapCanvas, session.overlays());
   });
+  const view = createView(
+    () => element,
+    {
+      drawn: () => paint(),
+      windowed: session.setWindow,
+      failed: (index) => setTrouble(messages.viewer.unreadable(index + 1)),
+      grabbed: (down) => draw(down) || span(down),
+    },
+    setTrouble,
+  );
 
   createEffect(
     on([view, session.slices], ([opened, slices]) => {
