@@ -208,20 +208,18 @@ mod tests {
         (10.0 * (x + y + z)) as f32
     }
 
+    /// Of the volume that is inside: slices of an uneven stack stand for unequal shares of the head.
     fn middle(mask: &Volume<bool>) -> Vec3 {
-        let mut sum = [0.0; 3];
-        let mut count = 0.0;
+        let grid = &mask.geometry;
+        let (mut sum, mut volume) = ([0.0; 3], 0.0);
         for (v, _) in mask.data.iter().enumerate().filter(|(_, inside)| **inside) {
-            let (k, pixel) = (v / mask.geometry.slice_len(), v % mask.geometry.slice_len());
-            let columns = mask.geometry.columns;
-            sum = add(
-                sum,
-                mask.geometry
-                    .voxel_to_lps(k, index(pixel / columns), index(pixel % columns)),
-            );
-            count += 1.0;
+            let (k, pixel) = (v / grid.slice_len(), v % grid.slice_len());
+            let at = grid.voxel_to_lps(k, index(pixel / grid.columns), index(pixel % grid.columns));
+            let share = grid.slice_extent_mm(k);
+            sum = add(sum, scale(at, share));
+            volume += share;
         }
-        scale(sum, 1.0 / count)
+        scale(sum, 1.0 / volume)
     }
 
     #[test]
