@@ -68,9 +68,10 @@ it('tells two readers on one study of each other, and of what the other did', as
   await first.page.goto(server());
   const row = first.page.locator(`tr[data-study="${uid}"]`);
   await row.getByText(messages.presence.row(['Second reader of the test'])).waitFor();
-  await second.context.close();
+  await second.page.keyboard.press('Escape');
   await row.locator('.present').waitFor({ state: 'detached' });
   expect([first.errors, second.errors, first.foreign, second.foreign].flat()).toEqual([]);
+  await second.context.close();
   await first.context.close();
 });
 
