@@ -552,7 +552,15 @@ describe('a reader', () => {
     await page.goto(server());
     await row(uid).locator('.reading').waitFor();
     // What was read stands behind what nobody has read.
-    expect(await page.locator('tr[data-study]').last().getAttribute('data-study')).toBe(uid);
+    const order = await page.locator('tr[data-study]').evaluateAll((rows) =>
+      rows.map((row) => ({
+        uid: row.getAttribute('data-study'),
+        read: row.querySelector('.reading[data-outdated=false]') !== null,
+      })),
+    );
+    const here = order.findIndex((one) => one.uid === uid);
+    expect(order.findIndex(({ read }) => read)).toBe(here);
+    expect(order.slice(here).every(({ read }) => read)).toBe(true);
     await page.keyboard.press('u');
     await row(uid).waitFor({ state: 'detached' });
     await page.getByRole('button', { name: messages.views.save }).click();
