@@ -77,16 +77,6 @@ export function truth(slice: Slice): Uint8Array {
   return mask;
 }
 
-/** The truth of a phantom as it lies in the file: its slices from the feet to the head, row by row, and how many. */
-export function truthStack(path: string): { slices: number; len: number; at: (index: number) => boolean } {
-  const file = gunzipSync(readFileSync(path));
-  const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
-  const [nx = 0, ny = 0, slices = 0] = [0, 1, 2].map((axis) => view.getInt16(42 + 2 * axis, true));
-  const bytes = view.getInt16(72, true) / 8;
-  const start = view.getFloat32(108, true);
-  return { slices, len: nx * ny, at: (index) => file[start + index * bytes] !== 0 };
-}
-
 /** What was sent for a slice, one byte a pixel. */
 export function pixelsOf(runs: readonly SliceRuns[], { sopInstanceUid, rows, columns }: Slice): Uint8Array {
   const mask = new Uint8Array(rows * columns);
