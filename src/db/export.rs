@@ -1,8 +1,12 @@
 //! What readers left behind of each study, as far as it makes a label to learn from.
 
-use super::{Db, error::DbError, figures::Span};
+use super::{
+    Db,
+    error::DbError,
+    figures::{Span, bounds},
+};
 use sqlx::{FromRow, types::Json};
-use time::{OffsetDateTime, Time};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// The current answer for a study, and what readers said of it.
@@ -14,8 +18,6 @@ pub struct ExportRow {
     pub patient: Option<String>,
     /// The analysis.
     pub analysis: Uuid,
-    /// `findings.json`.
-    pub report: Json<serde_json::Value>,
     /// What readers said of the whole: a verdict, `differ`, or none.
     pub outcome: Option<String>,
     /// What readers said of each finding: its name and a verdict, or `differ`.
@@ -60,11 +62,11 @@ impl Db {
         model: Option<&str>,
         reader: Option<&str>,
     ) -> Result<Vec<ExportRow>, DbError> {
-        let midnight = |day: time::Date| day.with_time(Time::MIDNIGHT).assume_utc();
+        let (from, to) = bounds(span);
         Ok(sqlx::query_as(ROWS)
             .bind(question)
-            .bind(span.from.map(midnight))
-            .bind(span.to.and_then(time::Date::next_day).map(midnight))
+            .bind(from)
+            .bind(to)
             .bind(model)
             .bind(reader)
             .fetch_all(&self.app)
@@ -76,7 +78,7 @@ impl Db {
 const ROWS: &str = "
 SELECT study.study_instance_uid,
        CASE WHEN study.patient_id <> '' THEN concat(study.issuer_of_patient_id, '/', study.patient_id) END AS patient,
-       answer.id AS analysis, answer.report, judged_answer.outcome,
+       answer.id AS analysis, judged_answer.outcome,
        coalesce((
            SELECT jsonb_agg(jsonb_build_array(name, judged_finding.outcome)) FROM judged_finding
            WHERE judged_finding.analysis_id = answer.id

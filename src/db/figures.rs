@@ -215,7 +215,7 @@ impl Db {
 }
 
 /// From the beginning of the first day to the end of the last one.
-fn bounds(span: Span) -> (Option<OffsetDateTime>, Option<OffsetDateTime>) {
+pub(super) fn bounds(span: Span) -> (Option<OffsetDateTime>, Option<OffsetDateTime>) {
     let end = span.to.and_then(Date::next_day);
     let midnight = |day: Date| day.midnight().assume_utc();
     (span.from.map(midnight), end.map(midnight))

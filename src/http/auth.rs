@@ -477,8 +477,7 @@ fn is_open(method: &Method, path: &str) -> bool {
         .any(|root| path == *root || path.starts_with(&format!("{root}/")));
     path.starts_with("/health/")
         || is_page && matches!(*method, Method::GET | Method::HEAD)
-        || is_session(path) && path != SESSION
-        || path == SESSION && *method == Method::POST
+        || is_session(path) && (path != SESSION || *method == Method::POST)
 }
 
 /// What the guard knows: the keys, and where the sessions are.

@@ -220,7 +220,7 @@ pub async fn sign_out(db: &Db, token: &str) -> Result<(), ReviewError> {
     Ok(db::commit(tx).await?)
 }
 
-fn act<'a>(principal: &'a str, act: &'a str, detail: serde_json::Value) -> Act<'a> {
+pub(super) fn act<'a>(principal: &'a str, act: &'a str, detail: serde_json::Value) -> Act<'a> {
     Act {
         principal,
         act,
@@ -229,7 +229,7 @@ fn act<'a>(principal: &'a str, act: &'a str, detail: serde_json::Value) -> Act<'
     }
 }
 
-fn digest(token: &str) -> [u8; 32] {
+pub(super) fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 

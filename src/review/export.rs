@@ -11,16 +11,14 @@
 
 use super::ReviewError;
 use crate::{
-    analysis::{
-        correction::CorrectionError,
-        labelled::{Labelled, Mask, Which, labelled},
-    },
+    analysis::labelled::{Labelled, Mask, Which, labelled},
     archive::Archive,
     db::{
         self, Db,
         audit::{self, Act},
         export::ExportRow,
         figures::Span,
+        worklist::StudyAnalysis,
     },
     dicom::instance::Instance,
     domain::{failure::FailureClass, finding::Report, phi::redact, uid::Uid},
@@ -152,12 +150,14 @@ pub async fn export(
                 }
                 all.push(provenance);
                 studies.push(study);
-                // After each case, so that a run that is stopped goes on from here.
-                let rest = before
-                    .values()
-                    .filter(|old| !all.iter().any(|new| new.case == old.case));
-                let so_far: Vec<&Provenance> = all.iter().chain(rest).collect();
-                save(&options.out, "provenance.json", &json!(so_far)).map_err(write)?;
+                // After each new case, so that a run that is stopped goes on from here.
+                if !kept {
+                    let rest = before
+                        .values()
+                        .filter(|old| !all.iter().any(|new| new.case == old.case));
+                    let so_far: Vec<&Provenance> = all.iter().chain(rest).collect();
+                    save(&options.out, "provenance.json", &json!(so_far)).map_err(write)?;
+                }
             }
             Err(Left::Out(reason)) => *exported.left_out.entry(reason).or_default() += 1,
             Err(Left::Failed(error)) => return Err(error),
@@ -239,10 +239,10 @@ async fn one(
     before: &BTreeMap<String, Provenance>,
 ) -> Result<Done, Left> {
     let fault = |_| Left::Failed(ReviewError::Drawing);
-    let report: Report = serde_json::from_value(row.report.0.clone()).map_err(fault)?;
+    let analysis = db.study_analysis(row.analysis).await.map_err(ReviewError::from)?;
+    let StudyAnalysis { report, objects, .. } = analysis.ok_or(ReviewError::NothingToJudge)?;
+    let report: Report = serde_json::from_value(report).map_err(fault)?;
     let truth = truth(&row, &report, options).map_err(|reason| Left::Out(reason.to_owned()))?;
-    let objects = db.study_analysis(row.analysis).await.map_err(ReviewError::from)?;
-    let objects = objects.map(|analysis| analysis.objects).unwrap_or_default();
     let of = |role: &str| {
         objects
             .iter()
@@ -482,10 +482,4 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let partial = path.with_extension("partial");
     std::fs::write(&partial, bytes)?;
     std::fs::rename(&partial, path)
-}
-
-impl From<CorrectionError> for Left {
-    fn from(error: CorrectionError) -> Self {
-        Self::from(ReviewError::from(error))
-    }
 }

@@ -14,7 +14,10 @@
 //!
 //! Source: RFC 2104.
 
-use super::{ReviewError, account};
+use super::{
+    ReviewError,
+    account::{act, digest, is_name},
+};
 use crate::db::{
     self, Db,
     audit::{self, Act},
@@ -22,7 +25,7 @@ use crate::db::{
 };
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use std::collections::BTreeMap;
 use time::{Duration, OffsetDateTime};
 
@@ -52,7 +55,7 @@ pub struct Begun {
 /// # Errors
 /// When the name is taken or cannot be used.
 pub async fn create(db: &Db, principal: &str, name: &str) -> Result<String, ReviewError> {
-    if !account::is_name(name) {
+    if !is_name(name) {
         return Err(ReviewError::Name);
     }
     let secret = rand::random::<[u8; 32]>();
@@ -62,7 +65,11 @@ pub async fn create(db: &Db, principal: &str, name: &str) -> Result<String, Revi
             "there is a key of that name already; choose another name",
         ));
     }
-    audit::append(&mut tx, &act(principal, "link_key_created", name)).await?;
+    audit::append(
+        &mut tx,
+        &act(principal, "link_key_created", json!({ "key": name })),
+    )
+    .await?;
     db::commit(tx).await?;
     Ok(hex::encode(secret))
 }
@@ -78,7 +85,11 @@ pub async fn revoke(db: &Db, principal: &str, name: &str) -> Result<(), ReviewEr
             "no key of that name is in use; `ictus link list` shows them",
         ));
     }
-    audit::append(&mut tx, &act(principal, "link_key_revoked", name)).await?;
+    audit::append(
+        &mut tx,
+        &act(principal, "link_key_revoked", json!({ "key": name })),
+    )
+    .await?;
     Ok(db::commit(tx).await?)
 }
 
@@ -151,13 +162,8 @@ pub async fn follow(db: &Db, query: &str, knows: bool, now: OffsetDateTime) -> R
         }
         Err(ReviewError::Link(why)) => {
             let mut tx = db.begin().await?;
-            let refused = Act {
-                principal: &principal(&key),
-                act: "link_refused",
-                studies: Vec::new(),
-                detail: json!({ "text": why }),
-            };
-            audit::append(&mut tx, &refused).await?;
+            let by = principal(&key);
+            audit::append(&mut tx, &act(&by, "link_refused", json!({ "text": why }))).await?;
             db::commit(tx).await?;
             Err(ReviewError::Link(why))
         }
@@ -261,17 +267,4 @@ fn mac(secret: &[u8], parameters: &BTreeMap<String, String>) -> Result<Hmac<Sha2
         mac.update(format!("{name}:{value}\n").as_bytes());
     }
     Ok(mac)
-}
-
-fn act<'a>(principal: &'a str, act: &'a str, key: &str) -> Act<'a> {
-    Act {
-        principal,
-        act,
-        studies: Vec::new(),
-        detail: json!({ "key": key }),
-    }
-}
-
-fn digest(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
 }

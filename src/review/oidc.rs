@@ -12,12 +12,11 @@
 
 use super::{
     ReviewError,
-    account::{Account, AccountRole, SignedIn, is_name},
+    account::{Account, AccountRole, SignedIn, act, digest, is_name},
 };
 use crate::{
     db::{
-        self, Db,
-        audit::{self, Act},
+        self, Db, audit,
         oidc::{self, Attempt, Vouched},
         review,
     },
@@ -465,19 +464,6 @@ fn names(called: &str, issuer: &IssuerUrl, subject: &str) -> [String; 2] {
         return [other.clone(), other];
     }
     [name, other]
-}
-
-fn act<'a>(principal: &'a str, act: &'a str, detail: Value) -> Act<'a> {
-    Act {
-        principal,
-        act,
-        studies: Vec::new(),
-        detail,
-    }
-}
-
-fn digest(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
 }
 
 #[cfg(test)]

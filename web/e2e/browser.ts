@@ -68,6 +68,12 @@ async function get<T>(path: string, accept = 'application/json'): Promise<T> {
 
 export const worklist = () => get<Worklist>('/api/worklist?limit=100&offset=0');
 export const study = (uid: string) => get<StudyDetail>(`/api/studies/${uid}`);
+/** The study with a description. */
+export async function described(description: string): Promise<StudyDetail> {
+  const found = (await worklist()).studies.find((s) => s.study_description === description);
+  if (!found) throw new Error(`The server holds no study that is called ${description}: send one first.`);
+  return study(found.study_instance_uid);
+}
 export const metadata = (uid: string, series: string) =>
   get<DicomJson[]>(`/dicom-web/studies/${uid}/series/${series}/metadata`, 'application/dicom+json');
 

@@ -2,7 +2,7 @@ import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import type { StudyDetail } from '../src/api/model.ts';
 import { messages } from '../src/ui/messages.ts';
-import { axe, launch, open, picture, server, study, worklist } from './browser.ts';
+import { axe, described, launch, open, picture, server } from './browser.ts';
 import { signIn } from './hand.ts';
 
 const said = messages.figures;
@@ -16,10 +16,7 @@ let stroke: StudyDetail;
 
 beforeAll(async () => {
   browser = await launch();
-  const { studies } = await worklist();
-  const found = studies.find((s) => s.study_description === 'Stroke protocol');
-  if (!found) throw new Error('The server holds no study with two series: send one first.');
-  stroke = await study(found.study_instance_uid);
+  stroke = await described('Stroke protocol');
 });
 afterAll(() => browser?.close());
 beforeEach(async () => {

@@ -4,7 +4,18 @@ import type { Finding, StudyDetail } from '../src/api/model.ts';
 import { messages } from '../src/ui/messages.ts';
 import { stack } from '../src/dicomweb/geometry.ts';
 import { atDepth, depthMm } from '../src/viewer/depth.ts';
-import { axe, drawn, launch, metadata, open, openStudy, picture, shown, study, worklist } from './browser.ts';
+import {
+  axe,
+  described,
+  drawn,
+  launch,
+  metadata,
+  open,
+  openStudy,
+  picture,
+  shown,
+  study,
+} from './browser.ts';
 
 let browser: Browser;
 let context: BrowserContext;
@@ -16,10 +27,7 @@ let stroke: StudyDetail;
 
 beforeAll(async () => {
   browser = await launch();
-  const { studies } = await worklist();
-  const found = studies.find((s) => s.study_description === 'Stroke protocol');
-  if (!found) throw new Error('The server holds no study with two series: send one first.');
-  stroke = await study(found.study_instance_uid);
+  stroke = await described('Stroke protocol');
 });
 afterAll(() => browser?.close());
 beforeEach(async () => {

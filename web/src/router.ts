@@ -80,9 +80,14 @@ export function go(to: string): void {
   scrollTo(0, 0);
 }
 
+/** Whether a click means this page, and no other tab or window. */
+export function isPlain(event: MouseEvent): boolean {
+  return event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
+}
+
 /** For links: a plain click stays in the page; any other is the browser's. */
 export function follow(event: MouseEvent & { currentTarget: HTMLAnchorElement }): void {
-  if (event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  if (!isPlain(event)) return;
   event.preventDefault();
   go(event.currentTarget.pathname + event.currentTarget.search);
 }

@@ -1,5 +1,6 @@
 //! `/api/figures`: how the machine did against its readers, the cases behind each number, and what to label next.
 
+use super::worklist::read;
 use crate::{
     db::{
         error::DbError,
@@ -94,11 +95,6 @@ pub(crate) async fn label_next(
     let studies = found.iter().map(|one| one.study_instance_uid.clone());
     read(&app, &principal, studies.collect()).await?;
     Ok(Json(found))
-}
-
-async fn read(app: &App, principal: &Principal, studies: Vec<String>) -> Result<(), HttpError> {
-    let audited = app.db.audit_reads(&principal.name, studies).await;
-    audited.map_err(|error| HttpError::of(error.class(), "auditing a read", error))
 }
 
 fn failed(error: DbError) -> HttpError {

@@ -110,7 +110,12 @@ pub(crate) async fn list(
         .iter()
         .map(|study| study.study_instance_uid.clone())
         .collect();
-    let audited = app.db.audit_reads(&principal.name, studies).await;
-    audited.map_err(|error| HttpError::of(error.class(), "auditing a read", error))?;
+    read(&app, &principal, studies).await?;
     Ok(Json(worklist))
+}
+
+/// Notes in the trail that studies were listed.
+pub(super) async fn read(app: &App, principal: &Principal, studies: Vec<String>) -> Result<(), HttpError> {
+    let audited = app.db.audit_reads(&principal.name, studies).await;
+    audited.map_err(|error| HttpError::of(error.class(), "auditing a read", error))
 }

@@ -6,7 +6,7 @@
 
 import * as Plot from '@observablehq/plot';
 import { createEffect, onCleanup, onMount, createSignal } from 'solid-js';
-import { go } from '../router.ts';
+import { go, isPlain } from '../router.ts';
 import { messages } from '../ui/messages.ts';
 
 const said = messages.figures;
@@ -86,8 +86,7 @@ export function Chart(props: { label: string; bars: readonly Bar[]; upright?: bo
   const follow = (event: MouseEvent) => {
     const link = (event.target as Element).closest('a');
     const address = link?.getAttribute('href') ?? link?.getAttribute('xlink:href');
-    if (!address || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey)
-      return;
+    if (!address || !isPlain(event)) return;
     event.preventDefault();
     go(address);
   };

@@ -106,6 +106,8 @@ export default function FiguresPage() {
   );
 }
 
+const total = (all: readonly { count: number }[]) => all.reduce((sum, { count }) => sum + count, 0);
+
 /** One bar for those of several models with one name and outcome. */
 function together(bars: readonly Bar[]): Bar[] {
   const all = new Map<string, Bar>();
@@ -142,19 +144,14 @@ function Known(props: { figures: Figures; to: (behind: Behind) => string }) {
       (w): Bar => ({ name: w.week, outcome: w.outcome, count: w.count, href: null }),
     ),
   }));
-  const readings = () => props.figures.answers.reduce((sum, { count }) => sum + count, 0);
   const answersOf = (models: string, answer: string) =>
-    props.figures.answers
-      .filter((a) => a.models === models && a.answer === answer)
-      .reduce((sum, { count }) => sum + count, 0);
+    total(props.figures.answers.filter((a) => a.models === models && a.answer === answer));
   const findingsOf = (model: string, name: string) =>
-    props.figures.findings
-      .filter((f) => f.model === model && f.kind === name)
-      .reduce((sum, { count }) => sum + count, 0);
+    total(props.figures.findings.filter((f) => f.model === model && f.kind === name));
   return (
     <>
       <p class="num">{said.read(props.figures.read, props.figures.answered)}</p>
-      <Show when={readings() > 0} fallback={<p>{said.none}</p>}>
+      <Show when={props.figures.answers.length > 0} fallback={<p>{said.none}</p>}>
         <Part name="answers" title={said.answers}>
           <Chart label={said.answers} bars={bars().answers} />
           <Table titles={[said.models, said.given, said.outcome, said.count, said.share, said.corrected]}>

@@ -13,6 +13,8 @@ export interface Present {
 
 /** The server takes a page that is silent for three times as long for closed. */
 const EVERY_MS = 15_000;
+/** Events come in bursts; the server is asked once for those that fall into this time. */
+const GATHER_MS = 250;
 
 /** Tells the server that the signed-in reader is here, for as long as the calling component lives. */
 export function createPresence(uid: string, drawing: () => boolean) {
@@ -20,6 +22,7 @@ export function createPresence(uid: string, drawing: () => boolean) {
   const path = `/api/studies/${encodeURIComponent(uid)}/presence`;
   const isPerson = createMemo(() => who()?.person ?? false);
   let told = false;
+  let gathering: ReturnType<typeof setTimeout> | undefined;
   const tell = async () => {
     if (!isPerson()) return setOthers([]);
     told = true;
@@ -36,12 +39,16 @@ export function createPresence(uid: string, drawing: () => boolean) {
   createEffect(on([isPerson, drawing], () => void tell()));
   // Somebody came, left, took up or put down a mask.
   onLive((event) => {
-    if (event === 'reload' || event.study_instance_uid === uid) void tell();
+    if (event !== 'reload' && event.study_instance_uid !== uid) return;
+    // An analysis under way tells of each step.
+    clearTimeout(gathering);
+    gathering = setTimeout(() => void tell(), GATHER_MS);
   });
   const timer = setInterval(() => void tell(), EVERY_MS);
   addEventListener('pagehide', leave);
   onCleanup(() => {
     clearInterval(timer);
+    clearTimeout(gathering);
     removeEventListener('pagehide', leave);
     leave();
   });

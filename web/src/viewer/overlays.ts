@@ -60,7 +60,7 @@ export class Loader {
   readonly #take: (overlays: Overlays) => void;
   readonly #asked = new Set<string>();
   #overlays: Overlays;
-  #masks: ResultObject[];
+  readonly #masks: readonly ResultObject[];
   #closed = false;
 
   constructor(
@@ -71,18 +71,16 @@ export class Loader {
     take: (overlays: Overlays) => void,
   ) {
     const results = resultsOn(analysis, series);
-    const layers = results
-      .filter(({ role }) => role === 'pm')
-      .map((object): MapLayer | null => {
-        const quantity = QUANTITIES[object.content_label ?? ''];
-        return quantity === undefined ? null : { object, quantity, frames: null };
-      });
+    const maps = results.flatMap((object): MapLayer[] => {
+      const quantity = object.role === 'pm' ? QUANTITIES[object.content_label ?? ''] : undefined;
+      return quantity === undefined ? [] : [{ object, quantity, frames: null }];
+    });
     this.#study = study;
     this.#slices = slices;
     this.#findings = analysis.report.findings;
     this.#take = take;
     this.#masks = results.filter(({ role }) => role === 'seg');
-    this.#overlays = { ...NO_OVERLAYS, maps: layers.filter((layer) => layer !== null) };
+    this.#overlays = { ...NO_OVERLAYS, maps };
   }
 
   /** Loads what is shown first: masks, and the entropy that the strip is made of. */
@@ -115,7 +113,7 @@ export class Loader {
           (bytes) => readParametricMap(bytes, this.#slices),
           async (frames) => {
             // All are decoded once here, so that one that cannot be is found before any is drawn.
-            const areas = await areasFrom(frames, this.#slices, DOUBT_FROM);
+            const areas = await doubt(frames, this.#slices);
             return ({ maps, doubtCm2 }) => ({
               maps: maps.map((layer) => (layer.object === object ? { ...layer, frames } : layer)),
               doubtCm2: quantity === 'entropy' ? larger(doubtCm2, areas) : doubtCm2,
@@ -174,11 +172,7 @@ type Change = (now: Overlays) => Partial<Overlays>;
 /** How long the page may stand still for decoding. */
 const STILL_MS = 12;
 
-async function areasFrom(
-  maps: Map<string, MapFrame>,
-  slices: readonly Slice[],
-  from: number,
-): Promise<Map<string, number>> {
+async function doubt(maps: Map<string, MapFrame>, slices: readonly Slice[]): Promise<Map<string, number>> {
   const areas = new Map<string, number>();
   let begun = performance.now();
   for (const slice of slices) {
@@ -186,7 +180,7 @@ async function areasFrom(
     if (map === undefined) continue;
     let pixels = 0;
     const values = map.values();
-    for (let i = 0; i < values.length; i++) if ((values[i] ?? 0) >= from) pixels++;
+    for (let i = 0; i < values.length; i++) if ((values[i] ?? 0) >= DOUBT_FROM) pixels++;
     areas.set(slice.sopInstanceUid, pixels * pixelCm2(slice));
     if (performance.now() - begun < STILL_MS) continue;
     await new Promise((resolve) => setTimeout(resolve));
