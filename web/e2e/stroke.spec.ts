@@ -90,9 +90,13 @@ it('shows each map of the analysis, and contours of the score', async () => {
       messages.viewer.quantity.mutual_information,
     ].sort(),
   );
+  await page.keyboard.press('u');
+  await page.keyboard.press('m');
+  await expect.poll(() => drawn(page, 'mask'), { timeout: 30_000 }).toBeNull();
   await page.keyboard.press('c');
   await expect.poll(() => drawn(page, 'mask'), { timeout: 30_000 }).not.toBeNull();
   await page.getByText(messages.viewer.contourNote(0.1, 0.9)).waitFor();
+  await page.keyboard.press('m');
   await picture(page, 'contours');
 });
 

@@ -260,8 +260,8 @@ function fresh(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext('2d');
   if (context === null) throw new Error('This browser has no 2-D canvas.');
-  context.resetTransform();
-  context.clearRect(0, 0, width, height);
+  // Not clearRect: with Chromium's software GL its pixels come back once something was read from the canvas.
+  context.reset();
   return context;
 }
 
