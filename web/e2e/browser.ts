@@ -68,6 +68,16 @@ async function get<T>(path: string, accept = 'application/json'): Promise<T> {
 
 export const worklist = () => get<Worklist>('/api/worklist?limit=100&offset=0');
 export const study = (uid: string) => get<StudyDetail>(`/api/studies/${uid}`);
+/** The description of the study of two series; the other studies have one. */
+export const STROKE = 'Stroke protocol';
+
+/** The study of one series that is in a state. What was read goes last, so that the place in the list says nothing. */
+export function single({ studies }: Worklist, state: 'flagged' | 'not_flagged'): string {
+  const found = studies.find((s) => s.state === state && s.study_description !== STROKE);
+  if (!found) throw new Error(`The server holds no study that is ${state}: send one first.`);
+  return found.study_instance_uid;
+}
+
 /** The study with a description. */
 export async function described(description: string): Promise<StudyDetail> {
   const found = (await worklist()).studies.find((s) => s.study_description === description);

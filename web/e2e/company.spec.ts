@@ -1,7 +1,7 @@
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { messages } from '../src/ui/messages.ts';
-import { axe, launch, open, picture, server, worklist } from './browser.ts';
+import { axe, launch, open, picture, server, single, worklist } from './browser.ts';
 import { NAME, PASSWORD, signIn } from './hand.ts';
 
 /** The account of the second reader, whom the test's server knows. */
@@ -12,7 +12,7 @@ let uid: string;
 
 beforeAll(async () => {
   browser = await launch();
-  uid = (await worklist()).studies.find((s) => s.state === 'flagged')?.study_instance_uid ?? '';
+  uid = single(await worklist(), 'flagged');
 });
 afterAll(() => browser?.close());
 

@@ -2,7 +2,7 @@ import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import type { StudyDetail } from '../src/api/model.ts';
 import { messages } from '../src/ui/messages.ts';
-import { axe, described, launch, open, picture, server } from './browser.ts';
+import { STROKE, axe, described, launch, open, picture, server } from './browser.ts';
 import { signIn } from './hand.ts';
 
 const said = messages.figures;
@@ -16,7 +16,7 @@ let stroke: StudyDetail;
 
 beforeAll(async () => {
   browser = await launch();
-  stroke = await described('Stroke protocol');
+  stroke = await described(STROKE);
 });
 afterAll(() => browser?.close());
 beforeEach(async () => {

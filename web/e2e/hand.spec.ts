@@ -16,6 +16,7 @@ import {
   picture,
   server,
   shown,
+  single,
   study,
   worklist,
 } from './browser.ts';
@@ -47,11 +48,7 @@ afterEach(async () => {
   expect(errors, 'errors of the page').toEqual([]);
 });
 
-function one(state: 'flagged' | 'not_flagged'): string {
-  const found = list.studies.find((s) => s.state === state);
-  if (!found) throw new Error(`The server holds no study that is ${state}: send one first.`);
-  return found.study_instance_uid;
-}
+const one = (state: 'flagged' | 'not_flagged') => single(list, state);
 
 const uid = () => flagged.study_instance_uid;
 const keySlice = () => flagged.analysis?.report.findings[0]?.key_slice ?? -1;

@@ -1,7 +1,7 @@
 import type { Server } from 'node:http';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { launch, picture, server, worklist } from './browser.ts';
+import { launch, picture, server, single, worklist } from './browser.ts';
 import { ohif } from './ohif.ts';
 
 /** Where OHIF draws, in the middle of the window: no button of its own lies there. */
@@ -41,9 +41,7 @@ const thumbnail = (modality: string) =>
   page.locator('[data-cy^="study-browser-thumbnail"]').filter({ hasText: modality }).first();
 
 beforeAll(async () => {
-  const found = (await worklist()).studies.find((one) => one.state === 'flagged');
-  if (!found) throw new Error('The server holds no flagged study: send one first.');
-  study = found.study_instance_uid;
+  study = single(await worklist(), 'flagged');
   const started = await ohif(server());
   front = started.server;
   browser = await launch();

@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { messages } from '../src/ui/messages.ts';
-import { axe, launch, open, picture, server, worklist } from './browser.ts';
+import { axe, launch, open, picture, server, single, worklist } from './browser.ts';
 
 /** Where the server under test expects its provider. */
 const ISSUER = process.env.ICTUS_OIDC ?? '';
@@ -91,7 +91,7 @@ afterAll(async () => {
 
 it('signs somebody in at the provider, who gives a verdict in their own name', async () => {
   const { context, page, errors } = await open(browser);
-  const uid = (await worklist()).studies.find((s) => s.state === 'not_flagged')?.study_instance_uid ?? '';
+  const uid = single(await worklist(), 'not_flagged');
   await page.goto(`${server()}/study/${uid}`);
   await page.locator('.masthead').getByRole('button', { name: messages.signIn.title }).click();
   const link = page.getByRole('link', { name: messages.signIn.at('Hospital') });

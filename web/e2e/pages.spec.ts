@@ -14,6 +14,7 @@ import {
   picture,
   server,
   shown,
+  single,
   study,
   worklist,
 } from './browser.ts';
@@ -40,11 +41,7 @@ async function closeTab() {
   expect(errors, 'errors of the page').toEqual([]);
 }
 
-function one(state: 'flagged' | 'not_flagged') {
-  const found = list.studies.find((s) => s.state === state && (state !== 'flagged' || (s.findings ?? 0) > 0));
-  if (!found) throw new Error(`The server holds no study that is ${state}: send one first.`);
-  return found.study_instance_uid;
-}
+const one = (state: 'flagged' | 'not_flagged') => single(list, state);
 
 const row = (uid: string) => page.locator(`tr[data-study="${uid}"]`);
 const noted = () => page.locator('[role=note]', { hasText: messages.disclaimer });

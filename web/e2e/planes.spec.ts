@@ -2,7 +2,7 @@ import type { Browser, BrowserContext, Locator, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import type { Finding, StudyDetail } from '../src/api/model.ts';
 import { AXES, type Axis } from '../src/viewer/planes/reslice.ts';
-import { axe, launch, open, openStudy, picture, study, worklist } from './browser.ts';
+import { axe, launch, open, openStudy, picture, single, study, worklist } from './browser.ts';
 
 let browser: Browser;
 let context: BrowserContext;
@@ -14,10 +14,7 @@ let finding: Finding;
 
 beforeAll(async () => {
   browser = await launch();
-  const { studies } = await worklist();
-  const found = studies.find((s) => s.state === 'flagged');
-  if (!found) throw new Error('The server holds no study that is flagged: send one first.');
-  flagged = await study(found.study_instance_uid);
+  flagged = await study(single(await worklist(), 'flagged'));
   const [first] = flagged.analysis?.report.findings ?? [];
   if (!first) throw new Error('The flagged study has no finding.');
   finding = first;

@@ -27,7 +27,7 @@ let stroke: StudyDetail;
 
 beforeAll(async () => {
   browser = await launch();
-  stroke = await described('Stroke protocol');
+  stroke = await described(STROKE);
 });
 afterAll(() => browser?.close());
 beforeEach(async () => {
