@@ -3,7 +3,7 @@
 //! Authorization code flow with PKCE: [`Oidc::start`] sends the browser to the provider, [`Oidc::finish`] takes what it brings
 //! back, once and within ten minutes, from the browser that was sent.
 //! The ID token is checked in full: signature by a key that the provider publishes now, algorithm (no shared secrets, never
-//! `none`), issuer, audience, time without any tolerance, nonce.
+//! `none`), issuer, audience, authorized party, time (`exp`, `nbf`) without any tolerance, nonce.
 //! The role comes from a claim that the provider makes and from nothing else: who has none of those that mean something here
 //! does not get in, and who loses it at the provider loses it here at the next sign-in.
 //! An account is one issuer's one subject, never that of a local account, whatever their names.
@@ -37,6 +37,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::{fmt, pin::Pin, time::Duration};
+use time::OffsetDateTime;
 
 /// A provider that takes longer is as good as away.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -331,6 +332,16 @@ impl Oidc {
         let claims = id_token
             .claims(&verifier, &Nonce::new(attempt.nonce))
             .map_err(|error| token(redact(&error).to_string()))?;
+        // The library checks neither.
+        let party = claims.authorized_party().map(|party| party.as_str());
+        if party.is_some_and(|party| party != self.settings.client_id) {
+            return Err(token("it was made for another client (azp)".to_owned()));
+        }
+        let begins = claims.additional_claims().0.get("nbf");
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        if begins.is_some_and(|begins| begins.as_i64().is_none_or(|begins| begins > now)) {
+            return Err(token("it is not good yet (nbf)".to_owned()));
+        }
         let role = self.role(&claims.additional_claims().0).ok_or(OidcError::Role)?;
         let subject = claims.subject().as_str();
         let called = claims.preferred_username().map(|name| name.as_str());

@@ -292,6 +292,9 @@ async fn tokens_that_are_not_what_they_should_be_let_nobody_in() {
         ("aud", json!(["ictus", "another"]), "token"),
         ("iss", json!("https://another.example"), "token"),
         ("exp", json!(now() - 1), "token"),
+        ("nbf", json!(now() + 3600), "token"),
+        ("nbf", json!("soon"), "token"),
+        ("azp", json!("another"), "token"),
         ("groups", json!({"ct": ["Other"]}), "role"),
         ("groups", json!({}), "role"),
     ] {
@@ -316,7 +319,7 @@ async fn tokens_that_are_not_what_they_should_be_let_nobody_in() {
     assert_eq!(leads(&answer), "/?sign-in=token");
     assert_eq!(accounts(&server.world).await, 0);
     let refused = "SELECT count(*) FROM audit WHERE act = 'sign_in_refused' AND principal = 'unknown'";
-    assert_eq!(server.world.count(refused).await, 10);
+    assert_eq!(server.world.count(refused).await, 13);
     provider.lock().unwrap().published = published;
     let answer = back(&server, &provider, &start(&server, "/").await).await;
     assert!(

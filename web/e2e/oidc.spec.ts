@@ -96,6 +96,15 @@ it('signs somebody in at the provider, who gives a verdict in their own name', a
   await page.locator('.masthead').getByRole('button', { name: messages.signIn.title }).click();
   const link = page.getByRole('link', { name: messages.signIn.at('Hospital') });
   await link.waitFor();
+  // What can be pressed can be seen.
+  const dialog = await page.getByRole('dialog').boundingBox();
+  const enter = await page
+    .getByRole('dialog')
+    .getByRole('button', { name: messages.signIn.enter })
+    .boundingBox();
+  if (dialog === null || enter === null) throw new Error('The dialog or its button is not there.');
+  expect(enter.x + enter.width).toBeLessThanOrEqual(dialog.x + dialog.width);
+  expect(enter.y + enter.height).toBeLessThanOrEqual(dialog.y + dialog.height);
   expect(await axe(page)).toEqual([]);
   await picture(page, 'sign-in');
   await link.click();

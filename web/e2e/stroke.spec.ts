@@ -5,6 +5,7 @@ import { messages } from '../src/ui/messages.ts';
 import { stack } from '../src/dicomweb/geometry.ts';
 import { atDepth, depthMm } from '../src/viewer/depth.ts';
 import {
+  STROKE,
   axe,
   described,
   drawn,
