@@ -70,10 +70,13 @@ export const worklist = () => get<Worklist>('/api/worklist?limit=100&offset=0');
 export const study = (uid: string) => get<StudyDetail>(`/api/studies/${uid}`);
 /** The description of the study of two series; the other studies have one. */
 export const STROKE = 'Stroke protocol';
+/** How the descriptions of the studies begin on which masks are held to the truth in pixels; their geometry follows. */
+export const PLACEMENT = 'Placement';
 
 /** The study of one series that is in a state. What was read goes last, so that the place in the list says nothing. */
 export function single({ studies }: Worklist, state: 'flagged' | 'not_flagged'): string {
-  const found = studies.find((s) => s.state === state && s.study_description !== STROKE);
+  const own = (text: string | null) => text === STROKE || text?.startsWith(PLACEMENT);
+  const found = studies.find((s) => s.state === state && !own(s.study_description));
   if (!found) throw new Error(`The server holds no study that is ${state}: send one first.`);
   return found.study_instance_uid;
 }

@@ -8,10 +8,13 @@
 import {
   cache,
   Enums,
+  getRenderingCapabilities,
+  getShouldUseCPURendering,
   imageLoader,
   init as initCore,
   RenderingEngine,
   type StackViewport,
+  setUseCPURendering,
   utilities,
 } from '@cornerstonejs/core';
 import { init as initLoader, wadors } from '@cornerstonejs/dicom-image-loader';
@@ -24,6 +27,9 @@ import type { Window } from './windows.ts';
 const ENGINE = 'ictus';
 /** How many slices are fetched at once ahead of the reader. */
 const PREFETCH_AT_ONCE = 3;
+/** Screen pixels a pixel of the image when it is smallest and largest. */
+const LEAST_SCALE = 0.2;
+const GREATEST_SCALE = 64;
 /** Zoom of one wheel step with Ctrl, and of ten pixels of dragging. */
 const ZOOM_STEP = 1.1;
 
@@ -34,6 +40,8 @@ let opened = 0;
 function start(): Promise<RenderingEngine> {
   ready ??= (async () => {
     await initCore();
+    // Without a GPU the browser's WebGL works each pixel out in software and hands it back: a slice is sooner drawn without.
+    if (getRenderingCapabilities().softwareRasterizer) setUseCPURendering(true);
     initLoader({ maxWebWorkers: 1, beforeSend: async () => authorization() });
     return new RenderingEngine(ENGINE);
   })();
@@ -140,9 +148,10 @@ export class StackView {
     const slice = this.#slices[imageId === undefined ? -1 : this.#imageIds.indexOf(imageId)];
     const image = this.#viewport.getImageData()?.imageData;
     if (slice === undefined || image === undefined) return null;
-    // vtk puts pixel centres on whole numbers, so the outer edges are at −½ and n − ½.
+    // vtk puts pixel centres on whole numbers, so the outer edges are at −½ and n − ½; without a GPU Cornerstone puts the edges there.
+    const half = getShouldUseCPURendering() ? 0 : 0.5;
     const canvas = (column: number, row: number) => {
-      const world = image.indexToWorld?.([column - 0.5, row - 0.5, 0]) ?? [
+      const world = image.indexToWorld?.([column - half, row - half, 0]) ?? [
         Number.NaN,
         Number.NaN,
         Number.NaN,
@@ -198,8 +207,12 @@ export class StackView {
     return { width: windowWidth, level: windowCenter };
   }
 
+  /** Enlarges by a factor, at most to where a pixel of the image is 64 of the screen. */
   zoom(factor: number): void {
-    this.#viewport.setZoom(Math.min(Math.max(this.#viewport.getZoom() * factor, 0.2), 20));
+    const shown = this.shown();
+    const scale = shown === null ? 1 : Math.hypot(shown.affine[0], shown.affine[1]);
+    const allowed = Math.min(Math.max(factor, LEAST_SCALE / scale), GREATEST_SCALE / scale);
+    this.#viewport.setZoom(this.#viewport.getZoom() * allowed);
     this.#viewport.render();
   }
 
@@ -222,11 +235,8 @@ export class StackView {
     const move = (event: PointerEvent) => {
       const [dx, dy] = [event.clientX - clientX, event.clientY - clientY];
       ({ clientX, clientY } = event);
-      if (act === 'pan') {
-        const [x, y] = this.#viewport.getPan();
-        this.#viewport.setPan([x + dx, y + dy]);
-        this.#viewport.render();
-      } else if (act === 'zoom') this.zoom(ZOOM_STEP ** (-dy / 10));
+      if (act === 'pan') this.#pan(dx, dy);
+      else if (act === 'zoom') this.zoom(ZOOM_STEP ** (-dy / 10));
       else this.#dragWindow(dx, dy);
     };
     const up = () => {
@@ -238,6 +248,19 @@ export class StackView {
     this.#element.addEventListener('pointermove', move);
     this.#element.addEventListener('pointerup', up);
     this.#element.addEventListener('pointercancel', up);
+  }
+
+  /** Moves the image by so many CSS pixels. */
+  #pan(dx: number, dy: number): void {
+    // Not setPan: without a GPU Cornerstone takes its pixels for millimetres.
+    const viewport = this.#viewport;
+    const { focalPoint, position } = viewport.getCamera();
+    if (focalPoint === undefined || position === undefined) return;
+    const [from, to] = [viewport.canvasToWorld([0, 0]), viewport.canvasToWorld([dx, dy])];
+    const moved = (point: readonly number[]) =>
+      point.map((v, a) => v - ((to[a] ?? 0) - (from[a] ?? 0))) as [number, number, number];
+    viewport.setCamera({ focalPoint: moved(focalPoint), position: moved(position) });
+    viewport.render();
   }
 
   #dragWindow(dx: number, dy: number): void {
