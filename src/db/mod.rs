@@ -11,6 +11,7 @@
 pub mod analysis;
 pub mod association;
 pub mod audit;
+pub mod cache;
 pub mod commitment;
 pub mod correction;
 pub mod error;

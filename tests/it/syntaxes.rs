@@ -12,7 +12,7 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::DefaultDicomObject;
 use ictus::{
     association::command::status,
-    dicom::{instance::Instance, part10 as file, transcode},
+    dicom::{enhanced, instance::Instance, part10 as file, transcode},
 };
 use std::path::Path;
 
@@ -246,7 +246,7 @@ async fn frames_in_several_fragments_are_found_by_either_offset_table() {
 }
 
 #[tokio::test]
-async fn an_enhanced_ct_is_stored_and_refused_in_words_at_analysis() {
+async fn an_enhanced_ct_without_functional_groups_is_stored_and_refused_in_words() {
     let world = World::new().await;
     let scp = Scp::new(&world, |_| ()).await;
     let mut object = slice(1);
@@ -281,5 +281,8 @@ async fn an_enhanced_ct_is_stored_and_refused_in_words_at_analysis() {
         said.contains("2 frames; expected one frame an instance"),
         "{said}"
     );
+    let slices = enhanced::slices(Instance::from_bytes(&bytes).unwrap());
+    let problem = slices[0].attributes.frames_problem.unwrap();
+    assert!(problem.contains("PerFrameFunctionalGroupsSequence"), "{problem}");
     assert_eq!(transcode::frames(&bytes, &[2]).unwrap().len(), 1);
 }

@@ -6,7 +6,7 @@
 
 use super::{Links, attribute, media::Accept};
 use crate::{
-    archive::Archive,
+    archive::{Archive, ArchiveError},
     db::error::DbError,
     db::qido::{Document, Filter, StoredFile},
     dicom::{
@@ -252,7 +252,10 @@ pub(super) async fn read(archive: &Archive, key: &str) -> Result<Bytes, HttpErro
     archive
         .read(key)
         .await
-        .map_err(|error| HttpError::of(error.class(), "reading the archive", error))
+        .map_err(|error| match error {
+            ArchiveError::Evicted(_) => HttpError::Gone(error.to_string()),
+            error => HttpError::of(error.class(), "reading the archive", error),
+        })
 }
 
 /// The same with the corrected identity, if there is one.
