@@ -7,10 +7,12 @@
 use super::{Archive, ArchiveError, StagedObject, name_of, redact};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
-    Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart, aws::AmazonS3Builder,
-    path::Path as Name, prefix::PrefixStore,
+    Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, WriteMultipart,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    path::Path as Name,
+    prefix::PrefixStore,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Larger files are put in parts; slices of a CT are smaller.
 const WHOLE_BYTES: u64 = 16 << 20;
@@ -20,6 +22,10 @@ const PART_BYTES: usize = 8 << 20;
 const PARTS_AT_ONCE: usize = 4;
 /// Files that are put at once.
 const PUT_AT_ONCE: usize = 8;
+
+/// A store that does not answer is tried this often, and no longer than this: the sender waits.
+const RETRIES: usize = 4;
+const RETRY_FOR: Duration = Duration::from_secs(20);
 
 /// Whether an object is looked for before it is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,19 +37,38 @@ pub(super) enum Look {
 }
 
 /// The bucket, and the prefix in it, of an address.
-pub(super) fn open(url: &str) -> Result<Arc<dyn ObjectStore>, ArchiveError> {
+///
+/// `environment`: what there is of `AWS_REGION`, `AWS_ENDPOINT`, `AWS_ACCESS_KEY_ID` and their kind.
+pub(super) fn open(
+    url: &str,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Arc<dyn ObjectStore>, ArchiveError> {
     let named = url
         .strip_prefix("s3://")
         .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
         .filter(|(bucket, _)| !bucket.is_empty() && !bucket.contains('@'));
     let Some((bucket, prefix)) = named else {
         // What was written there may hold a password.
-        let shown = if url.contains('@') { "the address of --archive" } else { url };
+        let shown = if url.contains('@') {
+            "the address of --archive"
+        } else {
+            url
+        };
         return Err(ArchiveError::Bucket(shown.to_owned()));
     };
     // Once a process: the client of the store asks for it.
     let _installed = rustls::crypto::ring::default_provider().install_default();
-    let store = AmazonS3Builder::from_env()
+    let mut builder = AmazonS3Builder::new().with_retry(RetryConfig {
+        max_retries: RETRIES,
+        retry_timeout: RETRY_FOR,
+        ..RetryConfig::default()
+    });
+    for (name, value) in environment.filter(|(name, _)| name.starts_with("AWS_")) {
+        if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let store = builder
         .with_bucket_name(bucket)
         .build()
         .map_err(|error| ArchiveError::Store(redact(&error)))?;
@@ -88,7 +113,11 @@ async fn is_there(store: &dyn ObjectStore, kept: &Name) -> Result<bool, ArchiveE
 async fn put(archive: &Archive, staged: &Name, kept: &Name) -> Result<(), ArchiveError> {
     let bytes = archive.staging.get(staged).await?.bytes().await?;
     let options = PutOptions::from(PutMode::Create);
-    match archive.store.put_opts(kept, PutPayload::from(bytes), options).await {
+    match archive
+        .store
+        .put_opts(kept, PutPayload::from(bytes), options)
+        .await
+    {
         Ok(_) | Err(Error::AlreadyExists { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -102,7 +131,10 @@ async fn put_in_parts(archive: &Archive, staged: &Name, kept: &Name) -> Result<(
     loop {
         let written = match pieces.next().await {
             None => break,
-            Some(Ok(piece)) => upload.wait_for_capacity(PARTS_AT_ONCE).await.map(|()| upload.put(piece)),
+            Some(Ok(piece)) => upload
+                .wait_for_capacity(PARTS_AT_ONCE)
+                .await
+                .map(|()| upload.put(piece)),
             Some(Err(error)) => Err(error),
         };
         if let Err(error) = written {
@@ -121,9 +153,20 @@ mod tests {
     #[test]
     fn an_address_without_a_bucket_or_with_a_password_is_refused_without_repeating_it() {
         for url in ["s3://", "s3:///prefix", "https://bucket", "bucket"] {
-            assert!(open(url).unwrap_err().to_string().contains("names no bucket"), "{url}");
+            assert!(
+                open(url, std::iter::empty())
+                    .unwrap_err()
+                    .to_string()
+                    .contains("names no bucket"),
+                "{url}"
+            );
         }
-        let said = open("s3://key:secret@bucket").unwrap_err().to_string();
-        assert!(said.contains("names no bucket") && !said.contains("secret"), "{said}");
+        let said = open("s3://key:secret@bucket", std::iter::empty())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            said.contains("names no bucket") && !said.contains("secret"),
+            "{said}"
+        );
     }
 }

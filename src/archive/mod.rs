@@ -8,6 +8,7 @@
 //! It knows neither DICOM nor the database.
 
 mod bucket;
+mod verified;
 
 use crate::domain::{
     failure::FailureClass,
@@ -93,7 +94,9 @@ impl ArchiveError {
     pub fn class(&self) -> FailureClass {
         match self {
             Self::Missing(_) | Self::Corrupt { .. } => FailureClass::Internal,
-            Self::TooLarge { .. } | Self::Sender(_) | Self::Evicted(_) | Self::Bucket(_) => FailureClass::Input,
+            Self::TooLarge { .. } | Self::Sender(_) | Self::Evicted(_) | Self::Bucket(_) => {
+                FailureClass::Input
+            }
             Self::Store(_) => FailureClass::Transient,
         }
     }
@@ -115,6 +118,7 @@ pub struct Archive {
     /// Where the staging area is, and what is kept unless it is in a bucket.
     folder: PathBuf,
     in_bucket: bool,
+    verified: verified::Verified,
 }
 
 /// A file that is on the disk but not kept yet; dropped, it goes away.
@@ -172,16 +176,23 @@ impl Archive {
             store,
             folder: folder.to_owned(),
             in_bucket: false,
+            verified: verified::Verified::default(),
         })
     }
 
     /// The archive in a bucket, `s3://BUCKET/PREFIX`, with its staging area in a folder.
     ///
+    /// `environment`: variables by name; region, endpoint and credentials are taken from those that begin with `AWS_`.
+    ///
     /// # Errors
     /// When the address names no bucket, the environment has no credentials, or the folder cannot be used.
-    pub fn open_bucket(url: &str, folder: &Path) -> Result<Self, ArchiveError> {
+    pub fn open_bucket(
+        url: &str,
+        folder: &Path,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ArchiveError> {
         Ok(Self {
-            store: bucket::open(url)?,
+            store: bucket::open(url, environment)?,
             in_bucket: true,
             ..Self::open(folder)?
         })
@@ -345,14 +356,19 @@ impl Archive {
     /// When it is not there, has changed, or cannot be read.
     pub async fn read(&self, key: &str) -> Result<Bytes, ArchiveError> {
         let bytes = self.get(key).await?.bytes().await?;
-        let found = key_of(&Sha256::digest(&bytes));
-        if found != key {
-            return Err(ArchiveError::Corrupt {
-                key: key.to_owned(),
-                found,
-            });
-        }
+        Self::check(key, &bytes)?;
         Ok(bytes)
+    }
+
+    fn check(key: &str, bytes: &[u8]) -> Result<(), ArchiveError> {
+        let found = key_of(&Sha256::digest(bytes));
+        if found == key {
+            return Ok(());
+        }
+        Err(ArchiveError::Corrupt {
+            key: key.to_owned(),
+            found,
+        })
     }
 
     /// [`Archive::read`] of several files, a few at once; the answer is in their order.

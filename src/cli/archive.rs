@@ -31,7 +31,11 @@ impl QuotaArgs {
 pub(crate) fn open(args: &DatabaseArgs) -> anyhow::Result<Archive> {
     let folder = args.data.join("archive");
     Ok(match &args.archive {
-        Some(url) => Archive::open_bucket(url, &folder)?,
+        Some(url) => {
+            let text = |value: std::ffi::OsString| value.into_string().ok();
+            let variables = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?)));
+            Archive::open_bucket(url, &folder, variables)?
+        }
         None => Archive::open(&folder)?,
     })
 }

@@ -169,20 +169,19 @@ pub struct SeriesRow {
 /// # Errors
 /// When a statement fails.
 pub async fn lock_studies(tx: &mut Tx, studies: &[&Uid]) -> Result<(), DbError> {
-    sqlx::query("SELECT pg_advisory_xact_lock_shared($1)")
-        .bind(SWEEP_LOCK)
-        .execute(&mut **tx)
-        .await?;
     let mut sorted: Vec<&str> = studies.iter().map(|uid| uid.as_str()).collect();
     // One order for everybody, so that two requests cannot wait for each other.
     sorted.sort_unstable();
     sorted.dedup();
-    for study in sorted {
-        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
-            .bind(study)
-            .execute(&mut **tx)
-            .await?;
-    }
+    // One way to the database for all of them; the rows of a list are locked one after the other.
+    sqlx::query(
+        "WITH sweep AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared($1)) \
+         SELECT count(pg_advisory_xact_lock(hashtextextended(study, 0))::text) FROM sweep, unnest($2::text[]) AS study",
+    )
+    .bind(SWEEP_LOCK)
+    .bind(sorted)
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 

@@ -144,7 +144,11 @@ const OF_A_STACK: [Tag; 14] = [
 /// As [`Instance::from_bytes`].
 pub fn read(files: &[Bytes]) -> Result<Vec<Instance>, DicomError> {
     let read = files.iter().map(|file| Instance::from_bytes(file).map(slices));
-    Ok(read.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    Ok(read
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .flatten()
+        .collect())
 }
 
 /// The slices of a multi-frame CT in the order of its frames; any other instance as it is.
@@ -296,7 +300,12 @@ fn put_agent(slice: &mut InMemDicomObject, groups: &Groups<'_>) {
 fn frame(number: u32, groups: &Groups<'_>, dimensions: &[InMemDicomObject]) -> Frame {
     let content = groups.get(tags::FRAME_CONTENT_SEQUENCE);
     let values = content
-        .and_then(|content| content.get(tags::DIMENSION_INDEX_VALUES)?.to_multi_int::<u32>().ok())
+        .and_then(|content| {
+            content
+                .get(tags::DIMENSION_INDEX_VALUES)?
+                .to_multi_int::<u32>()
+                .ok()
+        })
         .unwrap_or_default();
     let counts_apart = |dimension: &InMemDicomObject| {
         let pointer = dimension.get(tags::DIMENSION_INDEX_POINTER);

@@ -12,8 +12,8 @@ use dicom_core::ops::AttributeOp;
 use dicom_encoding::{
     Codec, NeverAdapter,
     adapters::{
-        DecodeError, DecodeResult, EncodeError, EncodeOptions, EncodeResult, PixelDataObject, PixelDataReader,
-        PixelDataWriter,
+        DecodeError, DecodeResult, EncodeError, EncodeOptions, EncodeResult, PixelDataObject,
+        PixelDataReader, PixelDataWriter,
     },
     submit_ele_transfer_syntax,
 };
@@ -110,8 +110,8 @@ const BLOCK: usize = SIDE * SIDE;
 /// Row and column of each coefficient in the order of the stream (T.81 figure A.6).
 const ZIGZAG: [usize; BLOCK] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7,
-    14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46,
-    53, 60, 61, 54, 47, 55, 62, 63,
+    14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39,
+    46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
 
 /// A Huffman code, by the length of its words (T.81 annex F.2.2.3).
@@ -284,7 +284,11 @@ impl Tables {
             let values = &rest[16..];
             let table = Huffman::new(counts, values)?;
             body = &values[table.values.len()..];
-            let tables = if head >> 4 == 0 { &mut self.dc } else { &mut self.ac };
+            let tables = if head >> 4 == 0 {
+                &mut self.dc
+            } else {
+                &mut self.ac
+            };
             *slot(tables, head & 15)? = Some(table);
         }
         Ok(())
@@ -464,11 +468,17 @@ mod tests {
     #[test]
     fn refuses_another_size_another_depth_and_an_early_end() {
         let wide = Layout { columns: 9, ..LAYOUT };
-        assert!(matches!(decode(&flat(), wide), Err(StreamError::Size { columns: 8, .. })));
+        assert!(matches!(
+            decode(&flat(), wide),
+            Err(StreamError::Size { columns: 8, .. })
+        ));
         let deep = Layout { stored: 16, ..LAYOUT };
         assert_eq!(
             decode(&flat(), deep),
-            Err(StreamError::Depth { found: 12, stored: 16 })
+            Err(StreamError::Depth {
+                found: 12,
+                stored: 16
+            })
         );
         let whole = flat();
         for end in 0..whole.len() - 3 {

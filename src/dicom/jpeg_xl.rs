@@ -81,7 +81,9 @@ enum StreamError {
     Inexact(&'static str),
     #[error("the JPEG XL image is {columns} × {rows}; the header says otherwise")]
     Size { rows: u32, columns: u32 },
-    #[error("the JPEG XL samples have {found} bits; expected the {stored} of BitsStored or all that are allocated")]
+    #[error(
+        "the JPEG XL samples have {found} bits; expected the {stored} of BitsStored or all that are allocated"
+    )]
     Depth { found: u32, stored: u32 },
     #[error("a JPEG XL sample of {found} does not fit the {stored} bits of BitsStored: it was scaled")]
     Scaled { found: i32, stored: u32 },
@@ -143,7 +145,9 @@ fn decode(stream: &[u8], layout: Layout) -> Result<Vec<u16>, StreamError> {
         ImageBuffer::I16(grid) => grid.buf().iter().map(|sample| i32::from(*sample)).collect(),
         ImageBuffer::I32(grid) => grid.buf().to_vec(),
         ImageBuffer::F32(_) => {
-            return Err(StreamError::Inexact("samples that are no integers, which are lossy"));
+            return Err(StreamError::Inexact(
+                "samples that are no integers, which are lossy",
+            ));
         }
     };
     let word = |sample: i32| {

@@ -196,7 +196,9 @@ pub async fn render(request: Request, next: Next) -> Response {
         match &pending {
             // Nothing of ours is wrong, and the sender has to know what is.
             Some(Pending(error)) if matches!(**error, HttpError::Full(_)) => error.to_string(),
-            _ => format!("The request failed on the server's side; its log has the reason under {request_id}."),
+            _ => {
+                format!("The request failed on the server's side; its log has the reason under {request_id}.")
+            }
         }
     } else {
         match &pending {

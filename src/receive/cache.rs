@@ -116,7 +116,10 @@ pub(super) async fn make_room(receiver: &Receiver) -> Result<usize, ReceiveError
     let (mut studies, mut used) = (0, used);
     while lacking(used, END)? {
         let Some(study) = receiver.db.next_evictable().await? else {
-            tracing::warn!(used, "the archive has used up its quota, and nothing in it may be evicted");
+            tracing::warn!(
+                used,
+                "the archive has used up its quota, and nothing in it may be evicted"
+            );
             break;
         };
         used = used.saturating_sub(evict(receiver, &study).await?);
@@ -144,7 +147,10 @@ async fn evict(receiver: &Receiver, study: &str) -> Result<u64, ReceiveError> {
     }
     let evicted = cache::evict(&mut tx, study).await?;
     let keys: BTreeSet<String> = evicted.iter().map(|file| file.archive_key.clone()).collect();
-    let bytes = evicted.iter().filter_map(|file| u64::try_from(file.size_bytes).ok()).sum();
+    let bytes = evicted
+        .iter()
+        .filter_map(|file| u64::try_from(file.size_bytes).ok())
+        .sum();
     let act = Act {
         principal: "ictus",
         act: "evict",

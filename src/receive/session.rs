@@ -176,10 +176,7 @@ impl Session {
             self.armed.insert(study_id, Instant::now());
         }
         if let Some(key) = fresh {
-            self.fresh
-                .entry(key)
-                .or_default()
-                .push(checked.slices.clone());
+            self.fresh.entry(key).or_default().push(checked.slices.clone());
         }
         Ok(outcome)
     }

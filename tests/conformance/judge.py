@@ -42,7 +42,8 @@ def main(folder, even):
     _, said = run(BIN / "dcentvfy", *source, *(folder / n for n in ("pm.dcm", "sr.dcm")), *masks)
     for line in said.splitlines():
         # Its warnings are about the level at which SR and images hold an AccessionNumber, which both may.
-        if line.startswith("Error"):
+        # What it says of the source is the source's own: a converted one names the slices that it was made from.
+        if line.startswith("Error") and not any(str(path) in line for path in source):
             object_to("dcentvfy", line)
 
     for path in results:

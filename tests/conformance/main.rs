@@ -68,11 +68,11 @@ fn correct(case: &Case, machine: Option<&DefaultDicomObject>) -> DefaultDicomObj
 }
 
 /// Writes the source, the results and what was meant by them, then calls the judges on the folder.
-fn judge(case: &mut Case, arguments: &[&str]) {
+fn judge(case: &mut Case, whole: Option<&DefaultDicomObject>, arguments: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let write = |object: &DefaultDicomObject, name: &str| object.write_to_file(at(name)).unwrap();
-    write_source(case, folder.path());
+    write_source(case, whole, folder.path());
     let negative = case.report.findings.is_empty();
     let names: &[&str] = if negative {
         &["pm.dcm", "sr.dcm"]
@@ -107,10 +107,10 @@ fn judge(case: &mut Case, arguments: &[&str]) {
 }
 
 /// Writes the source, label map, pictures and key objects, then calls the judges on the folder.
-fn judge_extras(case: &mut Case, arguments: &[&str]) {
+fn judge_extras(case: &mut Case, whole: Option<&DefaultDicomObject>, arguments: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    write_source(case, folder.path());
+    write_source(case, whole, folder.path());
     let plain = case.encode().unwrap().len();
     case.maps.labelmap = true;
     case.maps.summary = true;
@@ -154,11 +154,14 @@ fn meant(case: &Case, folder: &Path) {
 /// An image as references name it.
 fn source_of(instance: &Instance) -> (String, Option<u32>) {
     let uid = instance.object.element(tags::SOP_INSTANCE_UID).unwrap();
-    (uid.to_str().unwrap().into_owned(), instance.attributes.frame_number())
+    (
+        uid.to_str().unwrap().into_owned(),
+        instance.attributes.frame_number(),
+    )
 }
 
-/// The same case on one multi-frame CT, which another program makes of its slices.
-fn on_frames(kind: &str, mut case: Case) -> Case {
+/// The same case on one multi-frame CT, which another program makes of its slices; and that.
+fn on_frames(kind: &str, mut case: Case) -> (Case, DefaultDicomObject) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: String| folder.path().join(name);
     let mut slices = Vec::new();
@@ -169,18 +172,21 @@ fn on_frames(kind: &str, mut case: Case) -> Case {
     }
     let out = path("enhanced.dcm".to_owned());
     let slices: Vec<&str> = slices.iter().map(String::as_str).collect();
-    let said = call("enhanced.py", Path::new(kind), &[&[out.to_str().unwrap()], &slices[..]].concat());
+    let said = call(
+        "enhanced.py",
+        Path::new(kind),
+        &[&[out.to_str().unwrap()], &slices[..]].concat(),
+    );
     assert!(said.0, "{}", said.1);
-    case.whole = Some(dicom_object::open_file(out).unwrap());
-    let whole = Instance::from_object(case.whole.clone().unwrap()).unwrap();
-    case.instances = enhanced::slices(whole);
+    let whole = dicom_object::open_file(out).unwrap();
+    case.instances = enhanced::slices(Instance::from_object(whole.clone()).unwrap());
     assert_eq!(case.instances.len(), slices.len());
-    case
+    (case, whole)
 }
 
 /// Writes the source of a case: its slices, or the one object that holds them.
-fn write_source(case: &Case, folder: &Path) {
-    if let Some(whole) = &case.whole {
+fn write_source(case: &Case, whole: Option<&DefaultDicomObject>, folder: &Path) {
+    if let Some(whole) = whole {
         whole.write_to_file(folder.join("ct000.dcm")).unwrap();
         return;
     }
@@ -224,51 +230,59 @@ fn call(script: &str, folder: &Path, arguments: &[&str]) -> (bool, String) {
 #[test]
 fn judges_accept_results_on_an_even_series() {
     let mut case = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
-    judge(&mut case, &["--even"]);
+    judge(&mut case, None, &["--even"]);
 }
 
 #[test]
 fn judges_accept_results_on_a_tilted_unevenly_spaced_series() {
     let mut case = source::case(&source::geometry(64, 48, 18, 18.5, &[4.0, 4.0, 7.5]), &LESIONS);
-    judge(&mut case, &[]);
+    judge(&mut case, None, &[]);
 }
 
 #[test]
 fn judges_accept_the_report_and_the_map_of_a_negative_study() {
     let mut case = source::case(&source::geometry(40, 40, 10, 0.0, &[5.0]), &[]);
-    judge(&mut case, &["--even"]);
+    judge(&mut case, None, &["--even"]);
 }
 
 #[test]
 fn judges_accept_pictures_a_label_map_and_key_objects_of_an_even_series() {
     let mut case = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
-    judge_extras(&mut case, &["--even"]);
+    judge_extras(&mut case, None, &["--even"]);
 }
 
 #[test]
 fn judges_accept_pictures_a_label_map_and_key_objects_of_a_tilted_series() {
     let mut case = source::case(&source::geometry(256, 256, 18, 18.5, &[4.0, 4.0, 7.5]), &LESIONS);
-    judge_extras(&mut case, &[]);
+    judge_extras(&mut case, None, &[]);
 }
 
 #[test]
 fn judges_accept_the_picture_of_a_negative_study() {
     let mut case = source::case(&source::geometry(40, 40, 10, 0.0, &[5.0]), &[]);
-    judge_extras(&mut case, &["--even"]);
+    judge_extras(&mut case, None, &["--even"]);
 }
 
 #[test]
 fn judges_accept_results_on_the_frames_of_an_enhanced_ct() {
-    let even = || source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
-    judge(&mut on_frames("enhanced", even()), &["--even"]);
-    judge_extras(&mut on_frames("enhanced", even()), &["--even"]);
+    let even = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
+    let (mut case, whole) = on_frames("enhanced", even);
+    judge(&mut case, Some(&whole), &["--even"]);
     let tilted = source::case(&source::geometry(64, 48, 18, 18.5, &[4.0, 4.0, 7.5]), &LESIONS);
-    judge(&mut on_frames("enhanced", tilted), &[]);
+    let (mut case, whole) = on_frames("enhanced", tilted);
+    judge(&mut case, Some(&whole), &[]);
+}
+
+#[test]
+fn judges_accept_pictures_a_label_map_and_key_objects_of_an_enhanced_ct() {
+    let even = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
+    let (mut case, whole) = on_frames("enhanced", even);
+    judge_extras(&mut case, Some(&whole), &["--even"]);
 }
 
 #[test]
 fn judges_accept_results_on_the_frames_of_a_legacy_converted_ct() {
-    let even = || source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
-    judge(&mut on_frames("legacy", even()), &["--even"]);
-    judge_extras(&mut on_frames("legacy", even()), &["--even"]);
+    let even = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
+    let (mut case, whole) = on_frames("legacy", even);
+    judge(&mut case, Some(&whole), &["--even"]);
 }

@@ -28,8 +28,6 @@ use std::collections::BTreeMap;
 /// Everything that [`EncodeInput`] borrows.
 pub(crate) struct Case {
     pub(crate) instances: Vec<Instance>,
-    /// The object that holds all of them, if there is one.
-    pub(crate) whole: Option<DefaultDicomObject>,
     pub(crate) ct: Volume<f32>,
     pub(crate) prediction: Prediction,
     pub(crate) segments: Volume<u16>,
@@ -161,7 +159,6 @@ pub(crate) fn case(geometry: &Geometry, lesions: &[(Vec3, Vec3)]) -> Case {
     let variance = entropy.iter().map(|value| value * value * 0.25).collect();
     Case {
         instances: instances(geometry, &hu),
-        whole: None,
         ct: volume(hu.iter().map(|value| *value as f32).collect()),
         prediction: Prediction {
             labels: Volume {

@@ -5,12 +5,12 @@ use crate::{
     web::Server,
 };
 use axum::http::StatusCode;
+use bytes::Bytes;
+use futures::stream;
 use ictus::{
     archive::{Archive, ArchiveError},
     receive::{Quota, ReceiveError, Receiver},
 };
-use bytes::Bytes;
-use futures::stream;
 use std::convert::Infallible;
 
 /// A world with studies of one slice each, and what a receiver with this quota makes of it.
@@ -25,8 +25,9 @@ async fn with_quota(world: &World, bytes: u64) -> Receiver {
 async fn say(world: &World, study: &str, answer: &str, delivered: &str, read: bool) {
     let mut connection = world.superuser().await;
     let study_uid = uid(study);
-    let analysis = format!("(SELECT id FROM analysis JOIN study ON study.id = study_id WHERE study_instance_uid = '{study_uid}')");
-    let analysis = analysis.replace("SELECT id", "SELECT analysis.id");
+    let analysis = format!(
+        "(SELECT analysis.id FROM analysis JOIN study ON study.id = analysis.study_id WHERE study_instance_uid = '{study_uid}')"
+    );
     let mut statements = vec![
         format!(
             "INSERT INTO analysis (id, study_id, identity, model_digest, calibration_digest, instance_count, revision, state, \
@@ -36,7 +37,7 @@ async fn say(world: &World, study: &str, answer: &str, delivered: &str, read: bo
         ),
         format!(
             "INSERT INTO analysis_instance SELECT {analysis}, instance.id, 'source' FROM instance \
-             JOIN series ON series.id = series_id JOIN study ON study.id = study_id WHERE study_instance_uid = '{study_uid}'"
+             JOIN series ON series.id = series_id JOIN study ON study.id = series.study_id WHERE study_instance_uid = '{study_uid}'"
         ),
         "INSERT INTO delivery_target (name, kind, roles, answers, attempts, active) VALUES ('vna', 'stow', '{sr}', \
          '{present,absent}', 5, true) ON CONFLICT DO NOTHING"
@@ -105,7 +106,9 @@ async fn what_is_delivered_and_routine_goes_first_and_nothing_else_goes() {
     let gone = ["old", "read", "needed"].map(|study| uid(study).to_string());
     assert_eq!(evicted(&world).await, gone);
     assert_eq!(world.archive_files().await.len(), files - 3);
-    let acts = world.count("SELECT count(*) FROM audit WHERE act = 'evict'").await;
+    let acts = world
+        .count("SELECT count(*) FROM audit WHERE act = 'evict'")
+        .await;
     assert_eq!(acts, 3);
     assert_eq!(world.count("SELECT count(*) FROM instance").await, 7, "rows stay");
 }
@@ -118,16 +121,28 @@ async fn stage(receiver: &Receiver, part10: Vec<u8>) -> Result<ictus::receive::S
 #[tokio::test]
 async fn nothing_is_taken_in_when_there_is_no_room_and_the_sender_is_told_why() {
     let mut world = World::new().await;
-    assert_eq!(world.send(vec![Slice::new("s", "a", 1).bytes()]).await.stored.len(), 1);
+    assert_eq!(
+        world
+            .send(vec![Slice::new("s", "a", 1).bytes()])
+            .await
+            .stored
+            .len(),
+        1
+    );
     let full = with_quota(&world, 1).await;
     full.make_room().await.unwrap();
     let said = stage(&full, Slice::new("s", "a", 2).bytes()).await.unwrap_err();
-    assert!(said.to_string().contains("1 bytes of its quota are in use"), "{said}");
+    assert!(
+        said.to_string().contains("1 bytes of its quota are in use"),
+        "{said}"
+    );
     let crowded = Receiver::new(world.db.clone(), world.archive.clone(), NEVER).with_quota(Quota {
         bytes: None,
         free_bytes: u64::MAX,
     });
-    let said = stage(&crowded, Slice::new("s", "a", 2).bytes()).await.unwrap_err();
+    let said = stage(&crowded, Slice::new("s", "a", 2).bytes())
+        .await
+        .unwrap_err();
     assert!(said.to_string().contains("bytes are free on its disk"), "{said}");
     world.receiver = full;
     let server = Server::of(world).await;
@@ -145,7 +160,10 @@ async fn an_evicted_instance_says_so_and_is_there_again_when_it_is_sent_again() 
     assert_eq!(server.stow(&[slice.bytes()]).await.status, StatusCode::OK);
     say(world, "s", "absent", "delivered", false).await;
     assert_eq!(with_quota(world, 1).await.make_room().await.unwrap(), 1);
-    let path = format!("/dicom-web/studies/{}/series/{}/instances/{}", slice.study, slice.series, slice.sop);
+    let path = format!(
+        "/dicom-web/studies/{}/series/{}/instances/{}",
+        slice.study, slice.series, slice.sop
+    );
     for end in ["", "/frames/1", "/rendered"] {
         let answer = server.get(&format!("{path}{end}"), &[]).await;
         assert_eq!(answer.status, StatusCode::GONE, "{end}: {}", answer.text());
@@ -161,7 +179,12 @@ async fn an_evicted_instance_says_so_and_is_there_again_when_it_is_sent_again() 
     let answer = server.get(&path, &[]).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.parts()[0].1, slice.bytes());
-    assert_eq!(world.count("SELECT count(*) FROM instance WHERE evicted_at IS NULL").await, 1);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM instance WHERE evicted_at IS NULL")
+            .await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -171,8 +194,14 @@ async fn a_file_that_was_evicted_is_not_one_that_was_lost() {
     let staged = archive.stage_bytes(b"bytes".to_vec()).await.unwrap();
     archive.keep(&staged).await.unwrap();
     archive.evict(staged.key()).await.unwrap();
-    assert!(matches!(archive.read(staged.key()).await, Err(ArchiveError::Evicted(_))));
-    assert!(matches!(archive.size(staged.key()).await, Err(ArchiveError::Evicted(_))));
+    assert!(matches!(
+        archive.read(staged.key()).await,
+        Err(ArchiveError::Evicted(_))
+    ));
+    assert!(matches!(
+        archive.size(staged.key()).await,
+        Err(ArchiveError::Evicted(_))
+    ));
     let lost = staged.key().replace(char::is_numeric, "0");
     assert!(matches!(archive.read(&lost).await, Err(ArchiveError::Missing(_))));
     archive.keep(&staged).await.unwrap();

@@ -15,7 +15,7 @@ use ictus::{
         correction::{Corrected, Reader, Runs, correct},
         empty_report,
     },
-    dicom::{enhanced, instance::Instance, transcode},
+    dicom::{enhanced, instance::Instance},
     domain::finding::SeriesChoice,
 };
 use std::path::{Path, PathBuf};
@@ -74,7 +74,10 @@ async fn is_the_same_volume_as_its_single_slices() {
         let file = made(folder.path(), kind, &paths).await;
         let frames = read(vec![file]);
         assert_eq!(frames.len(), paths.len(), "{kind}");
-        assert_eq!(frames[0].attributes.sop_class_uid.as_ref().unwrap().as_str(), class);
+        assert_eq!(
+            frames[0].attributes.sop_class_uid.as_ref().unwrap().as_str(),
+            class
+        );
         let assembled = assemble(&frames, &trigger()).unwrap();
         assert_eq!(assembled.volume.geometry, expected.volume.geometry, "{kind}");
         assert_eq!(assembled.volume.data, expected.volume.data, "{kind}");
@@ -98,7 +101,10 @@ async fn compressed_frames_are_found_in_their_fragments() {
     let plain = made(folder.path(), "enhanced", &paths).await;
     let plain = assemble(&read(vec![plain]), &trigger()).unwrap();
     let source = folder.path().join("enhanced");
-    for (program, options) in [("dcmcjpls", ["+el", "+fs", "1"]), ("dcmcrle", ["+fs", "1", "+ot"])] {
+    for (program, options) in [
+        ("dcmcjpls", ["+el", "+fs", "1"]),
+        ("dcmcrle", ["+fs", "1", "+ot"]),
+    ] {
         let out = folder.path().join(program);
         let mut arguments: Vec<&str> = options.to_vec();
         arguments.extend([source.to_str().unwrap(), out.to_str().unwrap()]);
@@ -194,9 +200,8 @@ async fn a_mask_drawn_on_frames_names_each_frame() {
         frame,
         runs: &runs,
     };
-    let draw = |slices: &[Runs<'_>]| {
-        correct(frames.clone(), &corrected, "haemorrhage", slices, false, &reader)
-    };
+    let draw =
+        |slices: &[Runs<'_>]| correct(frames.clone(), &corrected, "haemorrhage", slices, false, &reader);
     let drawn = draw(&[on(Some(5)), on(Some(2))]).unwrap();
     let groups = drawn
         .instance
@@ -210,7 +215,8 @@ async fn a_mask_drawn_on_frames_names_each_frame() {
             &inner(group, tags::DERIVATION_IMAGE_SEQUENCE),
             tags::SOURCE_IMAGE_SEQUENCE,
         );
-        let text = |object: &InMemDicomObject, tag| object.element(tag).unwrap().to_str().unwrap().into_owned();
+        let text =
+            |object: &InMemDicomObject, tag| object.element(tag).unwrap().to_str().unwrap().into_owned();
         assert_eq!(text(&source, tags::REFERENCED_SOP_INSTANCE_UID), sop.as_str());
         let frame: usize = text(&source, tags::REFERENCED_FRAME_NUMBER).parse().unwrap();
         let place = inner(group, tags::PLANE_POSITION_SEQUENCE);

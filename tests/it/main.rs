@@ -4,6 +4,7 @@
 mod api;
 mod assemble;
 mod audit;
+mod bucket;
 mod cache;
 mod commitment;
 mod correction;

@@ -23,7 +23,9 @@ pub(super) fn check(slices: &[(usize, &Attributes)]) -> Result<(), Refusal> {
         0 | 1 => Ok(()),
         _ => Err(refusal(
             code,
-            format!("The frames of the multi-frame CT {what} ({count}); expected one. Send each as a series of its own."),
+            format!(
+                "The frames of the multi-frame CT {what} ({count}); expected one. Send each as a series of its own."
+            ),
         )),
     };
     several(

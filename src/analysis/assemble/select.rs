@@ -259,7 +259,9 @@ fn judge(selection: &mut Selection, series: usize, slices: &Slices, trigger: &Tr
     if let Some(problem) = slices.iter().find_map(|(_, a)| a.frames_problem) {
         let why = refusal(
             "frames_unknown",
-            format!("The frames of a multi-frame CT cannot be told apart: {problem}. Send it with its functional groups, or as single slices."),
+            format!(
+                "The frames of a multi-frame CT cannot be told apart: {problem}. Send it with its functional groups, or as single slices."
+            ),
         );
         selection.reasons[series].push(said(&why));
         selection.note(why);
