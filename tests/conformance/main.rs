@@ -12,7 +12,7 @@ use dicom_object::DefaultDicomObject;
 use ictus::{
     analysis::encode::{Correction, Edited, MapFormat, Quantity, Stamp, encode_correction},
     dicom::{enhanced, instance::Instance},
-    domain::{code, finding::Region, uid::Uid},
+    domain::{code, finding::Region, geometry::dot, uid::Uid},
 };
 use source::Case;
 use std::{fs, path::Path, process::Command};
@@ -181,6 +181,10 @@ fn on_frames(kind: &str, mut case: Case) -> (Case, DefaultDicomObject) {
     let whole = dicom_object::open_file(out).unwrap();
     case.instances = enhanced::slices(Instance::from_object(whole.clone()).unwrap());
     assert_eq!(case.instances.len(), slices.len());
+    // The other program may have turned the order of the frames round.
+    let normal = case.segments.geometry.normal();
+    let along = |instance: &Instance| dot(instance.attributes.image_position_patient.unwrap(), normal);
+    case.instances.sort_by(|a, b| along(a).total_cmp(&along(b)));
     (case, whole)
 }
 

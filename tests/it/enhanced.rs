@@ -144,7 +144,10 @@ async fn a_whole_head_in_one_file_waits_for_no_more_and_its_frames_are_served() 
     let folder = tempfile::tempdir().unwrap();
     let paths = written(folder.path(), &head());
     let file = made(folder.path(), "enhanced", &paths).await;
-    assert_eq!(server.stow(&[file.clone()]).await.status, StatusCode::OK);
+    assert_eq!(
+        server.stow(std::slice::from_ref(&file)).await.status,
+        StatusCode::OK
+    );
     let due = "SELECT count(*) FROM graphile_worker._private_jobs WHERE run_at <= now()";
     assert_eq!(server.world.count(due).await, 1);
     let instance = Instance::from_bytes(&file).unwrap();
