@@ -144,9 +144,19 @@ impl CorrectionError {
     }
 }
 
+/// A mask on one slice.
+#[derive(Debug, Clone, Copy)]
+pub struct Runs<'a> {
+    /// The image.
+    pub sop_instance_uid: &'a str,
+    /// Its frame, of an image with several.
+    pub frame: Option<u32>,
+    /// First pixel and length of each run, row by row, ascending.
+    pub runs: &'a [u32],
+}
+
 /// Lays a mask on the slices of an analysis, measures it and writes its Segmentation.
 ///
-/// `slices`: the UID of an image, and first pixel and length of each run on it, row by row, ascending.
 /// `edited`: whether the mask began with the machine's.
 ///
 /// # Errors
@@ -155,7 +165,7 @@ pub fn correct(
     instances: Vec<Instance>,
     corrected: &Corrected,
     kind: &str,
-    slices: &[(&str, &[u32])],
+    slices: &[Runs<'_>],
     edited: bool,
     reader: &Reader,
 ) -> Result<Drawn, CorrectionError> {
@@ -166,7 +176,7 @@ pub fn correct(
         let uid = instance.attributes.sop_instance_uid.as_ref();
         slices
             .first()
-            .is_some_and(|(first, _)| uid.is_some_and(|uid| uid.as_str() == *first))
+            .is_some_and(|first| uid.is_some_and(|uid| uid.as_str() == first.sop_instance_uid))
     })?;
     let Assembled {
         volume,
@@ -248,22 +258,27 @@ pub(super) fn code_of(kind: &str, report: &Report) -> Option<Code> {
 
 /// The runs of each slice → a volume on the grid of the analysis.
 fn lay(
-    slices: &[(&str, &[u32])],
+    slices: &[Runs<'_>],
     source: &[&Instance],
     volume: &Volume<f32>,
 ) -> Result<Volume<bool>, CorrectionError> {
     let len = volume.geometry.slice_len();
     let uids = source.iter().enumerate().filter_map(|(at, instance)| {
         let uid = instance.attributes.sop_instance_uid.as_ref()?;
-        Some((uid.as_str(), at))
+        Some(((uid.as_str(), instance.attributes.frame_number()), at))
     });
-    let places: BTreeMap<&str, usize> = uids.collect();
+    let places: BTreeMap<(&str, Option<u32>), usize> = uids.collect();
     let mut data = vec![false; volume.geometry.len()];
     let mut laid = vec![false; volume.geometry.slices()];
-    for (uid, runs) in slices {
+    for Runs {
+        sop_instance_uid: uid,
+        frame,
+        runs,
+    } in slices
+    {
         let wrong = |what: &str| CorrectionError::Mask(format!("slice {}: {what}", uid.escape_debug()));
         let at = *places
-            .get(uid)
+            .get(&(*uid, *frame))
             .ok_or_else(|| wrong("the analysis did not look at this image"))?;
         if std::mem::replace(&mut laid[at], true) {
             return Err(wrong("it is there twice"));

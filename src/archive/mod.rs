@@ -1,10 +1,14 @@
 //! Part 10 files, written once: a stream of bytes → `staging/{uuid}` while hashing → `sha256/ab/cd/{digest}`.
 //!
+//! The staging area is a folder; what is kept is in the same folder or in a bucket of an S3 store ([`bucket`]).
 //! Nothing under `sha256/` is ever changed or overwritten: the name says what the bytes are, and is made only if it is not there (`CopyMode::Create`).
 //! A staged file may still be in memory only; [`Archive::keep`] has files and their directory entries on the disk before it returns.
 //! It first names all files of a request and then syncs them, several at once: one commit of the file system's journal serves them all.
-//! Removing is for the sweeper of `receive` alone.
+//! Removing is for the sweeper of `receive` alone; what its quota evicted leaves an empty `evicted/{digest}`, so that whoever asks for it is told.
 //! It knows neither DICOM nor the database.
+
+mod bucket;
+mod verified;
 
 use crate::domain::{
     failure::FailureClass,
@@ -32,6 +36,8 @@ use uuid::Uuid;
 const KEPT: &str = "sha256";
 /// Where files wait until they are acknowledged or refused.
 const STAGING: &str = "staging";
+/// What says that a kept file was evicted.
+const EVICTED: &str = "evicted";
 /// Files that are synced to the disk at once.
 const SYNCED_AT_ONCE: usize = 32;
 /// Files read at once.
@@ -48,6 +54,16 @@ pub enum ArchiveError {
         "the archive has no object {0}; it was removed by something else than ictus: restore it from a backup"
     )]
     Missing(String),
+    /// The file was evicted to make room.
+    #[error(
+        "object {0} was evicted from the archive, whose quota was used up: ask the archive that sent it, or send it again"
+    )]
+    Evicted(String),
+    /// A bucket that cannot be used as it was named.
+    #[error(
+        "{0} names no bucket; expected s3://BUCKET or s3://BUCKET/PREFIX, with AWS_REGION and credentials in the environment"
+    )]
+    Bucket(String),
     /// The bytes are not those that were written.
     #[error(
         "object {key} of the archive has digest {found}: its bytes have changed; restore it from a backup"
@@ -78,7 +94,9 @@ impl ArchiveError {
     pub fn class(&self) -> FailureClass {
         match self {
             Self::Missing(_) | Self::Corrupt { .. } => FailureClass::Internal,
-            Self::TooLarge { .. } | Self::Sender(_) => FailureClass::Input,
+            Self::TooLarge { .. } | Self::Sender(_) | Self::Evicted(_) | Self::Bucket(_) => {
+                FailureClass::Input
+            }
             Self::Store(_) => FailureClass::Transient,
         }
     }
@@ -93,8 +111,14 @@ impl From<object_store::Error> for ArchiveError {
 /// The store of files; clones share it.
 #[derive(Debug, Clone)]
 pub struct Archive {
+    /// What is kept.
     store: Arc<dyn ObjectStore>,
+    /// What is not kept yet.
+    staging: Arc<dyn ObjectStore>,
+    /// Where the staging area is, and what is kept unless it is in a bucket.
     folder: PathBuf,
+    in_bucket: bool,
+    verified: verified::Verified,
 }
 
 /// A file that is on the disk but not kept yet; dropped, it goes away.
@@ -146,10 +170,31 @@ impl Archive {
     /// When the folder cannot be made or used.
     pub fn open(folder: &Path) -> Result<Self, ArchiveError> {
         std::fs::create_dir_all(folder).map_err(|error| ArchiveError::Store(redact(&error)))?;
-        let store = LocalFileSystem::new_with_prefix(folder)?;
+        let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(folder)?);
         Ok(Self {
-            store: Arc::new(store),
+            staging: store.clone(),
+            store,
             folder: folder.to_owned(),
+            in_bucket: false,
+            verified: verified::Verified::default(),
+        })
+    }
+
+    /// The archive in a bucket, `s3://BUCKET/PREFIX`, with its staging area in a folder.
+    ///
+    /// `environment`: variables by name; region, endpoint and credentials are taken from those that begin with `AWS_`.
+    ///
+    /// # Errors
+    /// When the address names no bucket, the environment has no credentials, or the folder cannot be used.
+    pub fn open_bucket(
+        url: &str,
+        folder: &Path,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ArchiveError> {
+        Ok(Self {
+            store: bucket::open(url, environment)?,
+            in_bucket: true,
+            ..Self::open(folder)?
         })
     }
 
@@ -163,7 +208,7 @@ impl Archive {
         E: std::error::Error + 'static,
     {
         let name = Name::from_iter([STAGING, &Uuid::new_v4().to_string()]);
-        let upload = self.store.put_multipart(&name).await?;
+        let upload = self.staging.put_multipart(&name).await?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, CHUNK);
         let (mut hash, mut size_bytes) = (Sha256::new(), 0u64);
         while let Some(chunk) = bytes.next().await {
@@ -188,7 +233,7 @@ impl Archive {
             name,
             key: key_of(&hash.finalize()),
             size_bytes,
-            store: self.store.clone(),
+            store: self.staging.clone(),
         })
     }
 
@@ -199,12 +244,12 @@ impl Archive {
     pub async fn stage_bytes(&self, bytes: Vec<u8>) -> Result<StagedObject, ArchiveError> {
         let name = Name::from_iter([STAGING, &Uuid::new_v4().to_string()]);
         let (key, size_bytes) = (key_of(&Sha256::digest(&bytes)), bytes.len() as u64);
-        self.store.put(&name, PutPayload::from(bytes)).await?;
+        self.staging.put(&name, PutPayload::from(bytes)).await?;
         Ok(StagedObject {
             name,
             key,
             size_bytes,
-            store: self.store.clone(),
+            store: self.staging.clone(),
         })
     }
 
@@ -213,7 +258,7 @@ impl Archive {
     /// # Errors
     /// When it cannot be read.
     pub async fn read_staged(&self, staged: &StagedObject) -> Result<Bytes, ArchiveError> {
-        Ok(self.store.get(&staged.name).await?.bytes().await?)
+        Ok(self.staging.get(&staged.name).await?.bytes().await?)
     }
 
     /// Keeps staged files under their digests, those that are not kept already; durable when it returns.
@@ -224,6 +269,9 @@ impl Archive {
         &self,
         staged: impl IntoIterator<Item = &'s StagedObject>,
     ) -> Result<(), ArchiveError> {
+        if self.in_bucket {
+            return bucket::keep_all(self, staged, bucket::Look::No).await;
+        }
         // A file that was there may not be synced yet by whoever was first.
         let named = self.name_all(staged).await?;
         self.sync(named.into_iter().map(|(kept, _)| kept).collect()).await
@@ -237,6 +285,9 @@ impl Archive {
         &self,
         staged: impl IntoIterator<Item = &'s StagedObject>,
     ) -> Result<(), ArchiveError> {
+        if self.in_bucket {
+            return bucket::keep_all(self, staged, bucket::Look::First).await;
+        }
         let named = self.name_all(staged).await?;
         let missed = named.into_iter().filter(|(_, is_new)| *is_new);
         self.sync(missed.map(|(kept, _)| kept).collect()).await
@@ -305,14 +356,19 @@ impl Archive {
     /// When it is not there, has changed, or cannot be read.
     pub async fn read(&self, key: &str) -> Result<Bytes, ArchiveError> {
         let bytes = self.get(key).await?.bytes().await?;
-        let found = key_of(&Sha256::digest(&bytes));
-        if found != key {
-            return Err(ArchiveError::Corrupt {
-                key: key.to_owned(),
-                found,
-            });
-        }
+        Self::check(key, &bytes)?;
         Ok(bytes)
+    }
+
+    fn check(key: &str, bytes: &[u8]) -> Result<(), ArchiveError> {
+        let found = key_of(&Sha256::digest(bytes));
+        if found == key {
+            return Ok(());
+        }
+        Err(ArchiveError::Corrupt {
+            key: key.to_owned(),
+            found,
+        })
     }
 
     /// [`Archive::read`] of several files, a few at once; the answer is in their order.
@@ -369,12 +425,41 @@ impl Archive {
         Ok(self.store.delete(&name_of(key)?).await?)
     }
 
+    /// Removes a kept file to make room, and leaves word of that; the caller has made sure that it may go, and audits it.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub async fn evict(&self, key: &str) -> Result<(), ArchiveError> {
+        let mark = mark_of(key)?;
+        self.store.put(&mark, PutPayload::default()).await?;
+        if !self.in_bucket {
+            self.sync(vec![self.folder.join(mark.as_ref())]).await?;
+        }
+        match self.store.delete(&name_of(key)?).await {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Bytes that are free on the disk under the staging area.
+    ///
+    /// # Errors
+    /// When the disk does not say.
+    pub fn free_bytes(&self) -> Result<u64, ArchiveError> {
+        let disk = rustix::fs::statvfs(&self.folder)
+            .map_err(|error| ArchiveError::Store(redact(&io::Error::from(error))))?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// Bytes of a kept file, without reading it.
     ///
     /// # Errors
     /// When it is not there, or the store does not answer.
     pub async fn size(&self, key: &str) -> Result<u64, ArchiveError> {
-        Ok(self.store.head(&name_of(key)?).await?.size)
+        match self.store.head(&name_of(key)?).await {
+            Err(object_store::Error::NotFound { .. }) => Err(self.gone(key).await),
+            other => Ok(other?.size),
+        }
     }
 
     /// Removes what a crash left in the staging area at least `min_age` ago. Says how many.
@@ -390,8 +475,21 @@ impl Archive {
 
     async fn get(&self, key: &str) -> Result<object_store::GetResult, ArchiveError> {
         match self.store.get(&name_of(key)?).await {
-            Err(object_store::Error::NotFound { .. }) => Err(ArchiveError::Missing(key.to_owned())),
+            Err(object_store::Error::NotFound { .. }) => Err(self.gone(key).await),
             other => Ok(other?),
+        }
+    }
+
+    /// Why a kept file is not there.
+    async fn gone(&self, key: &str) -> ArchiveError {
+        let mark = match mark_of(key) {
+            Ok(mark) => self.store.head(&mark).await.is_ok(),
+            Err(error) => return error,
+        };
+        if mark {
+            ArchiveError::Evicted(key.to_owned())
+        } else {
+            ArchiveError::Missing(key.to_owned())
         }
     }
 }
@@ -432,6 +530,12 @@ fn remove_old(folder: &Path, min_age: Duration) -> io::Result<usize> {
 fn key_of(digest: &[u8]) -> String {
     let hex = hex::encode(digest);
     format!("{KEPT}/{}/{}/{hex}", &hex[..2], &hex[2..4])
+}
+
+/// Where it is said that a file was evicted.
+fn mark_of(key: &str) -> Result<Name, ArchiveError> {
+    let digits = name_of(key)?.filename().unwrap_or_default().to_owned();
+    Ok(Name::from_iter([EVICTED, &digits]))
 }
 
 /// Only names that [`key_of`] makes are looked up, whatever the index says.

@@ -6,7 +6,7 @@ use dicom_dictionary_std::uids;
 use dicom_object::DefaultDicomObject;
 use ictus::{
     analysis::{self, Analysis, Look, Request, Scan, assemble::Values, infer::Engine},
-    dicom::instance::Instance,
+    dicom::{enhanced, instance::Instance},
     domain::{
         finding::{AnswerValue, Refusal, Report},
         network::Control,
@@ -121,7 +121,7 @@ fn dicom(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec
     let (mut instances, mut unread) = (Vec::new(), Vec::new());
     for (path, result) in files.iter().zip(read) {
         match result {
-            Ok(instance) => instances.push(instance),
+            Ok(instance) => instances.extend(enhanced::slices(instance)),
             Err(why) => {
                 let name = path
                     .file_name()

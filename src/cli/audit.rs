@@ -1,10 +1,9 @@
 //! `ictus audit`: the trail, verified, written out, or replayed.
 
 use super::{
-    analyser,
+    analyser, archive,
     database::{DatabaseArgs, Role},
     engine::EngineArgs,
-    serve::open_archive,
 };
 use anyhow::{Context as _, bail};
 use ictus::{
@@ -87,7 +86,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn replay(id: Uuid, database: &DatabaseArgs, engine: &EngineArgs) -> anyhow::Result<ExitCode> {
-    let archive = open_archive(&database.data)?;
+    let archive = archive::open(database)?;
     let database = database.open(Role::Visitor)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let db = runtime.block_on(database.connect())?;

@@ -13,6 +13,10 @@ pub(crate) struct DatabaseArgs {
     /// Folder of the archive and of the private database.
     #[arg(long, env = "ICTUS_DATA", default_value = "data", value_name = "DIR")]
     pub(crate) data: PathBuf,
+    /// Bucket of the archive instead of the folder: s3://BUCKET/PREFIX; region, endpoint and credentials come from the
+    /// environment (AWS_REGION, AWS_ENDPOINT, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, …).
+    #[arg(long, env = "ICTUS_ARCHIVE", value_name = "URL")]
+    pub(crate) archive: Option<String>,
 }
 
 /// Whether a command runs the private server or visits it.

@@ -3,7 +3,7 @@
 //! Nothing here takes a short cut: the study is DICOM files that arrive over HTTP, as from a scanner.
 
 use super::{
-    analyser, analyze,
+    analyser, analyze, archive,
     database::{DatabaseArgs, Role},
     engine::{EngineArgs, MapArgs},
     serve::{Settings, serve, stop_signal},
@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail};
 use ictus::{
     domain::finding::Report,
     http::auth::Access,
+    receive::Quota,
     train::phantom::{GeometryKind, Head, Kind, Range, geometry, write_dicom},
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -61,7 +62,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let database = args.database.open(Role::Owner)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let settings = Settings {
-        data: args.database.data.clone(),
+        archive: archive::open(&args.database)?,
+        quota: Quota {
+            bytes: None,
+            free_bytes: 0,
+        },
         quiet: Duration::from_secs(2),
         access,
         analysers,

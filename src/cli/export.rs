@@ -1,8 +1,8 @@
 //! `ictus export`: what readers judged, as a dataset to train on.
 
 use super::{
+    archive,
     database::{DatabaseArgs, Role},
-    serve::open_archive,
 };
 use anyhow::bail;
 use ictus::{
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         silver: args.include_silver,
         identifiers: args.with_identifiers,
     };
-    let archive = open_archive(&args.database.data)?;
+    let archive = archive::open(&args.database)?;
     let database = args.database.open(Role::Visitor)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(

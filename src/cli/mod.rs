@@ -4,6 +4,7 @@ pub(crate) mod account;
 mod adt;
 pub(crate) mod analyser;
 pub(crate) mod analyze;
+mod archive;
 pub(crate) mod audit;
 mod channels;
 pub(crate) mod database;

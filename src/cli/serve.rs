@@ -7,6 +7,7 @@
 use super::{
     adt::{AdtArgs, AdtListener},
     analyser::{self, Analysers},
+    archive::{self, QuotaArgs},
     database::{Database, DatabaseArgs, Role},
     dimse::{DimseArgs, Listener},
     engine::{EngineArgs, MapArgs},
@@ -26,7 +27,7 @@ use ictus::{
         auth::{Access, AuthError},
         metrics::Metrics,
     },
-    receive::Receiver,
+    receive::{Quota, Receiver},
     review::oidc::Oidc,
     worker::Worker,
 };
@@ -67,6 +68,8 @@ pub(crate) struct Args {
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) maps: MapArgs,
+    #[command(flatten)]
+    quota: QuotaArgs,
     /// Serve only; other processes (`ictus worker`) analyse.
     #[arg(long)]
     pub(crate) no_worker: bool,
@@ -145,7 +148,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let database = args.database.open(Role::Owner)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let settings = Settings {
-        data: args.database.data.clone(),
+        archive: archive::open(&args.database)?,
+        quota: args.quota.quota(),
         quiet: Duration::from_secs(args.quiet),
         access,
         analysers,
@@ -193,8 +197,10 @@ impl Neighbours {
 
 /// What a server is made of, once its flags are read.
 pub(crate) struct Settings {
-    /// Folder of the archive.
-    pub(crate) data: PathBuf,
+    /// The files.
+    pub(crate) archive: Archive,
+    /// How many of them there may be.
+    pub(crate) quota: Quota,
     /// When a series is complete.
     pub(crate) quiet: Duration,
     /// Who may use it.
@@ -222,8 +228,8 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let db = database.connect().await?;
     db.migrate().await?;
-    let archive = open_archive(&settings.data)?;
-    let receiver = Receiver::new(db.clone(), archive.clone(), settings.quiet);
+    let archive = settings.archive;
+    let receiver = Receiver::new(db.clone(), archive.clone(), settings.quiet).with_quota(settings.quota);
     receiver.sweep_staging().await?;
     receiver.audit_associations(true).await?;
     let events = db.listen().await?;
@@ -253,6 +259,7 @@ pub(crate) async fn serve(
         Some(tokio::spawn(fetcher.run(has_stopped(stopped.clone()))))
     };
     let sweeper = tokio::spawn(sweep(db.clone(), receiver.clone()));
+    let evicting = tokio::spawn(receiver.clone().make_room_forever());
     let (dimse, dimse_address) = match settings.dimse {
         Some(Listener { socket, settings }) => {
             let title = settings.title.clone();
@@ -314,6 +321,7 @@ pub(crate) async fn serve(
         listening.abort();
     }
     sweeper.abort();
+    evicting.abort();
     returning.abort();
     if let Some(mut deliverer) = deliverer
         && tokio::time::timeout(WORKER_ENDS_WITHIN, &mut deliverer)
@@ -339,11 +347,6 @@ pub(crate) async fn serve(
     }
     db.close().await;
     Ok(())
-}
-
-/// The archive below a data folder.
-pub(crate) fn open_archive(data: &Path) -> anyhow::Result<Archive> {
-    Ok(Archive::open(&data.join("archive"))?)
 }
 
 /// Says where the page is; scripts wait for this line.

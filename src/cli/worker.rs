@@ -1,10 +1,10 @@
 //! `ictus worker`: one more process that analyses, on the same database and archive.
 
 use super::{
-    analyser,
+    analyser, archive,
     database::{DatabaseArgs, Role},
     engine::{EngineArgs, MapArgs},
-    serve::{open_archive, stop_signal, work},
+    serve::{stop_signal, work},
 };
 use std::process::ExitCode;
 
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let db = database.connect().await?;
         db.migrate().await?;
-        let archive = open_archive(&args.database.data)?;
+        let archive = archive::open(&args.database)?;
         let events = db.listen().await?;
         work(db.clone(), archive, events, analysers, stop_signal()).await?;
         db.close().await;

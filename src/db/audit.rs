@@ -256,6 +256,13 @@ impl Db {
             Some(age) => age,
             None => {
                 let mut tx = self.begin().await?;
+                // What is read is not what an archive that runs full lets go first.
+                sqlx::query(
+                    "UPDATE study SET needed_at = clock_timestamp() WHERE study_instance_uid = ANY ($1)",
+                )
+                .bind(&act.studies)
+                .execute(&mut *tx)
+                .await?;
                 append_if(&mut tx, &act, true).await?;
                 super::commit(tx).await?;
                 0.0

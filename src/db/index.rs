@@ -137,6 +137,8 @@ pub struct ExistingInstance {
     pub current: bool,
     /// Whether a rejection note hides it.
     pub rejected: bool,
+    /// Whether its file was evicted.
+    pub evicted: bool,
     /// StudyInstanceUID under which it is filed.
     pub study_instance_uid: String,
     /// SeriesInstanceUID under which it is filed.
@@ -167,20 +169,19 @@ pub struct SeriesRow {
 /// # Errors
 /// When a statement fails.
 pub async fn lock_studies(tx: &mut Tx, studies: &[&Uid]) -> Result<(), DbError> {
-    sqlx::query("SELECT pg_advisory_xact_lock_shared($1)")
-        .bind(SWEEP_LOCK)
-        .execute(&mut **tx)
-        .await?;
     let mut sorted: Vec<&str> = studies.iter().map(|uid| uid.as_str()).collect();
     // One order for everybody, so that two requests cannot wait for each other.
     sorted.sort_unstable();
     sorted.dedup();
-    for study in sorted {
-        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
-            .bind(study)
-            .execute(&mut **tx)
-            .await?;
-    }
+    // One way to the database for all of them; the rows of a list are locked one after the other.
+    sqlx::query(
+        "WITH sweep AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared($1)) \
+         SELECT count(pg_advisory_xact_lock(hashtextextended(study, 0))::text) FROM sweep, unnest($2::text[]) AS study",
+    )
+    .bind(SWEEP_LOCK)
+    .bind(sorted)
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
@@ -196,14 +197,23 @@ pub async fn lock_sweep(tx: &mut Tx) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Which of these files the index does not refer to.
+/// A file that the index does not need.
+#[derive(Debug, Clone, FromRow)]
+pub struct Unreferenced {
+    /// Its name.
+    pub key: String,
+    /// Whether the index knows it as evicted.
+    pub evicted: bool,
+}
+
+/// Which of these files the index does not need.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn unreferenced(tx: &mut Tx, keys: &[String]) -> Result<Vec<String>, DbError> {
-    Ok(sqlx::query_scalar(
-        "SELECT key FROM unnest($1::text[]) AS key \
-         WHERE NOT EXISTS (SELECT FROM instance WHERE archive_key = key)",
+pub async fn unreferenced(tx: &mut Tx, keys: &[String]) -> Result<Vec<Unreferenced>, DbError> {
+    Ok(sqlx::query_as(
+        "SELECT key, EXISTS (SELECT FROM instance WHERE archive_key = key) AS evicted FROM unnest($1::text[]) AS key \
+         WHERE NOT EXISTS (SELECT FROM instance WHERE archive_key = key AND evicted_at IS NULL)",
     )
     .bind(keys)
     .fetch_all(&mut **tx)
@@ -218,7 +228,7 @@ pub async fn existing(tx: &mut Tx, sop_instance_uids: &[&Uid]) -> Result<Vec<Exi
     let uids: Vec<&str> = sop_instance_uids.iter().map(|uid| uid.as_str()).collect();
     Ok(sqlx::query_as(
         "SELECT instance.id, series_id, sop_instance_uid, digest, archive_key, instance.state = 'current' AS current, \
-         instance.state = 'rejected' AS rejected, \
+         instance.state = 'rejected' AS rejected, evicted_at IS NOT NULL AS evicted, \
          study_instance_uid, series_instance_uid \
          FROM instance JOIN series ON series.id = series_id JOIN study ON study.id = series.study_id \
          WHERE sop_instance_uid = ANY ($1)",
@@ -312,11 +322,31 @@ pub async fn put_instance(
 pub async fn put_made(tx: &mut Tx, new: &NewInstance) -> Result<i64, DbError> {
     let existing = existing(tx, &[&new.sop_instance_uid]).await?;
     if let Some(same) = existing.iter().find(|row| row.digest == new.digest) {
+        if same.evicted {
+            take_back(tx, same.id, new).await?;
+        }
         return Ok(same.id);
     }
     let study_id = put_study(tx, new, false).await?;
     let series = put_series(tx, study_id, new).await?;
     put_instance(tx, series.id, new, !existing.iter().any(|row| row.current)).await
+}
+
+/// Notes that an instance that was evicted is there again, in a file of the same dataset.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn take_back(tx: &mut Tx, instance: i64, new: &NewInstance) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE instance SET evicted_at = NULL, archive_key = $2, size_bytes = $3, transfer_syntax_uid = $4 WHERE id = $1",
+    )
+    .bind(instance)
+    .bind(&new.archive_key)
+    .bind(i64::try_from(new.size_bytes).unwrap_or(i64::MAX))
+    .bind(&new.transfer_syntax_uid)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 /// Makes the attributes of a study those of an instance that was accepted in the place of another.

@@ -11,6 +11,7 @@
 pub mod analysis;
 pub mod association;
 pub mod audit;
+pub mod cache;
 pub mod commitment;
 pub mod correction;
 pub mod error;
@@ -150,6 +151,8 @@ async fn pool(options: PgConnectOptions, connections: u32, role: &'static str) -
         .after_connect(move |connection, _| {
             Box::pin(async move {
                 sqlx::raw_sql(role).execute(&mut *connection).await?;
+                // Statements here take milliseconds; compiling one takes longer than running it.
+                sqlx::raw_sql("SET jit = off").execute(&mut *connection).await?;
                 // An acknowledged instance must survive a crash, whatever the cluster's default is.
                 sqlx::raw_sql("SET synchronous_commit = on")
                     .execute(&mut *connection)

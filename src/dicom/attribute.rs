@@ -76,8 +76,27 @@ pub struct Attributes {
     pub series_description: Option<String>,
     /// (0008,0022) + (0008,0032), as written, for ordering only.
     pub acquisition_date_time: Option<String>,
+    /// Which frame of its instance this is, of a slice out of a multi-frame CT.
+    pub frame: Option<Frame>,
+    /// Why the frames of a multi-frame CT cannot be told apart.
+    pub frames_problem: Option<&'static str>,
     /// Elements of the main dataset whose text (theirs or within them) is not in the declared character set.
     pub undecodable_text: Vec<Tag>,
+}
+
+/// One frame among those of its instance.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Frame {
+    /// From 1.
+    pub number: u32,
+    /// (0020,9056): which group of frames it belongs to.
+    pub stack_id: Option<String>,
+    /// (0020,9128): the point of time, from 1.
+    pub temporal_position_index: Option<u32>,
+    /// (0020,9241): per cent of the heart beat, as written.
+    pub cardiac_phase: Option<String>,
+    /// Its indices in the dimensions that count something other than place and time.
+    pub other_dimensions: Vec<u32>,
 }
 
 impl Attributes {
@@ -125,8 +144,16 @@ impl Attributes {
             series_number: o.integer(tags::SERIES_NUMBER).and_then(|n| i32::try_from(n).ok()),
             series_description: o.text(tags::SERIES_DESCRIPTION),
             acquisition_date_time: o.date_time(),
+            frame: None,
+            frames_problem: None,
             undecodable_text: Vec::new(),
         }
+    }
+
+    /// Which frame of its instance this is, as references count; nothing of an instance of one frame.
+    #[must_use]
+    pub fn frame_number(&self) -> Option<u32> {
+        self.frame.as_ref().map(|frame| frame.number)
     }
 
     /// Whether a text that identifies the patient, the study or the order, and which results copy, could not be decoded.

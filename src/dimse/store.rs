@@ -161,6 +161,7 @@ fn fault(error: &ReceiveError) -> Verdict {
             status::OUT_OF_RESOURCES,
             &format!("an instance may have {limit} bytes at most"),
         ),
+        ReceiveError::Full(_) => Verdict::new(status::OUT_OF_RESOURCES, &error.to_string()),
         error if error.class() == FailureClass::Transient => Verdict::new(
             status::OUT_OF_RESOURCES,
             "storage is full or away; send again later",

@@ -45,6 +45,12 @@ pub enum HttpError {
     /// Nothing of that name is stored.
     #[error("{0}")]
     NotFound(String),
+    /// It was here, and is not any more.
+    #[error("{0}")]
+    Gone(String),
+    /// There is no room for what is sent.
+    #[error("{0}")]
+    Full(String),
     /// None of the accepted media types or transfer syntaxes can be sent.
     #[error("{0}")]
     NotAcceptable(String),
@@ -92,7 +98,7 @@ impl HttpError {
     #[must_use]
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::Unavailable { .. } => FailureClass::Transient,
+            Self::Unavailable { .. } | Self::Full(_) => FailureClass::Transient,
             Self::Internal { .. } => FailureClass::Internal,
             Self::BadRequest(_)
             | Self::Unauthorized
@@ -101,6 +107,7 @@ impl HttpError {
             | Self::Conflict(_)
             | Self::Forbidden(_)
             | Self::NotFound(_)
+            | Self::Gone(_)
             | Self::NotAcceptable(_)
             | Self::TooLarge(_)
             | Self::UnsupportedMediaType(_) => FailureClass::Input,
@@ -117,10 +124,11 @@ impl HttpError {
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Gone(_) => StatusCode::GONE,
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable { .. } | Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -138,7 +146,7 @@ impl IntoResponse for HttpError {
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if matches!(self, Self::Unavailable { .. }) {
+        if matches!(self, Self::Unavailable { .. } | Self::Full(_)) {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
@@ -185,7 +193,13 @@ pub async fn render(request: Request, next: Next) -> Response {
     }
     let detail = if status.is_server_error() {
         log(status, &request_id, pending.as_ref());
-        format!("The request failed on the server's side; its log has the reason under {request_id}.")
+        match &pending {
+            // Nothing of ours is wrong, and the sender has to know what is.
+            Some(Pending(error)) if matches!(**error, HttpError::Full(_)) => error.to_string(),
+            _ => {
+                format!("The request failed on the server's side; its log has the reason under {request_id}.")
+            }
+        }
     } else {
         match &pending {
             Some(Pending(error)) => error.to_string(),

@@ -8,7 +8,7 @@
 use super::outcome::{FailedInstance, reason};
 use crate::{
     db::index::{NewInstance, Origin},
-    dicom::{DicomError, attribute::Attributes, instance::Instance},
+    dicom::{DicomError, attribute::Attributes, enhanced, instance::Instance},
     domain::uid::Uid,
 };
 use std::error::Error;
@@ -19,8 +19,8 @@ use uuid::Uuid;
 pub(super) struct Checked {
     /// What goes into the index.
     pub(super) new: NewInstance,
-    /// Its header.
-    pub(super) attributes: Attributes,
+    /// The headers of its slices: one, unless it is a multi-frame CT.
+    pub(super) slices: Vec<Attributes>,
 }
 
 /// Checks one part; `archive_key` and `size_bytes` say where its file is.
@@ -51,7 +51,7 @@ pub(super) fn check(
     }
     Ok(Checked {
         new,
-        attributes: instance.attributes,
+        slices: enhanced::attributes(&instance),
     })
 }
 
@@ -61,11 +61,13 @@ pub(super) fn same_pixels(stored: &[u8], sent: &[u8]) -> Result<bool, DicomError
     if stored.pixel_digest() == sent.pixel_digest() {
         return Ok(true);
     }
-    match (stored.pixels(), sent.pixels()) {
-        (Ok(stored), Ok(sent)) => Ok(stored == sent),
+    let (stored, sent) = (enhanced::slices(stored), enhanced::slices(sent));
+    let same = |(stored, sent): (&Instance, &Instance)| match (stored.pixels(), sent.pixels()) {
+        (Ok(stored), Ok(sent)) => stored == sent,
         // What cannot be decoded is not known to be the same.
-        _ => Ok(false),
-    }
+        _ => false,
+    };
+    Ok(stored.len() == sent.len() && stored.iter().zip(&sent).all(same))
 }
 
 /// Our UIDs are `2.25.` + a UUIDv8 (see [`Uid::derive`]); hardly anybody else uses that version.

@@ -8,6 +8,7 @@
 //!
 //! Source: PS3.18 section 10.5 and table I.2-2 (failure reasons); PS3.4 section B.2.3.
 
+mod cache;
 mod check;
 pub mod outcome;
 mod plausible;
@@ -16,6 +17,7 @@ mod session;
 mod store;
 mod sweep;
 
+pub use cache::Quota;
 pub use outcome::{FailedInstance, StoreOutcome, StoredInstance, Warning};
 pub use session::Session;
 
@@ -29,6 +31,7 @@ use crate::{
     domain::{failure::FailureClass, uid::Uid},
 };
 use bytes::Bytes;
+use cache::Room;
 use futures::Stream;
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
@@ -53,6 +56,9 @@ pub enum ReceiveError {
     /// The database failed.
     #[error("the instances could not be indexed")]
     Db(#[from] DbError),
+    /// There is no room.
+    #[error("the archive is full: {0}; send it again later")]
+    Full(String),
     /// A task of ours ended early.
     #[error("checking an instance was interrupted; send it again")]
     Interrupted,
@@ -65,7 +71,7 @@ impl ReceiveError {
         match self {
             Self::Archive(error) => error.class(),
             Self::Db(error) => error.class(),
-            Self::Interrupted => FailureClass::Transient,
+            Self::Interrupted | Self::Full(_) => FailureClass::Transient,
         }
     }
 }
@@ -82,6 +88,8 @@ pub struct Receiver {
     quiet: Duration,
     /// Associations check one instance each, and all of them together only so many at once.
     checks: Arc<Semaphore>,
+    /// How much the archive may still take.
+    room: Arc<Room>,
 }
 
 impl Receiver {
@@ -93,19 +101,48 @@ impl Receiver {
             archive,
             quiet,
             checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
+            room: Arc::new(Room::new(Quota {
+                bytes: None,
+                free_bytes: 0,
+            })),
         }
+    }
+
+    /// The same with a limit to what the archive may take.
+    #[must_use]
+    pub fn with_quota(self, quota: Quota) -> Self {
+        Self {
+            room: Arc::new(Room::new(quota)),
+            ..self
+        }
+    }
+
+    /// Keeps the archive below its quota; never ends.
+    pub async fn make_room_forever(self) {
+        cache::run(&self).await;
+    }
+
+    /// Evicts what may go until the archive is below its quota. Says how many studies.
+    ///
+    /// # Errors
+    /// When the archive or the database fails.
+    pub async fn make_room(&self) -> Result<usize, ReceiveError> {
+        cache::make_room(self).await
     }
 
     /// Writes one part to the disk while it arrives.
     ///
     /// # Errors
-    /// When the stream breaks, is too long, or the disk fails; the other parts of the request are untouched.
+    /// When there is no room, the stream breaks, is too long, or the disk fails; the other parts of the request are untouched.
     pub async fn stage<S, E>(&self, part: S) -> Result<Staged, ReceiveError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::error::Error + 'static,
     {
-        Ok(Staged(self.archive.stage(part, MAX_OBJECT_BYTES).await?))
+        self.room.admit(&self.archive)?;
+        let staged = self.archive.stage(part, MAX_OBJECT_BYTES).await?;
+        self.room.took(staged.size_bytes());
+        Ok(Staged(staged))
     }
 
     /// Checks, archives, indexes and queues the parts of one request; what it returns is committed.

@@ -46,7 +46,7 @@ pub struct Session {
     detail: Value,
     armed: HashMap<i64, Instant>,
     /// New original CT slices by study and series.
-    fresh: BTreeMap<(i64, i64), Vec<Attributes>>,
+    fresh: BTreeMap<(i64, i64), Vec<Vec<Attributes>>>,
     wrote: bool,
 }
 
@@ -176,10 +176,7 @@ impl Session {
             self.armed.insert(study_id, Instant::now());
         }
         if let Some(key) = fresh {
-            self.fresh
-                .entry(key)
-                .or_default()
-                .push(checked.attributes.clone());
+            self.fresh.entry(key).or_default().push(checked.slices.clone());
         }
         Ok(outcome)
     }
@@ -204,10 +201,10 @@ impl Session {
         let mut tx = self.receiver.db.begin().await?;
         if ended == "released" {
             let mut whole = BTreeMap::new();
-            for ((study_id, series_id), slices) in &self.fresh {
-                let attributes: Vec<_> = slices.iter().collect();
+            for ((study_id, series_id), instances) in &self.fresh {
+                let attributes: Vec<_> = instances.iter().flatten().collect();
                 let here = index::series_size(&mut tx, *series_id).await?;
-                let came_at_once = here == i64::try_from(slices.len()).unwrap_or(-1);
+                let came_at_once = here == i64::try_from(instances.len()).unwrap_or(-1);
                 *whole.entry(*study_id).or_insert(false) |= came_at_once && covers_a_head(&attributes);
             }
             for (study_id, whole) in whole {

@@ -5,7 +5,7 @@
 //! | stored already | becomes |
 //! |---|---|
 //! | nothing | current |
-//! | the same dataset | acknowledged, nothing changes |
+//! | the same dataset | acknowledged, nothing changes; one that was evicted is there again |
 //! | other attributes, same pixels | a pending revision beside the current one, with a warning |
 //! | other pixels | refused, 0111H |
 //!
@@ -227,6 +227,10 @@ impl<'a> Filing<'a> {
                 text: "it is stored and hidden, because a rejection note rejects it; send a corrected one"
                     .to_owned(),
             });
+            if let Some(evicted) = same.evicted.then_some(same.id) {
+                index::take_back(tx, evicted, new).await?;
+                return Ok(Ok(self.stored(checked, "restored", warning)));
+            }
             return Ok(Ok(self.stored(checked, "duplicate", warning)));
         }
         if let Some(current) = known.iter().find(|row| row.current).cloned() {
@@ -262,6 +266,15 @@ impl<'a> Filing<'a> {
         checked: &'a Checked,
         current: &ExistingInstance,
     ) -> Result<Result<StoredInstance, FailedInstance>, ReceiveError> {
+        if current.evicted {
+            return Ok(Err(FailedInstance {
+                sop_class_uid: Some(checked.new.sop_class_uid.clone()),
+                sop_instance_uid: Some(checked.new.sop_instance_uid.clone()),
+                failure_reason: reason::PROCESSING_FAILURE,
+                text: "this SOP Instance UID was stored with other attributes and its file was evicted, so that pixels cannot be compared; send it first as it was"
+                    .to_owned(),
+            }));
+        }
         let (stored, sent) = (
             receiver.archive.read(&current.archive_key).await?,
             receiver.archive.read_staged(staged).await?,
@@ -338,6 +351,7 @@ impl<'a> Filing<'a> {
                 archive_key: new.archive_key.clone(),
                 current,
                 rejected: false,
+                evicted: false,
                 study_instance_uid: new.study_instance_uid.to_string(),
                 series_instance_uid: new.series_instance_uid.to_string(),
             });
@@ -365,7 +379,7 @@ impl<'a> Filing<'a> {
         let mut delays: BTreeMap<i64, Duration> = BTreeMap::new();
         for ((study_id, series_id), slices) in &self.fresh {
             let delay = delays.entry(*study_id).or_insert(receiver.quiet);
-            let attributes: Vec<_> = slices.iter().map(|checked| &checked.attributes).collect();
+            let attributes: Vec<_> = slices.iter().flat_map(|checked| &checked.slices).collect();
             let came_at_once =
                 index::series_size(tx, *series_id).await? == i64::try_from(slices.len()).unwrap_or(-1);
             if came_at_once && covers_a_head(&attributes) {

@@ -4,7 +4,7 @@
 
 use super::{ReceiveError, Receiver};
 use crate::db::{
-    self,
+    self, Tx,
     audit::{self, Act},
     index,
 };
@@ -36,12 +36,9 @@ pub(super) async fn unreferenced(receiver: &Receiver, min_age: Duration) -> Resu
     for keys in old.chunks(CHUNK) {
         let mut tx = receiver.db.begin().await?;
         index::lock_sweep(&mut tx).await?;
-        let unreferenced = index::unreferenced(&mut tx, keys).await?;
+        let unreferenced = remove(receiver, &mut tx, keys).await?;
         if unreferenced.is_empty() {
             continue;
-        }
-        for key in &unreferenced {
-            receiver.archive.remove(key).await?;
         }
         removed += unreferenced.len();
         let act = Act {
@@ -54,4 +51,21 @@ pub(super) async fn unreferenced(receiver: &Receiver, min_age: Duration) -> Resu
         db::commit(tx).await?;
     }
     Ok(removed)
+}
+
+/// Removes those of these files that the index does not need; under the sweep lock. Says which.
+pub(super) async fn remove(
+    receiver: &Receiver,
+    tx: &mut Tx,
+    keys: &[String],
+) -> Result<Vec<String>, ReceiveError> {
+    let unreferenced = index::unreferenced(tx, keys).await?;
+    for file in &unreferenced {
+        if file.evicted {
+            receiver.archive.evict(&file.key).await?;
+        } else {
+            receiver.archive.remove(&file.key).await?;
+        }
+    }
+    Ok(unreferenced.into_iter().map(|file| file.key).collect())
 }

@@ -6,7 +6,7 @@
 
 use super::{ReviewError, account::Account};
 use crate::{
-    analysis::correction::{self as drawing, Corrected, Drawn, MachineMask, Reader},
+    analysis::correction::{self as drawing, Corrected, Drawn, MachineMask, Reader, Runs},
     archive::Archive,
     db::{
         self, Db,
@@ -17,7 +17,7 @@ use crate::{
         review,
         worklist::StudyAnalysis,
     },
-    dicom::instance::Instance,
+    dicom::enhanced,
     domain::{phi::redact, uid::Uid},
 };
 use serde::Deserialize;
@@ -47,6 +47,9 @@ pub struct Mask {
 pub struct SliceMask {
     /// The image.
     pub sop_instance_uid: String,
+    /// The frame, from 1, of an image with several.
+    #[serde(default)]
+    pub frame: Option<u32>,
     /// First pixel and number of pixels of each run, row by row, ascending: `[start, length, start, length, …]`.
     pub runs: Vec<u32>,
 }
@@ -155,6 +158,9 @@ fn digest(mask: &Mask) -> [u8; 32] {
     hash.update([u8::from(mask.edited)]);
     for slice in &mask.slices {
         hash.update(slice.sop_instance_uid.as_bytes());
+        if let Some(frame) = slice.frame {
+            hash.update(frame.to_be_bytes());
+        }
         hash.update((slice.runs.len() as u64).to_be_bytes());
         slice.runs.iter().for_each(|run| hash.update(run.to_be_bytes()));
     }
@@ -206,14 +212,15 @@ fn draw(
     mask: &Mask,
     reader: &Reader,
 ) -> Result<Drawn, ReviewError> {
-    let instances = files
-        .iter()
-        .map(|file| Instance::from_bytes(file).map_err(|error| ReviewError::Source(redact(&error))))
-        .collect::<Result<Vec<_>, _>>()?;
+    let instances = enhanced::read(files).map_err(|error| ReviewError::Source(redact(&error)))?;
     let slices: Vec<_> = mask
         .slices
         .iter()
-        .map(|slice| (slice.sop_instance_uid.as_str(), slice.runs.as_slice()))
+        .map(|slice| Runs {
+            sop_instance_uid: &slice.sop_instance_uid,
+            frame: slice.frame,
+            runs: &slice.runs,
+        })
         .collect();
     let edited = mask.edited;
     Ok(drawing::correct(

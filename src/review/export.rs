@@ -20,7 +20,7 @@ use crate::{
         figures::Span,
         worklist::StudyAnalysis,
     },
-    dicom::instance::Instance,
+    dicom::enhanced,
     domain::{failure::FailureClass, finding::Report, phi::redact, uid::Uid},
     nifti,
 };
@@ -333,10 +333,7 @@ async fn one(
         .await
         .map_err(ReviewError::from)?;
     let work = move || -> Result<bool, Left> {
-        let instances = files
-            .iter()
-            .map(|file| Instance::from_bytes(file).map_err(|error| ReviewError::Source(redact(&error))))
-            .collect::<Result<Vec<_>, _>>()?;
+        let instances = enhanced::read(&files).map_err(|error| ReviewError::Source(redact(&error)))?;
         let series = Uid::parse(&series).map_err(|_| ReviewError::Drawing)?;
         let Labelled {
             ct,

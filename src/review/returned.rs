@@ -17,7 +17,7 @@ use crate::{
         returned::{self, ReturnedMask},
         review,
     },
-    dicom::instance::Instance,
+    dicom::enhanced,
     domain::{failure::FailureClass, phi::redact, uid::Uid},
 };
 use serde_json::json;
@@ -82,10 +82,7 @@ async fn understand(
     let file = archive.read(&mask.archive_key).await?;
     let files = archive.read_all(record.keys).await?;
     let returned = tokio::task::spawn_blocking(move || -> Result<Returned, ReviewError> {
-        let instances = files
-            .iter()
-            .map(|file| Instance::from_bytes(file).map_err(|error| ReviewError::Source(redact(&error))))
-            .collect::<Result<Vec<_>, _>>()?;
+        let instances = enhanced::read(&files).map_err(|error| ReviewError::Source(redact(&error)))?;
         Ok(reading::read(&file, instances, &record.corrected)?)
     })
     .await

@@ -23,7 +23,7 @@ use crate::{
         events::Events,
         queue::{Ticket, Timing},
     },
-    dicom::instance::Instance,
+    dicom::enhanced,
     domain::{
         failure::FailureClass,
         phi::{Redacted, redact},
@@ -258,10 +258,7 @@ impl Run<'_> {
             previous_report: self.previous_report.clone(),
         };
         let analysed = tokio::task::spawn_blocking(move || {
-            let instances = files
-                .iter()
-                .map(|file| Instance::from_bytes(file))
-                .collect::<Result<Vec<_>, _>>()
+            let instances = enhanced::read(&files)
                 .map_err(|error| Failure::input("unreadable", &redact(&error).to_string()))?;
             drop(files);
             analyser.analyse(&instances, &request, &*control)

@@ -9,7 +9,7 @@ use super::{Analyser, PreviousReport, Request, identity};
 use crate::{
     archive::{Archive, ArchiveError},
     db::{Db, audit::Act, error::DbError},
-    dicom::instance::Instance,
+    dicom::{enhanced, instance::Instance},
     domain::{
         failure::FailureClass,
         network::Control,
@@ -212,7 +212,7 @@ impl Recorded {
             }
             if record.role == "source" {
                 digests.push(record.digest.as_slice());
-                sources.push(instance);
+                sources.extend(enhanced::slices(instance));
             } else {
                 results.push(instance);
             }

@@ -17,7 +17,7 @@ import highdicom
 import nibabel
 import numpy
 import pydicom
-from readers import BIN, dciodvfy, object_to, run, tell
+from readers import BIN, dciodvfy, key_of, object_to, pixels_by_source, places_of, run, tell
 
 
 def main(folder, even):
@@ -42,7 +42,8 @@ def main(folder, even):
     _, said = run(BIN / "dcentvfy", *source, *(folder / n for n in ("pm.dcm", "sr.dcm")), *masks)
     for line in said.splitlines():
         # Its warnings are about the level at which SR and images hold an AccessionNumber, which both may.
-        if line.startswith("Error"):
+        # What it says of the source is the source's own: a converted one names the slices that it was made from.
+        if line.startswith("Error") and not any(str(path) in line for path in source):
             object_to("dcentvfy", line)
 
     for path in results:
@@ -59,11 +60,11 @@ def main(folder, even):
 def judge_placement(path, source):
     """Each frame lies where the instance lies that it names, with its orientation and spacing."""
     image = pydicom.dcmread(path)
-    by_uid = {d.SOPInstanceUID: d for d in (pydicom.dcmread(p, stop_before_pixels=True) for p in source)}
+    places = dict(place for p in source for place in places_of(pydicom.dcmread(p, stop_before_pixels=True)))
     shared = image.SharedFunctionalGroupsSequence[0]
     for number, frame in enumerate(image.PerFrameFunctionalGroupsSequence, 1):
         reference = frame.DerivationImageSequence[0].SourceImageSequence[0]
-        named = by_uid[reference.ReferencedSOPInstanceUID]
+        named = places[key_of(reference)]
         measures = (frame if "PixelMeasuresSequence" in frame else shared).PixelMeasuresSequence[0]
         said = {
             "ImagePositionPatient": frame.PlanePositionSequence[0].ImagePositionPatient,
@@ -86,9 +87,7 @@ def lps(affine, index):
 
 def judge_seg(path, algorithm, meant, segments, even):
     seg = highdicom.seg.segread(path)
-    read = seg.get_pixels_by_source_instance(
-        meant["sop_instance_uids"], ignore_spatial_locations=True, assert_missing_frames_are_empty=True
-    )
+    read = pixels_by_source(seg, meant["sources"])
     if seg.number_of_segments != len(meant["findings"]):
         object_to("highdicom", f"{seg.number_of_segments} segments")
     for index, finding in enumerate(meant["findings"]):
@@ -136,8 +135,8 @@ def judge_pm(folder, meant, maps, even):
             object_to("highdicom", f"{name}: values from {frames.min()} to {frames.max()}")
         shown = set()
         for frame, item in zip(frames, image.PerFrameFunctionalGroupsSequence):
-            reference = item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-            slice_index = meant["sop_instance_uids"].index(reference)
+            reference = key_of(item.DerivationImageSequence[0].SourceImageSequence[0])
+            slice_index = meant["sources"].index(list(reference))
             shown.add(slice_index)
             worst = float(numpy.abs(frame - values[slice_index]).max())
             if worst > 1 / 65535:
@@ -167,10 +166,11 @@ def judge_pm(folder, meant, maps, even):
             values = numpy.asarray(image.dataobj).transpose(2, 1, 0)
             first = min(shown)
             # Float maps have steps of 1/65536: exact in binary, so that rounding here gives the same values.
-            meant = numpy.round(entropy[first : max(shown) + 1] * 65536) / 65536
+            sources, meant = meant["sources"], numpy.round(entropy[first : max(shown) + 1] * 65536) / 65536
             if values.shape != meant.shape or numpy.abs(values - meant).max() > 1 / 65536:
                 object_to("dcmqi", "the float map is not the entropy that was meant")
-            source = pydicom.dcmread(folder / f"ct{first:03}.dcm").ImagePositionPatient
+            source = [place for path in sorted(folder.glob("ct*.dcm")) for place in places_of(pydicom.dcmread(path))]
+            source = dict(source)[tuple(sources[first])].ImagePositionPatient
             if numpy.abs(lps(image.affine, [0, 0, 0]) - numpy.array(source, float)).max() > 0.01:
                 object_to("dcmqi", f"the float map begins at {lps(image.affine, [0, 0, 0])}, meant was {source}")
 
@@ -220,7 +220,7 @@ def judge_sr(folder, meant):
         for series in study.ReferencedSeriesSequence:
             listed |= {item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence}
     others = [p for p in (folder / "seg.dcm", folder / "pm.dcm") if p.exists()]
-    wanted = set(meant["sop_instance_uids"]) | {pydicom.dcmread(p).SOPInstanceUID for p in others}
+    wanted = {uid for uid, _ in meant["sources"]} | {pydicom.dcmread(p).SOPInstanceUID for p in others}
     if listed != wanted:
         object_to("judge", f"the evidence lists {len(listed)} instances, meant were {len(wanted)}")
 

@@ -15,7 +15,7 @@ import highdicom
 import nibabel
 import numpy
 import pydicom
-from readers import BIN, dciodvfy, object_to, run, tell
+from readers import BIN, dciodvfy, key_of, object_to, pixels_by_source, run, tell
 
 
 def main(folder, even):
@@ -34,18 +34,17 @@ def main(folder, even):
     for line in said.splitlines():
         if line.startswith("Error"):
             object_to("dcentvfy", line)
-    judge_pictures(folder, pictures, source, segments)
+    judge_pictures(meant, pictures, segments)
     if others:
         judge_label_map(folder / "labelmap.dcm", meant, segments, even)
         judge_key_objects(folder / "kos.dcm", meant, segments)
 
 
-def judge_pictures(folder, pictures, source, segments):
-    by_uid = {pydicom.dcmread(path).SOPInstanceUID: index for index, path in enumerate(source)}
+def judge_pictures(meant, pictures, segments):
     shown = set()
     for number, path in enumerate(pictures):
         image = pydicom.dcmread(path)
-        index = by_uid[image.SourceImageSequence[0].ReferencedSOPInstanceUID]
+        index = meant["sources"].index(list(key_of(image.SourceImageSequence[0])))
         shown.add(index)
         if image.InstanceNumber != number + 1 or image.BurnedInAnnotation != "YES":
             object_to("pydicom", f"{path.name}: number {image.InstanceNumber}, {image.BurnedInAnnotation}")
@@ -71,7 +70,7 @@ def judge_pictures(folder, pictures, source, segments):
             object_to("judge", f"{path.name}: words or outline cover the image")
         if bool(red.any()) != bool(inside.any()):
             object_to("judge", f"{path.name}: an outline {red.any()}, a finding {inside.any()}")
-    missing = {index for index in range(len(source)) if (segments[index] > 0).any()} - shown
+    missing = {index for index in range(len(segments)) if (segments[index] > 0).any()} - shown
     if missing:
         object_to("judge", f"slices {sorted(missing)} show a finding and have no picture")
 
@@ -80,10 +79,8 @@ def judge_label_map(path, meant, segments, even):
     seg = highdicom.seg.segread(path)
     if seg.segmentation_type.value != "LABELMAP":
         object_to("highdicom", f"{seg.segmentation_type}")
-    read = seg.get_pixels_by_source_instance(
-        meant["sop_instance_uids"], ignore_spatial_locations=True, assert_missing_frames_are_empty=True,
-        segment_numbers=[finding["segment"] for finding in meant["findings"]],
-    )  # fmt: skip
+    numbers = [finding["segment"] for finding in meant["findings"]]
+    read = pixels_by_source(seg, meant["sources"], segment_numbers=numbers)
     for index, finding in enumerate(meant["findings"]):
         if not numpy.array_equal(read[..., index] > 0, segments == finding["segment"]):
             object_to("highdicom", f"segment {finding['segment']} is not the mask that was meant")
@@ -107,17 +104,17 @@ def judge_label_map(path, meant, segments, even):
 def judge_key_objects(path, meant, segments):
     document = pydicom.dcmread(path)
     selected = [
-        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        list(key_of(item.ReferencedSOPSequence[0]))
         for item in document.ContentSequence
         if item.ValueType == "IMAGE"
     ]
-    wanted = [uid for index, uid in enumerate(meant["sop_instance_uids"]) if (segments[index] > 0).any()]
+    wanted = [key for index, key in enumerate(meant["sources"]) if (segments[index] > 0).any()]
     if selected != wanted:
         object_to("judge", f"{len(selected)} images are selected, {len(wanted)} show a finding")
     read = highdicom.ko.KeyObjectSelectionDocument.from_dataset(document)
     if len(read.content.get_references()) != len(wanted):
         object_to("highdicom", f"{len(read.content.get_references())} references")
-    if any(read.resolve_reference(uid)[2] != uid for uid in wanted):
+    if any(read.resolve_reference(uid)[2] != uid for uid, _ in wanted):
         object_to("highdicom", "a reference leads to another image")
     code, said = run("dsrdump", "+Pn", path)
     words = " ".join(said.split()).lower()

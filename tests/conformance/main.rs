@@ -11,8 +11,8 @@ use dicom_dictionary_std::tags;
 use dicom_object::DefaultDicomObject;
 use ictus::{
     analysis::encode::{Correction, Edited, MapFormat, Quantity, Stamp, encode_correction},
-    dicom::instance::Instance,
-    domain::{code, finding::Region, uid::Uid},
+    dicom::{enhanced, instance::Instance},
+    domain::{code, finding::Region, geometry::dot, uid::Uid},
 };
 use source::Case;
 use std::{fs, path::Path, process::Command};
@@ -68,13 +68,11 @@ fn correct(case: &Case, machine: Option<&DefaultDicomObject>) -> DefaultDicomObj
 }
 
 /// Writes the source, the results and what was meant by them, then calls the judges on the folder.
-fn judge(case: &mut Case, arguments: &[&str]) {
+fn judge(case: &mut Case, whole: Option<&DefaultDicomObject>, arguments: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let write = |object: &DefaultDicomObject, name: &str| object.write_to_file(at(name)).unwrap();
-    for (index, instance) in case.instances.iter().enumerate() {
-        write(&instance.object, &format!("ct{index:03}.dcm"));
-    }
+    write_source(case, whole, folder.path());
     let negative = case.report.findings.is_empty();
     let names: &[&str] = if negative {
         &["pm.dcm", "sr.dcm"]
@@ -109,15 +107,10 @@ fn judge(case: &mut Case, arguments: &[&str]) {
 }
 
 /// Writes the source, label map, pictures and key objects, then calls the judges on the folder.
-fn judge_extras(case: &mut Case, arguments: &[&str]) {
+fn judge_extras(case: &mut Case, whole: Option<&DefaultDicomObject>, arguments: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    for (index, instance) in case.instances.iter().enumerate() {
-        instance
-            .object
-            .write_to_file(at(&format!("ct{index:03}.dcm")))
-            .unwrap();
-    }
+    write_source(case, whole, folder.path());
     let plain = case.encode().unwrap().len();
     case.maps.labelmap = true;
     case.maps.summary = true;
@@ -152,14 +145,70 @@ fn meant(case: &Case, folder: &Path) {
     }
     let meant = serde_json::json!({
         "shape": [geometry.slices(), geometry.rows, geometry.columns],
-        "sop_instance_uids": (0..geometry.slices()).map(|s| source::uid("source.instance", s)).collect::<Vec<_>>(),
+        "sources": case.instances.iter().map(source_of).collect::<Vec<_>>(),
         "findings": case.report.findings,
     });
     fs::write(at("meant.json"), meant.to_string()).unwrap();
 }
 
-/// Calls one of the scripts of judges.
+/// An image as references name it.
+fn source_of(instance: &Instance) -> (String, Option<u32>) {
+    let uid = instance.object.element(tags::SOP_INSTANCE_UID).unwrap();
+    (
+        uid.to_str().unwrap().into_owned(),
+        instance.attributes.frame_number(),
+    )
+}
+
+/// The same case on one multi-frame CT, which another program makes of its slices; and that.
+fn on_frames(kind: &str, mut case: Case) -> (Case, DefaultDicomObject) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: String| folder.path().join(name);
+    let mut slices = Vec::new();
+    for (index, instance) in case.instances.iter().enumerate() {
+        let name = path(format!("ct{index:03}.dcm"));
+        instance.object.write_to_file(&name).unwrap();
+        slices.push(name.to_str().unwrap().to_owned());
+    }
+    let out = path("enhanced.dcm".to_owned());
+    let slices: Vec<&str> = slices.iter().map(String::as_str).collect();
+    let said = call(
+        "enhanced.py",
+        Path::new(kind),
+        &[&[out.to_str().unwrap()], &slices[..]].concat(),
+    );
+    assert!(said.0, "{}", said.1);
+    let whole = dicom_object::open_file(out).unwrap();
+    case.instances = enhanced::slices(Instance::from_object(whole.clone()).unwrap());
+    assert_eq!(case.instances.len(), slices.len());
+    // The other program may have turned the order of the frames round.
+    let normal = case.segments.geometry.normal();
+    let along = |instance: &Instance| dot(instance.attributes.image_position_patient.unwrap(), normal);
+    case.instances.sort_by(|a, b| along(a).total_cmp(&along(b)));
+    (case, whole)
+}
+
+/// Writes the source of a case: its slices, or the one object that holds them.
+fn write_source(case: &Case, whole: Option<&DefaultDicomObject>, folder: &Path) {
+    if let Some(whole) = whole {
+        whole.write_to_file(folder.join("ct000.dcm")).unwrap();
+        return;
+    }
+    for (index, instance) in case.instances.iter().enumerate() {
+        let name = folder.join(format!("ct{index:03}.dcm"));
+        instance.object.write_to_file(name).unwrap();
+    }
+}
+
+/// Calls one of the scripts of judges, who must have no objection.
 fn ask(script: &str, folder: &Path, arguments: &[&str]) {
+    let (success, said) = call(script, folder, arguments);
+    assert!(success, "{said}");
+    assert!(said.contains("no objection"), "{said}");
+}
+
+/// Whether a script ended well, and what it said.
+fn call(script: &str, folder: &Path, arguments: &[&str]) -> (bool, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join(".venv/bin/python");
     assert!(
@@ -178,43 +227,66 @@ fn ask(script: &str, folder: &Path, arguments: &[&str]) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("no objection"), "{said}");
+    (output.status.success(), said)
 }
 
 /// 61 × 53 voxels a frame: no multiple of eight, so that frames of bits do not start on bytes.
 #[test]
 fn judges_accept_results_on_an_even_series() {
     let mut case = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
-    judge(&mut case, &["--even"]);
+    judge(&mut case, None, &["--even"]);
 }
 
 #[test]
 fn judges_accept_results_on_a_tilted_unevenly_spaced_series() {
     let mut case = source::case(&source::geometry(64, 48, 18, 18.5, &[4.0, 4.0, 7.5]), &LESIONS);
-    judge(&mut case, &[]);
+    judge(&mut case, None, &[]);
 }
 
 #[test]
 fn judges_accept_the_report_and_the_map_of_a_negative_study() {
     let mut case = source::case(&source::geometry(40, 40, 10, 0.0, &[5.0]), &[]);
-    judge(&mut case, &["--even"]);
+    judge(&mut case, None, &["--even"]);
 }
 
 #[test]
 fn judges_accept_pictures_a_label_map_and_key_objects_of_an_even_series() {
     let mut case = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
-    judge_extras(&mut case, &["--even"]);
+    judge_extras(&mut case, None, &["--even"]);
 }
 
 #[test]
 fn judges_accept_pictures_a_label_map_and_key_objects_of_a_tilted_series() {
     let mut case = source::case(&source::geometry(256, 256, 18, 18.5, &[4.0, 4.0, 7.5]), &LESIONS);
-    judge_extras(&mut case, &[]);
+    judge_extras(&mut case, None, &[]);
 }
 
 #[test]
 fn judges_accept_the_picture_of_a_negative_study() {
     let mut case = source::case(&source::geometry(40, 40, 10, 0.0, &[5.0]), &[]);
-    judge_extras(&mut case, &["--even"]);
+    judge_extras(&mut case, None, &["--even"]);
+}
+
+#[test]
+fn judges_accept_results_on_the_frames_of_an_enhanced_ct() {
+    let even = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
+    let (mut case, whole) = on_frames("enhanced", even);
+    judge(&mut case, Some(&whole), &["--even"]);
+    let tilted = source::case(&source::geometry(64, 48, 18, 18.5, &[4.0, 4.0, 7.5]), &LESIONS);
+    let (mut case, whole) = on_frames("enhanced", tilted);
+    judge(&mut case, Some(&whole), &[]);
+}
+
+#[test]
+fn judges_accept_pictures_a_label_map_and_key_objects_of_an_enhanced_ct() {
+    let even = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
+    let (mut case, whole) = on_frames("enhanced", even);
+    judge_extras(&mut case, Some(&whole), &["--even"]);
+}
+
+#[test]
+fn judges_accept_results_on_the_frames_of_a_legacy_converted_ct() {
+    let even = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
+    let (mut case, whole) = on_frames("legacy", even);
+    judge(&mut case, Some(&whole), &["--even"]);
 }

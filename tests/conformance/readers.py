@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pydicom
+
 BIN = Path(sys.executable).parent
 objections = []
 
@@ -29,3 +31,37 @@ def tell(main):
     main(Path(sys.argv[1]), "--even" in sys.argv[2:])
     print("\n".join(f"OBJECTION {o}" for o in objections) or "no objection")
     sys.exit(bool(objections))
+
+
+def key_of(reference):
+    """What a reference names: an instance, and a frame of it where it has several."""
+    return reference.ReferencedSOPInstanceUID, reference.get("ReferencedFrameNumber")
+
+
+def places_of(image):
+    """Each slice of a source as references name it, and what its header says of its place."""
+    if "PerFrameFunctionalGroupsSequence" not in image:
+        return [((image.SOPInstanceUID, None), image)]
+    keywords = {
+        "PlanePositionSequence": ["ImagePositionPatient"],
+        "PlaneOrientationSequence": ["ImageOrientationPatient"],
+        "PixelMeasuresSequence": ["PixelSpacing", "SliceThickness"],
+    }
+    shared, slices = image.SharedFunctionalGroupsSequence[0], []
+    for number, frame in enumerate(image.PerFrameFunctionalGroupsSequence, 1):
+        slice_ = pydicom.Dataset()
+        for group, names in keywords.items():
+            item = (frame if group in frame else shared)[group][0]
+            for name in names:
+                slice_[name] = item[name]
+        slices.append(((image.SOPInstanceUID, number), slice_))
+    return slices
+
+
+def pixels_by_source(seg, sources, **options):
+    """The masks of a SEG on the slices that it was made on, by highdicom."""
+    uids, frames = zip(*sources)
+    options |= {"ignore_spatial_locations": True, "assert_missing_frames_are_empty": True}
+    if frames[0] is None:
+        return seg.get_pixels_by_source_instance(uids, **options)
+    return seg.get_pixels_by_source_frame(uids[0], frames, **options)

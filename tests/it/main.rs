@@ -4,6 +4,8 @@
 mod api;
 mod assemble;
 mod audit;
+mod bucket;
+mod cache;
 mod commitment;
 mod correction;
 mod coverage;
@@ -18,6 +20,7 @@ mod dimse_retrieve;
 mod dimse_support;
 mod dimse_tls;
 mod encode;
+mod enhanced;
 mod export;
 mod fetch;
 mod figures;

@@ -89,7 +89,9 @@ impl World {
 
     /// The kept files of the archive, by their names.
     pub(crate) async fn archive_files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let mut folders = vec![self.folder.path().join("sha256")];
+        let kept = self.folder.path().join("sha256");
+        // Nothing was ever kept here.
+        let mut folders: Vec<PathBuf> = kept.exists().then_some(kept).into_iter().collect();
         let mut files = BTreeMap::new();
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap() {

@@ -75,7 +75,16 @@ impl Server {
 
     /// With an OpenID provider.
     pub(crate) async fn with_provider(access: Access, limits: Limits, oidc: Option<Arc<Oidc>>) -> Self {
-        let world = World::new().await;
+        Self::on(World::new().await, access, limits, oidc).await
+    }
+
+    /// Without keys, on a world that was prepared.
+    pub(crate) async fn of(world: World) -> Self {
+        let access = Access::new(None, [127, 0, 0, 1].into()).unwrap();
+        Self::on(world, access, Limits::default(), None).await
+    }
+
+    async fn on(world: World, access: Access, limits: Limits, oidc: Option<Arc<Oidc>>) -> Self {
         let (stop, stopping) = watch::channel(false);
         let app = App {
             db: world.db.clone(),

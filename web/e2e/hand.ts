@@ -78,9 +78,9 @@ export function truth(slice: Slice): Uint8Array {
 }
 
 /** What was sent for a slice, one byte a pixel. */
-export function pixelsOf(runs: readonly SliceRuns[], { sopInstanceUid, rows, columns }: Slice): Uint8Array {
+export function pixelsOf(runs: readonly SliceRuns[], { key, rows, columns }: Slice): Uint8Array {
   const mask = new Uint8Array(rows * columns);
-  const found = runs.find((one) => one.sop_instance_uid === sopInstanceUid)?.runs ?? [];
+  const found = runs.find((one) => one.sop_instance_uid === key)?.runs ?? [];
   for (let i = 0; i + 1 < found.length; i += 2) {
     mask.fill(1, found[i] ?? 0, (found[i] ?? 0) + (found[i + 1] ?? 0));
   }

@@ -233,7 +233,7 @@ describe('a flagged study', () => {
 
   it('opens on the key slice of its first finding, with the mask drawn', async () => {
     expect(await shown(page)).toBe(keySlice());
-    expect(await page.locator('.viewport').getAttribute('data-uid')).toBe(slices[keySlice()]?.sopInstanceUid);
+    expect(await page.locator('.viewport').getAttribute('data-uid')).toBe(slices[keySlice()]?.key);
     await expect.poll(() => drawn(page, 'mask')).not.toBeNull();
     expect(await noted().isVisible()).toBe(true);
     await picture(page, 'flagged');

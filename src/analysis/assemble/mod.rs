@@ -7,6 +7,7 @@
 //! Source: design.md ("Geometry", "HU", "Which series", "Identity"); PS3.3 sections C.7.6.2, C.8.2.1 and C.11.1.
 
 mod content;
+mod frames;
 mod hu;
 mod identity;
 mod kernel;

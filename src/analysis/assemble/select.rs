@@ -7,7 +7,7 @@
 //! Source: design.md ("Which series", "Identity", "Origin"); PS3.3 section C.8.2.1.1.1 (Image Type).
 
 use super::{
-    hu, identity,
+    frames, hu, identity,
     kernel::{Kernel, kernel},
     refusal,
     stack::{self, Frame, Stack},
@@ -256,10 +256,23 @@ fn judge(selection: &mut Selection, series: usize, slices: &Slices, trigger: &Tr
     for (reason, count) in aside {
         selection.reasons[series].push(format!("{count} of {} instances: {reason}", slices.len()));
     }
+    if let Some(problem) = slices.iter().find_map(|(_, a)| a.frames_problem) {
+        let why = refusal(
+            "frames_unknown",
+            format!(
+                "The frames of a multi-frame CT cannot be told apart: {problem}. Send it with its functional groups, or as single slices."
+            ),
+        );
+        selection.reasons[series].push(said(&why));
+        selection.note(why);
+    }
     if images.is_empty() {
         return;
     }
-    if let Err(why) = identity::check_series(&images).and_then(|()| hu::check_header(&images)) {
+    let checked = identity::check_series(&images)
+        .and_then(|()| frames::check(&images))
+        .and_then(|()| hu::check_header(&images));
+    if let Err(why) = checked {
         selection.reasons[series].push(said(&why));
         selection.note(why);
         return;
@@ -304,11 +317,9 @@ fn not_a_slice(a: &Attributes, trigger: &Trigger) -> Option<&'static str> {
         Some("a secondary capture, not a CT slice")
     } else if a.modality.as_deref() != Some(trigger.modality.as_str()) {
         Some("not of the model's modality")
-    } else if a.number_of_frames.is_some_and(|n| n > 1) {
-        Some(
-            "an enhanced multi-frame object, which this build does not read; send the legacy single-frame series",
-        )
-    } else if class != Some(CT_IMAGE_STORAGE) {
+    } else if a.number_of_frames.is_some_and(|n| n > 1) || a.frames_problem.is_some() {
+        Some("a multi-frame object whose frames are not slices that can be told apart")
+    } else if class != Some(CT_IMAGE_STORAGE) && a.frame.is_none() {
         Some("not a CT Image Storage object")
     } else if says("LOCALIZER") || says("SCOUT") {
         Some("a scout (localizer)")

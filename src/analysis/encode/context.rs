@@ -8,7 +8,7 @@
 
 use super::{
     Correction, ENCODER_VERSION, EncodeError, EncodeInput, Stamp, concept,
-    element::{Dataset, Fill, code_item, unbound},
+    element::{Dataset, Fill, code_item, reference_item, unbound},
     shared::{ACQUISITION, OPTIONAL, Presence, TYPE_2, copy, element_of, one_uid, text_of, uid_of},
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use dicom_object::{DefaultDicomObject, FileMetaTableBuilder};
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 use time::{OffsetDateTime, UtcOffset, macros::format_description};
 
 /// Names ictus as the writer in the file meta information: `2.25.` + a random UUID, drawn once.
@@ -52,6 +52,24 @@ pub(super) struct SourceReference {
     pub(super) sop_class_uid: Uid,
     /// SOPInstanceUID.
     pub(super) sop_instance_uid: Uid,
+    /// The frame, of an instance with several.
+    frame: Option<u32>,
+}
+
+impl SourceReference {
+    /// The item that refers to this slice: to its instance, and to its frame where there are several.
+    pub(super) fn item(&self) -> Dataset {
+        let mut item = self.instance_item();
+        if let Some(frame) = self.frame {
+            item.text(tags::REFERENCED_FRAME_NUMBER, VR::IS, frame.to_string());
+        }
+        item
+    }
+
+    /// The item that refers to the whole instance.
+    fn instance_item(&self) -> Dataset {
+        reference_item(self.sop_class_uid.as_str(), &self.sop_instance_uid)
+    }
 }
 
 /// Who made a result.
@@ -220,6 +238,7 @@ impl<'a> Context<'a> {
                 Ok(SourceReference {
                     sop_class_uid: uid_of(instance, index, tags::SOP_CLASS_UID)?,
                     sop_instance_uid: uid_of(instance, index, tags::SOP_INSTANCE_UID)?,
+                    frame: instance.attributes.frame_number(),
                 })
             })
             .collect::<Result<_, EncodeError>>()?;
@@ -250,6 +269,16 @@ impl<'a> Context<'a> {
             what.as_bytes(),
             &index.to_be_bytes(),
         ])
+    }
+
+    /// References to the source instances of these slices, each once.
+    pub(super) fn instance_items(&self, slices: impl Iterator<Item = usize>) -> Vec<Dataset> {
+        let mut seen = BTreeSet::new();
+        slices
+            .map(|slice| &self.references[slice])
+            .filter(|reference| seen.insert(&reference.sop_instance_uid))
+            .map(SourceReference::instance_item)
+            .collect()
     }
 
     /// The tracking UID of a segment, the same in SEG and report.

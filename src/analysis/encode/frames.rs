@@ -76,8 +76,7 @@ pub(super) fn frame_groups(
     if !even_thickness(geometry) {
         put_pixel_measures(&mut frame, geometry, slice);
     }
-    let reference = &context.references[slice];
-    let mut source = reference_item(reference.sop_class_uid.as_str(), &reference.sop_instance_uid);
+    let mut source = context.references[slice].item();
     source.text(tags::SPATIAL_LOCATIONS_PRESERVED, VR::CS, "YES");
     source.code(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, &concept::SOURCE_IMAGE);
     let mut made = Dataset::new_empty();
@@ -120,13 +119,10 @@ pub(super) fn put_frames(
     dataset.text(tags::NUMBER_OF_FRAMES, VR::IS, frames.len().to_string());
     dataset.sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared]);
     dataset.sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frames);
-    let instances = context
-        .references
-        .iter()
-        .map(|reference| reference_item(reference.sop_class_uid.as_str(), &reference.sop_instance_uid));
+    let instances = context.instance_items(0..context.references.len());
     let mut series = Dataset::new_empty();
     series.uid(tags::SERIES_INSTANCE_UID, context.series.as_str());
-    series.sequence(tags::REFERENCED_INSTANCE_SEQUENCE, instances.collect());
+    series.sequence(tags::REFERENCED_INSTANCE_SEQUENCE, instances);
     let mut referenced = vec![series];
     if let Maker::Reader(Correction {
         edited: Some(edited), ..

@@ -10,7 +10,7 @@ use super::{
         Contains, HasConceptModifier, HasObservationContext, code, picture, put_root, text, uid_reference,
     },
     context::{Context, Kind},
-    element::{Dataset, Fill, reference_item},
+    element::Fill,
     sr::{series_item, study_item},
 };
 use dicom_core::VR;
@@ -32,12 +32,8 @@ pub(super) fn encode(
     context: &Context<'_>,
     input: &EncodeInput<'_>,
 ) -> Result<DefaultDicomObject, EncodeError> {
-    let references: Vec<Dataset> = (0..input.segments.geometry.slices())
+    let shown: Vec<usize> = (0..input.segments.geometry.slices())
         .filter(|slice| input.segments.slice(*slice).iter().any(|voxel| *voxel != 0))
-        .map(|slice| {
-            let reference = &context.references[slice];
-            reference_item(reference.sop_class_uid.as_str(), &reference.sop_instance_uid)
-        })
         .collect();
     let mut dataset = context.dataset(&KIND)?;
     dataset.empty(tags::REFERENCED_PERFORMED_PROCEDURE_STEP_SEQUENCE, VR::SQ);
@@ -49,7 +45,10 @@ pub(super) fn encode(
         tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE,
         vec![study_item(
             &context.study,
-            vec![series_item(&context.series, references.clone())],
+            vec![series_item(
+                &context.series,
+                context.instance_items(shown.iter().copied()),
+            )],
         )],
     );
     let words = format!(
@@ -67,7 +66,11 @@ pub(super) fn encode(
         text(HasObservationContext, &concept::DEVICE_NAME, "ictus"),
         text(Contains, &concept::KEY_OBJECT_DESCRIPTION, words),
     ];
-    content.extend(references.into_iter().map(picture));
+    content.extend(
+        shown
+            .into_iter()
+            .map(|slice| picture(context.references[slice].item())),
+    );
     put_root(&mut dataset, &concept::OF_INTEREST, "2010", content);
     context.object(dataset, &KIND)
 }

@@ -11,7 +11,7 @@
 use super::{
     EncodeError, EncodeInput, concept,
     context::{Context, Kind, mismatch},
-    element::{Dataset, Fill, reference_item},
+    element::{Dataset, Fill},
     font,
 };
 use crate::domain::{
@@ -328,8 +328,7 @@ fn object(
         VR::ST,
         format!("Outline and words drawn by ictus: {}", context.maker.limits()),
     );
-    let reference = &context.references[slice];
-    let mut source = reference_item(reference.sop_class_uid.as_str(), &reference.sop_instance_uid);
+    let mut source = context.references[slice].item();
     source.code(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, &concept::SOURCE_IMAGE);
     dataset.sequence(tags::SOURCE_IMAGE_SEQUENCE, vec![source]);
     context.put_lossy_compression(&mut dataset);

@@ -297,11 +297,8 @@ fn answer_code(answer: Option<&Answer>) -> Code {
 
 /// The source images and the other results, by series.
 fn evidence(context: &Context<'_>, results: &[DefaultDicomObject]) -> Result<Dataset, EncodeError> {
-    let sources = context
-        .references
-        .iter()
-        .map(|reference| reference_item(reference.sop_class_uid.as_str(), &reference.sop_instance_uid));
-    let mut series = vec![series_item(&context.series, sources.collect())];
+    let sources = context.instance_items(0..context.references.len());
+    let mut series = vec![series_item(&context.series, sources)];
     for result in results {
         let class = uid_of(result, tags::SOP_CLASS_UID)?;
         let reference = reference_item(class.as_str(), &uid_of(result, tags::SOP_INSTANCE_UID)?);

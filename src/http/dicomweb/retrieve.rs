@@ -6,7 +6,7 @@
 
 use super::{Links, attribute, media::Accept};
 use crate::{
-    archive::Archive,
+    archive::{Archive, ArchiveError},
     db::error::DbError,
     db::qido::{Document, Filter, StoredFile},
     dicom::{
@@ -249,10 +249,10 @@ fn nothing() -> HttpError {
 
 /// The bytes of a file of the archive.
 pub(super) async fn read(archive: &Archive, key: &str) -> Result<Bytes, HttpError> {
-    archive
-        .read(key)
-        .await
-        .map_err(|error| HttpError::of(error.class(), "reading the archive", error))
+    archive.read_shown(key).await.map_err(|error| match error {
+        ArchiveError::Evicted(_) => HttpError::Gone(error.to_string()),
+        error => HttpError::of(error.class(), "reading the archive", error),
+    })
 }
 
 /// The same with the corrected identity, if there is one.

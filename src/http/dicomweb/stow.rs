@@ -213,6 +213,7 @@ pub(super) struct Parts {
     wrong_type: usize,
     no_headers: usize,
     too_large: usize,
+    no_room: usize,
     ended_by: Option<MultipartError>,
 }
 
@@ -250,6 +251,8 @@ impl Parts {
             Some(HttpError::UnsupportedMediaType(first()))
         } else if self.too_large == self.count {
             Some(HttpError::TooLarge(first()))
+        } else if self.no_room == self.count {
+            Some(HttpError::Full(first()))
         } else if self.no_headers == self.count {
             Some(HttpError::BadRequest(first()))
         } else {
@@ -309,6 +312,10 @@ where
                 parts.fail(fault_reason(&error), error.to_string());
                 parts.ended_by = Some(error);
                 return Ok(parts);
+            }
+            (Err(error @ ReceiveError::Full(_)), None) => {
+                parts.no_room += 1;
+                parts.fail(reason::OUT_OF_RESOURCES, error.to_string());
             }
             (Err(error), None) => {
                 if !too_large && !matches!(error, ReceiveError::Archive(ArchiveError::TooLarge { .. })) {

@@ -80,6 +80,8 @@ export interface Verdict extends NewVerdict {
 /** First pixel and number of pixels of each run on an image, row by row, ascending. */
 export interface SliceRuns {
   sop_instance_uid: string;
+  /** Of an image with several. */
+  frame?: number;
   runs: number[];
 }
 

@@ -22,9 +22,10 @@ export async function seriesMetadata(study: string, series: string): Promise<Dic
   return body as DicomJson[];
 }
 
-/** Where the one frame of an instance is. */
-export function framePath(study: string, series: string, instance: string): string {
-  return `${seriesPath(study, series)}/instances/${encodeURIComponent(instance)}/frames/1`;
+/** Where the pixels of an image are, which is a frame of its instance or the only one. */
+export function framePath(study: string, series: string, key: string): string {
+  const [instance = '', frame = '1'] = key.split('/frames/');
+  return `${seriesPath(study, series)}/instances/${encodeURIComponent(instance)}/frames/${encodeURIComponent(frame)}`;
 }
 
 /**

@@ -10,7 +10,7 @@
 import dicomParser, { type DataSet } from 'dicom-parser';
 import { messages } from '../ui/messages.ts';
 import { EXPLICIT_LITTLE_ENDIAN, RLE_LOSSLESS } from './client.ts';
-import { near, type Plane, type Slice } from './geometry.ts';
+import { imageKey, near, type Plane, type Slice } from './geometry.ts';
 
 /** Why an overlay is not drawn, in a sentence. */
 export class PlacementError extends Error {
@@ -23,7 +23,8 @@ export interface Frame {
   index: number;
   /** The functional groups of this frame; shared ones are in `shared`. */
   groups: DataSet;
-  sourceUid: string;
+  /** The image that it lies on, as slices are known. */
+  sourceKey: string;
   plane: Plane;
 }
 
@@ -66,6 +67,7 @@ const TAG = {
   derivationImage: 'x00089124',
   sourceImage: 'x00082112',
   referencedSopInstanceUid: 'x00081155',
+  referencedFrameNumber: 'x00081160',
   planePosition: 'x00209113',
   imagePositionPatient: 'x00200032',
   planeOrientation: 'x00209116',
@@ -101,7 +103,7 @@ export function readMultiFrame(part10: Uint8Array): MultiFrame {
     return {
       index,
       groups,
-      sourceUid: sourceUid(own(TAG.derivationImage), index),
+      sourceKey: sourceKey(own(TAG.derivationImage), index),
       plane: {
         rows,
         columns,
@@ -123,14 +125,15 @@ export function readMultiFrame(part10: Uint8Array): MultiFrame {
   };
 }
 
-function sourceUid(derivation: DataSet | null, index: number): string {
+function sourceKey(derivation: DataSet | null, index: number): string {
   const sources = derivation?.elements[TAG.sourceImage]?.items ?? [];
-  const uids = sources.map(({ dataSet }) => dataSet?.string(TAG.referencedSopInstanceUid));
-  const [uid] = uids;
-  if (uid === undefined || uids.length !== 1) {
-    throw new PlacementError(messages.placement.sources(index + 1, uids.length));
+  const source = sources[0]?.dataSet;
+  const uid = source?.string(TAG.referencedSopInstanceUid);
+  const frames = source?.string(TAG.referencedFrameNumber)?.split('\\') ?? [];
+  if (uid === undefined || sources.length !== 1 || frames.length > 1) {
+    throw new PlacementError(messages.placement.sources(index + 1, Math.max(sources.length, frames.length)));
   }
-  return uid;
+  return imageKey(uid, frames[0] === undefined ? null : Number(frames[0]));
 }
 
 /** Throws unless the frame lies exactly on the image that it references. */
@@ -147,7 +150,7 @@ export function mustLieOn(frame: Frame, slice: Slice): void {
 
 /** What became of the frames of an object on the series that is shown. */
 export interface Placed<T> {
-  /** By the SOP Instance UID of the source image. */
+  /** By the key of the source image. */
   bySource: Map<string, T>;
   /** Frames whose source image is not among the slices shown. */
   elsewhere: number;

@@ -5,7 +5,7 @@ import { image } from './results.ts';
 describe('a stack', () => {
   it('is ordered along the normal, whatever the instance numbers say', () => {
     const { slices } = stack([image('3', 11, 1), image('1', 0, 2), image('2', 4, 3)]);
-    expect(slices.map((s) => s.sopInstanceUid)).toEqual(['1', '2', '3']);
+    expect(slices.map((s) => s.key)).toEqual(['1', '2', '3']);
   });
 
   it('keeps uneven steps as they are', () => {
@@ -20,7 +20,7 @@ describe('a stack', () => {
     const multi = { ...image('8', 2), '00280008': { vr: 'IS', Value: [2] } };
     const { '00200032': _, ...lost } = image('7', 3);
     const { slices, leftOut } = stack([scout, image('1', 0), multi, image('2', 4), lost]);
-    expect(slices.map((s) => s.sopInstanceUid)).toEqual(['1', '2']);
+    expect(slices.map((s) => s.key)).toEqual(['1', '2']);
     expect(leftOut).toBe(3);
   });
 

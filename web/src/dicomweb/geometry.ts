@@ -8,6 +8,7 @@
  * Source: PS3.3 C.7.6.2.
  */
 
+import { type FrameMetadata, frames } from './enhanced.ts';
 import { type DicomJson, number, numbers, text } from './json.ts';
 
 export type Vec3 = [number, number, number];
@@ -25,9 +26,10 @@ export interface Plane {
   frameOfReferenceUid: string | null;
 }
 
-/** One original image. */
+/** One original image, or a frame of one. */
 export interface Slice extends Plane {
-  sopInstanceUid: string;
+  /** What the page knows it by. */
+  key: string;
   sliceThicknessMm: number | null;
   /** Distance along the normal from the patient origin. */
   alongMm: number;
@@ -59,23 +61,34 @@ export function normal(orientation: readonly number[]): Vec3 {
   return [n[0] / length, n[1] / length, n[2] / length];
 }
 
-function slice(metadata: DicomJson): Slice | null {
+/** The SOP Instance UID, with the frame behind it where there are several. */
+export function imageKey(sopInstanceUid: string, frame: number | null): string {
+  return frame === null ? sopInstanceUid : `${sopInstanceUid}/frames/${frame}`;
+}
+
+/** What a key was made of. */
+export function ofKey(key: string): { sop_instance_uid: string; frame?: number } {
+  const [uid = '', frame] = key.split('/frames/');
+  return frame === undefined ? { sop_instance_uid: uid } : { sop_instance_uid: uid, frame: Number(frame) };
+}
+
+function slice({ frame, metadata }: FrameMetadata): Slice | null {
   const sopInstanceUid = text(metadata, '00080018');
   const rows = number(metadata, '00280010');
   const columns = number(metadata, '00280011');
   const imageOrientationPatient = numbers(metadata, '00200037', 6);
   const imagePositionPatient = numbers(metadata, '00200032', 3);
   const pixelSpacingMm = numbers(metadata, '00280030', 2);
-  const frames = number(metadata, '00280008') ?? 1;
+  const count = number(metadata, '00280008') ?? 1;
   if (
     !(sopInstanceUid && rows && columns && imageOrientationPatient && imagePositionPatient && pixelSpacingMm)
   ) {
     return null;
   }
   const along = dot(imagePositionPatient, normal(imageOrientationPatient));
-  if (frames !== 1 || !Number.isFinite(along)) return null;
+  if (count !== 1 || !Number.isFinite(along)) return null;
   return {
-    sopInstanceUid,
+    key: imageKey(sopInstanceUid, frame),
     rows,
     columns,
     imageOrientationPatient,
@@ -91,8 +104,9 @@ function slice(metadata: DicomJson): Slice | null {
 /** Orders the images of a series along their normal. */
 export function stack(series: readonly DicomJson[]): Stack {
   const groups: Slice[][] = [];
-  for (const metadata of series) {
-    const next = slice(metadata);
+  const images = series.flatMap(frames);
+  for (const image of images) {
+    const next = slice(image);
     if (next === null) continue;
     const group = groups.find(([first]) => first !== undefined && sameShape(first, next));
     if (group) group.push(next);
@@ -100,7 +114,7 @@ export function stack(series: readonly DicomJson[]): Stack {
   }
   const slices = groups.reduce((most, group) => (group.length > most.length ? group : most), []);
   slices.sort((a, b) => a.alongMm - b.alongMm);
-  return { slices, leftOut: series.length - slices.length };
+  return { slices, leftOut: images.length - slices.length };
 }
 
 function sameShape(a: Slice, b: Slice): boolean {

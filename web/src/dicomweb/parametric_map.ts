@@ -39,16 +39,16 @@ export function readParametricMap(part10: Uint8Array, slices: readonly Slice[]):
   const object = readMultiFrame(part10);
   if (object.sopClassUid !== PARAMETRIC_MAP_STORAGE) throw new PlacementError(messages.placement.notMap);
   const stored = storedValues(object);
-  const known = new Map(slices.map((slice) => [slice.sopInstanceUid, slice]));
+  const known = new Map(slices.map((slice) => [slice.key, slice]));
   const placed: Placed<MapFrame> = { bySource: new Map(), elsewhere: 0 };
   for (const frame of object.frames) {
-    const slice = known.get(frame.sourceUid);
+    const slice = known.get(frame.sourceKey);
     if (slice === undefined) {
       placed.elsewhere++;
       continue;
     }
     mustLieOn(frame, slice);
-    if (placed.bySource.has(frame.sourceUid))
+    if (placed.bySource.has(frame.sourceKey))
       throw new PlacementError(messages.placement.twice(frame.index + 1));
     const { slope, intercept } = realWorld(object, frame);
     const values = () => {
@@ -57,7 +57,7 @@ export function readParametricMap(part10: Uint8Array, slices: readonly Slice[]):
       for (let i = 0; i < raw.length; i++) out[i] = (raw[i] ?? 0) * slope + intercept;
       return out;
     };
-    placed.bySource.set(frame.sourceUid, { rows: object.rows, columns: object.columns, values });
+    placed.bySource.set(frame.sourceKey, { rows: object.rows, columns: object.columns, values });
   }
   return placed;
 }

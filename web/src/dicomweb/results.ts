@@ -23,6 +23,30 @@ export function image(uid: string, z: number, instanceNumber = 1): DicomJson {
   };
 }
 
+/** Metadata of an enhanced CT whose frames lie at these places. */
+export function enhanced(uid: string, places: number[]): DicomJson {
+  const of = ({ '00200032': position }: DicomJson): DicomJson => ({
+    '00209113': { vr: 'SQ', Value: [{ '00200032': position }] },
+  });
+  const { '00200032': _, '00200037': orientation, '00280030': spacing, ...common } = image(uid, 0);
+  return {
+    ...common,
+    '00080016': { vr: 'UI', Value: ['1.2.840.10008.5.1.4.1.1.2.1'] },
+    '00280008': { vr: 'IS', Value: [places.length] },
+    '52009229': {
+      vr: 'SQ',
+      Value: [
+        {
+          '00209116': { vr: 'SQ', Value: [{ '00200037': orientation }] },
+          '00289110': { vr: 'SQ', Value: [{ '00280030': spacing }] },
+          '00289145': { vr: 'SQ', Value: [{ '00281053': { vr: 'DS', Value: [1] } }] },
+        },
+      ],
+    },
+    '52009230': { vr: 'SQ', Value: places.map((z) => of(image(uid, z))) },
+  };
+}
+
 /** Three slices, unevenly spaced. */
 export function threeSlices(): Slice[] {
   return stack([image('1.1', 0), image('1.2', 4), image('1.3', 11)]).slices;

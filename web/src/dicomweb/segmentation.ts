@@ -48,18 +48,18 @@ export function readSegmentation(part10: Uint8Array, slices: readonly Slice[]): 
   const object = readMultiFrame(part10);
   const packed = pixels(object);
   const size = object.rows * object.columns;
-  const known = new Map(slices.map((slice) => [slice.sopInstanceUid, slice]));
+  const known = new Map(slices.map((slice) => [slice.key, slice]));
   const names = trackingIds(object);
   const placed: Placed<Mask[]> = { bySource: new Map(), elsewhere: 0 };
   for (const frame of object.frames) {
-    const slice = known.get(frame.sourceUid);
+    const slice = known.get(frame.sourceKey);
     if (slice === undefined) {
       placed.elsewhere++;
       continue;
     }
     mustLieOn(frame, slice);
     const segment = segmentNumber(object, frame);
-    const masks = placed.bySource.get(frame.sourceUid) ?? [];
+    const masks = placed.bySource.get(frame.sourceKey) ?? [];
     if (masks.some((mask) => mask.segment === segment)) {
       throw new PlacementError(messages.placement.twice(frame.index + 1));
     }
@@ -67,7 +67,7 @@ export function readSegmentation(part10: Uint8Array, slices: readonly Slice[]): 
     const count = unpack().reduce((sum, v) => sum + v, 0);
     const name = names.get(segment) ?? '';
     masks.push({ segment, name, rows: object.rows, columns: object.columns, pixels: count, unpack });
-    placed.bySource.set(frame.sourceUid, masks);
+    placed.bySource.set(frame.sourceKey, masks);
   }
   return placed;
 }

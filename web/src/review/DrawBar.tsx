@@ -27,9 +27,9 @@ export function DrawBar(props: {
   /** Shows a slice that a step of undo changed, unless one of them is on the screen. */
   const show = (images: string[]) => {
     const slices = props.session.slices();
-    const here = slices[props.session.asked()]?.sopInstanceUid ?? '';
+    const here = slices[props.session.asked()]?.key ?? '';
     if (images.length === 0 || images.includes(here)) return;
-    props.session.go(slices.findIndex(({ sopInstanceUid }) => images.includes(sopInstanceUid)));
+    props.session.go(slices.findIndex(({ key }) => images.includes(key)));
   };
   const undo = () => show(pencil.undo());
   const redo = () => show(pencil.redo());

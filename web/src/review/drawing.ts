@@ -5,7 +5,7 @@
  */
 
 import type { SliceRuns } from '../api/model.ts';
-import type { Slice } from '../dicomweb/geometry.ts';
+import { imageKey, ofKey, type Slice } from '../dicomweb/geometry.ts';
 
 /** What one stroke changed: pixels that are now `value` and were not before. */
 interface Stroke {
@@ -30,8 +30,8 @@ export class Drawing {
 
   constructor(slices: readonly Slice[]) {
     this.#sizes = new Map(
-      slices.map(({ sopInstanceUid, rows, columns, pixelSpacingMm }) => [
-        sopInstanceUid,
+      slices.map(({ key, rows, columns, pixelSpacingMm }) => [
+        key,
         { rows, columns, spacing: pixelSpacingMm },
       ]),
     );
@@ -48,8 +48,8 @@ export class Drawing {
 
   /** Takes over what `runs` wrote. */
   addRuns(slices: readonly SliceRuns[]): void {
-    for (const { sop_instance_uid: uid, runs } of slices) {
-      const mask = this.#mask(uid);
+    for (const { sop_instance_uid: uid, frame, runs } of slices) {
+      const mask = this.#mask(imageKey(uid, frame ?? null));
       for (let i = 0; i + 1 < runs.length; i += 2) {
         const start = runs[i] ?? 0;
         mask?.fill(1, start, start + (runs[i + 1] ?? 0));
@@ -171,7 +171,7 @@ export class Drawing {
         runs.push(at, stop - at);
         at = mask.indexOf(1, stop);
       }
-      if (runs.length > 0) slices.push({ sop_instance_uid: uid, runs });
+      if (runs.length > 0) slices.push({ ...ofKey(uid), runs });
     }
     return slices;
   }

@@ -20,7 +20,7 @@ export type NoFilling = 'nothing_between' | 'off_the_way';
 
 /** The masks of all empty slices that lie between two drawn ones; what is drawn stays as it is. */
 export function interpolate(drawing: Drawing, slices: readonly Slice[]): Filling | NoFilling {
-  const drawn = slices.map(({ sopInstanceUid: uid }) => drawing.pixels(uid)?.includes(1) ?? false);
+  const drawn = slices.map(({ key: uid }) => drawing.pixels(uid)?.includes(1) ?? false);
   const keys = slices.map((_, index) => index).filter((index) => drawn[index]);
   const filling: Filling = new Map();
   for (const [i, first] of keys.entries()) {
@@ -29,7 +29,7 @@ export function interpolate(drawing: Drawing, slices: readonly Slice[]): Filling
     if (last === undefined || from === undefined || to === undefined || last - first < 2) continue;
     const [near, far] = [from, to].map((slice) =>
       signedDistance(
-        drawing.pixels(slice.sopInstanceUid) ?? new Uint8Array(),
+        drawing.pixels(slice.key) ?? new Uint8Array(),
         slice.rows,
         slice.columns,
         slice.pixelSpacingMm,
@@ -40,7 +40,7 @@ export function interpolate(drawing: Drawing, slices: readonly Slice[]): Filling
       const share = (slice.alongMm - from.alongMm) / (to.alongMm - from.alongMm);
       if (!onTheWay(from, to, slice, share)) return 'off_the_way';
       const mask = between(near, far, share);
-      if (mask.includes(1)) filling.set(slice.sopInstanceUid, mask);
+      if (mask.includes(1)) filling.set(slice.key, mask);
     }
   }
   return filling.size === 0 ? 'nothing_between' : filling;

@@ -127,6 +127,7 @@ export const messages = {
       correct: 'corrected the mask',
       replay: 'replayed',
       remove: 'removed',
+      evict: 'evicted to make room',
       export: 'exported to learn from',
       link_followed: 'opened by a signed link',
     } as Record<string, string>,

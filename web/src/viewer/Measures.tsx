@@ -128,8 +128,7 @@ function path(kind: Kind, places: readonly Place[], on: (at: Place) => Place): s
 /** All measurements of the study, each with its slice. */
 export function MeasureList(props: { session: Session }) {
   const ruler = () => props.session.ruler;
-  const index = (one: Measurement) =>
-    props.session.slices().findIndex(({ sopInstanceUid }) => sopInstanceUid === one.slice.sopInstanceUid);
+  const index = (one: Measurement) => props.session.slices().findIndex(({ key }) => key === one.slice.key);
   return (
     <Show when={ruler().all().length > 0}>
       <section data-part="measures">

@@ -24,7 +24,7 @@ export function Strip(props: { session: Session }) {
     const overlays = props.session.overlays();
     return props.session.slices().map((slice) => ({
       finding: findingCm2(overlays, slice),
-      doubt: overlays.doubtCm2.get(slice.sopInstanceUid) ?? null,
+      doubt: overlays.doubtCm2.get(slice.key) ?? null,
     }));
   });
   const scale = createMemo(() =>

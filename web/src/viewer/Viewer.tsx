@@ -229,7 +229,7 @@ export function Viewer(props: {
           aria-label={messages.viewer.label}
           tabIndex={0}
           data-shown={session.shown() ?? ''}
-          data-uid={slice()?.sopInstanceUid ?? ''}
+          data-uid={slice()?.key ?? ''}
           data-series={session.series() ?? ''}
           data-drawing={pencil.drawing() !== null}
           data-measuring={ruler.tool() !== null}

@@ -176,12 +176,12 @@ async function doubt(maps: Map<string, MapFrame>, slices: readonly Slice[]): Pro
   const areas = new Map<string, number>();
   let begun = performance.now();
   for (const slice of slices) {
-    const map = maps.get(slice.sopInstanceUid);
+    const map = maps.get(slice.key);
     if (map === undefined) continue;
     let pixels = 0;
     const values = map.values();
     for (let i = 0; i < values.length; i++) if ((values[i] ?? 0) >= DOUBT_FROM) pixels++;
-    areas.set(slice.sopInstanceUid, pixels * pixelCm2(slice));
+    areas.set(slice.key, pixels * pixelCm2(slice));
     if (performance.now() - begun < STILL_MS) continue;
     await new Promise((resolve) => setTimeout(resolve));
     begun = performance.now();
@@ -202,7 +202,7 @@ function pixelCm2({ pixelSpacingMm: [row = 0, column = 0] }: Slice): number {
 
 /** Area of findings on a slice, cm². */
 export function findingCm2(overlays: Pick<Overlays, 'masks'>, slice: Slice): number {
-  const pixels = overlays.masks.get(slice.sopInstanceUid)?.reduce((sum, mask) => sum + mask.pixels, 0) ?? 0;
+  const pixels = overlays.masks.get(slice.key)?.reduce((sum, mask) => sum + mask.pixels, 0) ?? 0;
   return pixels * pixelCm2(slice);
 }
 
@@ -214,7 +214,7 @@ export function findingCm2(overlays: Pick<Overlays, 'masks'>, slice: Slice): num
 export function keySlice(overlays: Overlays, slices: readonly Slice[], segment: number): number | null {
   let best: { index: number; pixels: number } | null = null;
   slices.forEach((slice, index) => {
-    const mask = overlays.masks.get(slice.sopInstanceUid)?.find((m) => m.segment === segment);
+    const mask = overlays.masks.get(slice.key)?.find((m) => m.segment === segment);
     if (mask && mask.pixels > (best?.pixels ?? 0)) best = { index, pixels: mask.pixels };
   });
   return (best as { index: number } | null)?.index ?? null;

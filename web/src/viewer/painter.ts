@@ -100,9 +100,9 @@ export class Painter {
     look: Look,
     { object, frames }: MapLayer,
   ): void {
-    const map = frames?.get(slice.sopInstanceUid);
+    const map = frames?.get(slice.key);
     if (map === undefined) return;
-    const picture = kept(this.#maps, `${object.sop_instance_uid} ${slice.sopInstanceUid}`, () =>
+    const picture = kept(this.#maps, `${object.sop_instance_uid} ${slice.key}`, () =>
       rasterise(map.rows, map.columns, (data) => {
         const values = map.values();
         for (let i = 0; i < values.length; i++) {
@@ -119,9 +119,9 @@ export class Painter {
 
   /** Where the score passes the two levels: the outer one dashed, the inner one whole. */
   #paintContours(context: CanvasRenderingContext2D, { slice, affine }: Shown, { frames }: MapLayer): void {
-    const map = frames?.get(slice.sopInstanceUid);
+    const map = frames?.get(slice.key);
     if (map === undefined) return;
-    const lines = kept(this.#contours, slice.sopInstanceUid, () => {
+    const lines = kept(this.#contours, slice.key, () => {
       const values = map.values();
       return CONTOURS.map((level) => {
         const inside = Uint8Array.from(values, (value) => (value >= level ? 1 : 0));
@@ -149,7 +149,7 @@ export class Painter {
   }
 
   #paintMask(context: CanvasRenderingContext2D, { slice, affine }: Shown, look: Look): void {
-    const uid = slice.sopInstanceUid;
+    const uid = slice.key;
     const masks = this.#overlays.masks.get(uid);
     if (masks === undefined) return;
     const picture = kept(this.#masks, uid, () =>
@@ -171,7 +171,7 @@ function paintDrawing(
   look: Look,
 ): void {
   const { rows, columns } = slice;
-  const bits = drawing.pixels(slice.sopInstanceUid);
+  const bits = drawing.pixels(slice.key);
   const colour = () => READER_COLOUR;
   place(context, affine);
   if (bits !== null) {

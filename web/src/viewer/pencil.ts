@@ -123,14 +123,14 @@ export function createPencil() {
       }
       const painting = tool() === 'brush';
       const may = painting && bloodOnly() ? allowed(slice, valueAt) : undefined;
-      drawing()?.draw(slice.sopInstanceUid, from, to, radius(), painting ? 1 : 0, may);
+      drawing()?.draw(slice.key, from, to, radius(), painting ? 1 : 0, may);
       changed();
     },
     /** The end of a press: what it enclosed or meant is set, or cut out. */
     finish: (slice: Slice, valueAt: ValueAt) => {
       const line = trace();
       setTrace([]);
-      const { rows, columns, sopInstanceUid: uid } = slice;
+      const { rows, columns, key: uid } = slice;
       const [first, last] = [line[0], line.at(-1)];
       if (tool() === 'grow' && first !== undefined && last !== undefined) {
         const hu = Float32Array.from(

@@ -70,14 +70,14 @@ export function createSession(study: () => StudyDetail | null, pick: (series: st
 
   /** Takes the slices of a series; the reader stays where he was, or starts at the key slice of the first finding. */
   const use = (uid: string, next: readonly Slice[]) => {
-    const before = series() === uid ? slices()[asked()]?.sopInstanceUid : undefined;
+    const before = series() === uid ? slices()[asked()]?.key : undefined;
     setOverlays(NO_OVERLAYS);
     if (series() !== uid) ruler.clear();
     const usual = usualWindow();
     setSeries(uid);
     setSlices(next);
     if (window() === usual) setWindow(usualWindow());
-    const again = next.findIndex((slice) => slice.sopInstanceUid === before);
+    const again = next.findIndex((slice) => slice.key === before);
     const chosenHere = here().find(({ id }) => id === chosen());
     const first = chosenHere ?? here()[0];
     const key = first === undefined ? null : sliceOf(first);

@@ -103,7 +103,7 @@ export class StackView {
   ): Promise<void> {
     this.#slices = slices;
     this.#imageIds = slices.map((slice) => {
-      const id = `wadors:${location.origin}${framePath(study, series, slice.sopInstanceUid)}`;
+      const id = `wadors:${location.origin}${framePath(study, series, slice.key)}`;
       wadors.metaDataManager.add(id, slice.metadata as Parameters<typeof wadors.metaDataManager.add>[1]);
       return id;
     });

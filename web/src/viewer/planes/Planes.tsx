@@ -124,7 +124,7 @@ function Three(props: { session: Session; block: Block; hu: (slice: number) => A
   const segments = createMemo(() => {
     const { masks } = session.overlays();
     return remembered((i) => {
-      const of = masks.get(block.slices[i]?.sopInstanceUid ?? '');
+      const of = masks.get(block.slices[i]?.key ?? '');
       if (of === undefined) return null;
       const { rows, columns } = block.slices[i] ?? { rows: 0, columns: 0 };
       const numbers = new Uint16Array(rows * columns);
@@ -138,7 +138,7 @@ function Three(props: { session: Session; block: Block; hu: (slice: number) => A
   });
   const doubt = createMemo(() => {
     const frames = session.layer()?.frames;
-    return remembered((i) => frames?.get(block.slices[i]?.sopInstanceUid ?? '')?.values() ?? null);
+    return remembered((i) => frames?.get(block.slices[i]?.key ?? '')?.values() ?? null);
   });
   const here = createMemo(() => {
     const plane = { ...block.plane('axial', point()), rows: 1, columns: 1 };

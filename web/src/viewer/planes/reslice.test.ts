@@ -9,7 +9,7 @@ function stack(orientation: number[], origins: Vec3[], thicknessMm: number): Sli
   const [ax = 0, ay = 0, az = 0, bx = 0, by = 0, bz = 0] = orientation;
   const n = [ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx];
   return origins.map((at, i) => ({
-    sopInstanceUid: String(i),
+    key: String(i),
     rows: SIZE,
     columns: SIZE,
     imageOrientationPatient: orientation,
