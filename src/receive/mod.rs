@@ -9,9 +9,11 @@
 //! Source: PS3.18 section 10.5 and table I.2-2 (failure reasons); PS3.4 section B.2.3.
 
 mod check;
+pub mod commitment;
 pub mod outcome;
 mod plausible;
 mod rejection;
+pub mod removal;
 mod session;
 mod store;
 mod sweep;

@@ -55,3 +55,20 @@ pub(super) async fn unreferenced(receiver: &Receiver, min_age: Duration) -> Resu
     }
     Ok(removed)
 }
+
+/// Deletes those of these files that nothing refers to; how many could not be deleted and are left to the next sweep.
+pub(super) async fn delete(receiver: &Receiver, keys: &[String]) -> Result<usize, ReceiveError> {
+    let mut left = 0;
+    for keys in keys.chunks(CHUNK) {
+        let mut tx = receiver.db.begin().await?;
+        index::lock_sweep(&mut tx).await?;
+        for key in index::unreferenced(&mut tx, keys).await? {
+            if let Err(error) = receiver.archive.remove(&key).await {
+                tracing::warn!(%error, "a file of the archive cannot be deleted now");
+                left += 1;
+            }
+        }
+        db::commit(tx).await?;
+    }
+    Ok(left)
+}
