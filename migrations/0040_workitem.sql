@@ -46,7 +46,7 @@ CREATE TABLE workitem_event (
     report jsonb NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-COMMENT ON TABLE workitem_event IS 'Event reports in the order of their commits; sent over the WebSocket of each receiver.';
+COMMENT ON TABLE workitem_event IS 'Event reports in the order of their commits; sent over the WebSocket of each receiver, and forgotten after some hours.';
 
 CREATE TABLE workitem_channel (
     ae_title text PRIMARY KEY,
@@ -60,4 +60,4 @@ COMMENT ON COLUMN analysis.confirmed_at IS 'When a job last found that this is t
 
 GRANT SELECT, INSERT, UPDATE ON workitem, workitem_channel TO ictus_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON workitem_subscription, worklist_subscription TO ictus_app;
-GRANT SELECT, INSERT ON workitem_event TO ictus_app;
+GRANT SELECT, INSERT, DELETE ON workitem_event TO ictus_app;

@@ -101,23 +101,28 @@ pub async fn put_request(
     Ok(done.rows_affected() == 1)
 }
 
-/// Writes the answer to a request over HTTP down; false when it has one.
+/// Writes the answer to a request over HTTP down, among the reports of what was promised; false when it has one.
 ///
 /// # Errors
-/// When the statement fails.
-pub async fn answer_request(
-    tx: &mut Tx,
-    transaction_uid: &str,
-    failures: &[Option<u16>],
-) -> Result<bool, DbError> {
+/// When a statement fails.
+pub async fn answer_request(tx: &mut Tx, report: &Report, failures: &[Option<u16>]) -> Result<bool, DbError> {
     let done = sqlx::query(
         "UPDATE commitment_request SET failures = $2 WHERE transaction_uid = $1 AND failures IS NULL",
     )
-    .bind(transaction_uid)
+    .bind(&report.transaction_uid)
     .bind(Json(failures))
     .execute(&mut **tx)
     .await?;
-    Ok(done.rows_affected() == 1)
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    file_report(tx, report, Duration::ZERO).await?;
+    // The answer is the report: nobody has to be sent one.
+    sqlx::query("UPDATE commitment_report SET state = 'sent' WHERE id = $1")
+        .bind(report.id)
+        .execute(&mut **tx)
+        .await?;
+    Ok(true)
 }
 
 impl Db {

@@ -328,6 +328,14 @@ pub async fn file_events(
             .execute(&mut **tx)
             .await?;
     }
+    // Old ones are never sent again; a few go with each that comes.
+    sqlx::query(
+        "DELETE FROM workitem_event WHERE id < (SELECT min(id) + 10 FROM workitem_event) \
+         AND at < clock_timestamp() - make_interval(hours => 2 * $1)",
+    )
+    .bind(KEPT_HOURS)
+    .execute(&mut **tx)
+    .await?;
     events::notify_workitem(tx).await
 }
 

@@ -12,13 +12,14 @@ use crate::{
     db::{
         self, Db,
         audit::{self, Act},
-        commitment::{self as rows, Kept, Requested},
+        commitment::{self as rows, Kept, Report, Requested},
         error::DbError,
     },
 };
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use uuid::Uuid;
 
 /// FailureReason: the instance is here, and not in full.
 pub const PROCESSING_FAILURE: u16 = 0x0110;
@@ -94,6 +95,24 @@ pub fn detail(transaction_uid: &str, instances: &[(String, String)], failures: &
     })
 }
 
+/// The answer as it is kept among all that was promised.
+fn report(transaction_uid: &str, asked: &Requested, failures: &[Option<u16>]) -> Report {
+    let (mut committed, mut failed) = (Vec::new(), Vec::new());
+    for ((class, uid), reason) in asked.instances.iter().cloned().zip(failures) {
+        match reason {
+            None => committed.push((class, uid)),
+            Some(reason) => failed.push((class, uid, *reason)),
+        }
+    }
+    Report {
+        id: Uuid::new_v4(),
+        principal: asked.principal.clone(),
+        transaction_uid: transaction_uid.to_owned(),
+        committed,
+        failed,
+    }
+}
+
 impl Receiver {
     /// Writes a request down; false when its Transaction UID is in use.
     ///
@@ -121,9 +140,10 @@ impl Receiver {
         };
         if asked.failures.is_none() {
             let failures = judge(&self.db, &self.archive, &asked.instances).await?;
+            let report = report(transaction_uid, &asked, &failures);
             let mut tx = self.db.begin().await?;
             // Somebody else may have looked meanwhile: the first answer holds.
-            if rows::answer_request(&mut tx, transaction_uid, &failures).await? {
+            if rows::answer_request(&mut tx, &report, &failures).await? {
                 let act = Act {
                     principal: &asked.principal,
                     act: "commit",
