@@ -17,6 +17,7 @@
 //!                        ├──► deliver (STOW-RS, C-STORE, webhook, HL7, FHIR, folder) ──► PACS, archives, people
 //!                        │
 //!   http::api, http::dicomweb (QIDO-RS, WADO-RS) ──► web/ and everybody else
+//!   http::dicomweb (UPS-RS) ◄──► workitem ◄──► task managers, who schedule what a worker does
 //!   dimse (C-FIND, C-MOVE, C-GET) ──► PACS, workstations
 //! ```
 //!
@@ -25,7 +26,7 @@
 //!
 //! # Who may use whom
 //!
-//! Edges ([`http`], [`dimse`], [`adt`], [`fetch`]) → services ([`receive`], [`worker`], [`deliver`], [`review`], [`identity`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`association`], [`scu`], [`hl7`], [`nifti`], [`nn`]) → words ([`domain`]).
+//! Edges ([`http`], [`dimse`], [`adt`], [`fetch`]) → services ([`receive`], [`worker`], [`deliver`], [`review`], [`identity`], [`workitem`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`association`], [`scu`], [`hl7`], [`nifti`], [`nn`]) → words ([`domain`]).
 //! Services never use each other: they meet in the database.
 //! Only `http` knows axum, only `association` the DICOM upper layer and only `scu`, `dimse` and `deliver` use it, with `fetch`, only `db` knows SQL and the queue, only `nn`, `analysis::infer`, `train` and `import` know candle.
 //!
@@ -34,7 +35,7 @@
 //! 1. A stage is a function of its arguments: no clock, no chance, no files, no database. A stage never uses another.
 //! 2. Only `assemble` turns stored values into HU; only `preprocess` changes geometry, and each change is in the [`domain::trace::SpatialTrace`] that leads back.
 //! 3. What is not understood is refused with a reason code; a mask in the wrong place is worse than no mask.
-//! 4. What is acknowledged is on disk and committed. Nothing in the archive is ever changed.
+//! 4. What is acknowledged is on disk and committed. Nothing in the archive is ever changed; it is removed only by a policy that says so in the trail: what nothing refers to for a day, and what an admin removes with a reason.
 //! 5. An act and its audit row commit together; over an association, each instance commits with a line of a journal, of which the end of the association (or the next start) makes the one row.
 //! 6. A model that does not reproduce its golden patch does not serve.
 //! 7. Patient data never reaches a log line, an error message or a metric.
@@ -48,6 +49,9 @@
 //! [`deliver`] claims the row under a lease, sends what the target has not got yet, and notes what it said of each instance, with its row of the trail; a row that is superseded meanwhile is withdrawn by the transaction of its successor.
 //!
 //! *A patient is renamed.* [`adt`] reads the hospital's message; [`identity`] relabels index and worklist, notes what is handed out instead of what is stored, and files what the targets had again, in one transaction with its row of the trail.
+//!
+//! *A workitem is performed.* `http::dicomweb` takes it from a task manager; [`workitem`] claims it when its images are there and asks the queue for their analysis, or finds the one that holds.
+//! When a job has looked at the study since, the workitem ends with the results or with the reason; subscribers hear each step over a WebSocket, filed in the transaction of the step.
 //!
 //! *A mask is placed.* [`analysis::assemble`] orders the slices along their normal and keeps each one's own origin, so tilt and uneven steps need no resampling.
 //! [`analysis::preprocess`] lays one map a plane axis to the network's 1 mm grid; [`analysis::infer`] runs the members on it; [`analysis::uncertainty`] brings each member's logits back through the same map before it accumulates them; [`analysis::postprocess`] measures on the source grid; [`analysis::encode`] writes frames that name their source instance.
@@ -76,6 +80,7 @@ pub mod scu;
 pub mod telemetry;
 pub mod train;
 pub mod worker;
+pub mod workitem;
 
 /// Activations of 100 MB come and go layer by layer: their pages are kept.
 #[global_allocator]

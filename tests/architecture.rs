@@ -71,6 +71,7 @@ const GRAPH: &[(&str, &[&str])] = &[
         &["domain", "dicom", "nifti", "analysis", "archive", "db"],
     ),
     ("identity", &["domain", "dicom", "db"]),
+    ("workitem", &["domain", "db"]),
     ("audit", &["domain", "archive", "db"]),
     (
         "train",
@@ -103,6 +104,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "audit",
             "deliver",
             "identity",
+            "workitem",
         ],
     ),
     ("adt", &["domain", "hl7", "db", "identity"]),

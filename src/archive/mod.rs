@@ -422,7 +422,9 @@ impl Archive {
     /// # Errors
     /// When it cannot be removed.
     pub async fn remove(&self, key: &str) -> Result<(), ArchiveError> {
-        Ok(self.store.delete(&name_of(key)?).await?)
+        // One that was evicted before has only its mark left.
+        self.delete(&mark_of(key)?).await?;
+        self.delete(&name_of(key)?).await
     }
 
     /// Removes a kept file to make room, and leaves word of that; the caller has made sure that it may go, and audits it.
@@ -435,7 +437,11 @@ impl Archive {
         if !self.in_bucket {
             self.sync(vec![self.folder.join(mark.as_ref())]).await?;
         }
-        match self.store.delete(&name_of(key)?).await {
+        self.delete(&name_of(key)?).await
+    }
+
+    async fn delete(&self, name: &Name) -> Result<(), ArchiveError> {
+        match self.store.delete(name).await {
             Err(object_store::Error::NotFound { .. }) => Ok(()),
             other => Ok(other?),
         }

@@ -73,8 +73,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         dimse: None,
         adt: None,
         deliver: None,
-        fetch: (String::new(), Vec::new()),
+        fetch: ("ICTUS".to_owned(), Vec::new()),
         oidc: None,
+        allow_origins: Vec::new(),
     };
     let done = runtime.block_on(async {
         let (finish, finished) = oneshot::channel::<()>();

@@ -25,11 +25,13 @@ use ictus::{
     http::{
         App, Limits,
         auth::{Access, AuthError},
+        cors::Origin,
         metrics::Metrics,
     },
     receive::{Quota, Receiver},
     review::oidc::Oidc,
     worker::Worker,
+    workitem::perform::Performer,
 };
 use std::{
     future::Future,
@@ -85,6 +87,14 @@ pub(crate) struct Args {
     pub(crate) adt: AdtArgs,
     #[command(flatten)]
     oidc: OidcArgs,
+    /// An origin whose pages may use DICOMweb with a key, such as https://viewer.example; repeat it, or join with commas.
+    #[arg(
+        long,
+        env = "ICTUS_ALLOW_ORIGIN",
+        value_delimiter = ',',
+        value_name = "ORIGIN"
+    )]
+    pub(crate) allow_origin: Vec<Origin>,
     /// File of the targets that results are sent to (JSON); all servers on one database get the same.
     #[arg(long, env = "ICTUS_DELIVER", value_name = "FILE")]
     pub(crate) deliver: Option<PathBuf>,
@@ -158,6 +168,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         deliver,
         fetch,
         oidc,
+        allow_origins: args.allow_origin.clone(),
     };
     runtime.block_on(serve(settings, listener, &database, stop_signal()))?;
     // Whatever still runs on the threads of the runtime must not outlive the database.
@@ -213,9 +224,11 @@ pub(crate) struct Settings {
     pub(crate) adt: Option<AdtListener>,
     /// Who vouches for people beside local accounts.
     pub(crate) oidc: Option<Oidc>,
+    /// Whose pages may use DICOMweb from their own origin.
+    pub(crate) allow_origins: Vec<Origin>,
     /// Whom it sends results to; nothing about targets is changed without.
     pub(crate) deliver: Option<Vec<Target>>,
-    /// As whom it fetches, and by which rules.
+    /// As whom it fetches and is named in workitems, and by which rules it fetches.
     pub(crate) fetch: (String, Vec<Rule>),
 }
 
@@ -251,6 +264,8 @@ pub(crate) async fn serve(
     let returning = ictus::review::returned::run(db.clone(), archive.clone(), has_stopped(stopped.clone()));
     let returning = tokio::spawn(returning);
     let (title, rules) = settings.fetch;
+    let performer = Performer::new(db.clone(), events.clone(), &title);
+    let performer = tokio::spawn(performer.run(has_stopped(stopped.clone())));
     let fetcher = if rules.is_empty() {
         None
     } else {
@@ -262,10 +277,10 @@ pub(crate) async fn serve(
     let evicting = tokio::spawn(receiver.clone().make_room_forever());
     let (dimse, dimse_address) = match settings.dimse {
         Some(Listener { socket, settings }) => {
-            let title = settings.title.clone();
+            let called = settings.title.clone();
             let provider = Provider::new(db.clone(), archive.clone(), receiver.clone(), settings);
             let listener = tokio::net::TcpListener::from_std(socket)?;
-            let address = (title, listener.local_addr()?);
+            let address = (called, listener.local_addr()?);
             (
                 Some(tokio::spawn(provider.run(listener, stopped.clone()))),
                 Some(address),
@@ -290,6 +305,8 @@ pub(crate) async fn serve(
         metrics: Arc::new(Metrics::default()),
         version: Arc::new(settings.analysers.version),
         limits: Limits::default(),
+        station: Arc::from(title.as_str()),
+        allow_origins: settings.allow_origins.into(),
         oidc: settings.oidc.map(Arc::new),
         stopping: stopped.clone(),
     };
@@ -322,6 +339,7 @@ pub(crate) async fn serve(
     }
     sweeper.abort();
     evicting.abort();
+    performer.abort();
     returning.abort();
     if let Some(mut deliverer) = deliverer
         && tokio::time::timeout(WORKER_ENDS_WITHIN, &mut deliverer)

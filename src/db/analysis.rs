@@ -61,7 +61,7 @@ pub struct Identity {
 pub enum Begun {
     /// Run it.
     Run(Running),
-    /// It is complete, or was refused for good: nothing to do.
+    /// It is complete, or was refused for good: nothing to do but to commit that it was found so.
     Done,
 }
 
@@ -80,17 +80,19 @@ pub struct Running {
     pub cancel_requested: bool,
 }
 
-/// Reads what a study holds for an analysis.
+/// Reads what a study holds for an analysis; nothing when it holds nothing.
 ///
 /// # Errors
 /// When a statement fails.
 pub async fn sources(tx: &mut Tx, study: &Uid) -> Result<Option<Sources>, DbError> {
-    let study_id: Option<i64> = sqlx::query_scalar("SELECT id FROM study WHERE study_instance_uid = $1")
-        .bind(study.as_str())
-        .fetch_optional(&mut **tx)
-        .await?;
+    // Locked, so that nothing is removed between reading what there is and beginning.
+    let study_id: Option<i64> =
+        sqlx::query_scalar("SELECT id FROM study WHERE study_instance_uid = $1 FOR UPDATE")
+            .bind(study.as_str())
+            .fetch_optional(&mut **tx)
+            .await?;
     let Some(study_id) = study_id else { return Ok(None) };
-    let instances = sqlx::query_as(
+    let instances: Vec<Source> = sqlx::query_as(
         "SELECT instance.id AS instance_id, series_instance_uid, digest, archive_key, conflict \
          FROM instance JOIN series ON series.id = series_id \
          WHERE series.study_id = $1 AND origin = 'received' AND instance.state = 'current' ORDER BY instance.id",
@@ -98,7 +100,8 @@ pub async fn sources(tx: &mut Tx, study: &Uid) -> Result<Option<Sources>, DbErro
     .bind(study_id)
     .fetch_all(&mut **tx)
     .await?;
-    Ok(Some(Sources { study_id, instances }))
+    // Everything was removed or rejected since the job was put in.
+    Ok((!instances.is_empty()).then_some(Sources { study_id, instances }))
 }
 
 /// Finds or makes the row of an analysis and takes it into the running state.
@@ -118,10 +121,11 @@ pub async fn begin(tx: &mut Tx, sources: &Sources, identity: &Identity) -> Resul
         Some(row) => {
             let state: String = row.try_get("state")?;
             let code: Option<String> = row.try_get("failure_code")?;
+            let id: Uuid = row.try_get("id")?;
             if state == "complete" || state == "failed" && !code.as_deref().is_some_and(is_ours) {
+                confirm(tx, id).await?;
                 return Ok(Begun::Done);
             }
-            let id: Uuid = row.try_get("id")?;
             // A wish to stop outlives a crash, but not the end that it led to.
             let cancel_requested = state == "running" && row.try_get("cancel_requested")?;
             sqlx::query(
@@ -177,6 +181,15 @@ async fn insert(tx: &mut Tx, sources: &Sources, identity: &Identity) -> Result<R
         internal_failures: 0,
         cancel_requested: false,
     })
+}
+
+/// Notes that an analysis is that of what is stored, for whoever waits for one.
+async fn confirm(tx: &mut Tx, analysis: Uuid) -> Result<(), DbError> {
+    sqlx::query("UPDATE analysis SET confirmed_at = clock_timestamp() WHERE id = $1")
+        .bind(analysis)
+        .execute(&mut **tx)
+        .await?;
+    events::notify_workitem(tx).await
 }
 
 /// Failures that are not the input's fault: a new job may try again.
@@ -507,9 +520,12 @@ impl Summary {
 }
 
 const INSERT: &str = "
-INSERT INTO analysis (id, study_id, identity, model_digest, calibration_digest, instance_count, revision, state,
-                      waited_ms)
+INSERT INTO analysis (id, study_id, identity, model_digest, calibration_digest, instance_count, created_at, revision,
+                      state, waited_ms)
 SELECT $1, $2, $3, $4, $5, $6,
+       -- What was removed and comes again has results of the same UIDs: they must have the same dates, too.
+       coalesce((SELECT min(created_at) FROM analysis WHERE removed_identity = $3),
+                date_trunc('milliseconds', clock_timestamp())),
        (SELECT coalesce(max(revision), 0) + 1 FROM analysis WHERE study_id = $2), 'running',
        greatest(0, extract(epoch FROM clock_timestamp() - received_at) * 1000)::bigint
 FROM study WHERE id = $2

@@ -36,6 +36,17 @@ pub struct Report {
     pub failed: Vec<(String, String, u16)>,
 }
 
+/// A request over HTTP.
+#[derive(Debug, Clone, FromRow)]
+pub struct Requested {
+    /// Who asked.
+    pub principal: String,
+    /// SOPClassUID and SOPInstanceUID of what is to be kept.
+    pub instances: Json<Vec<(String, String)>>,
+    /// FailureReason of each, nothing where it is kept; nothing at all until all were looked at.
+    pub failures: Option<Json<Vec<Option<u16>>>>,
+}
+
 /// How far a target has come with an instance that it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
@@ -67,7 +78,67 @@ pub async fn file_report(tx: &mut Tx, report: &Report, delay: Duration) -> Resul
     Ok(())
 }
 
+/// Writes a request over HTTP down; false when its UID is in use.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn put_request(
+    tx: &mut Tx,
+    transaction_uid: &str,
+    instances: &[(String, String)],
+    principal: &str,
+) -> Result<bool, DbError> {
+    let done = sqlx::query(
+        "INSERT INTO commitment_request (transaction_uid, principal, instances) \
+         SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT FROM commitment_report WHERE transaction_uid = $1) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(transaction_uid)
+    .bind(principal)
+    .bind(Json(instances))
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Writes the answer to a request over HTTP down, among the reports of what was promised; false when it has one.
+///
+/// # Errors
+/// When a statement fails.
+pub async fn answer_request(tx: &mut Tx, report: &Report, failures: &[Option<u16>]) -> Result<bool, DbError> {
+    let done = sqlx::query(
+        "UPDATE commitment_request SET failures = $2 WHERE transaction_uid = $1 AND failures IS NULL",
+    )
+    .bind(&report.transaction_uid)
+    .bind(Json(failures))
+    .execute(&mut **tx)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    file_report(tx, report, Duration::ZERO).await?;
+    // The answer is the report: nobody has to be sent one.
+    sqlx::query("UPDATE commitment_report SET state = 'sent' WHERE id = $1")
+        .bind(report.id)
+        .execute(&mut **tx)
+        .await?;
+    Ok(true)
+}
+
 impl Db {
+    /// A request over HTTP, and its answer.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn commitment_request(&self, transaction_uid: &str) -> Result<Option<Requested>, DbError> {
+        Ok(sqlx::query_as(
+            "SELECT principal, instances, failures FROM commitment_request WHERE transaction_uid = $1",
+        )
+        .bind(transaction_uid)
+        .fetch_optional(&self.app)
+        .await?)
+    }
+
     /// What is stored under these SOPInstanceUIDs.
     ///
     /// # Errors

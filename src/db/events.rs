@@ -1,6 +1,7 @@
 //! Postgres NOTIFY → one tokio broadcast channel a process: what the page shows live and the worker stops for.
 //!
-//! Channel `ictus_study` tells that a study changed, `ictus_cancel` that an analysis is to stop.
+//! Channel `ictus_study` tells that a study changed, `ictus_cancel` that an analysis is to stop, `ictus_workitem` that there
+//! are event reports of workitems.
 //! A notification is a hint to look again, never the only copy of something:
 //! after a lost connection [`Event::Missed`] tells every listener to look at everything.
 
@@ -12,6 +13,7 @@ use tokio::sync::broadcast;
 
 const STUDY_CHANNEL: &str = "ictus_study";
 const CANCEL_CHANNEL: &str = "ictus_cancel";
+const WORKITEM_CHANNEL: &str = "ictus_workitem";
 /// Events that a slow listener may lag behind; it then gets `Lagged` and looks at everything.
 const CAPACITY: usize = 1024;
 /// Pause before listening again after the connection was lost.
@@ -24,6 +26,8 @@ pub enum Event {
     Study(StudyEvent),
     /// Someone asked this analysis to stop.
     Cancel(uuid::Uuid),
+    /// A workitem changed, or there are event reports to be sent.
+    Workitem,
     /// Notifications may have been lost: look at everything again.
     Missed,
 }
@@ -95,7 +99,9 @@ impl Db {
 
     async fn listener(&self) -> Result<PgListener, DbError> {
         let mut listener = PgListener::connect_with(&self.app).await?;
-        listener.listen_all([STUDY_CHANNEL, CANCEL_CHANNEL]).await?;
+        listener
+            .listen_all([STUDY_CHANNEL, CANCEL_CHANNEL, WORKITEM_CHANNEL])
+            .await?;
         Ok(listener)
     }
 }
@@ -111,6 +117,7 @@ fn parse(channel: &str, payload: &str) -> Option<Event> {
     match channel {
         STUDY_CHANNEL => serde_json::from_str(payload).ok().map(Event::Study),
         CANCEL_CHANNEL => payload.parse().ok().map(Event::Cancel),
+        WORKITEM_CHANNEL => Some(Event::Workitem),
         _ => None,
     }
 }
@@ -153,6 +160,18 @@ pub async fn notify_cancel(tx: &mut Tx, analysis: uuid::Uuid) -> Result<(), DbEr
     sqlx::query("SELECT pg_notify($1, $2)")
         .bind(CANCEL_CHANNEL)
         .bind(analysis.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Tells that a workitem changed.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn notify_workitem(tx: &mut Tx) -> Result<(), DbError> {
+    sqlx::query("SELECT pg_notify($1, '')")
+        .bind(WORKITEM_CHANNEL)
         .execute(&mut **tx)
         .await?;
     Ok(())

@@ -212,8 +212,9 @@ pub struct Unreferenced {
 /// When the statement fails.
 pub async fn unreferenced(tx: &mut Tx, keys: &[String]) -> Result<Vec<Unreferenced>, DbError> {
     Ok(sqlx::query_as(
-        "SELECT key, EXISTS (SELECT FROM instance WHERE archive_key = key) AS evicted FROM unnest($1::text[]) AS key \
-         WHERE NOT EXISTS (SELECT FROM instance WHERE archive_key = key AND evicted_at IS NULL)",
+        "SELECT key, EXISTS (SELECT FROM instance WHERE archive_key = key AND instance.state <> 'removed') AS evicted \
+         FROM unnest($1::text[]) AS key \
+         WHERE NOT EXISTS (SELECT FROM instance WHERE archive_key = key AND evicted_at IS NULL AND instance.state <> 'removed')",
     )
     .bind(keys)
     .fetch_all(&mut **tx)
@@ -231,7 +232,7 @@ pub async fn existing(tx: &mut Tx, sop_instance_uids: &[&Uid]) -> Result<Vec<Exi
          instance.state = 'rejected' AS rejected, evicted_at IS NOT NULL AS evicted, \
          study_instance_uid, series_instance_uid \
          FROM instance JOIN series ON series.id = series_id JOIN study ON study.id = series.study_id \
-         WHERE sop_instance_uid = ANY ($1)",
+         WHERE sop_instance_uid = ANY ($1) AND instance.state <> 'removed'",
     )
     .bind(uids)
     .fetch_all(&mut **tx)
@@ -470,7 +471,11 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT (study_id, series_instance_uid) DO UPDATE SET
     series_number = coalesce(series.series_number, excluded.series_number),
     series_description = coalesce(series.series_description, excluded.series_description),
-    frame_of_reference_uid = coalesce(series.frame_of_reference_uid, excluded.frame_of_reference_uid)
+    frame_of_reference_uid = coalesce(series.frame_of_reference_uid, excluded.frame_of_reference_uid),
+    patient_id = CASE WHEN series.emptied THEN excluded.patient_id ELSE series.patient_id END,
+    issuer_of_patient_id =
+        CASE WHEN series.emptied THEN excluded.issuer_of_patient_id ELSE series.issuer_of_patient_id END,
+    emptied = false
 RETURNING id, patient_id, issuer_of_patient_id, frame_of_reference_uid, conflict,
     EXISTS (SELECT FROM series other
             WHERE other.series_instance_uid = $2 AND other.study_id <> $1) AS elsewhere,

@@ -31,9 +31,11 @@ pub mod private;
 pub mod qido;
 pub mod queue;
 pub mod recorded;
+pub mod removal;
 pub mod returned;
 pub mod review;
 pub mod saved_view;
+pub mod workitem;
 pub mod worklist;
 
 use error::DbError;

@@ -10,6 +10,7 @@
 use super::{Db, error::DbError};
 use crate::domain::uid::Uid;
 use dicom_core::Tag;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, postgres::PgRow};
 
@@ -67,7 +68,7 @@ pub struct Filter {
 }
 
 /// A range of dates or times as text; either end may be open.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Range {
     /// Lowest.
     pub from: Option<String>,
@@ -76,25 +77,47 @@ pub struct Range {
 }
 
 /// An attribute that has no column of its own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Other {
     /// Where it is, from the dataset through sequences to the attribute itself.
+    #[serde(with = "written_path")]
     pub path: Vec<Tag>,
     /// What its text must be.
     pub wanted: Wanted,
 }
 
 /// What the text of an attribute must be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Wanted {
     /// Equal to this with wildcards.
     Text(String),
+    /// One of these, letter by letter.
+    OneOf(Vec<String>),
     /// The same for a person name: without regard to case, in any of its groups.
     PersonName(String),
     /// This number.
     Number(f64),
     /// Within these, inclusive.
     Range(Range),
+}
+
+/// A path as pairs of group and element: a subscription is kept with what it matches.
+mod written_path {
+    use super::{Deserialize, Serialize, Tag};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(path: &[Tag], serializer: S) -> Result<S::Ok, S::Error> {
+        let pairs: Vec<(u16, u16)> = path.iter().map(|tag| (tag.group(), tag.element())).collect();
+        pairs.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Tag>, D::Error> {
+        let pairs = Vec::<(u16, u16)>::deserialize(deserializer)?;
+        Ok(pairs
+            .into_iter()
+            .map(|(group, element)| Tag(group, element))
+            .collect())
+    }
 }
 
 /// A patient of whom a study matched.
@@ -451,13 +474,26 @@ fn put_instance(statement: &mut Statement, filter: &Filter) {
     );
     put_uids(statement, "instance.sop_class_uid", filter.sop_class_uid.as_ref());
     put_number(statement, "instance.instance_number", filter.instance_number);
-    for other in &filter.others {
+    put_others(statement, "instance.metadata", &filter.others);
+}
+
+/// Attributes anywhere in a column of DICOM JSON.
+pub(super) fn put_others(statement: &mut Statement, column: &'static str, others: &[Other]) {
+    for other in others {
         statement
-            .push(" AND EXISTS (SELECT FROM jsonb_path_query(instance.metadata, ")
+            .push(format_args!(
+                " AND EXISTS (SELECT FROM jsonb_path_query({column}, "
+            ))
             .push_bind(other.json_path())
             .push("::jsonpath) AS value WHERE true");
         match &other.wanted {
             Wanted::Text(text) => put_text(statement, "value #>> '{}'", Some(text)),
+            Wanted::OneOf(texts) => {
+                statement
+                    .push(" AND value #>> '{}' = ANY (")
+                    .push_bind(texts.clone())
+                    .push(")");
+            }
             Wanted::PersonName(text) => put_small(statement, "lower(value #>> '{}')", Some(text)),
             Wanted::Range(range) => put_range(statement, "value #>> '{}'", range),
             Wanted::Number(number) => {

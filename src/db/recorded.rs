@@ -1,7 +1,7 @@
 //! What is on record of one analysis: its row, its instances, and the rows of the trail that name it.
 
-use super::{Db, audit::AuditRow, error::DbError};
-use sqlx::FromRow;
+use super::{Db, audit::AuditRow, error::DbError, removal::Removal};
+use sqlx::{FromRow, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -10,8 +10,10 @@ use uuid::Uuid;
 pub struct RecordedAnalysis {
     /// StudyInstanceUID.
     pub study_instance_uid: String,
-    /// `running`, `complete`, `failed` or `cancelled`.
+    /// `running`, `complete`, `failed`, `cancelled` or `removed`.
     pub state: String,
+    /// Who removed its images and results.
+    pub removal: Option<Json<Removal>>,
     /// The date in its results.
     pub created_at: OffsetDateTime,
     /// SHA-256 over instances, models and calibration.
@@ -35,6 +37,8 @@ pub struct RecordedInstance {
     pub archive_key: String,
     /// Whether its series was quarantined, now or before.
     pub conflict: Option<String>,
+    /// Who removed it; its file is gone.
+    pub removal: Option<Json<Removal>>,
 }
 
 impl Db {
@@ -44,7 +48,7 @@ impl Db {
     /// When the database does not answer.
     pub async fn recorded_analysis(&self, analysis: Uuid) -> Result<Option<RecordedAnalysis>, DbError> {
         Ok(sqlx::query_as(
-            "SELECT study_instance_uid, analysis.state, analysis.created_at, identity, model_digest, calibration_digest \
+            "SELECT study_instance_uid, analysis.state, removal, analysis.created_at, identity, model_digest, calibration_digest \
              FROM analysis JOIN study ON study.id = analysis.study_id WHERE analysis.id = $1",
         )
         .bind(analysis)
@@ -58,7 +62,7 @@ impl Db {
     /// When the database does not answer.
     pub async fn recorded_instances(&self, analysis: Uuid) -> Result<Vec<RecordedInstance>, DbError> {
         Ok(sqlx::query_as(
-            "SELECT role, sop_instance_uid, instance.digest, archive_key, conflict \
+            "SELECT role, sop_instance_uid, instance.digest, archive_key, conflict, removal \
              FROM analysis_instance JOIN instance ON instance.id = instance_id \
              JOIN series ON series.id = series_id WHERE analysis_id = $1 ORDER BY instance.id",
         )

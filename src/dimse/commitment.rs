@@ -10,7 +10,6 @@
 
 use super::{Provider, service::Service};
 use crate::{
-    archive::Archive,
     association::{
         AssociationError, Context, Timeouts,
         command::{Command, element, field, status},
@@ -25,18 +24,15 @@ use crate::{
     },
     dicom::identifier::{read, write},
     domain::uid::Uid,
+    receive::commitment::{detail, judge},
     scu::commitment::{REQUEST, Reference, Report, Request},
 };
-use futures::{StreamExt, stream};
-use serde_json::json;
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 /// The longest dataset: a hundred thousand instances.
 const MAX_DATASET: usize = 16 << 20;
-/// Files that are looked at at once.
-const LOOKED_AT_ONCE: usize = 8;
 /// How long the association of a request has to take the answer.
 const HERE: Duration = Duration::from_secs(60);
 /// Reports that are due are looked for.
@@ -193,16 +189,28 @@ fn event(
 impl Provider {
     /// Looks what is stored, and files the answer with its row of the trail.
     async fn commit(&self, calling: &str, request: &Request) -> Result<(Uuid, Report), Refused> {
-        let judged = judge(&self.db, &self.archive, request).await;
+        let pair = |one: &Reference| (one.sop_class_uid.clone(), one.sop_instance_uid.clone());
+        let instances: Vec<(String, String)> = request.references.iter().map(pair).collect();
+        let judged = judge(&self.db, &self.archive, &instances).await;
         let away = (
             status::PROCESSING_FAILURE,
             "the database is away; ask again later",
         );
-        let report = judged.map_err(|error| {
+        let failures = judged.map_err(|error| {
             tracing::error!(%error, "a request for storage commitment could not be answered");
             away
         })?;
-        let pair = |one: &Reference| (one.sop_class_uid.clone(), one.sop_instance_uid.clone());
+        let mut report = Report {
+            transaction_uid: request.transaction_uid.clone(),
+            committed: Vec::new(),
+            failed: Vec::new(),
+        };
+        for (reference, reason) in request.references.iter().cloned().zip(&failures) {
+            match reason {
+                None => report.committed.push(reference),
+                Some(reason) => report.failed.push((reference, *reason)),
+            }
+        }
         let row = rows::Report {
             id: Uuid::new_v4(),
             principal: calling.to_owned(),
@@ -214,20 +222,11 @@ impl Provider {
                 .map(|(one, reason)| (one.sop_class_uid.clone(), one.sop_instance_uid.clone(), *reason))
                 .collect(),
         };
-        let failed: Vec<_> = report
-            .failed
-            .iter()
-            .map(|(one, reason)| {
-                json!({ "sop_instance_uid": one.sop_instance_uid, "failure_reason": format!("{reason:04X}") })
-            })
-            .collect();
         let act = Act {
             principal: calling,
             act: "commit",
             studies: Vec::new(),
-            detail: json!({
-                "transaction_uid": report.transaction_uid, "committed": report.committed.len(), "failed": failed,
-            }),
+            detail: detail(report.transaction_uid.as_str(), &instances, &failures),
         };
         let filed = async {
             let mut tx = self.db.begin().await?;
@@ -336,64 +335,5 @@ fn reference(class: &str, uid: &str) -> Reference {
     Reference {
         sop_class_uid: class.to_owned(),
         sop_instance_uid: uid.to_owned(),
-    }
-}
-
-/// What is stored of what is asked.
-async fn judge(db: &Db, archive: &Archive, request: &Request) -> Result<Report, DbError> {
-    let uids: Vec<&str> = request
-        .references
-        .iter()
-        .map(|reference| reference.sop_instance_uid.as_str())
-        .collect();
-    let kept: HashMap<String, rows::Kept> = db
-        .kept(&uids)
-        .await?
-        .into_iter()
-        .map(|row| (row.sop_instance_uid.clone(), row))
-        .collect();
-    let looked: Vec<(Reference, Option<u16>)> = stream::iter(request.references.clone())
-        .map(|reference| {
-            let row = kept.get(&reference.sop_instance_uid).cloned();
-            let archive = archive.clone();
-            async move {
-                let reason = look(&archive, row, &reference.sop_class_uid).await;
-                (reference, reason)
-            }
-        })
-        .buffered(LOOKED_AT_ONCE)
-        .collect()
-        .await;
-    let mut report = Report {
-        transaction_uid: request.transaction_uid.clone(),
-        committed: Vec::new(),
-        failed: Vec::new(),
-    };
-    for (reference, reason) in looked {
-        match reason {
-            None => report.committed.push(reference),
-            Some(reason) => report.failed.push((reference, reason)),
-        }
-    }
-    Ok(report)
-}
-
-/// Why an instance is not committed to.
-async fn look(archive: &Archive, row: Option<rows::Kept>, class: &str) -> Option<u16> {
-    let Some(row) = row else {
-        return Some(status::NO_SUCH_INSTANCE);
-    };
-    if row.sop_class_uid != class {
-        return Some(status::CLASS_INSTANCE_CONFLICT);
-    }
-    match archive.size(&row.archive_key).await {
-        Ok(size) if i64::try_from(size) == Ok(row.size_bytes) => None,
-        Ok(_) | Err(_) => {
-            tracing::error!(
-                sop_instance_uid = row.sop_instance_uid,
-                "an instance of the index is not in the archive in full; it is not committed to"
-            );
-            Some(status::PROCESSING_FAILURE)
-        }
     }
 }

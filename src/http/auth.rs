@@ -6,10 +6,11 @@
 //! origin, so that a web page elsewhere cannot reach it through a rebound DNS name.
 //! Keys are kept as SHA-256 digests and compared in constant time.
 //! A session may change something only from a page of this server: the Origin header must say so.
+//! Pages of origins that the server was started with come with a key, and get no further than DICOMweb ([`super::cors`]).
 //!
 //! Source: RFC 6750; RFC 9110 section 7.2; "DNS rebinding" in the Fetch and CORS sense: RFC 6454.
 
-use super::error::HttpError;
+use super::{cors::FromAllowedOrigin, error::HttpError};
 use crate::{
     db::{Db, link::Visit},
     review::{
@@ -57,6 +58,8 @@ pub enum Permission {
     Review,
     /// Decides how the server runs.
     Run,
+    /// Removes what is stored.
+    Remove,
 }
 
 /// Whether a path is about who someone is.
@@ -71,6 +74,7 @@ fn needed(method: &Method, path: &str) -> Option<Permission> {
     }
     Some(match *method {
         Method::GET | Method::HEAD | Method::OPTIONS => Permission::Read,
+        Method::DELETE if path.starts_with("/dicom-web/studies/") => Permission::Remove,
         // To say who is there tells no more than to look.
         _ if path.starts_with("/api/studies/") && path.ends_with("/presence") => Permission::Read,
         _ if path.starts_with("/api/studies/")
@@ -99,7 +103,8 @@ impl Role {
         match self {
             Self::Viewer | Self::Link | Self::Auditor => permission == Permission::Read,
             Self::Sender => permission == Permission::Store,
-            Self::Operator | Self::Admin => permission != Permission::Review,
+            Self::Operator => !matches!(permission, Permission::Review | Permission::Remove),
+            Self::Admin => permission != Permission::Review,
             Self::Radiologist => matches!(permission, Permission::Read | Permission::Review),
         }
     }
@@ -452,7 +457,10 @@ fn same_machine(request: &Request) -> Result<(), HttpError> {
                     the Host header names another";
         return Err(HttpError::Forbidden(text.to_owned()));
     }
-    same_origin(request.headers())?;
+    // Whoever started the server named that origin.
+    if request.extensions().get::<FromAllowedOrigin>().is_none() {
+        same_origin(request.headers())?;
+    }
     Ok(())
 }
 
@@ -539,6 +547,9 @@ pub(super) async fn guard(State(door): State<Door>, mut request: Request, next: 
                     format!(
                         "a verdict is a person's: role `{role}` may not give one; sign in with a radiologist's account"
                     )
+                }
+                Some(Permission::Remove) => {
+                    format!("removing is an admin's: role `{role}` may not; sign in with an admin's account")
                 }
                 _ => format!("role `{role}` may not do this"),
             };

@@ -10,6 +10,7 @@ pub mod api;
 mod assets;
 pub mod auth;
 mod body;
+pub mod cors;
 pub mod dicomweb;
 pub mod error;
 pub mod health;
@@ -77,6 +78,10 @@ pub struct App {
     pub version: Arc<api::version::Version>,
     /// How much a client may send.
     pub limits: Limits,
+    /// The code value by which workitems name this system: its AE title.
+    pub station: Arc<str>,
+    /// Whose pages may use DICOMweb from their own origin.
+    pub allow_origins: Arc<[cors::Origin]>,
     /// Who vouches for people beside local accounts.
     pub oidc: Option<Arc<Oidc>>,
     /// Turns true when the server stops: streams without an end then end.

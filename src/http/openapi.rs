@@ -24,6 +24,8 @@ pub const READER: &str = "/api/docs";
         (name = "QIDO-RS", description = "Searches (PS3.18 section 10.6)"),
         (name = "WADO-RS", description = "Instances out (PS3.18 section 10.4)"),
         (name = "WADO-URI", description = "Instances out, as viewers of the old kind ask (PS3.18 chapter 9)"),
+        (name = "UPS-RS", description = "Workitems, by which a task manager drives analyses (PS3.18 chapter 11)"),
+        (name = "storage commitment", description = "Whether instances are kept (PS3.18 chapter 13)"),
         (name = "page", description = "What the page shows and asks for"),
         (name = "operation", description = "For those who run it"),
     )

@@ -1,6 +1,6 @@
 //! Routes and what surrounds them: one list, from which the OpenAPI document is made, too.
 //!
-//! From the outside in: request id, security headers, counting, problem documents, panics, access, compression.
+//! From the outside in: request id, other origins, security headers, counting, problem documents, panics, access, compression.
 //! Everything that answers 4xx or 5xx therefore has an id, headers and a body, wherever it arose.
 //!
 //! Source: Content Security Policy Level 3; Fetch (CORP); RFC 9111 section 5.2.2.5.
@@ -8,7 +8,10 @@
 use super::{
     App, api, assets,
     auth::{self, Access},
-    dicomweb::{self, capabilities, qido, rendered, stow, wado, wado_uri},
+    cors,
+    dicomweb::{
+        self, capabilities, commitment, qido, removal, rendered, stow, ups, ups_channel, wado, wado_uri,
+    },
     error, health, metrics, openapi,
 };
 use axum::{
@@ -43,16 +46,16 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; script-src 'self' 'wa
 fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .routes(routes!(stow::store, qido::studies))
-        .routes(routes!(stow::store_in_study, wado::study))
+        .routes(routes!(stow::store_in_study, wado::study, removal::study))
         .routes(routes!(qido::series_of_all))
         .routes(routes!(qido::instances_of_all))
         .routes(routes!(qido::series_of_study))
         .routes(routes!(qido::instances_of_study))
         .routes(routes!(qido::instances_of_series))
         .routes(routes!(wado::study_metadata))
-        .routes(routes!(wado::series))
+        .routes(routes!(wado::series, removal::series))
         .routes(routes!(wado::series_metadata))
-        .routes(routes!(wado::instance))
+        .routes(routes!(wado::instance, removal::instance))
         .routes(routes!(wado::instance_metadata))
         .routes(routes!(wado::frames))
         .routes(routes!(wado::study_bulk_data))
@@ -70,6 +73,14 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(rendered::instance_thumbnail))
         .routes(routes!(rendered::frame_thumbnail))
         .routes(routes!(wado_uri::get))
+        .routes(routes!(ups::create, ups::search))
+        .routes(routes!(ups::retrieve, ups::update))
+        .routes(routes!(ups::change_state))
+        .routes(routes!(ups::request_cancel))
+        .routes(routes!(ups::subscribe, ups::unsubscribe))
+        .routes(routes!(ups::suspend))
+        .routes(routes!(ups_channel::open))
+        .routes(routes!(commitment::request, commitment::check))
         .routes(routes!(api::worklist::list))
         .routes(routes!(api::study::get))
         .routes(routes!(api::study::audit))
@@ -122,7 +133,7 @@ struct BulkData;
 
 /// The whole server: routes, the page, and what surrounds them.
 pub fn router(app: App, access: Access) -> Router {
-    let metrics = app.metrics.clone();
+    let (metrics, origins) = (app.metrics.clone(), app.allow_origins.clone());
     let door = auth::Door {
         access: Arc::new(access),
         db: app.db.clone(),
@@ -144,6 +155,7 @@ pub fn router(app: App, access: Access) -> Router {
         .layer(middleware::from_fn(error::render))
         .layer(middleware::from_fn_with_state(metrics, metrics::observe))
         .layer(middleware::from_fn(secure))
+        .layer(middleware::from_fn_with_state(origins, cors::share))
         .layer(PropagateRequestIdLayer::new(error::REQUEST_ID))
         .layer(SetRequestIdLayer::new(error::REQUEST_ID, MakeRequestUuid))
         .layer(middleware::from_fn(drop_foreign_request_id))
@@ -172,16 +184,11 @@ fn is_text(
 
 /// Every DICOMweb resource answers OPTIONS, its root too (PS3.18 section 8.9).
 async fn options(request: Request, next: Next) -> Response {
-    let described = request.method() == Method::OPTIONS && is_dicomweb(request.uri().path());
+    let described = request.method() == Method::OPTIONS && dicomweb::is_within(request.uri().path());
     if !described {
         return next.run(request).await;
     }
     capabilities::describe(request.uri(), request.headers()).into_response()
-}
-
-fn is_dicomweb(path: &str) -> bool {
-    path.strip_prefix(dicomweb::ROOT)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The id is ours: a client's own could name another request in the log, or hold anything.

@@ -10,9 +10,11 @@
 
 mod cache;
 mod check;
+pub mod commitment;
 pub mod outcome;
 mod plausible;
 mod rejection;
+pub mod removal;
 mod session;
 mod store;
 mod sweep;

@@ -3,10 +3,13 @@
 //! A transaction that acknowledges holds the other side of the sweep lock and makes sure of its files under it, so a file cannot go between being kept and being indexed.
 
 use super::{ReceiveError, Receiver};
-use crate::db::{
-    self, Tx,
-    audit::{self, Act},
-    index,
+use crate::{
+    archive::ArchiveError,
+    db::{
+        self, Tx,
+        audit::{self, Act},
+        index,
+    },
 };
 use futures::TryStreamExt;
 use serde_json::json;
@@ -61,11 +64,33 @@ pub(super) async fn remove(
 ) -> Result<Vec<String>, ReceiveError> {
     let unreferenced = index::unreferenced(tx, keys).await?;
     for file in &unreferenced {
-        if file.evicted {
-            receiver.archive.evict(&file.key).await?;
-        } else {
-            receiver.archive.remove(&file.key).await?;
-        }
+        discard(receiver, file).await?;
     }
     Ok(unreferenced.into_iter().map(|file| file.key).collect())
+}
+
+/// Deletes those of these files that nothing refers to; how many could not be deleted and are left to the next sweep.
+pub(super) async fn delete(receiver: &Receiver, keys: &[String]) -> Result<usize, ReceiveError> {
+    let mut left = 0;
+    for keys in keys.chunks(CHUNK) {
+        let mut tx = receiver.db.begin().await?;
+        index::lock_sweep(&mut tx).await?;
+        for file in index::unreferenced(&mut tx, keys).await? {
+            if let Err(error) = discard(receiver, &file).await {
+                tracing::warn!(%error, "a file of the archive cannot be deleted now");
+                left += 1;
+            }
+        }
+        db::commit(tx).await?;
+    }
+    Ok(left)
+}
+
+/// Removes a file; of an evicted one word is left.
+async fn discard(receiver: &Receiver, file: &index::Unreferenced) -> Result<(), ArchiveError> {
+    if file.evicted {
+        receiver.archive.evict(&file.key).await
+    } else {
+        receiver.archive.remove(&file.key).await
+    }
 }

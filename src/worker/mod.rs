@@ -141,7 +141,7 @@ impl Worker {
         };
         let identity = self.identity(&study, &sources);
         let Begun::Run(running) = analysis::begin(&mut tx, &sources, &identity).await? else {
-            return Ok(());
+            return Ok(db::commit(tx).await?);
         };
         let previous_report = analysis::previous_report(&mut tx, &running)
             .await?

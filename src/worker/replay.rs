@@ -8,7 +8,7 @@
 use super::{Analyser, PreviousReport, Request, identity};
 use crate::{
     archive::{Archive, ArchiveError},
-    db::{Db, audit::Act, error::DbError},
+    db::{Db, audit::Act, error::DbError, removal::Removal},
     dicom::{enhanced, instance::Instance},
     domain::{
         failure::FailureClass,
@@ -46,6 +46,21 @@ pub enum ReplayError {
         analysis: Uuid,
         /// Its state.
         state: String,
+    },
+    /// What it was made of is gone.
+    #[error(
+        "{what} was removed at {at} by {by} ({reason}): its bytes are gone, so the analysis cannot be run again; \
+         the trail says what it was"
+    )]
+    Removed {
+        /// The analysis, or an instance.
+        what: String,
+        /// When.
+        at: String,
+        /// By whom.
+        by: String,
+        /// Reason code.
+        reason: String,
     },
     /// Its row in the trail is missing or does not say what it should.
     #[error("the trail has no readable row that says what analysis {0} made")]
@@ -89,6 +104,11 @@ impl ReplayError {
             _ => FailureClass::Input,
         }
     }
+}
+
+fn removed(what: String, removal: Removal) -> ReplayError {
+    let Removal { by, at, reason } = removal;
+    ReplayError::Removed { what, at, by, reason }
 }
 
 /// What the trail says of an analysis.
@@ -175,6 +195,9 @@ impl Recorded {
             .recorded_analysis(analysis)
             .await?
             .ok_or(ReplayError::Unknown(analysis))?;
+        if let Some(removal) = row.removal {
+            return Err(removed(format!("what analysis {analysis} looked at"), removal.0));
+        }
         if row.state != "complete" {
             let state = row.state;
             return Err(ReplayError::Incomplete { analysis, state });
@@ -191,6 +214,13 @@ impl Recorded {
             .iter()
             .filter(|i| i.role != "source" || i.conflict.is_none())
             .collect();
+        let gone = usable.iter().find_map(|i| Some((*i, i.removal.clone()?)));
+        if let Some((instance, removal)) = gone {
+            return Err(removed(
+                format!("instance {}", instance.sop_instance_uid),
+                removal.0,
+            ));
+        }
         let keys = usable.iter().map(|i| i.archive_key.clone()).collect();
         let (mut sources, mut results, mut digests) = (Vec::new(), Vec::new(), Vec::new());
         for (record, file) in usable.iter().zip(archive.read_all(keys).await?) {

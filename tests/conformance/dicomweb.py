@@ -1,8 +1,9 @@
 """Probes any DICOMweb origin server for the rules of PS3.18, each with its section.
 
-usage: dicomweb.py BASE_URL [--report FILE]
+usage: dicomweb.py BASE_URL [--report FILE] [--origin ORIGIN]
 
 Stores synthetic instances under UIDs of its own, asks for them in every way, and prints a line a rule.
+With --origin, pages of that origin are said to be let in (CORS).
 Exits 1 when a rule is broken. It knows nothing of ictus: the same file probes any other server for comparison.
 """
 
@@ -14,6 +15,7 @@ import xml.etree.ElementTree as ET
 from email.parser import BytesParser
 from email.policy import HTTP
 
+import dicomweb_worklist
 import numpy
 import pydicom
 import requests
@@ -582,8 +584,13 @@ def _(server):
     status(answer, 405)
 
 
-def main(base, report):
+dicomweb_worklist.add(rule, status, equal, IMAGES)
+
+
+def main(base, report, origin):
     server = Server(base)
+    if origin:
+        dicomweb_worklist.add_sharing(rule, status, equal, origin, f"{E}/instances")
     lines = []
     for section, text, check in rules:
         try:
@@ -603,5 +610,5 @@ def main(base, report):
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    target = arguments[arguments.index("--report") + 1] if "--report" in arguments else None
-    sys.exit(main(arguments[0], target))
+    report, origin = (arguments[arguments.index(name) + 1] if name in arguments else None for name in ("--report", "--origin"))
+    sys.exit(main(arguments[0], report, origin))

@@ -3,6 +3,9 @@
 use crate::web::Server;
 use std::{path::Path, process::Command};
 
+/// A viewer that is let in, for the probes of the CORS protocol.
+const ORIGIN: &str = "http://viewer.example";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn keeps_every_rule_of_dicomweb_that_the_probes_know() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -11,10 +14,15 @@ async fn keeps_every_rule_of_dicomweb_that_the_probes_know() {
         python.exists(),
         "the probes need Python packages: run `make setup`, which makes .venv"
     );
-    let server = Server::new().await;
+    let server = Server::with_origins(&[ORIGIN]).await;
     let base = format!("http://{}/dicom-web", server.listen().await);
     let script = root.join("tests/conformance/dicomweb.py");
-    let probing = tokio::task::spawn_blocking(move || Command::new(python).arg(script).arg(base).output());
+    let probing = tokio::task::spawn_blocking(move || {
+        Command::new(python)
+            .arg(script)
+            .args([base.as_str(), "--origin", ORIGIN])
+            .output()
+    });
     let said = probing.await.unwrap().unwrap();
     let (out, err) = (
         String::from_utf8_lossy(&said.stdout),

@@ -86,7 +86,7 @@ impl Fake {
         }
     }
 
-    fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
 }
@@ -253,7 +253,7 @@ impl Running {
 }
 
 /// Looks until something is so; a test that waits in vain says for what.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..1200 {
         if let Some(found) = look().await {
             return found;

@@ -12,6 +12,7 @@ use ictus::{
         App, Limits,
         api::version::Version,
         auth::{Access, Keys, Role, key_line},
+        cors::Origin,
         metrics::Metrics,
         router,
     },
@@ -57,15 +58,30 @@ impl Server {
 
     /// With a key of each role; the key is the role's name.
     pub(crate) async fn with_keys() -> Self {
+        Self::with_keys_and_origins(&[]).await
+    }
+
+    /// The same, and these origins' pages may use DICOMweb.
+    pub(crate) async fn with_keys_and_origins(origins: &[&str]) -> Self {
         let lines: Vec<String> = [Role::Viewer, Role::Sender, Role::Operator]
             .into_iter()
             .map(|role| key_line(&format!("the-{}", role.as_str()), role, role.as_str()).unwrap())
             .collect();
-        Self::with(
-            Access::Keys(Keys::parse(&lines.join("\n")).unwrap()),
+        let keys = Keys::parse(&lines.join("\n")).unwrap();
+        Self::on(
+            World::new().await,
+            Access::Keys(keys),
             Limits::default(),
+            None,
+            origins,
         )
         .await
+    }
+
+    /// Without keys, and these origins' pages may use DICOMweb.
+    pub(crate) async fn with_origins(origins: &[&str]) -> Self {
+        let access = Access::new(None, [127, 0, 0, 1].into()).unwrap();
+        Self::on(World::new().await, access, Limits::default(), None, origins).await
     }
 
     /// With limits of the test's own.
@@ -75,16 +91,22 @@ impl Server {
 
     /// With an OpenID provider.
     pub(crate) async fn with_provider(access: Access, limits: Limits, oidc: Option<Arc<Oidc>>) -> Self {
-        Self::on(World::new().await, access, limits, oidc).await
+        Self::on(World::new().await, access, limits, oidc, &[]).await
     }
 
     /// Without keys, on a world that was prepared.
     pub(crate) async fn of(world: World) -> Self {
         let access = Access::new(None, [127, 0, 0, 1].into()).unwrap();
-        Self::on(world, access, Limits::default(), None).await
+        Self::on(world, access, Limits::default(), None, &[]).await
     }
 
-    async fn on(world: World, access: Access, limits: Limits, oidc: Option<Arc<Oidc>>) -> Self {
+    async fn on(
+        world: World,
+        access: Access,
+        limits: Limits,
+        oidc: Option<Arc<Oidc>>,
+        origins: &[&str],
+    ) -> Self {
         let (stop, stopping) = watch::channel(false);
         let app = App {
             db: world.db.clone(),
@@ -94,6 +116,11 @@ impl Server {
             metrics: Arc::new(Metrics::default()),
             version: Arc::new(Version::new(Vec::new(), None)),
             limits,
+            station: Arc::from("ICTUS"),
+            allow_origins: origins
+                .iter()
+                .map(|origin| origin.parse::<Origin>().unwrap())
+                .collect(),
             oidc,
             stopping,
         };

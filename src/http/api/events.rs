@@ -107,6 +107,6 @@ async fn message(app: &App, principal: &Principal, event: Event) -> Option<Messa
                 .ok()
         }
         Event::Missed => Some(Message::default().event("missed").data("{}")),
-        Event::Cancel(_) => None,
+        Event::Cancel(_) | Event::Workitem => None,
     }
 }

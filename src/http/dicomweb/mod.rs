@@ -1,19 +1,23 @@
-//! DICOMweb at `/dicom-web`: STOW-RS in, QIDO-RS and WADO-RS out.
+//! DICOMweb at `/dicom-web`: STOW-RS in, QIDO-RS and WADO-RS out, UPS-RS for who schedules the work.
 //!
-//! Source: PS3.18 chapters 8 and 10.
+//! Source: PS3.18 chapters 8, 10, 11 and 13.
 
 pub mod attribute;
 pub(crate) mod capabilities;
+pub(crate) mod commitment;
 mod datasets;
 pub mod media;
 pub mod multipart;
 mod parts;
 pub mod qido;
 pub mod query;
+pub(crate) mod removal;
 pub(crate) mod rendered;
 pub(crate) mod retrieve;
 pub mod stow;
 mod stow_metadata;
+pub(crate) mod ups;
+pub(crate) mod ups_channel;
 pub mod wado;
 pub(crate) mod wado_uri;
 
@@ -23,6 +27,12 @@ use axum::http::{HeaderMap, header};
 
 /// Where DICOMweb lives.
 pub const ROOT: &str = "/dicom-web";
+
+/// Whether a path is DICOMweb's.
+pub(super) fn is_within(path: &str) -> bool {
+    path.strip_prefix(ROOT)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
 
 /// A UID of a path, checked.
 pub(super) fn uid(text: &str, name: &str) -> Result<Uid, HttpError> {
@@ -73,6 +83,21 @@ impl Links {
     #[must_use]
     pub fn series(&self, study: &str, series: &str) -> String {
         format!("{}/series/{series}", self.study(study))
+    }
+
+    /// A workitem.
+    #[must_use]
+    pub fn workitem(&self, workitem: &str) -> String {
+        format!("{}/workitems/{workitem}", self.root)
+    }
+
+    /// The WebSocket on which an AE title hears of workitems.
+    #[must_use]
+    pub fn channel(&self, title: &str) -> String {
+        // http becomes ws, https wss.
+        let title: String = form_urlencoded::byte_serialize(title.as_bytes()).collect();
+        let title = title.replace('+', "%20");
+        self.root.replacen("http", "ws", 1) + "/subscribers/" + &title
     }
 
     /// An instance.

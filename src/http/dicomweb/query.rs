@@ -23,6 +23,9 @@ pub const MAX_RESULTS: i64 = 5000;
 const NOT_FUZZY: &str =
     "The fuzzymatching parameter is not supported. Only literal matching has been performed.";
 
+const UNKNOWN_PARAMETER: &str =
+    "A parameter of the query is neither an attribute nor known here; it was ignored.";
+
 /// Our viewer's parameter: show the series that were resampled for display, too.
 const INCLUDE_DERIVED: &str = "includederived";
 
@@ -65,10 +68,7 @@ impl Search {
                 _ => match attribute::path_of(name).as_deref() {
                     Some([tag]) => search.match_attribute(*tag, value)?,
                     Some(path) => search.match_other(path, value)?,
-                    None => {
-                        let text = "A parameter of the query is neither an attribute nor known here; it was ignored.";
-                        search.warnings.push(text.to_owned());
-                    }
+                    None => search.warnings.push(UNKNOWN_PARAMETER.to_owned()),
                 },
             }
         }
@@ -154,7 +154,9 @@ impl Search {
             return refused("is made by this server and cannot be matched");
         }
         let wanted = match attribute::vr_of(tag) {
+            "UI" => Wanted::OneOf(uids(tag, value)?.into_iter().map(String::from).collect()),
             "DA" => Wanted::Range(range(tag, value, 8)?),
+            "DT" => Wanted::Range(date_time_range(tag, value)?),
             "TM" => Wanted::Range(range(tag, value, 13)?),
             "PN" => Wanted::PersonName(value.to_owned()),
             "SQ" => return refused("is a sequence; match an attribute within it, as SEQUENCE.ATTRIBUTE"),
@@ -172,6 +174,102 @@ impl Search {
             wanted,
         });
         Ok(())
+    }
+}
+
+/// The query of a search for workitems, or of a subscription to those that match.
+#[derive(Debug, Clone, Default)]
+pub struct WorkitemSearch {
+    /// What to match.
+    pub keys: Vec<Other>,
+    /// At most so many.
+    pub limit: i64,
+    /// Skip so many.
+    pub offset: i64,
+    /// Whether a subscription keeps what it is subscribed to from being deleted.
+    pub deletion_lock: bool,
+    /// Texts for the Warning header.
+    pub warnings: Vec<String>,
+    /// The `accept` parameter.
+    pub accept: Option<String>,
+}
+
+impl WorkitemSearch {
+    /// Reads the parameters of a search.
+    ///
+    /// # Errors
+    /// Says which parameter cannot be used and what it should be.
+    pub fn parse(pairs: &[(String, String)]) -> Result<Self, HttpError> {
+        let mut search = Self {
+            limit: MAX_RESULTS,
+            ..Self::default()
+        };
+        // Every attribute of a workitem is in one document, so that none has a column of its own.
+        let mut matched = Search::default();
+        for (name, value) in pairs {
+            match name.to_ascii_lowercase().as_str() {
+                "limit" => search.limit = count(name, value)?,
+                "offset" => search.offset = count(name, value)?,
+                "fuzzymatching" => {
+                    if flag(name, value)? {
+                        search.warnings.push(NOT_FUZZY.to_owned());
+                    }
+                }
+                // Workitems are answered whole.
+                "includefield" => matched.include_fields(value)?,
+                "accept" => search.accept = Some(value.clone()),
+                "deletionlock" => search.deletion_lock = flag(name, value)?,
+                _ => match attribute::path_of(name).as_deref() {
+                    Some([tags::TRANSACTION_UID]) => {
+                        let text = "the Transaction UID of a workitem is known to its performer only and is not matched";
+                        return Err(HttpError::BadRequest(text.to_owned()));
+                    }
+                    Some(path) => matched.match_other(path, value)?,
+                    None => search.warnings.push(UNKNOWN_PARAMETER.to_owned()),
+                },
+            }
+        }
+        search.warnings.dedup();
+        search.keys = matched.filter.others;
+        Ok(search)
+    }
+
+    /// The same for a subscription, whose keys are in `filter` (PS3.18 section 11.10.1.2) or parameters of their own.
+    ///
+    /// # Errors
+    /// Says which key cannot be used.
+    pub fn parse_filter(pairs: &[(String, String)]) -> Result<Self, HttpError> {
+        let mut spread = Vec::new();
+        for (name, value) in pairs {
+            if !name.eq_ignore_ascii_case("filter") {
+                spread.push((name.clone(), value.clone()));
+                continue;
+            }
+            for key in value.split(',').filter(|key| !key.trim().is_empty()) {
+                match key.split_once('=') {
+                    Some((name, value)) => spread.push((name.trim().to_owned(), value.trim().to_owned())),
+                    // A comma within a value, as in a list of UIDs.
+                    None => match spread.last_mut() {
+                        Some((_, value)) => {
+                            value.push(',');
+                            value.push_str(key.trim());
+                        }
+                        None => {
+                            let text = "filter takes ATTRIBUTE=VALUE pairs, joined by commas";
+                            return Err(HttpError::BadRequest(text.to_owned()));
+                        }
+                    },
+                }
+            }
+        }
+        let search = Self::parse(&spread)?;
+        // An ignored key would subscribe to more than was asked for.
+        if search.warnings.iter().any(|text| text == UNKNOWN_PARAMETER) {
+            return Err(HttpError::BadRequest(
+                "a key of the filter is no attribute; name attributes by keyword or tag".to_owned(),
+            ));
+        }
+        Ok(search)
     }
 }
 
@@ -256,9 +354,91 @@ fn range(tag: Tag, value: &str, longest: usize) -> Result<Range, HttpError> {
     })
 }
 
+/// A date with a time, or a range of them with a hyphen; compared as written, without regard to the offset from UTC.
+fn date_time_range(tag: Tag, value: &str) -> Result<Range, HttpError> {
+    let is_moment = |text: &str| {
+        let whole = text.split('.').next().unwrap_or_default();
+        (4..=14).contains(&whole.len())
+            && text.len() <= 21
+            && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    };
+    // The offset of a moment looks like the end of a range: it has four digits, and a sign that is no range's.
+    let moment = |text: &str| -> Option<Option<String>> {
+        let text = text.trim();
+        let (bare, offset) = match text.find(['+', '-']) {
+            Some(at) if text.len() - at == 5 => text.split_at(at),
+            _ => (text, ""),
+        };
+        let is_offset = offset.bytes().skip(1).all(|byte| byte.is_ascii_digit());
+        match bare {
+            "" => Some(None),
+            _ => (is_moment(bare) && is_offset).then(|| Some(bare.to_owned())),
+        }
+    };
+    let whole = moment(value).flatten().map(|one| (Some(one.clone()), Some(one)));
+    let ends = whole.or_else(|| {
+        value
+            .match_indices('-')
+            .find_map(|(at, _)| Some((moment(&value[..at])?, moment(&value[at + 1..])?)))
+    });
+    let (from, to) = ends.ok_or_else(|| {
+        HttpError::BadRequest(format!(
+            "attribute {} is matched by YYYYMMDDHHMMSS or a range of it: FROM-TO",
+            attribute::key(tag)
+        ))
+    })?;
+    Ok(Range { from, to })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_moments_and_ranges_of_them() {
+        let range = |value: &str| {
+            date_time_range(tags::SCHEDULED_PROCEDURE_STEP_START_DATE_TIME, value)
+                .map(|range| (range.from.unwrap_or_default(), range.to.unwrap_or_default()))
+        };
+        for (value, from, to) in [
+            ("20261128", "20261128", "20261128"),
+            ("20261128101500.5+0100", "20261128101500.5", "20261128101500.5"),
+            ("20261128101500-0500", "20261128101500", "20261128101500"),
+            ("20261128-20261129", "20261128", "20261129"),
+            (
+                "20261128101500-0500-20261129101500-0500",
+                "20261128101500",
+                "20261129101500",
+            ),
+            ("-20261129", "", "20261129"),
+            ("20261128-", "20261128", ""),
+        ] {
+            assert_eq!(range(value).unwrap(), (from.to_owned(), to.to_owned()), "{value}");
+        }
+        for wrong in ["yesterday", "2026-11-28T10:00", "20261128-x"] {
+            assert!(range(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn reads_the_filter_of_a_subscription_in_either_way() {
+        let keys = |pairs: &[(&str, &str)]| {
+            let pairs: Vec<_> = pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect();
+            WorkitemSearch::parse_filter(&pairs).map(|search| search.keys.len())
+        };
+        assert_eq!(
+            keys(&[("filter", "WorklistLabel=CT,ProcedureStepState=SCHEDULED")]).unwrap(),
+            2
+        );
+        assert_eq!(keys(&[("00741202", "CT"), ("deletionlock", "true")]).unwrap(), 1);
+        assert_eq!(keys(&[("filter", "SOPInstanceUID=1.2,1.3")]).unwrap(), 1);
+        for wrong in ["Nonsense=1", "CT", "TransactionUID=1.2"] {
+            assert!(keys(&[("filter", wrong)]).is_err(), "{wrong}");
+        }
+    }
 
     fn parse(query: &[(&str, &str)]) -> Result<Search, HttpError> {
         let pairs: Vec<_> = query
