@@ -4,6 +4,8 @@
 mod api;
 mod assemble;
 mod audit;
+mod blast;
+mod bundles;
 mod commitment;
 mod correction;
 mod coverage;
