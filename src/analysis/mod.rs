@@ -279,7 +279,9 @@ pub fn look(
 ) -> Result<Look, AnalysisError> {
     let (brain, prediction, cavity, duration_ms) = match model.plan.configuration.grid {
         Grid::SourceSlices { .. } => on_slices(&scan, engine, model, control, report)?,
-        Grid::Volume { .. } => on_volume(&scan, engine, model, control, report)?,
+        Grid::Volume { .. } | Grid::Oriented(_) | Grid::Window { .. } => {
+            on_volume(&scan, engine, model, control, report)?
+        }
         Grid::HeadBox { .. } => in_box(&scan, engine, model, control, report)?,
     };
     let started = Instant::now();
@@ -355,18 +357,23 @@ fn on_volume(
     control: &dyn Control,
     report: &mut Report,
 ) -> Result<Seen, AnalysisError> {
-    let started = Instant::now();
     let plan = &model.plan;
-    let (input, trace) = preprocess::volume::preprocess(&scan.channels, scan.turn, plan)?;
-    clock(&mut report.timings, "preprocess", started);
-    let (mut prediction, duration_ms) = summed(engine, model, input, &trace, control, report)?;
+    let mut spent_ms = 0;
+    let mut previous: Option<Volume<u8>> = None;
+    for stage in &model.stages {
+        let (seen, ms) = staged(scan, engine, stage, previous.as_ref(), control, report)?;
+        previous = Some(seen.labels);
+        spent_ms += ms;
+    }
+    let (mut prediction, ms) = staged(scan, engine, model, previous.as_ref(), control, report)?;
+    let duration_ms = spent_ms + ms;
     postprocess::keep_largest(&mut prediction.labels, &plan.keep_largest);
     let head = (plan.trigger.body_part == HEAD).then(|| preprocess::head_trace(&scan.channels[0]));
     let Intracranial { brain, cavity } = match head {
         Some(Ok(head)) => preprocess::brain::intracranial(&scan.channels[0], &head),
         // Nobody said that the model looks at heads, or there is none: then nothing is inside or outside a skull.
         Some(Err(_)) | None => {
-            let everywhere = everywhere(trace.source);
+            let everywhere = everywhere(scan.channels[0].geometry.clone());
             Intracranial {
                 brain: everywhere.clone(),
                 cavity: everywhere,
@@ -374,6 +381,21 @@ fn on_volume(
         }
     };
     Ok((brain, prediction, cavity, duration_ms))
+}
+
+/// Stages 2 to 4 of one network of a cascade, or of the only one.
+fn staged(
+    scan: &Scan,
+    engine: &Engine,
+    model: &Model,
+    previous: Option<&Volume<u8>>,
+    control: &dyn Control,
+    report: &mut Report,
+) -> Result<(Prediction, u64), AnalysisError> {
+    let started = Instant::now();
+    let (input, trace) = preprocess::volume::preprocess(&scan.channels, scan.turn, &model.plan, previous)?;
+    clock(&mut report.timings, "preprocess", started);
+    summed(engine, model, input, &trace, control, report)
 }
 
 fn in_box(

@@ -233,6 +233,7 @@ fn volume(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Ve
         turn: Turn {
             slices: source.is_reversed(),
             rows: false,
+            columns: false,
         },
     };
     let mut report = analysis::empty_report(None);

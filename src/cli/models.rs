@@ -66,7 +66,7 @@ enum Command {
         #[command(flatten)]
         folder: Folder,
     },
-    /// Import a trained model of another program: a results folder of nnU-Net v2.
+    /// Import a trained model of another program: a results folder of nnU-Net v2, or a MONAI bundle.
     Import(Import),
 }
 
@@ -80,9 +80,9 @@ struct Import {
     /// Folder of models in which its folder is made.
     #[arg(long, env = "ICTUS_MODELS", value_name = "DIR", default_value = "models")]
     out: PathBuf,
-    /// Name of each fold's checkpoint.
-    #[arg(long, value_name = "NAME", default_value = "checkpoint_final.pth")]
-    checkpoint: String,
+    /// Name of each fold's checkpoint (checkpoint_final.pth), or of a bundle's (model.pt), if it is another.
+    #[arg(long, value_name = "NAME")]
+    checkpoint: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -21,6 +21,10 @@ pub enum Architecture {
     DynUNet(DynUNet),
     /// MONAI's `SegResNet`.
     SegResNet(SegResNet),
+    /// MONAI's `SwinUNETR`.
+    SwinUNETR(SwinUNETR),
+    /// BLAST-CT's `DeepMedic`.
+    DeepMedic(DeepMedic),
 }
 
 /// A plain convolutional U-Net: convolution, instance norm, LeakyReLU; strided on the way down, transposed on the way up.
@@ -183,6 +187,100 @@ pub struct SegResNet {
     pub upsample_mode: UpsampleMode,
 }
 
+/// MONAI's U-Net with a Swin transformer for an encoder, in three dimensions; GELU and LeakyReLU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwinUNETR {
+    /// Input channels.
+    pub in_channels: usize,
+    /// Output channels, background included.
+    pub out_channels: usize,
+    /// Channels of the first level, a multiple of 12.
+    #[serde(default = "twenty_four")]
+    pub feature_size: usize,
+    /// Transformer blocks a stage, of four.
+    #[serde(default = "twos")]
+    pub depths: Vec<usize>,
+    /// Attention heads a stage, of four.
+    #[serde(default = "heads")]
+    pub num_heads: Vec<usize>,
+    /// Tokens of a window along each axis.
+    #[serde(default = "windows")]
+    pub window_size: [usize; 3],
+    /// Whether query, key and value have a bias.
+    #[serde(default = "yes")]
+    pub qkv_bias: bool,
+    /// Hidden channels of a block's perceptron for each of its channels.
+    #[serde(default = "four")]
+    pub mlp_ratio: f64,
+    /// What follows each convolution.
+    #[serde(default)]
+    pub norm_name: FeatureNorm,
+    /// Whether what each stage hands to the decoder is normalised.
+    #[serde(default = "yes")]
+    pub normalize: bool,
+    /// In which order a patch's tokens are merged.
+    #[serde(default)]
+    pub downsample: Merging,
+    /// Whether each stage begins with a residual block of convolutions.
+    #[serde(default)]
+    pub use_v2: bool,
+}
+
+/// MONAI's patch merging by its names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Merging {
+    /// Tokens with fewer odd places first.
+    #[default]
+    Merging,
+    /// Tokens row by row.
+    MergingV2,
+}
+
+/// BLAST-CT's DeepMedic: paths of unpadded convolutions at several scales, in three dimensions; PReLU and batch norm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeepMedic {
+    /// Input channels.
+    pub input_channels: usize,
+    /// Output channels, background included.
+    pub num_classes: usize,
+    /// How coarsely each path sees, along each axis, the coarsest first.
+    #[serde(default = "scales")]
+    pub scale_factors: Vec<[usize; 3]>,
+    /// Channels of each path's layers.
+    #[serde(default = "feature_maps")]
+    pub feature_maps: Vec<usize>,
+    /// Channels of the layers that join the paths.
+    #[serde(default = "fully_connected")]
+    pub fully_connected: Vec<usize>,
+}
+
+impl DeepMedic {
+    /// Channels that each path ends with.
+    #[must_use]
+    pub fn last_features(&self) -> usize {
+        self.feature_maps.last().copied().unwrap_or_default()
+    }
+
+    /// How many voxels in the middle of an input are answered for; none for an input of which some would be wasted.
+    #[must_use]
+    pub fn output_size(&self, input: [usize; 3]) -> Option<[usize; 3]> {
+        let coarsest = self.scale_factors.first()?;
+        let margin = 2 * self.feature_maps.len();
+        let mut output = [0; 3];
+        for (axis, out) in output.iter_mut().enumerate() {
+            let scale = coarsest[axis];
+            *out = (input[axis].checked_div(scale)?).checked_sub(margin)? * scale;
+            if *out == 0 || input[axis] != *out + margin * scale {
+                return None;
+            }
+        }
+        Some(output)
+    }
+}
+
 /// MONAI's norms by their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, tag = "name", rename_all = "UPPERCASE")]
@@ -236,6 +334,38 @@ fn yes() -> bool {
     true
 }
 
+fn scales() -> Vec<[usize; 3]> {
+    vec![[5; 3], [3; 3], [1; 3]]
+}
+
+fn feature_maps() -> Vec<usize> {
+    vec![30, 30, 40, 40, 40, 40, 50, 50]
+}
+
+fn fully_connected() -> Vec<usize> {
+    vec![250, 250]
+}
+
+fn twenty_four() -> usize {
+    24
+}
+
+fn twos() -> Vec<usize> {
+    vec![2; 4]
+}
+
+fn heads() -> Vec<usize> {
+    vec![3, 6, 12, 24]
+}
+
+fn windows() -> [usize; 3] {
+    [7; 3]
+}
+
+fn four() -> f64 {
+    4.0
+}
+
 fn three() -> usize {
     3
 }
@@ -258,6 +388,8 @@ impl Architecture {
             Self::UNet(_) => "UNet",
             Self::DynUNet(_) => "DynUNet",
             Self::SegResNet(_) => "SegResNet",
+            Self::SwinUNETR(_) => "SwinUNETR",
+            Self::DeepMedic(_) => "DeepMedic",
         }
     }
 
@@ -270,6 +402,8 @@ impl Architecture {
             Self::UNet(a) => a.in_channels,
             Self::DynUNet(a) => a.in_channels,
             Self::SegResNet(a) => a.in_channels,
+            Self::SwinUNETR(a) => a.in_channels,
+            Self::DeepMedic(a) => a.input_channels,
         }
     }
 
@@ -282,6 +416,8 @@ impl Architecture {
             Self::UNet(a) => a.out_channels,
             Self::DynUNet(a) => a.out_channels,
             Self::SegResNet(a) => a.out_channels,
+            Self::SwinUNETR(a) => a.out_channels,
+            Self::DeepMedic(a) => a.num_classes,
         }
     }
 
@@ -295,6 +431,7 @@ impl Architecture {
             Self::UNet(a) => a.spatial_dims,
             Self::DynUNet(a) => a.spatial_dims,
             Self::SegResNet(a) => a.spatial_dims,
+            Self::SwinUNETR(_) | Self::DeepMedic(_) => 3,
         }
     }
 
@@ -321,6 +458,9 @@ impl Architecture {
                 let levels = u32::try_from(a.blocks_down.len()).unwrap_or(u32::MAX);
                 vec![1usize.checked_shl(levels.saturating_sub(1)).unwrap_or(0); a.spatial_dims]
             }
+            // A patch of two and four mergings.
+            Self::SwinUNETR(_) => vec![32; 3],
+            Self::DeepMedic(a) => a.scale_factors.first().map_or(vec![0; 3], |s| s.to_vec()),
         }
     }
 }

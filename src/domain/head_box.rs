@@ -8,7 +8,7 @@ use super::{
     prediction::Prediction,
     resample::Method,
     volume::{Geometry, SlicePlane, Volume},
-    volume_trace::{Turn, VolumeTrace},
+    volume_trace::{Alignment, Turn, VolumeTrace},
 };
 use rayon::prelude::*;
 
@@ -60,6 +60,7 @@ impl BoxTrace {
     pub fn as_volume(&self) -> VolumeTrace {
         VolumeTrace {
             source: self.geometry(),
+            alignment: Alignment::Edges,
             turn: Turn::default(),
             transpose: [0, 1, 2],
             crop: self.shape.map(|n| 0..n),

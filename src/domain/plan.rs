@@ -2,9 +2,11 @@
 //!
 //! Unknown keys are refused, so that a plan never asks for something that is silently not done.
 
-use super::{architecture::Architecture, code::Code, finding::DISCLAIMER};
+mod check;
+
+use super::{architecture::Architecture, code::Code, finding::DISCLAIMER, oriented::Oriented};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The format of `plan.json` that this build reads.
 pub const SCHEMA: u32 = 1;
@@ -35,6 +37,11 @@ pub struct Plan {
     /// nnU-Net's postprocessing, in order: of each set of label values only the largest component of their union stays.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep_largest: Vec<Vec<u8>>,
+    /// Earlier stages of a cascade, the first one first: the label map of each is shown to the next, that of the last to the network itself.
+    ///
+    /// Their weights are under `stage_{s}.member_{i}.`, their labels are those of the plan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
     /// Which series the model is for.
     pub trigger: Trigger,
     /// Spatial axes that may be flipped at test time; never left–right for a side-aware label.
@@ -46,6 +53,18 @@ pub struct Plan {
     pub calibration: Option<String>,
     /// How closely `golden.safetensors` must be reproduced before the model serves.
     pub golden: Golden,
+}
+
+/// An earlier stage of a cascade.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Grid, normalisation and architecture.
+    pub configuration: Configuration,
+    /// How many networks it has.
+    pub members: usize,
+    /// Axes of its own grid that may be flipped at test time.
+    pub mirror_axes: Vec<usize>,
 }
 
 /// The grid that the network sees and the network itself.
@@ -75,17 +94,38 @@ impl Configuration {
     #[must_use]
     pub fn scans(&self) -> usize {
         match self.grid {
-            Grid::SourceSlices { .. } | Grid::HeadBox { .. } => 1,
-            Grid::Volume { .. } => self.normalization_schemes.len(),
+            Grid::SourceSlices { .. } | Grid::HeadBox { .. } | Grid::Window { .. } => 1,
+            Grid::Volume { .. } | Grid::Oriented(_) => self.normalization_schemes.len(),
         }
+    }
+
+    /// What the stage before adds to the channels.
+    #[must_use]
+    pub fn previous_stage(&self) -> Option<&PreviousStage> {
+        match &self.grid {
+            Grid::Volume { previous_stage, .. } => previous_stage.as_ref(),
+            Grid::SourceSlices { .. } | Grid::HeadBox { .. } | Grid::Window { .. } | Grid::Oriented(_) => {
+                None
+            }
+        }
+    }
+
+    /// What a network without padding sees at once, and for how much of its middle it answers; none for other networks.
+    #[must_use]
+    pub fn unpadded(&self) -> Option<[[usize; 3]; 2]> {
+        let Architecture::DeepMedic(network) = &self.architecture else {
+            return None;
+        };
+        let tile: [usize; 3] = self.patch_size.as_slice().try_into().ok()?;
+        Some([tile, network.output_size(tile)?])
     }
 
     /// Whether every channel is CT; one of MR has no HU to be checked.
     #[must_use]
     pub fn is_ct(&self) -> bool {
-        self.normalization_schemes
-            .iter()
-            .all(|scheme| matches!(scheme, Normalization::CTNormalization { .. }))
+        let mut schemes = self.normalization_schemes.iter();
+        matches!(self.grid, Grid::Window { .. })
+            || schemes.all(|scheme| matches!(scheme, Normalization::CTNormalization { .. }))
     }
 }
 
@@ -116,6 +156,18 @@ pub enum Grid {
         resampling_data: Resampling,
         /// How logits are resampled.
         resampling_probabilities: Resampling,
+        /// What the stage before adds to the channels; null where there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        previous_stage: Option<PreviousStage>,
+    },
+    /// MONAI's: the array turned to axis codes, resampled and scaled by a chain of transforms.
+    ///
+    /// Needs a stack that an affine describes; channels are normalised by the chain and by nothing else.
+    Oriented(Oriented),
+    /// BLAST-CT's: axes to the left, the back and the head, resampled linearly, a window of HU to −1 … 1; the network pads nothing, and answers are those of the nearest voxel.
+    Window {
+        /// What becomes −1, and what becomes 1.
+        window_hu: [f64; 2],
     },
     /// A box of the head, even and along the patient's axes: slices to the vertex, rows to the back, columns to the left.
     ///
@@ -133,6 +185,16 @@ impl Default for Grid {
             neighbours: 0,
         }
     }
+}
+
+/// The label map of one stage of a cascade as channels of the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreviousStage {
+    /// Values of the map, a channel each, after those of the images: 1 where the map has the value, else 0.
+    pub labels: Vec<u8>,
+    /// How the map is resampled: order 0 or 1, and the nearest plane of a coarse axis.
+    pub resampling: Resampling,
 }
 
 /// nnU-Net's `resample_data_or_seg_to_shape` and its arguments.
@@ -333,254 +395,23 @@ pub struct Golden {
 }
 
 impl Plan {
-    /// Refuses a plan that contradicts itself, or asks for what its grid does not do.
-    ///
-    /// # Errors
-    /// A sentence: what was found, what was expected.
-    pub fn check(&self) -> Result<(), String> {
-        let Configuration {
-            patch_size,
-            spacing,
-            normalization_schemes,
-            channel_names,
-            tile_step_size,
-            architecture,
-            ..
-        } = &self.configuration;
-        let dims = patch_size.len();
-        ensure(matches!(dims, 2 | 3) && spacing.len() == dims, || {
-            format!(
-                "patch_size has {dims} axes and spacing {}, expected 2 or 3 for both",
-                spacing.len()
-            )
-        })?;
-        ensure(architecture.spatial_dims() == dims, || {
-            format!(
-                "the network has {} spatial axes, patch_size {dims}",
-                architecture.spatial_dims()
-            )
-        })?;
-        ensure(spacing.iter().all(|mm| mm.is_finite() && *mm > 0.0), || {
-            format!("spacing is {spacing:?}, expected millimetres above 0")
-        })?;
-        for (size, divisor) in patch_size.iter().zip(architecture.divisors()) {
-            ensure(*size > 0 && size.is_multiple_of(divisor), || {
-                format!(
-                    "patch_size is {patch_size:?}, the network needs {size} to be a multiple of {divisor}"
-                )
-            })?;
-        }
-        ensure(*tile_step_size > 0.0 && *tile_step_size <= 1.0, || {
-            format!("tile_step_size is {tile_step_size}, expected above 0 and at most 1")
-        })?;
-        let channels = normalization_schemes.len();
-        ensure(channels == architecture.input_channels(), || {
-            format!(
-                "found {channels} normalization_schemes for a network of {} input channels",
-                architecture.input_channels()
-            )
-        })?;
-        ensure(
-            channel_names.is_empty() || channel_names.len() == channels,
-            || {
-                format!(
-                    "found {} channel_names for {channels} channels",
-                    channel_names.len()
-                )
-            },
-        )?;
-        ensure(self.members > 0, || "members is 0, expected at least 1".into())?;
-        self.check_grid()?;
-        self.check_labels()?;
-        self.check_mirrors()
-    }
-
-    fn check_grid(&self) -> Result<(), String> {
-        let channels = self.configuration.normalization_schemes.len();
-        match &self.configuration.grid {
-            // What only whole-volume plans do is refused here rather than left out in silence.
-            Grid::SourceSlices { slab_mm, neighbours } => ensure(
-                self.configuration.patch_size.len() == 2
-                    && channels == 2 * neighbours + 1
-                    && (*neighbours == 0 || *slab_mm > 0.0)
-                    && (0.0..=20.0).contains(slab_mm)
-                    && self.activation == Activation::Softmax
-                    && self.keep_largest.is_empty()
-                    && self.mirror_axes.is_empty(),
-                || {
-                    "a plan on source_slices has two axes, a channel for the slice and one for each neighbouring slab (of 20 mm at most), softmax, and neither mirror_axes nor keep_largest"
-                        .into()
-                },
-            ),
-            Grid::HeadBox { centre_mm } => ensure(
-                self.configuration.patch_size.len() == 3
-                    && channels == 1
-                    && centre_mm.iter().all(|mm| mm.is_finite())
-                    && self.activation == Activation::Softmax
-                    && self.keep_largest.is_empty()
-                    && self.mirror_axes.is_empty(),
-                || {
-                    "a plan on head_box has three axes, one channel, softmax, and neither mirror_axes nor keep_largest".into()
-                },
-            ),
-            Grid::Volume {
-                transpose_forward,
-                use_mask_for_norm,
-                ..
-            } => {
-                let mut axes = *transpose_forward;
-                axes.sort_unstable();
-                ensure(axes == [0, 1, 2], || {
-                    format!("transpose_forward is {transpose_forward:?}, expected each of 0, 1, 2 once")
-                })?;
-                ensure(
-                    use_mask_for_norm.is_empty() || use_mask_for_norm.len() == channels,
-                    || {
-                        format!(
-                            "use_mask_for_norm has {} entries for {channels} channels",
-                            use_mask_for_norm.len()
-                        )
-                    },
-                )
-            }
-        }
-    }
-
-    fn check_labels(&self) -> Result<(), String> {
-        let values: BTreeSet<u8> = self.labels.iter().map(|l| l.value).collect();
-        ensure(
-            values.len() == self.labels.len() && !values.is_empty() && !values.contains(&0),
-            || "labels need one entry or more, each with a value of its own above 0".into(),
-        )?;
-        let outputs = self.labels.len() + usize::from(self.activation == Activation::Softmax);
-        let found = self.configuration.architecture.num_classes();
-        ensure(found == outputs, || {
-            format!("the network has {found} outputs, the labels need {outputs}")
-        })?;
-        let unknown = self.keep_largest.iter().flatten().find(|v| !values.contains(v));
-        ensure(unknown.is_none(), || {
-            format!("keep_largest names the value {unknown:?}, which no label has")
+    /// The plan of an earlier stage of a cascade, as one of its own.
+    #[must_use]
+    pub fn of_stage(&self, stage: usize) -> Option<Self> {
+        let Stage {
+            configuration,
+            members,
+            mirror_axes,
+        } = self.stages.get(stage)?.clone();
+        Some(Self {
+            id: format!("{}/stage_{stage}", self.id),
+            configuration,
+            members,
+            mirror_axes,
+            // nnU-Net hands a map on as the network gave it.
+            keep_largest: Vec::new(),
+            stages: self.stages[..stage].to_vec(),
+            ..self.clone()
         })
-    }
-
-    fn check_mirrors(&self) -> Result<(), String> {
-        let dims = self.configuration.patch_size.len();
-        let axes: BTreeSet<usize> = self.mirror_axes.iter().copied().collect();
-        ensure(
-            axes.len() == self.mirror_axes.len() && axes.iter().all(|axis| *axis < dims),
-            || {
-                format!(
-                    "mirror_axes is {:?}, expected some of the network's {dims} axes, each once",
-                    self.mirror_axes
-                )
-            },
-        )?;
-        let Grid::Volume {
-            transpose_forward, ..
-        } = &self.configuration.grid
-        else {
-            return Ok(());
-        };
-        // The last axis of an axial stack runs from one side of the patient to the other; a 2-D network lacks the first.
-        let across = transpose_forward
-            .iter()
-            .position(|source| *source == 2)
-            .and_then(|axis| (axis + dims).checked_sub(3));
-        let sided = self.labels.iter().find(|label| label.side_aware);
-        match (sided, across) {
-            (Some(label), Some(axis)) if axes.contains(&axis) => Err(format!(
-                "mirror_axes has {axis}, which is left-right, and the label {} is side_aware",
-                label.name
-            )),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn ensure(holds: bool, sentence: impl FnOnce() -> String) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(sentence()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shipped() -> Plan {
-        serde_json::from_str(include_str!("../../models/haemorrhage-phantom/plan.json")).unwrap()
-    }
-
-    fn on_volume() -> Plan {
-        let mut plan = shipped();
-        let resampling = Resampling {
-            order: 1,
-            order_z: 0,
-            force_separate_z: None,
-        };
-        plan.configuration.grid = Grid::Volume {
-            transpose_forward: [0, 1, 2],
-            use_mask_for_norm: vec![false; plan.configuration.normalization_schemes.len()],
-            resampling_data: resampling,
-            resampling_probabilities: resampling,
-        };
-        plan
-    }
-
-    #[test]
-    fn the_shipped_plan_agrees_with_itself() {
-        shipped().check().unwrap();
-        on_volume().check().unwrap();
-    }
-
-    #[test]
-    fn slabs_of_one_scan_are_channels_of_the_network_and_not_files() {
-        let mut plan = crate::train::recipe::haemorrhage(1);
-        assert_eq!(plan.configuration.normalization_schemes.len(), 3);
-        assert_eq!(plan.configuration.scans(), 1);
-        plan.configuration.grid = on_volume().configuration.grid;
-        assert_eq!(plan.configuration.scans(), 3);
-    }
-
-    #[test]
-    fn refuses_to_mirror_left_and_right_for_a_side_aware_label() {
-        let mut plan = on_volume();
-        plan.mirror_axes = vec![0];
-        plan.check().unwrap();
-        plan.mirror_axes = vec![0, 1];
-        assert!(plan.check().unwrap_err().contains("left-right"));
-        plan.labels.iter_mut().for_each(|label| label.side_aware = false);
-        plan.check().unwrap();
-        plan.mirror_axes = vec![2];
-        assert!(plan.check().unwrap_err().contains("2 axes"));
-    }
-
-    #[test]
-    fn refuses_what_its_grid_would_leave_out_and_what_contradicts_itself() {
-        type Change = fn(&mut Plan);
-        let changes: [(Change, &str); 7] = [
-            (|p| p.mirror_axes = vec![0], "source_slices"),
-            (|p| p.activation = Activation::Sigmoid, "source_slices"),
-            (|p| p.configuration.patch_size[0] = 225, "multiple of 16"),
-            (|p| p.configuration.spacing = vec![1.0, 0.0], "above 0"),
-            (|p| p.labels[0].value = 0, "value of its own"),
-            (
-                |p| {
-                    p.labels.push(Label {
-                        value: 9,
-                        ..p.labels[0].clone()
-                    })
-                },
-                "6 outputs",
-            ),
-            (
-                |p| p.configuration.normalization_schemes.clear(),
-                "input channels",
-            ),
-        ];
-        for (change, words) in changes {
-            let mut plan = shipped();
-            change(&mut plan);
-            let error = plan.check().unwrap_err();
-            assert!(error.contains(words), "{error}");
-        }
     }
 }

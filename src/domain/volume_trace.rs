@@ -5,6 +5,7 @@
 //! `analysis::preprocess` lays the trace; `analysis::uncertainty` brings logits back through it, plane by plane, so that the source grid never holds all classes of all members.
 
 use super::{
+    from_first,
     resample::{Method, resample},
     volume::Geometry,
 };
@@ -17,6 +18,8 @@ pub struct Turn {
     pub slices: bool,
     /// Rows in reverse.
     pub rows: bool,
+    /// Columns in reverse.
+    pub columns: bool,
 }
 
 impl Turn {
@@ -24,7 +27,24 @@ impl Turn {
     pub const DICOM: Self = Self {
         slices: false,
         rows: true,
+        columns: false,
     };
+}
+
+/// Where the voxels of the source lie on the network's grid.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Alignment {
+    /// The edges of both lie on each other; [`VolumeTrace::method`] says what lies between (nnU-Net).
+    Edges,
+    /// The first voxels lie on each other, each source voxel so many of the network's further on; linear (MONAI).
+    First([f64; 3]),
+    /// The same by the nearest voxel, and so many source voxels beside (BLAST-CT).
+    Nearest {
+        /// Voxels of the network's grid that each source voxel is.
+        ratio: [f64; 3],
+        /// Source voxels between the first of the source and the first of the network's grid.
+        beside: [f64; 3],
+    },
 }
 
 /// Everything that was done to the geometry.
@@ -42,6 +62,8 @@ pub struct VolumeTrace {
     pub shape: [usize; 3],
     /// How logits are resampled.
     pub method: Method,
+    /// Where the source's voxels lie on the network's grid.
+    pub alignment: Alignment,
 }
 
 impl VolumeTrace {
@@ -65,12 +87,15 @@ impl VolumeTrace {
         for (value, axis) in at.into_iter().zip(self.transpose) {
             array[axis] = value;
         }
-        let [mut k, mut j, i] = array;
+        let [mut k, mut j, mut i] = array;
         if self.turn.slices {
             k = self.source.slices() - 1 - k;
         }
         if self.turn.rows {
             j = self.source.rows - 1 - j;
+        }
+        if self.turn.columns {
+            i = self.source.columns - 1 - i;
         }
         (k * self.source.rows + j) * self.source.columns + i
     }
@@ -96,6 +121,20 @@ impl VolumeTrace {
     pub fn plane(&self, channel: &[f32], at: usize) -> Vec<f32> {
         let [n, rows, columns] = self.shape;
         let cropped = self.cropped_shape();
+        match self.alignment {
+            Alignment::Edges => {}
+            Alignment::First(ratio) => {
+                return from_first::plane(channel, self.shape, at, [cropped[1], cropped[2]], ratio);
+            }
+            Alignment::Nearest { ratio, beside } => {
+                let near = |a: usize, o: usize| nearest(self.shape[a], (o as f64 + beside[a]) * ratio[a]);
+                let slice = near(0, at) * rows;
+                let places = (0..cropped[1]).flat_map(|r| (0..cropped[2]).map(move |c| (r, c)));
+                return places
+                    .map(|(r, c)| channel[(slice + near(1, r)) * columns + near(2, c)])
+                    .collect();
+            }
+        }
         let m = cropped[0];
         let len = rows * columns;
         let order = match self.method.apart {
@@ -126,6 +165,16 @@ impl VolumeTrace {
         b.clone()
             .flat_map(move |y| c.clone().map(move |z| self.source_index([x, y, z])))
     }
+}
+
+/// The voxel nearest to a coordinate, the higher one of two.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "coordinates are clamped to the array"
+)]
+fn nearest(n: usize, x: f64) -> usize {
+    (x + 0.5).floor().clamp(0.0, (n - 1) as f64) as usize
 }
 
 /// The two input planes around an output plane, and the share of the second; order 0 or 1.
@@ -173,14 +222,15 @@ mod tests {
                 order: 1,
                 apart: None,
             },
+            alignment: Alignment::Edges,
         }
     }
 
     proptest! {
         #[test]
-        fn what_was_cut_goes_back_where_it_was(permutation in 0usize..6, slices: bool, rows: bool) {
+        fn what_was_cut_goes_back_where_it_was(permutation in 0usize..6, slices: bool, rows: bool, columns: bool) {
             let transpose = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]][permutation];
-            let mut trace = trace(transpose, Turn { slices, rows }, [0; 3]);
+            let mut trace = trace(transpose, Turn { slices, rows, columns }, [0; 3]);
             let full = trace.transposed_shape();
             trace.crop = [1..full[0], 0..full[1] - 1, 1..full[2] - 1];
             trace.shape = trace.cropped_shape();

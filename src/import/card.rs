@@ -1,11 +1,12 @@
 //! The card of an imported model: what is known of it, and that nothing of it was checked here.
 
-use super::{Trained, nnunet::Labels};
-use crate::domain::plan::{Normalization, Plan};
+use super::Trained;
+use crate::domain::plan::{Ensemble, Normalization, Plan};
 use std::fmt::Write as _;
 
 /// Markdown; texts of the dataset stand in cells and cannot end them.
 pub(super) fn text(plan: &Plan, trained: &Trained, difference: f64) -> String {
+    let architecture = &trained.configuration.architecture;
     let mut rows: Vec<(String, String)> = vec![
         ("imported from".into(), trained.origin.clone()),
         (
@@ -13,8 +14,8 @@ pub(super) fn text(plan: &Plan, trained: &Trained, difference: f64) -> String {
             format!(
                 "{} × {} ({}-D), {:.1} M parameters each",
                 plan.members,
-                trained.architecture.class_name(),
-                trained.architecture.spatial_dims(),
+                architecture.class_name(),
+                architecture.spatial_dims(),
                 parameters(trained) / 1e6
             ),
         ),
@@ -22,45 +23,50 @@ pub(super) fn text(plan: &Plan, trained: &Trained, difference: f64) -> String {
             "grid".into(),
             format!(
                 "{:?} mm, tiles of {:?}",
-                plan.configuration.spacing, trained.patch_size
+                plan.configuration.spacing, plan.configuration.patch_size
             ),
         ),
     ];
-    for (i, channel) in trained.recipe.channels.iter().enumerate() {
-        let how = match &channel.normalization {
+    let schemes = plan.configuration.normalization_schemes.iter();
+    for (i, scheme) in schemes.enumerate() {
+        let how = match scheme {
             Normalization::CTNormalization {
                 lower_hu,
                 upper_hu,
                 mean_hu,
                 std_hu,
             } => format!("{lower_hu:.1} to {upper_hu:.1} HU, mean {mean_hu:.1}, deviation {std_hu:.1}"),
+            Normalization::NoNormalization => "as it is".to_owned(),
             other => format!("{other:?}"),
         };
-        rows.push((format!("channel {i}"), format!("{}: {how}", channel.name)));
+        let name = plan
+            .configuration
+            .channel_names
+            .get(i)
+            .map_or("image", String::as_str);
+        rows.push((format!("channel {i}"), format!("{name}: {how}")));
     }
-    let labels = match &trained.recipe.labels {
-        Labels::Exclusive(names) => names.join(", "),
-        Labels::Regions(regions) => {
-            let regions = regions.iter().map(|r| format!("{} = {:?}", r.name, r.labels));
-            format!("regions {}", regions.collect::<Vec<_>>().join(", "))
-        }
-    };
-    rows.push(("labels".into(), labels));
     rows.push((
         "mirrored at test time over axes".into(),
-        format!("{:?} of the network's grid", trained.recipe.mirror_axes),
+        format!("{:?} of the network's grid", plan.mirror_axes),
     ));
-    if !trained.recipe.keep_largest.is_empty() {
+    if !plan.keep_largest.is_empty() {
         rows.push((
             "only the largest component of labels".into(),
-            format!("{:?}", trained.recipe.keep_largest),
+            format!("{:?}", plan.keep_largest),
         ));
     }
-    rows.push(("ensemble".into(), "mean of logits, as nnU-Net does".into()));
+    let ensemble = match plan.ensemble {
+        Ensemble::MeanLogits => "mean of logits, as nnU-Net does",
+        Ensemble::MeanProbabilities => "mean of probabilities",
+    };
+    if plan.members > 1 {
+        rows.push(("ensemble".into(), ensemble.into()));
+    }
     rows.push(("calibration".into(), "none: scores are scores".into()));
     rows.extend(trained.facts.iter().cloned());
     let mut card = format!(
-        "# {} {}\n\n**Imported, not validated here, not for clinical use.**\nWhat it was trained on is as its dataset.json says, below; nobody checked that here, nor what its labels mean, nor its licence.\n\n| | |\n|---|---|\n",
+        "# {} {}\n\n**Imported, not validated here, not for clinical use.**\nWhat it was trained on is as its own files say, below; nobody checked that here, nor what its labels mean, nor its licence.\n\n| | |\n|---|---|\n",
         plan.id, plan.version
     );
     for (what, how) in rows {

@@ -1,9 +1,10 @@
 //! A [`Trained`] model → its folder, written whole or not at all.
 
-use super::{ImportError, Imported, Request, Trained, card, nnunet::Labels};
+use super::{ImportError, Imported, Request, Trained, card};
 use crate::{
-    domain::plan::{
-        Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Plan, Provenance, SCHEMA, Trigger,
+    domain::{
+        architecture::Architecture,
+        plan::{Contrast, Golden, Plan, Provenance, SCHEMA, Stage, Trigger},
     },
     nn::{network::Network, parameters::Parameters},
 };
@@ -22,8 +23,6 @@ const TOLERANCE: f64 = 1e-4;
 const LONGEST_ID: usize = 64;
 /// Seed of the golden input; any would do.
 const SEED: u64 = 1;
-/// nnU-Net's share of a tile by which the next one moves.
-const TILE_STEP_SIZE: f64 = 0.5;
 
 /// Checks the networks, makes the golden patch, and writes everything.
 pub(super) fn write(request: &Request, trained: Trained) -> Result<Imported, ImportError> {
@@ -46,22 +45,29 @@ pub(super) fn write(request: &Request, trained: Trained) -> Result<Imported, Imp
         ));
     }
     let plan = plan(&id, &trained);
-    let input = golden_input(&trained)?;
-    let mut golden = BTreeMap::from([("input".to_owned(), input.clone())]);
-    let mut weights = BTreeMap::new();
-    let mut difference = 0.0f64;
-    for (i, tensors) in trained.members.iter().enumerate() {
-        let (logits, worst) = answer(&trained, tensors, &input)?;
-        if worst.is_nan() || worst > TOLERANCE {
-            return Err(ImportError::Network(format!(
-                "member {i}: the fast kernels and the plain operators differ by {worst:.1e} on this machine, at most {TOLERANCE:.0e} is allowed"
-            )));
+    plan.check()
+        .map_err(|what| ImportError::damaged(&trained.name, what))?;
+    let (mut golden, mut weights, mut difference) = (BTreeMap::new(), BTreeMap::new(), 0.0f64);
+    let stages = trained.stages.iter().enumerate();
+    let all = stages
+        .map(|(s, stage)| (format!("stage_{s}."), stage))
+        .chain([(String::new(), &trained)]);
+    for (prefix, trained) in all {
+        let input = golden_input(trained)?;
+        for (i, tensors) in trained.members.iter().enumerate() {
+            let (logits, worst) = answer(trained, tensors, &input)?;
+            if worst.is_nan() || worst > TOLERANCE {
+                return Err(ImportError::Network(format!(
+                    "{prefix}member {i}: the fast kernels and the plain operators differ by {worst:.1e} on this machine, at most {TOLERANCE:.0e} is allowed"
+                )));
+            }
+            difference = difference.max(worst);
+            golden.insert(format!("{prefix}logits_{i}"), logits);
+            for (key, tensor) in tensors {
+                weights.insert(format!("{prefix}member_{i}.{key}"), tensor.clone());
+            }
         }
-        difference = difference.max(worst);
-        golden.insert(format!("logits_{i}"), logits);
-        for (key, tensor) in tensors {
-            weights.insert(format!("member_{i}.{key}"), tensor.clone());
-        }
+        golden.insert(format!("{prefix}input"), input);
     }
     let members = trained.members.len();
     let card = card::text(&plan, &trained, difference);
@@ -136,9 +142,20 @@ fn spelled(name: &str) -> String {
 
 /// Normal noise, as normalised images roughly are, two voxels wide at the lowest level.
 fn golden_input(trained: &Trained) -> Result<Tensor, ImportError> {
-    let mut dims = vec![1, trained.architecture.input_channels()];
-    for (size, divisor) in trained.patch_size.iter().zip(trained.architecture.divisors()) {
-        dims.push((2 * divisor).max(8).next_multiple_of(divisor).min(*size));
+    let architecture = &trained.configuration.architecture;
+    let mut dims = vec![1, architecture.input_channels()];
+    for (size, divisor) in trained
+        .configuration
+        .patch_size
+        .iter()
+        .zip(architecture.divisors())
+    {
+        let least = match architecture {
+            // One more than what is lost at the borders.
+            Architecture::DeepMedic(a) => (2 * a.feature_maps.len() + 1) * divisor,
+            _ => (2 * divisor).max(8).next_multiple_of(divisor),
+        };
+        dims.push(least.min(*size));
     }
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
     // The sum of twelve uniform numbers less six has variance one.
@@ -155,7 +172,10 @@ fn answer(
     input: &Tensor,
 ) -> Result<(Tensor, f64), ImportError> {
     let run = || {
-        let network = Network::new(&trained.architecture, &mut Parameters::Loaded(tensors.clone()))?;
+        let network = Network::new(
+            &trained.configuration.architecture,
+            &mut Parameters::Loaded(tensors.clone()),
+        )?;
         let logits = network.forward(input)?;
         let plain = network.forward_plain(input)?;
         let difference = (&logits - plain)?
@@ -169,36 +189,26 @@ fn answer(
 }
 
 fn plan(id: &str, trained: &Trained) -> Plan {
-    let recipe = &trained.recipe;
-    let activation = match recipe.labels {
-        Labels::Exclusive(_) => Activation::Softmax,
-        Labels::Regions(_) => Activation::Sigmoid,
-    };
     Plan {
         schema: SCHEMA,
         id: id.to_owned(),
         version: "imported".to_owned(),
         question: "segmentation".to_owned(),
-        configuration: Configuration {
-            grid: Grid::Volume {
-                transpose_forward: recipe.transpose_forward,
-                use_mask_for_norm: recipe.channels.iter().map(|c| c.use_mask).collect(),
-                resampling_data: recipe.resampling_data,
-                resampling_probabilities: recipe.resampling_probabilities,
-            },
-            patch_size: trained.patch_size.clone(),
-            spacing: recipe.spacing.clone(),
-            normalization_schemes: recipe.channels.iter().map(|c| c.normalization.clone()).collect(),
-            channel_names: recipe.channels.iter().map(|c| c.name.clone()).collect(),
-            tile_step_size: TILE_STEP_SIZE,
-            architecture: trained.architecture.clone(),
-        },
+        configuration: trained.configuration.clone(),
         members: trained.members.len(),
-        // nnU-Net averages the logits of its folds.
-        ensemble: Ensemble::MeanLogits,
-        activation,
-        labels: labels(&recipe.labels),
-        keep_largest: recipe.keep_largest.clone(),
+        ensemble: trained.ensemble,
+        activation: trained.activation,
+        labels: trained.labels.clone(),
+        keep_largest: trained.keep_largest.clone(),
+        stages: trained
+            .stages
+            .iter()
+            .map(|stage| Stage {
+                configuration: stage.configuration.clone(),
+                members: stage.members.len(),
+                mirror_axes: stage.mirror_axes.clone(),
+            })
+            .collect(),
         provenance: Provenance::Imported,
         // No series asks for an imported model by itself: nobody here knows what it is for.
         trigger: Trigger {
@@ -207,24 +217,11 @@ fn plan(id: &str, trained: &Trained) -> Plan {
             thickness_mm: [0.0, 0.0],
             body_part: "HEAD".to_owned(),
         },
-        mirror_axes: recipe.mirror_axes.clone(),
+        mirror_axes: trained.mirror_axes.clone(),
         calibration: None,
         golden: Golden {
             tolerance: [("f32".to_owned(), TOLERANCE)].into(),
         },
-    }
-}
-
-fn labels(labels: &Labels) -> Vec<Label> {
-    match labels {
-        Labels::Exclusive(names) => (1..=u8::MAX)
-            .zip(names)
-            .map(|(value, name)| Label::unexplained(value, name))
-            .collect(),
-        Labels::Regions(regions) => regions
-            .iter()
-            .map(|r| Label::unexplained(r.value, &r.name))
-            .collect(),
     }
 }
 

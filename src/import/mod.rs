@@ -4,14 +4,19 @@
 //! So every argument is either understood or named in a refusal; nothing is skipped because it looks harmless.
 //! What it deliberately does not do: judge the model, or say what its labels mean clinically.
 
+mod blast;
 mod card;
 mod fields;
 mod folder;
-pub mod nnunet;
+mod monai;
+mod nnunet;
 mod weights;
 
 use crate::{
-    domain::{architecture::Architecture, failure::FailureClass},
+    domain::{
+        failure::FailureClass,
+        plan::{Activation, Configuration, Ensemble, Label},
+    },
     nn::checkpoint::CheckpointError,
 };
 use candle_core::Tensor;
@@ -114,8 +119,8 @@ pub struct Request {
     pub id: Option<String>,
     /// Where the model's folder is made.
     pub out: PathBuf,
-    /// Name of the checkpoint file of each fold.
-    pub checkpoint: String,
+    /// Name of the checkpoint file of each fold, or of a bundle's; the usual one when absent.
+    pub checkpoint: Option<String>,
 }
 
 /// What was imported.
@@ -138,15 +143,24 @@ struct Trained {
     name: String,
     /// Package and configuration: `nnU-Net v2, 3d_fullres`.
     origin: String,
-    architecture: Architecture,
-    /// Voxels of one tile.
-    patch_size: Vec<usize>,
+    /// Grid, normalisation and architecture.
+    configuration: Configuration,
     /// One network's tensors a member.
     members: Vec<BTreeMap<String, Tensor>>,
+    /// How the members' answers become one.
+    ensemble: Ensemble,
+    /// What the outputs are.
+    activation: Activation,
+    /// Labels, or regions in the order in which they are painted.
+    labels: Vec<Label>,
+    /// Axes of the network's grid over which test images were allowed to be mirrored.
+    mirror_axes: Vec<usize>,
+    /// Sets of labels of which, one after the other, only the largest component is kept.
+    keep_largest: Vec<Vec<u8>>,
+    /// Earlier stages of a cascade, the first one first.
+    stages: Vec<Trained>,
     /// Lines of the card: what, and how it is.
     facts: Vec<(String, String)>,
-    /// The rest, in the words of the package.
-    recipe: nnunet::Recipe,
 }
 
 /// Imports a model.
@@ -157,18 +171,26 @@ pub fn import(request: &Request) -> Result<Imported, ImportError> {
     let path = &request.path;
     let has = |name: &str| path.join(name).is_file();
     if has("plans.json") {
-        let trained = nnunet::read(path, &request.checkpoint)?;
+        let trained = nnunet::read(path, request.checkpoint.as_deref())?;
         return folder::write(request, trained);
     }
-    if has("configs/inference.json") || has("configs/train.json") || has("configs/metadata.json") {
-        // MONAI's UNet, DynUNet and SegResNet are there; what a bundle does to an image before them is not.
-        return Err(ImportError::NotBuilt(format!(
-            "import of {}, a MONAI bundle (its transforms are not understood yet),",
-            path.display()
-        )));
+    if path
+        .extension()
+        .is_some_and(|end| end.eq_ignore_ascii_case("zip"))
+    {
+        return monai::unpacked(path, &request.out, |folder| {
+            folder::write(request, monai::read(folder, request.checkpoint.as_deref())?)
+        });
+    }
+    if monai::is_bundle(path) {
+        let trained = monai::read(path, request.checkpoint.as_deref())?;
+        return folder::write(request, trained);
+    }
+    if blast::is_blast(path) {
+        return folder::write(request, blast::read(path)?);
     }
     let what = if !path.is_dir() {
-        "it is not a folder; unpack an archive first".to_owned()
+        "it is not a folder, nor a zip of a MONAI bundle; unpack other archives first".to_owned()
     } else if has("plan.json") {
         "it is one of ictus's own, which need no import (`--models-dir`)".to_owned()
     } else {

@@ -1,18 +1,26 @@
-//! Whether a file's tensors are exactly those that a network asks for.
+//! The tensors of a file, if they are exactly those that a network asks for.
 
 use super::ImportError;
 use crate::{
     domain::architecture::Architecture,
-    nn::{network::Network, parameters::Parameters},
+    nn::{
+        checkpoint::{Checkpoint, Object, TensorRef},
+        network::Network,
+        parameters::Parameters,
+    },
 };
-use candle_core::Device;
-use std::collections::BTreeMap;
+use candle_core::{Device, Tensor};
+use std::{collections::BTreeMap, path::Path};
 
+/// Under which names training loops keep a network's state.
+const STATES: [&str; 4] = ["model", "state_dict", "network", "net"];
+/// Counts of training steps, which nothing reads.
+const COUNTS: &str = ".num_batches_tracked";
 /// Most differences that are named.
 const NAMED: usize = 4;
 
 /// Every tensor that a network asks for, with its shape.
-pub(super) fn expected(architecture: &Architecture) -> Result<BTreeMap<String, Vec<usize>>, ImportError> {
+fn expected(architecture: &Architecture) -> Result<BTreeMap<String, Vec<usize>>, ImportError> {
     let mut parameters = Parameters::trainable(0, &Device::Cpu);
     Network::new(architecture, &mut parameters).map_err(|e| ImportError::network(&e))?;
     match parameters {
@@ -25,7 +33,7 @@ pub(super) fn expected(architecture: &Architecture) -> Result<BTreeMap<String, V
 }
 
 /// Refuses missing, superfluous and misshapen tensors by name.
-pub(super) fn fit(
+fn fit(
     place: &str,
     found: &BTreeMap<&str, &[usize]>,
     expected: &BTreeMap<String, Vec<usize>>,
@@ -53,4 +61,73 @@ pub(super) fn fit(
         place,
         format!("its tensors do not fit the architecture: {text}"),
     ))
+}
+
+/// A file that holds a `state_dict`, bare or under a usual name: itself, and what it says of each tensor.
+pub(super) fn state(path: &Path) -> Result<(Checkpoint, BTreeMap<String, TensorRef>), ImportError> {
+    let place = path.display().to_string();
+    let checkpoint = Checkpoint::open(path).map_err(|source| ImportError::Checkpoint {
+        path: place.clone(),
+        source,
+    })?;
+    let root = checkpoint.root();
+    let inner = STATES.iter().find_map(|key| checkpoint.entry(root, key));
+    let state = match inner {
+        Some(id) if !matches!(checkpoint.object(id), Object::Tensor(_)) => id,
+        _ => root,
+    };
+    let mut described: BTreeMap<String, TensorRef> = BTreeMap::new();
+    for (key, id) in checkpoint.entries(state) {
+        // Training on several GPUs puts this before every name.
+        let key = key.strip_prefix("module.").unwrap_or(key);
+        let Object::Tensor(tensor) = checkpoint.object(id) else {
+            return Err(ImportError::damaged(
+                place,
+                format!("`{key}` is no tensor; a state_dict holds nothing else"),
+            ));
+        };
+        if !key.ends_with(COUNTS) {
+            described.insert(key.to_owned(), tensor.clone());
+        }
+    }
+    if described.is_empty() {
+        return Err(ImportError::damaged(place, "it holds no state_dict"));
+    }
+    Ok((checkpoint, described))
+}
+
+/// The tensors themselves, if they are exactly those that the network asks for.
+pub(super) fn tensors(
+    place: &str,
+    checkpoint: &mut Checkpoint,
+    described: BTreeMap<String, TensorRef>,
+    architecture: &Architecture,
+) -> Result<BTreeMap<String, Tensor>, ImportError> {
+    let shapes: BTreeMap<&str, &[usize]> = described.iter().map(|(k, t)| (k.as_str(), t.shape())).collect();
+    fit(place, &shapes, &expected(architecture)?)?;
+    let mut read = BTreeMap::new();
+    for (key, tensor) in described {
+        let tensor = checkpoint
+            .tensor(&key, &tensor)
+            .map_err(|source| ImportError::Checkpoint {
+                path: place.to_owned(),
+                source,
+            })?;
+        read.insert(key, tensor);
+    }
+    Ok(read)
+}
+
+/// A `state_dict` with nothing beside the network's own tensors.
+pub(super) fn read_state(
+    path: &Path,
+    architecture: &Architecture,
+) -> Result<BTreeMap<String, Tensor>, ImportError> {
+    let (mut checkpoint, described) = state(path)?;
+    tensors(
+        &path.display().to_string(),
+        &mut checkpoint,
+        described,
+        architecture,
+    )
 }

@@ -11,11 +11,13 @@ pub mod activation;
 mod blocked;
 pub mod checkpoint;
 pub mod conv;
+pub mod deepmedic;
 mod kernels;
 pub mod layout;
 mod monai_block;
 pub mod monai_dynunet;
 pub mod monai_segresnet;
+pub mod monai_swin_unetr;
 pub mod monai_unet;
 pub mod network;
 pub mod norm;
@@ -23,12 +25,14 @@ pub mod parameters;
 mod plain;
 pub mod pool;
 pub mod residual_unet;
+mod swin;
 pub mod unet;
 mod unet_decoder;
 mod unit;
 pub mod upsample;
 
 pub use kernels::{KeepLarge, has_bf16, release, with_bf16};
+pub use swin::relative_position_index;
 
 /// The instruction set that the CPU kernels run on: `avx512`, `avx2` or `portable`.
 #[must_use]

@@ -1,6 +1,6 @@
-//! What MONAI's networks are built from: its norms and activations by name, and its `Convolution`.
+//! What MONAI's networks are built from: its norms and activations by name, its `Convolution`, and the blocks of `DynUNet` and `SwinUNETR`.
 //!
-//! Source: MONAI, `networks/blocks/convolutions.py` and `acti_norm.py` (names and wiring).
+//! Source: MONAI, `networks/blocks/convolutions.py`, `acti_norm.py` and `dynunet_block.py` (names and wiring).
 
 use super::{
     activation::Activation,
@@ -149,4 +149,99 @@ fn spread(
         padding: axes(&padding, 0)?,
         output_padding: axes(&rest, 0)?,
     })
+}
+
+const LEAKY: Activation = Activation::LeakyRelu(NEGATIVE_SLOPE);
+
+/// How a block is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnetBlockPlan<'a> {
+    pub(super) channels: [usize; 2],
+    pub(super) kernel: &'a [usize],
+    pub(super) stride: &'a [usize],
+    pub(super) norm: FeatureNorm,
+    pub(super) residual: bool,
+}
+
+/// MONAI's `UnetBasicBlock` or `UnetResBlock`.
+#[derive(Debug, Clone)]
+pub(super) struct UnetBlock {
+    conv1: Conv,
+    norm1: NormAct,
+    conv2: Conv,
+    norm2: NormAct,
+    residual: bool,
+    projection: Option<(Conv, Norm)>,
+}
+
+impl UnetBlock {
+    pub(super) fn new(p: &mut Parameters, name: &str, plan: UnetBlockPlan<'_>) -> Result<Self> {
+        let [_, out] = plan.channels;
+        let ones = vec![1; plan.kernel.len()];
+        let mut layer = |i: usize, channels, kernel: &[usize], stride: &[usize]| {
+            let conv = conv(
+                p,
+                &format!("{name}.conv{i}.conv"),
+                channels,
+                kernel,
+                stride,
+                false,
+            )?;
+            Ok::<_, candle_core::Error>((conv, norm(p, &format!("{name}.norm{i}"), out, plan.norm)?))
+        };
+        let (conv1, norm1) = layer(1, plan.channels, plan.kernel, plan.stride)?;
+        let (conv2, norm2) = layer(2, [out; 2], plan.kernel, &ones)?;
+        let other = plan.channels[0] != out || plan.stride.iter().any(|s| *s != 1);
+        let projection = (plan.residual && other)
+            .then(|| layer(3, plan.channels, &ones, plan.stride))
+            .transpose()?;
+        Ok(Self {
+            conv1,
+            norm1: NormAct {
+                norm: norm1,
+                activation: LEAKY,
+            },
+            conv2,
+            norm2: NormAct {
+                norm: norm2,
+                // A residual block activates after the sum.
+                activation: if plan.residual {
+                    Activation::Identity
+                } else {
+                    LEAKY
+                },
+            },
+            residual: plan.residual,
+            projection,
+        })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let skip = match (&self.projection, self.residual) {
+            (Some((conv, norm)), _) => Some(norm.forward(&conv.forward(x)?)?),
+            (None, true) => Some(x.clone()),
+            (None, false) => None,
+        };
+        self.rest(self.norm1.after(&self.conv1, x)?, skip)
+    }
+
+    /// The same for two tensors of equal channels, joined: a residual one has twice the channels that it gives, and so a projection.
+    pub(super) fn forward_joined(&self, first: &Tensor, second: &Tensor) -> Result<Tensor> {
+        let channels = self.conv1.weight.dim(1)? / 2;
+        let skip = self
+            .projection
+            .as_ref()
+            .map(|(conv, norm)| norm.forward(&conv.forward2(first, second, channels)?))
+            .transpose()?;
+        self.rest(self.norm1.after2(&self.conv1, first, second, channels)?, skip)
+    }
+
+    /// What follows the first convolution, its norm and activation.
+    fn rest(&self, y: Tensor, skip: Option<Tensor>) -> Result<Tensor> {
+        let y = self.norm2.after(&self.conv2, &y)?;
+        match skip {
+            Some(skip) => LEAKY.forward(&(y + skip)?),
+            None => Ok(y),
+        }
+    }
 }

@@ -3,111 +3,19 @@
 //! Source: MONAI, `networks/nets/dynunet.py` and `blocks/dynunet_block.py` (names and wiring).
 
 use super::{
-    activation::Activation,
     conv::{Conv, ConvTranspose},
-    monai_block::norm,
-    norm::{NEGATIVE_SLOPE, Norm, NormAct},
+    monai_block::{UnetBlock, UnetBlockPlan},
     parameters::Parameters,
     unit::{conv, refuse, transpose},
 };
-use crate::domain::architecture::{self, FeatureNorm};
+use crate::domain::architecture;
 use candle_core::{Result, Tensor};
-
-const LEAKY: Activation = Activation::LeakyRelu(NEGATIVE_SLOPE);
-
-/// How a block is made.
-#[derive(Debug, Clone, Copy)]
-struct BlockPlan<'a> {
-    channels: [usize; 2],
-    kernel: &'a [usize],
-    stride: &'a [usize],
-    norm: FeatureNorm,
-    residual: bool,
-}
-
-/// MONAI's `UnetBasicBlock` or `UnetResBlock`.
-#[derive(Debug, Clone)]
-struct Block {
-    conv1: Conv,
-    norm1: NormAct,
-    conv2: Conv,
-    norm2: NormAct,
-    residual: bool,
-    projection: Option<(Conv, Norm)>,
-}
-
-impl Block {
-    fn new(p: &mut Parameters, name: &str, plan: BlockPlan<'_>) -> Result<Self> {
-        let [_, out] = plan.channels;
-        let ones = vec![1; plan.kernel.len()];
-        let mut layer = |i: usize, channels, kernel: &[usize], stride: &[usize]| {
-            let conv = conv(
-                p,
-                &format!("{name}.conv{i}.conv"),
-                channels,
-                kernel,
-                stride,
-                false,
-            )?;
-            Ok::<_, candle_core::Error>((conv, norm(p, &format!("{name}.norm{i}"), out, plan.norm)?))
-        };
-        let (conv1, norm1) = layer(1, plan.channels, plan.kernel, plan.stride)?;
-        let (conv2, norm2) = layer(2, [out; 2], plan.kernel, &ones)?;
-        let other = plan.channels[0] != out || plan.stride.iter().any(|s| *s != 1);
-        let projection = (plan.residual && other)
-            .then(|| layer(3, plan.channels, &ones, plan.stride))
-            .transpose()?;
-        Ok(Self {
-            conv1,
-            norm1: NormAct {
-                norm: norm1,
-                activation: LEAKY,
-            },
-            conv2,
-            norm2: NormAct {
-                norm: norm2,
-                // A residual block activates after the sum.
-                activation: if plan.residual {
-                    Activation::Identity
-                } else {
-                    LEAKY
-                },
-            },
-            residual: plan.residual,
-            projection,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.rest(self.norm1.after(&self.conv1, x)?, x)
-    }
-
-    /// The same for two tensors of equal channels, joined; such a block is never residual.
-    fn forward_joined(&self, first: &Tensor, second: &Tensor) -> Result<Tensor> {
-        let channels = self.conv1.weight.dim(1)? / 2;
-        let y = self.norm1.after2(&self.conv1, first, second, channels)?;
-        self.rest(y, first)
-    }
-
-    /// What follows the first convolution, its norm and activation.
-    fn rest(&self, y: Tensor, x: &Tensor) -> Result<Tensor> {
-        let y = self.norm2.after(&self.conv2, &y)?;
-        if !self.residual {
-            return Ok(y);
-        }
-        let skip = match &self.projection {
-            Some((conv, norm)) => norm.forward(&conv.forward(x)?)?,
-            None => x.clone(),
-        };
-        LEAKY.forward(&(y + skip)?)
-    }
-}
 
 /// MONAI's dynamic U-Net.
 #[derive(Debug, Clone)]
 pub struct DynUNet {
-    down: Vec<Block>,
-    up: Vec<(ConvTranspose, Block)>,
+    down: Vec<UnetBlock>,
+    up: Vec<(ConvTranspose, UnetBlock)>,
     head: Conv,
 }
 
@@ -145,14 +53,14 @@ impl DynUNet {
             } else {
                 plan.filters[l - 1]
             };
-            let block = BlockPlan {
+            let block = UnetBlockPlan {
                 channels: [above, plan.filters[l]],
                 kernel: &plan.kernel_size[l],
                 stride: &plan.strides[l],
                 norm: plan.norm_name,
                 residual: plan.res_block,
             };
-            down.push(Block::new(p, &name, block)?);
+            down.push(UnetBlock::new(p, &name, block)?);
         }
         let ones = vec![1; dims];
         let mut up = Vec::with_capacity(n - 1);
@@ -167,14 +75,14 @@ impl DynUNet {
                 &plan.strides[level + 1],
                 plan.trans_bias,
             )?;
-            let block = BlockPlan {
+            let block = UnetBlockPlan {
                 channels: [2 * here, here],
                 kernel: &plan.kernel_size[level + 1],
                 stride: &ones,
                 norm: plan.norm_name,
                 residual: false,
             };
-            up.push((spread, Block::new(p, &format!("{name}.conv_block"), block)?));
+            up.push((spread, UnetBlock::new(p, &format!("{name}.conv_block"), block)?));
         }
         let channels = [plan.filters[0], plan.out_channels];
         let head = conv(p, "output_block.conv.conv", channels, &ones, &ones, true)?;

@@ -1,7 +1,8 @@
 //! Any network family behind one door: plain tensors in, plain logits out, whatever layout runs inside.
 
 use super::{
-    layout, monai_dynunet::DynUNet, monai_segresnet::SegResNet, monai_unet::UNet, parameters::Parameters,
+    deepmedic::DeepMedic, layout, monai_dynunet::DynUNet, monai_segresnet::SegResNet,
+    monai_swin_unetr::SwinUNETR, monai_unet::UNet, parameters::Parameters,
     residual_unet::ResidualEncoderUNet, unet::PlainConvUNet, unit::check_input,
 };
 use crate::domain::architecture::Architecture;
@@ -18,13 +19,14 @@ pub struct Network {
 }
 
 #[derive(Debug, Clone)]
-#[expect(clippy::enum_variant_names, reason = "the class names of the packages")]
 enum Family {
     PlainConvUNet(PlainConvUNet),
     ResidualEncoderUNet(ResidualEncoderUNet),
     UNet(UNet),
     DynUNet(DynUNet),
     SegResNet(SegResNet),
+    SwinUNETR(SwinUNETR),
+    DeepMedic(DeepMedic),
 }
 
 impl Network {
@@ -41,6 +43,8 @@ impl Network {
             Architecture::UNet(a) => Family::UNet(UNet::new(a, p)?),
             Architecture::DynUNet(a) => Family::DynUNet(DynUNet::new(a, p)?),
             Architecture::SegResNet(a) => Family::SegResNet(SegResNet::new(a, p)?),
+            Architecture::SwinUNETR(a) => Family::SwinUNETR(SwinUNETR::new(a, p)?),
+            Architecture::DeepMedic(a) => Family::DeepMedic(DeepMedic::new(a, p)?),
         };
         Ok(Self {
             family,
@@ -66,7 +70,7 @@ impl Network {
     /// Logits of a batch, on the layout that is fastest on the tensor's device.
     ///
     /// # Shape
-    /// `[N, C, (D), H, W]` → `[N, classes, (D), H, W]`
+    /// `[N, C, (D), H, W]` → `[N, classes, (D), H, W]`; of DeepMedic only the middle.
     ///
     /// # Errors
     /// Says which shape was found and which is wanted.
@@ -115,6 +119,8 @@ impl Family {
             Self::UNet(network) => Ok(vec![network.run(&x)?]),
             Self::DynUNet(network) => Ok(vec![network.run(&x)?]),
             Self::SegResNet(network) => Ok(vec![network.run(&x)?]),
+            Self::SwinUNETR(network) => Ok(vec![network.run(&x)?]),
+            Self::DeepMedic(network) => Ok(vec![network.run(&x)?]),
         }
     }
 }

@@ -162,7 +162,7 @@ fn slabs(plan: &Plan, [struck, spared]: [Kind; 2], seed: u64, index: u64) -> Sam
     let spacing_mm = plan.configuration.spacing[0];
     let (slab_mm, neighbours) = match plan.configuration.grid {
         Grid::SourceSlices { slab_mm, neighbours } => (slab_mm, neighbours),
-        Grid::Volume { .. } | Grid::HeadBox { .. } => (0.0, 0),
+        Grid::Volume { .. } | Grid::HeadBox { .. } | Grid::Oriented(_) | Grid::Window { .. } => (0.0, 0),
     };
     #[expect(
         clippy::cast_possible_truncation,

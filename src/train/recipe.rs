@@ -74,6 +74,7 @@ pub fn haemorrhage(members: usize) -> Plan {
             thickness_mm: [0.4, 8.0],
             body_part: "HEAD".into(),
         },
+        stages: Vec::new(),
         mirror_axes: vec![],
         provenance: Provenance::SyntheticPhantoms,
         calibration: None,

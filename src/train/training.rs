@@ -288,7 +288,11 @@ fn has_further_heads(architecture: &Architecture) -> bool {
     match architecture {
         Architecture::PlainConvUNet(a) => a.deep_supervision,
         Architecture::ResidualEncoderUNet(a) => a.deep_supervision,
-        Architecture::UNet(_) | Architecture::DynUNet(_) | Architecture::SegResNet(_) => false,
+        Architecture::UNet(_)
+        | Architecture::DynUNet(_)
+        | Architecture::SegResNet(_)
+        | Architecture::SwinUNETR(_)
+        | Architecture::DeepMedic(_) => false,
     }
 }
 

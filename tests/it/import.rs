@@ -72,7 +72,7 @@ impl Results {
             path: self.path(),
             id: None,
             out: self.dir.path().join("models"),
-            checkpoint: "checkpoint_final.pth".to_owned(),
+            checkpoint: None,
         })
     }
 
@@ -429,7 +429,7 @@ fn says_what_a_folder_is_when_it_is_no_results_folder() {
             path,
             id: None,
             out: results.dir.path().join("models"),
-            checkpoint: "checkpoint_final.pth".to_owned(),
+            checkpoint: None,
         })
         .unwrap_err()
         .to_string()
@@ -437,7 +437,7 @@ fn says_what_a_folder_is_when_it_is_no_results_folder() {
     let bundle = results.dir.path().join("bundle");
     fs::create_dir_all(bundle.join("configs")).unwrap();
     fs::write(bundle.join("configs/inference.json"), "{}").unwrap();
-    assert!(ask(bundle.clone()).contains("a MONAI bundle"));
+    assert!(ask(bundle.clone()).contains("configs/metadata.json cannot be read"));
     fs::remove_dir_all(bundle).unwrap();
     assert!(ask(results.dir.path().to_owned()).contains("nnUNetTrainer__nnUNetPlans__2d"));
     assert!(ask(results.checkpoint()).contains("not a folder"));

@@ -4,7 +4,9 @@
 mod api;
 mod assemble;
 mod audit;
+mod blast;
 mod bucket;
+mod bundles;
 mod cache;
 mod commitment;
 mod commitment_request;

@@ -143,6 +143,113 @@ fn monais_segresnet_with_transposed_convolutions_answers_as_the_original() {
     agrees("monai_segresnet_2d");
 }
 
+/// Numbers that follow from a name, as `drawn` in make.py draws them.
+#[expect(clippy::cast_possible_truncation, reason = "hashes wrap, and weights are f32")]
+fn drawn(key: &str, shape: &[usize]) -> Tensor {
+    let start = key.bytes().fold(2_166_136_261u32, |h, byte| {
+        (h ^ u32::from(byte)).wrapping_mul(16_777_619)
+    });
+    let count: usize = shape.iter().product();
+    let values: Vec<f32> = (0..count)
+        .map(|i| {
+            let mut h = start.wrapping_add((i as u32).wrapping_mul(0x9E37_79B1));
+            for (shift, factor) in [(16, 0x85EB_CA6Bu32), (13, 0xC2B2_AE35)] {
+                h = (h ^ (h >> shift)).wrapping_mul(factor);
+            }
+            let value = f64::from(h ^ (h >> 16)) / 2f64.powi(32) - 0.5;
+            let inputs: usize = shape[1..].iter().product();
+            let value = match key {
+                "input" => 4.0 * value,
+                _ if key.ends_with("prelu.weight") => 0.25 + 0.4 * value,
+                _ if key.ends_with("running_var") => 1.5 + value,
+                _ if shape.len() > 1 => value * (12.0 / inputs as f64).sqrt(),
+                _ if key.ends_with("weight") => 1.0 + 0.6 * value,
+                _ => 0.6 * value,
+            };
+            value as f32
+        })
+        .collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// As [`agrees`], for a network whose weights are drawn from their names.
+#[track_caller]
+fn agrees_drawn(name: &str) {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/networks/{name}.safetensors"));
+    let bytes = std::fs::read(path).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let text = header.metadata().as_ref().unwrap();
+    let architecture: Architecture = serde_json::from_str(&text["architecture"]).unwrap();
+    let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_str(&text["shapes"]).unwrap();
+    let shape: Vec<usize> = serde_json::from_str(&text["input"]).unwrap();
+    let answer = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap()["answer"].clone();
+    let weights = shapes.iter().map(|(key, shape)| (key.clone(), drawn(key, shape)));
+    let network = Network::new(&architecture, &mut Parameters::Loaded(weights.collect())).unwrap();
+    let input = drawn("input", &shape);
+    for found in [
+        network.forward(&input).unwrap(),
+        network.forward_plain(&input).unwrap(),
+    ] {
+        let mut some = found;
+        for axis in 2..some.rank() {
+            let every: Vec<u32> = (0..u32::try_from(some.dim(axis).unwrap()).unwrap())
+                .step_by(2)
+                .collect();
+            let every = Tensor::new(every, &Device::Cpu).unwrap();
+            some = some.contiguous().unwrap().index_select(&every, axis).unwrap();
+        }
+        let worst = difference(&some, &answer);
+        if std::env::var_os("ICTUS_SHOW_PARITY").is_some() {
+            eprintln!("{name}: {worst:.1e}");
+        }
+        assert!(worst < TOLERANCE, "{worst}");
+    }
+    let mut parameters = Parameters::trainable(1, &Device::Cpu);
+    Network::new(&architecture, &mut parameters).unwrap();
+    let Parameters::Trainable { vars, .. } = parameters else {
+        panic!("trainable parameters were asked for");
+    };
+    assert!(vars.keys().eq(shapes.keys()), "the weights that it asks for");
+}
+
+#[test]
+fn monais_swin_unetr_with_shifted_windows_on_three_grids_answers_as_the_original() {
+    agrees_drawn("monai_swin_unetr");
+}
+
+#[test]
+fn monais_second_swin_unetr_with_uneven_windows_answers_as_the_original() {
+    agrees_drawn("monai_swin_unetr_v2");
+}
+
+#[test]
+fn blast_cts_deepmedic_answers_as_the_original() {
+    agrees_drawn("deepmedic");
+}
+
+#[test]
+fn a_swin_unetr_has_gradients_everywhere() {
+    let architecture: Architecture = serde_json::from_str(
+        r#"{"network_class_name": "SwinUNETR", "in_channels": 1, "out_channels": 2, "feature_size": 12, "window_size": [2, 2, 2]}"#,
+    )
+    .unwrap();
+    let mut parameters = Parameters::trainable(1, &Device::Cpu);
+    let network = Network::new(&architecture, &mut parameters).unwrap();
+    let Parameters::Trainable { vars, .. } = parameters else {
+        panic!("trainable parameters were asked for");
+    };
+    let logits = network.forward(&drawn("input", &[1, 1, 32, 32, 64])).unwrap();
+    let gradients = logits.sqr().unwrap().mean_all().unwrap().backward().unwrap();
+    for (name, var) in &vars {
+        let gradient = gradients
+            .get(var)
+            .unwrap_or_else(|| panic!("{name} has no gradient"));
+        let size: f32 = gradient.sqr().unwrap().sum_all().unwrap().to_scalar().unwrap();
+        assert!(size.is_finite(), "{name}");
+    }
+}
+
 #[test]
 fn refuses_an_input_that_does_not_fit() {
     let Golden {

@@ -17,10 +17,15 @@ use ictus::{
         volume::{Geometry, SlicePlane, Volume},
         volume_trace::Turn,
     },
+    import::{self, Request},
     nn::{network::Network, parameters::Parameters},
 };
 use safetensors::SafeTensors;
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Largest difference of preprocessed values, which reach 4: nnU-Net normalises in single precision.
 const INPUT_TOLERANCE: f32 = 1e-6;
@@ -98,33 +103,37 @@ impl Golden {
     }
 
     fn scan(&self) -> Scan {
-        let &[channels, slices, rows, columns] = self.dims("image") else {
-            panic!("an image has four axes");
-        };
-        let geometry = Geometry {
-            rows,
-            columns,
-            row_direction: [1.0, 0.0, 0.0],
-            column_direction: [0.0, 1.0, 0.0],
-            pixel_spacing_mm: [self.spacing[1], self.spacing[2]],
-            planes: (0..slices)
-                .map(|k| SlicePlane {
-                    origin_mm: [0.0, 0.0, k as f64 * self.spacing[0]],
-                    thickness_mm: self.spacing[0],
-                })
-                .collect(),
-        };
-        let data = self.values("image");
-        Scan {
-            channels: data
-                .chunks_exact(data.len() / channels)
-                .map(|channel| Volume {
-                    geometry: geometry.clone(),
-                    data: channel.to_vec(),
-                })
-                .collect(),
-            turn: Turn::default(),
-        }
+        scan(&self.values("image"), self.dims("image"), self.spacing)
+    }
+}
+
+/// An image `[channel][slice][row][column]` as it would come in.
+fn scan(data: &[f32], dims: &[usize], spacing: [f64; 3]) -> Scan {
+    let &[channels, slices, rows, columns] = dims else {
+        panic!("an image has four axes");
+    };
+    let geometry = Geometry {
+        rows,
+        columns,
+        row_direction: [1.0, 0.0, 0.0],
+        column_direction: [0.0, 1.0, 0.0],
+        pixel_spacing_mm: [spacing[1], spacing[2]],
+        planes: (0..slices)
+            .map(|k| SlicePlane {
+                origin_mm: [0.0, 0.0, k as f64 * spacing[0]],
+                thickness_mm: spacing[0],
+            })
+            .collect(),
+    };
+    Scan {
+        channels: data
+            .chunks_exact(data.len() / channels)
+            .map(|channel| Volume {
+                geometry: geometry.clone(),
+                data: channel.to_vec(),
+            })
+            .collect(),
+        turn: Turn::default(),
     }
 }
 
@@ -138,7 +147,7 @@ fn agrees(name: &str) {
     let scan = golden.scan();
     let engine = Engine::start(&[golden.bundle()], DeviceChoice::Cpu).unwrap();
     let model = engine.model(&golden.plan.id).unwrap();
-    let (input, _) = preprocess::volume::preprocess(&scan.channels, scan.turn, &golden.plan).unwrap();
+    let (input, _) = preprocess::volume::preprocess(&scan.channels, scan.turn, &golden.plan, None).unwrap();
     assert_eq!(
         [&[input.channels], &input.shape[..]].concat(),
         golden.dims("preprocessed")
@@ -211,4 +220,147 @@ fn slices_of_two_channels_agree() {
 #[test]
 fn overlapping_regions_agree() {
     agrees("regions_3d");
+}
+
+fn cascade(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/nnunet/cascade")
+        .join(case)
+}
+
+const SECOND_STAGE: &str = "nnUNetTrainer__nnUNetPlans__3d_cascade_fullres";
+const FIRST_STAGE: &str = "nnUNetTrainer__nnUNetPlans__3d_lowres";
+
+fn request(path: PathBuf, out: &Path) -> Request {
+    Request {
+        path,
+        id: None,
+        out: out.to_owned(),
+        checkpoint: None,
+    }
+}
+
+/// Imports both stages from nnU-Net's own folders and holds every step to what nnU-Net's predictor made of them.
+fn cascade_agrees(case: &str) {
+    let out = tempfile::tempdir().unwrap();
+    let imported = import::import(&request(cascade(case).join(SECOND_STAGE), out.path())).unwrap();
+    let bundle = Bundle::read(&imported.folder).unwrap();
+    let engine = Engine::start(std::slice::from_ref(&bundle), DeviceChoice::Cpu).unwrap();
+    let model = engine.model(&imported.id).unwrap();
+    assert_eq!(model.stages.len(), 1);
+    let bytes = fs::read(cascade(case).join("expected.safetensors")).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let spacing = serde_json::from_str(&header.metadata().as_ref().unwrap()["spacing"]).unwrap();
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
+    let values = |name: &str| -> Vec<f32> {
+        let tensor = tensors[name].to_dtype(candle_core::DType::F32).unwrap();
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    };
+    let image = || scan(&values("image"), tensors["image"].dims(), spacing);
+
+    // The second stage alone, shown nnU-Net's own map.
+    let given = image();
+    let map = Volume {
+        geometry: given.channels[0].geometry.clone(),
+        data: tensors["stage_0.segmentation"]
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<u8>()
+            .unwrap(),
+    };
+    let (input, _) =
+        preprocess::volume::preprocess(&given.channels, given.turn, &bundle.plan, Some(&map)).unwrap();
+    assert_eq!(
+        [&[input.channels], &input.shape[..]].concat(),
+        tensors["preprocessed"].dims()
+    );
+    let by_input = worst(&input.data, &values("preprocessed"));
+    assert!(by_input <= INPUT_TOLERANCE, "input differs by {by_input}");
+    let mut logits = Vec::new();
+    infer::volume::infer(&engine, model, &input, &Unattended, |member| {
+        logits = member;
+        Ok::<_, InferError>(())
+    })
+    .unwrap();
+    let by_logit = worst(&logits, &values("logits"));
+    assert!(by_logit <= LOGIT_TOLERANCE, "logits differ by {by_logit}");
+    if std::env::var_os("ICTUS_SHOW_PARITY").is_some() {
+        eprintln!("cascade {case}: input {by_input:.1e}, logits {by_logit:.1e}");
+    }
+    assert!(preprocess::volume::preprocess(&given.channels, given.turn, &bundle.plan, None).is_err());
+
+    // Both stages, one after the other.
+    let mut report = analysis::empty_report(None);
+    let series = Uid::derive(&[b"series"]);
+    let look = analysis::look(image(), &engine, model, &series, &Unattended, &mut report).unwrap();
+    let expected = values("segmentation");
+    let found = look.prediction.labels.data.iter().map(|l| f32::from(*l));
+    let other = found.zip(&expected).filter(|(a, b)| a != *b).count();
+    assert!(
+        (other as f64) <= OTHER_SHARE * expected.len() as f64,
+        "{other} of {}",
+        expected.len()
+    );
+    let card = fs::read_to_string(imported.folder.join("card.md")).unwrap();
+    assert!(card.contains("| first stage | 3d_lowres:"), "{card}");
+}
+
+#[test]
+fn a_cascade_whose_map_has_ties_and_an_outside_agrees() {
+    cascade_agrees("labels");
+}
+
+#[test]
+fn a_cascade_of_regions_on_coarse_slices_agrees() {
+    cascade_agrees("regions");
+}
+
+#[test]
+fn refuses_a_cascade_without_the_first_stage_that_it_was_trained_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = |stage: &str, edit: fn(&mut serde_json::Value)| {
+        let to = dir.path().join(stage);
+        fs::create_dir_all(to.join("fold_0")).unwrap();
+        for file in ["dataset.json", "plans.json", "fold_0/checkpoint_final.pth"] {
+            fs::copy(cascade("labels").join(stage).join(file), to.join(file)).unwrap();
+        }
+        let file = to.join("dataset.json");
+        let mut dataset = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        edit(&mut dataset);
+        fs::write(file, dataset.to_string()).unwrap();
+        to
+    };
+    let out = dir.path().join("models");
+    let second = copy(SECOND_STAGE, |_| ());
+    let refusal = || {
+        import::import(&request(second.clone(), &out))
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(
+        refusal().contains("cascade after `3d_lowres`") && refusal().contains(FIRST_STAGE),
+        "{}",
+        refusal()
+    );
+    let first = copy(FIRST_STAGE, |d| {
+        d["labels"] = serde_json::json!({"background": 0, "other": 1, "third": 2})
+    });
+    assert!(
+        refusal().contains("labels or channels are not those of"),
+        "{}",
+        refusal()
+    );
+    // Truncated: the weights of the first stage are part of the model.
+    fs::remove_dir_all(&first).unwrap();
+    copy(FIRST_STAGE, |_| ());
+    let weights = first.join("fold_0/checkpoint_final.pth");
+    let whole = fs::read(&weights).unwrap();
+    fs::write(&weights, &whole[..whole.len() / 2]).unwrap();
+    assert!(
+        refusal().contains("3d_lowres") && refusal().contains("refused"),
+        "{}",
+        refusal()
+    );
+    fs::write(&weights, whole).unwrap();
+    import::import(&request(second, &out)).unwrap();
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 use candle_core::{DType, Device, Tensor, safetensors};
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// The files of a model, as bytes.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct Model {
     pub digest: [u8; 32],
     /// One network a member.
     pub(super) members: Vec<Network>,
+    /// The earlier stages of a cascade, the first one first.
+    pub stages: Vec<Arc<Model>>,
 }
 
 impl Bundle {
@@ -90,45 +92,37 @@ impl Bundle {
         let id = &self.plan.id;
         let wrong = |what: String| InferError::Model { id: id.clone(), what };
         let tensors = safetensors::load_buffer(&self.weights, device).map_err(|e| InferError::network(&e))?;
-        let mut by_member: Vec<BTreeMap<String, Tensor>> = vec![BTreeMap::new(); self.plan.members];
+        let stages: Vec<Plan> = (0..).map_while(|s| self.plan.of_stage(s)).collect();
+        let mut by_stage: Vec<BTreeMap<String, Tensor>> = vec![BTreeMap::new(); stages.len() + 1];
         for (name, tensor) in tensors {
-            let slot = name.strip_prefix("member_").and_then(|rest| rest.split_once('.'));
-            let slot = slot.and_then(|(i, key)| Some((by_member.get_mut(i.parse::<usize>().ok()?)?, key)));
-            match slot {
-                // Files may be in half precision; networks compute in single.
-                Some((member, key)) => {
-                    let tensor = tensor.to_dtype(DType::F32).map_err(|e| InferError::network(&e))?;
-                    member.insert(key.to_owned(), tensor)
-                }
-                None => {
-                    return Err(wrong(format!(
-                        "the weights hold {name:?}, the plan has {} members",
-                        self.plan.members
-                    )));
-                }
-            };
+            // Files may be in half precision; networks compute in single.
+            let tensor = tensor.to_dtype(DType::F32).map_err(|e| InferError::network(&e))?;
+            let slot = name.strip_prefix("stage_").and_then(|rest| rest.split_once('.'));
+            let slot = slot.and_then(|(s, key)| {
+                let stage = s.parse::<usize>().ok().filter(|s| *s < stages.len())?;
+                Some((stage, key.to_owned()))
+            });
+            let (stage, key) = slot.unwrap_or((stages.len(), name));
+            by_stage[stage].insert(key, tensor);
         }
-        let members = by_member
-            .into_iter()
-            .map(|tensors| {
-                Network::new(
-                    &self.plan.configuration.architecture,
-                    &mut Parameters::Loaded(tensors),
-                )
-            })
-            .collect::<candle_core::Result<Vec<_>>>()
-            .map_err(|e| wrong(e.to_string()))?;
         let mut digest = Sha256::new();
         digest.update(
             serde_json::to_vec(&self.plan).map_err(|e| wrong(format!("the plan cannot be written: {e}")))?,
         );
         digest.update(&self.weights);
-        let model = Model {
-            plan: self.plan.clone(),
-            weights_sha256: self.weights_sha256(),
-            digest: digest.finalize().into(),
-            members,
-        };
+        let (digest, weights_sha256) = (digest.finalize().into(), self.weights_sha256());
+        let mut models = Vec::with_capacity(by_stage.len());
+        for (plan, tensors) in stages.into_iter().chain([self.plan.clone()]).zip(by_stage) {
+            models.push(Model {
+                members: networks(&plan, tensors).map_err(wrong)?,
+                plan,
+                weights_sha256: weights_sha256.clone(),
+                digest,
+                stages: Vec::new(),
+            });
+        }
+        let mut model = models.pop().ok_or_else(|| wrong("it has no network".into()))?;
+        model.stages = models.into_iter().map(Arc::new).collect();
         Ok(model)
     }
 
@@ -142,9 +136,9 @@ impl Bundle {
             what,
         };
         let golden = safetensors::load_buffer(&self.golden, device).map_err(|e| InferError::network(&e))?;
-        let tensor = |name: &str| {
+        let tensor = |name: String| {
             golden
-                .get(name)
+                .get(&name)
                 .ok_or_else(|| wrong(format!("golden.safetensors has no {name:?}")))
         };
         let tolerance = *self
@@ -153,21 +147,50 @@ impl Bundle {
             .tolerance
             .get("f32")
             .ok_or_else(|| wrong("the plan has no golden tolerance for f32".into()))?;
-        let input = tensor("input")?;
+        let stages = model.stages.iter().map(AsRef::as_ref).enumerate();
+        let all = stages
+            .map(|(s, stage)| (format!("stage_{s}."), stage))
+            .chain([(String::new(), model)]);
         let mut worst = 0.0f64;
-        for (i, member) in model.members.iter().enumerate() {
-            let expected = tensor(&format!("logits_{i}"))?;
-            let found = member.forward(input).map_err(|e| InferError::network(&e))?;
-            let difference = (found - expected)
-                .and_then(|d| d.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>())
-                .map_err(|e| InferError::network(&e))?;
-            worst = worst.max(f64::from(difference));
-            if difference.is_nan() || f64::from(difference) > tolerance {
-                return Err(wrong(format!(
-                    "member {i} differs from its golden patch by {difference}, at most {tolerance} is allowed; it does not serve"
-                )));
+        for (prefix, stage) in all {
+            let input = tensor(format!("{prefix}input"))?;
+            for (i, member) in stage.members.iter().enumerate() {
+                let expected = tensor(format!("{prefix}logits_{i}"))?;
+                let found = member.forward(input).map_err(|e| InferError::network(&e))?;
+                let difference = (found - expected)
+                    .and_then(|d| d.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>())
+                    .map_err(|e| InferError::network(&e))?;
+                worst = worst.max(f64::from(difference));
+                if difference.is_nan() || f64::from(difference) > tolerance {
+                    return Err(wrong(format!(
+                        "{prefix}member {i} differs from its golden patch by {difference}, at most {tolerance} is allowed; it does not serve"
+                    )));
+                }
             }
         }
         Ok(worst)
     }
+}
+
+/// One network a member, from tensors named `member_{i}.…`.
+fn networks(plan: &Plan, tensors: BTreeMap<String, Tensor>) -> Result<Vec<Network>, String> {
+    let mut by_member: Vec<BTreeMap<String, Tensor>> = vec![BTreeMap::new(); plan.members];
+    for (name, tensor) in tensors {
+        let slot = name.strip_prefix("member_").and_then(|rest| rest.split_once('.'));
+        let slot = slot.and_then(|(i, key)| Some((by_member.get_mut(i.parse::<usize>().ok()?)?, key)));
+        let Some((member, key)) = slot else {
+            return Err(format!(
+                "the weights hold {name:?}, the plan has {} members",
+                plan.members
+            ));
+        };
+        member.insert(key.to_owned(), tensor);
+    }
+    by_member
+        .into_iter()
+        .map(|tensors| {
+            Network::new(&plan.configuration.architecture, &mut Parameters::Loaded(tensors))
+                .map_err(|e| e.to_string())
+        })
+        .collect()
 }

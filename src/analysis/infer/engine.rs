@@ -82,7 +82,11 @@ impl Engine {
             _ => "cuda-f32".into(),
         };
         let (queue, tasks) = sync_channel(QUEUE);
-        let serving = models.clone();
+        let serving = models
+            .values()
+            .flat_map(|model: &Arc<Model>| model.stages.iter().chain([model]))
+            .map(|model| (model.plan.id.clone(), Arc::clone(model)))
+            .collect();
         thread::Builder::new()
             .name("device".into())
             .spawn(move || serve(&tasks, &serving, &device))

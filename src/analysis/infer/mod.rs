@@ -5,6 +5,7 @@
 pub mod bundle;
 pub mod engine;
 pub mod sliding_window;
+mod valid;
 pub mod volume;
 
 use crate::domain::{

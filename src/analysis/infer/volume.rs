@@ -4,13 +4,20 @@
 //! A 2-D plan goes through the first axis slice by slice.
 //! Weights are rounded to half precision as nnU-Net rounds them; sums are f32 where nnU-Net has half precision: the two differ by its rounding.
 //! That rounding is no small one where only the corner of a tile reaches: nnU-Net's logits move there by up to 0.5 (`tests/golden/nnunet/make.py` prints it), and ours do not.
+//! A tile that holds one value and no other (air, clipped) is computed once a member: the same input has the same answer.
 //! Members are handed on one at a time, so that the logits of an ensemble are never in memory together.
 //!
 //! Source: nnU-Net v2, `predict_from_raw_data.py` and `sliding_window_prediction.py`.
 
-use super::{Engine, InferError, bundle::Model, sliding_window::starts};
-use crate::domain::network::{Control, VolumeInput};
+use super::{Engine, InferError, bundle::Model, sliding_window::starts, valid};
+use crate::domain::{
+    network::{Control, VolumeInput},
+    oriented::{Blend, Oriented},
+    plan::Grid,
+};
 
+/// MONAI's least weight.
+const LEAST_WEIGHT: f32 = 1e-3;
 /// The greatest weight.
 const LARGEST_WEIGHT: f64 = 10.0;
 /// Below this, half precision has steps of [`HALF_STEP`] (IEEE 754: 10 bits of fraction, least exponent −14).
@@ -39,6 +46,29 @@ impl Window {
             pad: std::array::from_fn(|a| (padded[a] - volume[a]) / 2),
             weight: gaussian(patch),
         }
+    }
+
+    /// MONAI's tiles: a fixed interval, the last one moved back to touch the border.
+    fn monais(volume: [usize; 3], patch: [usize; 3], chain: &Oriented) -> Self {
+        let mut window = Self::new(volume, patch, 1.0);
+        window.starts = std::array::from_fn(|a| {
+            let len = volume[a].max(patch[a]);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a share of a tile"
+            )]
+            let interval = if len == patch[a] {
+                len
+            } else {
+                ((patch[a] as f64 * (1.0 - chain.overlap[a])) as usize).max(1)
+            };
+            let last = len - patch[a];
+            let count = last.div_ceil(interval) + 1;
+            (0..count).map(|i| (i * interval).min(last)).collect()
+        });
+        window.weight = importance(patch, chain.blend);
+        window
     }
 
     fn origins(&self) -> impl Iterator<Item = [usize; 3]> + '_ {
@@ -121,6 +151,32 @@ fn gaussian(patch: [usize; 3]) -> Vec<f32> {
     out
 }
 
+/// MONAI's weights of a tile, in single precision and never below a thousandth.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "MONAI computes in single precision"
+)]
+fn importance(patch: [usize; 3], blend: Blend) -> Vec<f32> {
+    let Blend::Gaussian { sigma_scale } = blend else {
+        return vec![1.0; patch.iter().product()];
+    };
+    let [a, b, c] = patch.map(|n| {
+        let divisor = (-2.0 * (n as f64 * sigma_scale).powi(2)) as f32;
+        let first = -((n as f64) - 1.0) / 2.0;
+        (0..n)
+            .map(|i| ((first + i as f64) as f32).powi(2) / divisor)
+            .map(f32::exp)
+            .collect::<Vec<f32>>()
+    });
+    let mut out = Vec::with_capacity(patch.iter().product());
+    for x in &a {
+        for y in &b {
+            out.extend(c.iter().map(|z| (x * y * z).max(LEAST_WEIGHT)));
+        }
+    }
+    out
+}
+
 /// The nearest value of half precision: nnU-Net keeps its weights so, and at the corners of a tile little else is left of them.
 fn half(value: f64) -> f64 {
     let step = if value < HALF_NORMAL {
@@ -129,6 +185,16 @@ fn half(value: f64) -> f64 {
         (value.log2().floor() - f64::from(HALF_FRACTION_BITS)).exp2()
     };
     (value / step).round_ties_even() * step
+}
+
+/// The bits of each channel's value, if a tile of `voxels` has only one in each.
+fn single_values(tile: &[f32], voxels: usize) -> Option<Vec<u32>> {
+    tile.chunks_exact(voxels)
+        .map(|channel| {
+            let first = channel[0].to_bits();
+            channel.iter().all(|v| v.to_bits() == first).then_some(first)
+        })
+        .collect()
 }
 
 /// Every set of the allowed axes, the empty one first.
@@ -183,6 +249,9 @@ pub fn infer<E: From<InferError>>(
     mut take: impl FnMut(Vec<f32>) -> Result<(), E>,
 ) -> Result<(), E> {
     let plan = &model.plan;
+    if let Some(sizes) = plan.configuration.unpadded() {
+        return valid::infer(engine, model, input, sizes, control, take);
+    }
     let (patch, flat) = match *plan.configuration.patch_size.as_slice() {
         [a, b, c] => ([a, b, c], false),
         [b, c] => ([1, b, c], true),
@@ -201,7 +270,10 @@ pub fn infer<E: From<InferError>>(
     }
     let mut dims = vec![1, input.channels];
     dims.extend(&plan.configuration.patch_size);
-    let window = Window::new(input.shape, patch, plan.configuration.tile_step_size);
+    let window = match &plan.configuration.grid {
+        Grid::Oriented(chain) => Window::monais(input.shape, patch, chain),
+        _ => Window::new(input.shape, patch, plan.configuration.tile_step_size),
+    };
     let flips = flips(&axes);
     let classes = plan.configuration.architecture.num_classes();
     let voxels: usize = input.shape.iter().product();
@@ -209,20 +281,30 @@ pub fn infer<E: From<InferError>>(
     let total = plan.members * origins.len();
     for member in 0..plan.members {
         let (mut sums, mut weights) = (vec![0.0f32; classes * voxels], vec![0.0f32; voxels]);
+        let mut answered: Option<(Vec<u32>, Vec<f32>)> = None;
         for (done, origin) in origins.iter().enumerate() {
             if control.cancelled() {
                 return Err(InferError::Cancelled.into());
             }
             let tile = window.cut(input, *origin);
-            let mut mean = vec![0.0f32; classes * patch.iter().product::<usize>()];
-            for axes in &flips {
-                let turned = flip(&tile, patch, axes);
-                let logits = engine.forward(&plan.id, member, turned, dims.clone())?;
-                for (sum, logit) in mean.iter_mut().zip(flip(&logits, patch, axes)) {
-                    *sum += logit / flips.len() as f32;
+            let single = single_values(&tile, patch.iter().product());
+            let known = answered
+                .as_ref()
+                .filter(|(values, _)| single.as_ref() == Some(values));
+            if let Some((_, mean)) = known {
+                window.add(*origin, mean, &mut sums, &mut weights);
+            } else {
+                let mut mean = vec![0.0f32; classes * patch.iter().product::<usize>()];
+                for axes in &flips {
+                    let turned = flip(&tile, patch, axes);
+                    let logits = engine.forward(&plan.id, member, turned, dims.clone())?;
+                    for (sum, logit) in mean.iter_mut().zip(flip(&logits, patch, axes)) {
+                        *sum += logit / flips.len() as f32;
+                    }
                 }
+                window.add(*origin, &mean, &mut sums, &mut weights);
+                answered = single.map(|values| (values, mean)).or(answered);
             }
-            window.add(*origin, &mean, &mut sums, &mut weights);
             control.progress(member * origins.len() + done + 1, total);
         }
         for class in sums.chunks_exact_mut(voxels) {
@@ -263,6 +345,18 @@ mod tests {
             let axes = &flips(&[0, 1, 2])[set];
             prop_assert_eq!(flip(&flip(&data, patch, axes), patch, axes), data);
         }
+    }
+
+    #[test]
+    fn only_a_tile_of_one_value_a_channel_is_one() {
+        let bits = |v: f32| v.to_bits();
+        assert_eq!(
+            single_values(&[2.0, 2.0, -1.0, -1.0], 2),
+            Some(vec![bits(2.0), bits(-1.0)])
+        );
+        assert_eq!(single_values(&[2.0, 2.0, -1.0, -1.5], 2), None);
+        // Equal, and not the same to every operation.
+        assert_eq!(single_values(&[0.0, -0.0], 2), None);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! Reorients in the plane (rows towards the patient's left, columns towards the back), crops to the head, resamples to the plan's spacing, normalises.
 //! Only this stage changes geometry; whatever it does is in the trace.
 
+mod blast;
 pub mod brain;
 pub mod even;
 pub mod head_box;
 pub mod normalize;
+mod oriented;
 pub mod slab;
 pub mod volume;
 
@@ -27,6 +29,8 @@ const HEAD_HU: f32 = -300.0;
 const MARGIN_MM: f64 = 6.0;
 /// A row or column belongs to the head when this share of the fullest one's tissue is in it: leaves table and head rest out.
 const HEAD_SHARE: f64 = 0.05;
+/// Nearest to one axis of the patient: more than 45° from the others.
+const ALONG: f64 = std::f64::consts::FRAC_1_SQRT_2;
 /// What stands outside the field of view, HU.
 pub const AIR_HU: f32 = -1024.0;
 
@@ -68,6 +72,19 @@ pub enum PreprocessError {
         /// What they hold.
         names: String,
     },
+    /// A later stage of a cascade without the label map of the one before.
+    #[error(
+        "the plan is a later stage of a cascade, and the label map of the one before is not there or lies on another grid"
+    )]
+    PreviousStage,
+    /// The plan's chain of transforms is not understood.
+    #[error("{0}")]
+    Chain(String),
+    /// No axis of the patient is nearest.
+    #[error(
+        "the slices lie 45° or more from the patient's axes, and the model wants them along its own; resample the series along the patient's axes"
+    )]
+    Oblique,
     /// The channels lie on different grids.
     #[error("channel {0} lies on another grid than the first; resample it to that grid")]
     ChannelGrid(usize),
@@ -93,11 +110,14 @@ impl PreprocessError {
             | Self::ChannelCount { .. }
             | Self::ChannelGrid(_)
             | Self::Irregular
+            | Self::Oblique
             | Self::Empty => FailureClass::Input,
             Self::Dimensions(_)
             | Self::Channels { .. }
             | Self::Grid
             | Self::Normalization
+            | Self::PreviousStage
+            | Self::Chain(_)
             | Self::Order(_) => FailureClass::Internal,
         }
     }

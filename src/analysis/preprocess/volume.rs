@@ -5,36 +5,34 @@
 //!
 //! Source: nnU-Net v2, `default_preprocessor.py` and `cropping.py`.
 
-use super::{PreprocessError, normalize::normalize};
+use super::{PreprocessError, blast, normalize::normalize, oriented};
 use crate::domain::{
     network::VolumeInput,
-    plan::{Grid, Plan},
+    plan::{Grid, Plan, Resampling},
     resample::{self, Method},
+    resample_labels::resample_labels,
     volume::Volume,
-    volume_trace::{Turn, VolumeTrace},
+    volume_trace::{Alignment, Turn, VolumeTrace},
 };
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Brings the channels of a scan onto the grid of a plan with [`Grid::Volume`].
+/// nnU-Net's label of what is outside the image.
+const OUTSIDE: i16 = -1;
+
+/// Brings the channels of a scan onto the grid of a plan with [`Grid::Volume`] or [`Grid::Oriented`].
+///
+/// `previous` is the label map of the stage before, for a plan that wants one.
 ///
 /// # Errors
-/// When the channels are not the plan's, lie on different grids or on no regular one, or hold nothing.
+/// When the channels are not the plan's, lie on different grids or on no regular one, or hold nothing, or when there is no label map.
 pub fn preprocess(
     channels: &[Volume<f32>],
     turn: Turn,
     plan: &Plan,
+    previous: Option<&Volume<u8>>,
 ) -> Result<(VolumeInput, VolumeTrace), PreprocessError> {
     let configuration = &plan.configuration;
-    let Grid::Volume {
-        transpose_forward,
-        use_mask_for_norm,
-        resampling_data,
-        resampling_probabilities,
-    } = &configuration.grid
-    else {
-        return Err(PreprocessError::Dimensions(configuration.spacing.len()));
-    };
     let schemes = &configuration.normalization_schemes;
     if channels.len() != schemes.len() || channels.is_empty() {
         return Err(PreprocessError::ChannelCount {
@@ -47,6 +45,24 @@ pub fn preprocess(
     if let Some(other) = channels.iter().position(|c| c.geometry != source) {
         return Err(PreprocessError::ChannelGrid(other));
     }
+    let step_mm = source.regular_step_mm().ok_or(PreprocessError::Irregular)?;
+    if let Grid::Oriented(grid) = &configuration.grid {
+        return oriented::preprocess(channels, turn, step_mm, grid);
+    }
+    if let (Grid::Window { window_hu }, &[a, b, c]) = (&configuration.grid, configuration.spacing.as_slice())
+    {
+        return blast::preprocess(&channels[0], turn, step_mm, [a, b, c], *window_hu);
+    }
+    let Grid::Volume {
+        transpose_forward,
+        use_mask_for_norm,
+        resampling_data,
+        resampling_probabilities,
+        previous_stage,
+    } = &configuration.grid
+    else {
+        return Err(PreprocessError::Dimensions(configuration.spacing.len()));
+    };
     for (order, allowed) in [
         (resampling_data.order, [0, 1, 3].as_slice()),
         (resampling_data.order_z, &[0, 1]),
@@ -57,7 +73,6 @@ pub fn preprocess(
             return Err(PreprocessError::Order(order));
         }
     }
-    let step_mm = source.regular_step_mm().ok_or(PreprocessError::Irregular)?;
     let array_mm = [step_mm, source.pixel_spacing_mm[0], source.pixel_spacing_mm[1]];
     let spacing_mm = transpose_forward.map(|axis| array_mm[axis]);
     let target_mm = match *configuration.spacing.as_slice() {
@@ -77,6 +92,7 @@ pub fn preprocess(
             apart: resample::axis_apart(resampling_probabilities.force_separate_z, target_mm, spacing_mm)
                 .map(|axis| (axis, resampling_probabilities.order_z)),
         },
+        alignment: Alignment::Edges,
     };
     trace.crop = trace.transposed_shape().map(|n| 0..n);
     let nonzero: Vec<bool> = (0..trace.source.len())
@@ -87,13 +103,22 @@ pub fn preprocess(
         bounding_box(&trace.cut(&nonzero), trace.transposed_shape()).ok_or(PreprocessError::Empty)?;
     let cropped = trace.cropped_shape();
     trace.shape = resample::new_shape(cropped, spacing_mm, target_mm);
-    let mask = use_mask_for_norm
-        .contains(&true)
+    let shown = match previous_stage {
+        Some(stage) => Some((
+            stage,
+            previous
+                .filter(|map| map.geometry == trace.source)
+                .ok_or(PreprocessError::PreviousStage)?,
+        )),
+        None => None,
+    };
+    let mut mask = (use_mask_for_norm.contains(&true) || shown.is_some())
         .then(|| fill_holes(&trace.cut(&nonzero), cropped));
-    let method = Method {
-        order: resampling_data.order,
-        apart: resample::axis_apart(resampling_data.force_separate_z, spacing_mm, target_mm)
-            .map(|axis| (axis, resampling_data.order_z)),
+    let map = shown.map(|(stage, map)| (stage, outside_apart(&trace.cut(&map.data), mask.as_deref_mut())));
+    let method = |resampling: &Resampling| Method {
+        order: resampling.order,
+        apart: resample::axis_apart(resampling.force_separate_z, spacing_mm, target_mm)
+            .map(|axis| (axis, resampling.order_z)),
     };
     let mut data = Vec::with_capacity(channels.len() * trace.shape.iter().product::<usize>());
     for (c, (channel, scheme)) in channels.iter().zip(schemes).enumerate() {
@@ -102,14 +127,40 @@ pub fn preprocess(
             .as_deref()
             .filter(|_| use_mask_for_norm.get(c) == Some(&true));
         normalize(&mut channel, scheme, within);
-        data.extend(resample::resample(channel, cropped, trace.shape, method));
+        data.extend(resample::resample(
+            channel,
+            cropped,
+            trace.shape,
+            method(resampling_data),
+        ));
+    }
+    if let Some((stage, map)) = &map {
+        let map = resample_labels(map, cropped, trace.shape, method(&stage.resampling));
+        for label in &stage.labels {
+            data.extend(
+                map.iter()
+                    .map(|value| f32::from(u8::from(*value == i16::from(*label)))),
+            );
+        }
     }
     let input = VolumeInput {
-        channels: channels.len(),
+        channels: channels.len() + map.map_or(0, |(stage, _)| stage.labels.len()),
         shape: trace.shape,
         data,
     };
     Ok((input, trace))
+}
+
+/// A label map in which background outside the image is a label of its own; what the map calls foreground counts as image from here on.
+fn outside_apart(map: &[u8], mask: Option<&mut [bool]>) -> Vec<i16> {
+    let mut map: Vec<i16> = map.iter().map(|label| i16::from(*label)).collect();
+    for (label, inside) in map.iter_mut().zip(mask.into_iter().flatten()) {
+        if *label == 0 && !*inside {
+            *label = OUTSIDE;
+        }
+        *inside = *label != OUTSIDE;
+    }
+    map
 }
 
 /// The smallest box that holds every true voxel; none without one.

@@ -7,7 +7,7 @@
 
 use super::{UncertaintyError, case, entropy, softmax};
 use crate::domain::{
-    plan::{Activation, Ensemble, Plan},
+    plan::{Activation, Ensemble, Grid, Plan},
     prediction::Prediction,
     volume::Volume,
     volume_trace::VolumeTrace,
@@ -91,6 +91,17 @@ impl<'a> Sums<'a> {
             let plane = bad % per_class / (self.trace.shape[1] * self.trace.shape[2]);
             return Err(UncertaintyError::NotFinite(plane));
         }
+        let activated = self.activate_first().then(|| {
+            let mut all = logits.to_vec();
+            let mut p = vec![0.0; self.classes];
+            for v in 0..per_class {
+                (0..self.classes).for_each(|k| p[k] = all[k * per_class + v]);
+                activate(self.plan.activation, &mut p);
+                (0..self.classes).for_each(|k| all[k * per_class + v] = p[k]);
+            }
+            all
+        });
+        let logits = activated.as_deref().unwrap_or(logits);
         let planes = self.trace.cropped_shape()[0];
         let voxels = self.trace.source.len();
         let mut mask = vec![false; voxels];
@@ -119,6 +130,11 @@ impl<'a> Sums<'a> {
         Ok(())
     }
 
+    /// Whether what is resampled are probabilities already.
+    fn activate_first(&self) -> bool {
+        matches!(&self.plan.configuration.grid, Grid::Oriented(chain) if chain.activate_first)
+    }
+
     /// One plane of a member on the source grid.
     fn plane(&self, logits: &[f32], per_class: usize, at: usize) -> Plane {
         let logits: Vec<Vec<f32>> = logits
@@ -134,7 +150,9 @@ impl<'a> Sums<'a> {
             for (value, channel) in p.iter_mut().zip(&logits) {
                 *value = channel[i];
             }
-            activate(self.plan.activation, &mut p);
+            if !self.activate_first() {
+                activate(self.plan.activation, &mut p);
+            }
             for (channel, p) in probabilities.iter_mut().zip(&p) {
                 channel[i] = *p;
             }

@@ -239,6 +239,8 @@ fn augmentation(own: &Own, plan: &ictus::domain::plan::Plan) -> Augmentation {
         // Rows to the back, columns to the left.
         ictus::domain::plan::Grid::SourceSlices { .. } => Some(1),
         ictus::domain::plan::Grid::HeadBox { .. } => Some(2),
+        // Nothing is trained on it.
+        ictus::domain::plan::Grid::Oriented(_) | ictus::domain::plan::Grid::Window { .. } => None,
     };
     Augmentation {
         spatial: true,

@@ -20,29 +20,29 @@ const ABOUT: [&str; 9] = [
 
 /// One input channel.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Channel {
+pub(super) struct Channel {
     /// nnU-Net's name: `CT`.
-    pub name: String,
+    pub(super) name: String,
     /// How its values are normalised.
-    pub normalization: Normalization,
+    pub(super) normalization: Normalization,
     /// Whether statistics are those of the non-zero part.
-    pub use_mask: bool,
+    pub(super) use_mask: bool,
 }
 
 /// One region: a set of labels with an output channel of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Region {
+pub(super) struct Region {
     /// Its name.
-    pub name: String,
+    pub(super) name: String,
     /// The labels that it unites.
-    pub labels: Vec<u8>,
+    pub(super) labels: Vec<u8>,
     /// What `regions_class_order` writes where its score passes one half.
-    pub value: u8,
+    pub(super) value: u8,
 }
 
 /// What the outputs mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Labels {
+pub(super) enum Labels {
     /// Softmax over background and labels 1, 2, …: their names in order, without the background.
     Exclusive(Vec<String>),
     /// A sigmoid a region, in the order of the output channels; later regions overwrite earlier ones.
@@ -52,10 +52,22 @@ pub enum Labels {
 impl Labels {
     /// Output channels of the network.
     #[must_use]
-    pub fn heads(&self) -> usize {
+    pub(super) fn heads(&self) -> usize {
         match self {
             Self::Exclusive(names) => names.len() + 1,
             Self::Regions(regions) => regions.len(),
+        }
+    }
+
+    /// Every label but the background, in order.
+    #[must_use]
+    pub(super) fn foreground(&self) -> Vec<u8> {
+        match self {
+            Self::Exclusive(names) => (1..=u8::MAX).take(names.len()).collect(),
+            Self::Regions(regions) => {
+                let all: BTreeSet<u8> = regions.iter().flat_map(|r| r.labels.iter().copied()).collect();
+                all.into_iter().filter(|label| *label != 0).collect()
+            }
         }
     }
 }

@@ -10,30 +10,17 @@ mod postprocessing;
 mod weights;
 
 use super::{ImportError, Trained, fields::Fields};
-use crate::{domain::plan::Resampling, nn::checkpoint::Checkpoint};
-pub use dataset::{Channel, Labels, Region};
+use crate::{
+    domain::plan::{Activation, Configuration, Ensemble, Grid, Label},
+    nn::checkpoint::Checkpoint,
+};
+use dataset::Labels;
 use std::path::{Path, PathBuf};
 
-/// What surrounds the network, in nnU-Net's words.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Recipe {
-    /// Grid in mm, in the order of the transposed axes; two in 2-D.
-    pub spacing: Vec<f64>,
-    /// Which axis of the image is which of the network.
-    pub transpose_forward: [usize; 3],
-    /// Each input channel with its normalisation.
-    pub channels: Vec<Channel>,
-    /// How images are brought to the grid.
-    pub resampling_data: Resampling,
-    /// How logits are brought back.
-    pub resampling_probabilities: Resampling,
-    /// Labels, or regions.
-    pub labels: Labels,
-    /// Axes of the network's grid over which test images were allowed to be mirrored.
-    pub mirror_axes: Vec<usize>,
-    /// Sets of labels of which, one after the other, only the largest component is kept.
-    pub keep_largest: Vec<Vec<u8>>,
-}
+/// What nnU-Net calls the weights of a finished training.
+const CHECKPOINT: &str = "checkpoint_final.pth";
+/// nnU-Net's share of a tile by which the next one moves.
+const TILE_STEP_SIZE: f64 = 0.5;
 
 /// Trainers of the package that change how a network is trained and nothing of what it computes.
 ///
@@ -105,8 +92,82 @@ struct Said {
     mirror_axes: Vec<usize>,
 }
 
-/// Reads a results folder whole.
-pub(super) fn read(path: &Path, checkpoint: &str) -> Result<Trained, ImportError> {
+/// Reads a results folder whole, and that of the stage before beside it.
+pub(super) fn read(path: &Path, checkpoint: Option<&str>) -> Result<Trained, ImportError> {
+    let checkpoint = checkpoint.unwrap_or(CHECKPOINT);
+    let (mut trained, previous) = read_one(path, checkpoint)?;
+    let Some((previous, folder)) = previous else {
+        return Ok(trained);
+    };
+    let place = path.display().to_string();
+    let (first, before) = read_one(&folder, checkpoint)?;
+    let at = folder.display().to_string();
+    if let Some((before, _)) = before {
+        return Err(ImportError::unsupported(
+            at,
+            format!("it is itself a stage after `{before}`; a cascade of nnU-Net has two"),
+        ));
+    }
+    let (own, other) = (&trained.configuration, &first.configuration);
+    let same_outputs = first.labels == trained.labels && first.activation == trained.activation;
+    if !same_outputs || own.channel_names != other.channel_names {
+        return Err(ImportError::damaged(
+            at,
+            format!("its labels or channels are not those of {place}, whose first stage it is"),
+        ));
+    }
+    trained.facts.push((
+        "first stage".to_owned(),
+        format!(
+            "{previous}: {} × {}, grid {:?} mm, tiles of {:?}",
+            first.members.len(),
+            other.architecture.class_name(),
+            other.spacing,
+            other.patch_size
+        ),
+    ));
+    if !first.keep_largest.is_empty() {
+        trained.facts.push((
+            "postprocessing of the first stage".to_owned(),
+            "not applied between the stages, as nnU-Net does not".to_owned(),
+        ));
+    }
+    trained.stages = vec![first];
+    Ok(trained)
+}
+
+/// The results folder of another configuration of the same trainer and plans.
+fn folder_of(path: &Path, configuration: &str) -> Result<PathBuf, ImportError> {
+    let place = path.display().to_string();
+    let whole = path.canonicalize().map_err(|source| ImportError::File {
+        path: place.clone(),
+        source,
+    })?;
+    let name = whole.file_name().map(|n| n.to_string_lossy().into_owned());
+    let sibling = name
+        .as_deref()
+        .and_then(|name| name.rsplit_once("__"))
+        .map(|(stem, _)| whole.with_file_name(format!("{stem}__{configuration}")));
+    match sibling {
+        Some(folder) if folder.join("plans.json").is_file() => Ok(folder),
+        Some(folder) => Err(ImportError::damaged(
+            place,
+            format!(
+                "it is the second stage of a cascade after `{configuration}`, and {} with a plans.json is not there; put it beside this folder",
+                folder.display()
+            ),
+        )),
+        None => Err(ImportError::damaged(
+            place,
+            format!(
+                "it is the second stage of a cascade after `{configuration}`; name the folders as nnU-Net does (Trainer__Plans__configuration), so that the first stage is found beside it"
+            ),
+        )),
+    }
+}
+
+/// Reads one results folder; also the name and folder of the configuration that comes before it.
+fn read_one(path: &Path, checkpoint: &str) -> Result<(Trained, Option<(String, PathBuf)>), ImportError> {
     let files = folds(path, checkpoint)?;
     let mut opened = Vec::with_capacity(files.len());
     for file in &files {
@@ -148,6 +209,11 @@ pub(super) fn read(path: &Path, checkpoint: &str) -> Result<Trained, ImportError
             format!("it mirrors axis {axis} of {}", plans.patch_size.len()),
         ));
     }
+    let (previous, previous_stage) = plans.previous.unzip();
+    let previous = match previous {
+        Some(name) => Some((name.clone(), folder_of(path, &name)?)),
+        None => None,
+    };
     let keep_largest = postprocessing::read(path)?;
     let mut members = Vec::with_capacity(opened.len());
     for (place, checkpoint, _) in &mut opened {
@@ -165,24 +231,54 @@ pub(super) fn read(path: &Path, checkpoint: &str) -> Result<Trained, ImportError
         ("folds".to_owned(), format!("{} ({checkpoint})", names.join(", "))),
     ];
     facts.extend(dataset.facts.iter().cloned());
-    Ok(Trained {
+    let (activation, labels) = match &dataset.labels {
+        Labels::Exclusive(names) => {
+            facts.push(("labels".to_owned(), names.join(", ")));
+            let labels = (1..=u8::MAX).zip(names);
+            (
+                Activation::Softmax,
+                labels
+                    .map(|(value, name)| Label::unexplained(value, name))
+                    .collect(),
+            )
+        }
+        Labels::Regions(regions) => {
+            let all = regions.iter().map(|r| format!("{} = {:?}", r.name, r.labels));
+            facts.push(("regions".to_owned(), all.collect::<Vec<_>>().join(", ")));
+            let labels = regions.iter().map(|r| Label::unexplained(r.value, &r.name));
+            (Activation::Sigmoid, labels.collect())
+        }
+    };
+    let channels = plans.channels;
+    let trained = Trained {
         name: format!("{}-{}", plans.dataset_name, said.configuration),
         origin: format!("nnU-Net v2, {}", said.configuration),
-        architecture: plans.architecture,
-        patch_size: plans.patch_size,
-        members,
-        facts,
-        recipe: Recipe {
+        configuration: Configuration {
+            grid: Grid::Volume {
+                transpose_forward: plans.transpose_forward,
+                use_mask_for_norm: channels.iter().map(|c| c.use_mask).collect(),
+                resampling_data: plans.resampling_data,
+                resampling_probabilities: plans.resampling_probabilities,
+                previous_stage,
+            },
+            patch_size: plans.patch_size,
             spacing: plans.spacing,
-            transpose_forward: plans.transpose_forward,
-            channels: plans.channels,
-            resampling_data: plans.resampling_data,
-            resampling_probabilities: plans.resampling_probabilities,
-            labels: dataset.labels,
-            mirror_axes: said.mirror_axes,
-            keep_largest,
+            normalization_schemes: channels.iter().map(|c| c.normalization.clone()).collect(),
+            channel_names: channels.into_iter().map(|c| c.name).collect(),
+            tile_step_size: TILE_STEP_SIZE,
+            architecture: plans.architecture,
         },
-    })
+        members,
+        // nnU-Net averages the logits of its folds.
+        ensemble: Ensemble::MeanLogits,
+        activation,
+        labels,
+        mirror_axes: said.mirror_axes,
+        keep_largest,
+        stages: Vec::new(),
+        facts,
+    };
+    Ok((trained, previous))
 }
 
 /// The checkpoint of every fold, in order; all folds must have one.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::domain::{
     architecture::Architecture,
-    plan::{Normalization, Resampling},
+    plan::{Normalization, PreviousStage, Resampling},
 };
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -32,6 +32,8 @@ pub(super) struct Plans {
     pub(super) channels: Vec<Channel>,
     pub(super) resampling_data: Resampling,
     pub(super) resampling_probabilities: Resampling,
+    /// The configuration whose label map this one is shown, and how.
+    pub(super) previous: Option<(String, PreviousStage)>,
 }
 
 pub(super) fn read(path: &Path, configuration: &str, dataset: &Dataset) -> Result<Plans, ImportError> {
@@ -71,14 +73,7 @@ pub(super) fn read(path: &Path, configuration: &str, dataset: &Dataset) -> Resul
         "median_image_size_in_voxels",
         "next_stage",
     ]);
-    if let Some(previous) = c.maybe::<String>("previous_stage")? {
-        return Err(ImportError::unsupported(
-            c.place(),
-            format!(
-                "it is the second stage of a cascade (after `{previous}`), which this build does not run; import a single-stage configuration"
-            ),
-        ));
-    }
+    let previous_stage: Option<String> = c.maybe("previous_stage")?;
     c.expect("preprocessor_name", &["DefaultPreprocessor".into()])?;
     let patch_size: Vec<usize> = c.take("patch_size")?;
     let spacing: Vec<f64> = c.take("spacing")?;
@@ -101,12 +96,19 @@ pub(super) fn read(path: &Path, configuration: &str, dataset: &Dataset) -> Resul
     let schemes: Vec<String> = c.take("normalization_schemes")?;
     let masks: Vec<bool> = c.take("use_mask_for_norm")?;
     let channels = channels(c.place(), dataset, &schemes, &masks, &intensities)?;
-    // Segmentations are resampled in training only.
-    c.ignore(&["resampling_fn_seg", "resampling_fn_seg_kwargs"]);
+    // Without a cascade, segmentations are resampled in training only.
+    let previous = if let Some(name) = previous_stage {
+        let labels = dataset.labels.foreground();
+        let resampling = resampling_seg(&mut c)?;
+        Some((name, PreviousStage { labels, resampling }))
+    } else {
+        c.ignore(&["resampling_fn_seg", "resampling_fn_seg_kwargs"]);
+        None
+    };
     let resampling_data = resampling(&mut c, "data")?;
     let resampling_probabilities = resampling(&mut c, "probabilities")?;
     let outside = Outside {
-        input_channels: channels.len(),
+        input_channels: channels.len() + previous.as_ref().map_or(0, |(_, p)| p.labels.len()),
         num_classes: dataset.labels.heads(),
         axes: patch_size.len(),
     };
@@ -130,6 +132,7 @@ pub(super) fn read(path: &Path, configuration: &str, dataset: &Dataset) -> Resul
         channels,
         resampling_data,
         resampling_probabilities,
+        previous,
     })
 }
 
@@ -236,16 +239,38 @@ fn channels(
     Ok(channels)
 }
 
-/// The function and its arguments.
+/// How the label map of the stage before is resampled.
+fn resampling_seg(c: &mut Fields) -> Result<Resampling, ImportError> {
+    kwargs_of(c, "seg", true, &[json!(0), json!(1)], &[json!(0)])
+}
+
+/// How images or logits are resampled.
 fn resampling(c: &mut Fields, of: &str) -> Result<Resampling, ImportError> {
+    kwargs_of(
+        c,
+        of,
+        false,
+        &[json!(0), json!(1), json!(3)],
+        &[json!(0), json!(1)],
+    )
+}
+
+/// The function and its arguments.
+fn kwargs_of(
+    c: &mut Fields,
+    of: &str,
+    is_seg: bool,
+    orders: &[Value],
+    orders_z: &[Value],
+) -> Result<Resampling, ImportError> {
     c.expect(
         &format!("resampling_fn_{of}"),
         &["resample_data_or_seg_to_shape".into()],
     )?;
     let mut kwargs = c.inner(&format!("resampling_fn_{of}_kwargs"))?;
-    kwargs.expect("is_seg", &[json!(false)])?;
-    let order = kwargs.expect("order", &[json!(0), json!(1), json!(3)])?;
-    let order_z = kwargs.expect("order_z", &[json!(0), json!(1)])?;
+    kwargs.expect("is_seg", &[json!(is_seg)])?;
+    let order = kwargs.expect("order", orders)?;
+    let order_z = kwargs.expect("order_z", orders_z)?;
     let separate = kwargs.expect("force_separate_z", &[Value::Null, json!(true), json!(false)])?;
     let small = |v: &Value| v.as_u64().and_then(|n| u8::try_from(n).ok()).unwrap_or_default();
     kwargs.finish()?;

@@ -5,7 +5,7 @@
 use super::ImportError;
 use crate::{
     domain::architecture::Architecture,
-    import::weights::{expected, fit},
+    import::weights::tensors,
     nn::checkpoint::{Checkpoint, Object, TensorRef},
 };
 use candle_core::Tensor;
@@ -79,14 +79,7 @@ pub(super) fn read(
             ));
         }
     }
-    let shapes: BTreeMap<&str, &[usize]> = firsts.iter().map(|(k, t)| (k.as_str(), t.shape())).collect();
-    fit(place, &shapes, &expected(architecture)?)?;
-    let mut tensors = BTreeMap::new();
-    for (key, tensor) in firsts {
-        let read = checkpoint.tensor(&key, &tensor).map_err(bad)?;
-        tensors.insert(key, read);
-    }
-    Ok(tensors)
+    tensors(place, checkpoint, firsts, architecture)
 }
 
 #[cfg(test)]

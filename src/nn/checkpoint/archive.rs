@@ -1,6 +1,6 @@
 //! Just enough zip for torch's checkpoints: stored entries, found through the central directory, each checked by its CRC-32.
 //!
-//! Entries lie side by side inside the file and are never inflated, so all of them together are no larger than the file.
+//! Entries lie side by side inside the file and are not inflated, so all of them together are no larger than the file; only [`Archive::inflate`], for archives of files, does, up to a limit.
 
 use super::CheckpointError;
 use std::{
@@ -12,6 +12,8 @@ use std::{
 const END: u64 = 22;
 /// The end record with the longest comment.
 const LONGEST_END: u64 = END + 65535;
+/// Zip's number for deflate.
+const DEFLATE: u64 = 8;
 /// A network has some hundred tensors, its optimiser's state twice as many.
 const MOST_ENTRIES: u64 = 100_000;
 /// Central directories of [`MOST_ENTRIES`] names of ordinary length.
@@ -26,6 +28,9 @@ struct Entry {
     len: u64,
     /// Whether its bytes stand for others.
     packed: bool,
+    /// Its length in the file, and how it is packed.
+    stored: u64,
+    method: u64,
     crc: u32,
 }
 
@@ -93,20 +98,53 @@ impl<R: Read + Seek> Archive<R> {
                 "entry `{name}` is compressed; torch stores its numbers plainly, and nothing is inflated here"
             )));
         }
+        let data = self.stored(name, entry)?;
+        check(name, &data, entry)?;
+        Ok(data)
+    }
+
+    /// The bytes of one entry, inflated if need be; refused where they would be more than `most`.
+    pub(super) fn inflate(&mut self, name: &str, most: u64) -> Result<Vec<u8>, CheckpointError> {
+        let entry = *self
+            .entries
+            .get(name)
+            .ok_or_else(|| wrong(format!("it has no entry `{name}`")))?;
+        if entry.len > most {
+            return Err(wrong(format!(
+                "entry `{name}` would have {} bytes, at most {most} are unpacked",
+                entry.len
+            )));
+        }
+        let stored = self.stored(name, entry)?;
+        let data = match entry.method {
+            0 if !entry.packed => stored,
+            DEFLATE => {
+                let mut data = Vec::new();
+                // One more than it claims, so that a longer one is noticed.
+                flate2::read::DeflateDecoder::new(stored.as_slice())
+                    .take(entry.len + 1)
+                    .read_to_end(&mut data)
+                    .map_err(|e| wrong(format!("entry `{name}` cannot be inflated ({e})")))?;
+                data
+            }
+            other => {
+                return Err(wrong(format!(
+                    "entry `{name}` is packed by method {other}, deflate was expected"
+                )));
+            }
+        };
+        check(name, &data, entry)?;
+        Ok(data)
+    }
+
+    /// What of an entry is in the file.
+    fn stored(&mut self, name: &str, entry: Entry) -> Result<Vec<u8>, CheckpointError> {
         let local = self.bytes(entry.header, 30)?;
         if !local.starts_with(b"PK\x03\x04") {
             return Err(wrong(format!("entry `{name}` is not where the directory says")));
         }
         let skip = 30 + number::<2>(&local, 26)? + number::<2>(&local, 28)?;
-        let data = self.bytes(entry.header + skip, entry.len)?;
-        let mut crc = flate2::Crc::new();
-        crc.update(&data);
-        if crc.sum() != entry.crc {
-            return Err(wrong(format!(
-                "entry `{name}` has another checksum than it was written with"
-            )));
-        }
-        Ok(data)
+        self.bytes(entry.header + skip, entry.stored)
     }
 
     /// `len` bytes from `from`; never more than the file has.
@@ -209,6 +247,8 @@ impl<R: Read + Seek> Archive<R> {
                         header,
                         len,
                         packed: method != 0 || packed != len,
+                        stored: packed,
+                        method,
                         crc,
                     },
                 )
@@ -227,6 +267,18 @@ impl<R: Read + Seek> Archive<R> {
         }
         Ok(())
     }
+}
+
+/// Whether an entry's bytes are those that were written.
+fn check(name: &str, data: &[u8], entry: Entry) -> Result<(), CheckpointError> {
+    let mut crc = flate2::Crc::new();
+    crc.update(data);
+    if crc.sum() == entry.crc && data.len() as u64 == entry.len {
+        return Ok(());
+    }
+    Err(wrong(format!(
+        "entry `{name}` has another checksum than it was written with"
+    )))
 }
 
 /// The numbers of the 64-bit extra field.

@@ -11,7 +11,10 @@ mod pickle;
 use archive::Archive;
 use candle_core::{DType, Device, Tensor};
 pub use pickle::{Id, Object, TensorRef};
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    path::{Component, Path},
+};
 
 /// Why a checkpoint is not read.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +187,73 @@ impl Checkpoint {
         }
         Ok(tensor)
     }
+}
+
+impl Checkpoint {
+    /// Reads one tensor of integers; `name` is for the error.
+    ///
+    /// # Errors
+    /// When the tensor lies outside its storage, or holds anything but integers of 8 bytes from 0 on.
+    pub fn integers(&mut self, name: &str, tensor: &TensorRef) -> Result<Vec<u32>, CheckpointError> {
+        let wrong = |what: String| CheckpointError::Tensor {
+            name: name.to_owned(),
+            what,
+        };
+        let bytes = self
+            .archive
+            .read(&format!("{}data/{}", self.prefix, tensor.storage))?;
+        if tensor.number != Number::Integer(8) {
+            return Err(wrong(format!(
+                "holds numbers of type {:?}, expected integers of 8 bytes",
+                tensor.number
+            )));
+        }
+        let places = tensor.indices(bytes.len() / 8).map_err(wrong)?;
+        let number = |at: usize| {
+            let bytes: [u8; 8] = bytes.get(at * 8..at * 8 + 8)?.try_into().ok()?;
+            u32::try_from(i64::from_le_bytes(bytes)).ok()
+        };
+        let read: Option<Vec<u32>> = places.into_iter().map(number).collect();
+        read.ok_or_else(|| wrong("holds a number below 0 or beyond all reason".into()))
+    }
+}
+
+/// Unpacks those files of a zip whose names are wanted into a folder, and returns their names.
+///
+/// # Errors
+/// When it is no intact zip, a name leads out of the folder, or more than `most` bytes would come out.
+pub fn unpack(
+    path: &Path,
+    folder: &Path,
+    wanted: impl Fn(&str) -> bool,
+    most: u64,
+) -> Result<Vec<String>, CheckpointError> {
+    let unread = |path: &Path, source| CheckpointError::Read {
+        path: path.display().to_string(),
+        source,
+    };
+    let mut archive = Archive::open(File::open(path).map_err(|e| unread(path, e))?)?;
+    let names: Vec<String> = archive
+        .names()
+        .filter(|name| !name.ends_with('/') && wanted(name))
+        .map(str::to_owned)
+        .collect();
+    let mut left = most;
+    for name in &names {
+        let inside = |part: Component| matches!(part, Component::Normal(_));
+        if !Path::new(name).components().all(inside) || name.contains('\\') {
+            return Err(CheckpointError::Archive(format!(
+                "the name {name:?} leads out of it"
+            )));
+        }
+        let data = archive.inflate(name, left)?;
+        left -= data.len() as u64;
+        let to = folder.join(name);
+        let made = to.parent().map_or(Ok(()), std::fs::create_dir_all);
+        made.and_then(|()| std::fs::write(&to, data))
+            .map_err(|e| unread(&to, e))?;
+    }
+    Ok(names)
 }
 
 /// Reads a pickle that stands alone and holds plain values: texts, numbers, lists, dictionaries, and names of the list as texts.

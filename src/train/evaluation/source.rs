@@ -423,6 +423,7 @@ fn read(files: &Files, labels: &BTreeMap<u8, String>, plan: &Plan) -> Result<Dra
             turn: Turn {
                 slices: reversed,
                 rows: false,
+                columns: false,
             },
         },
         truth: Truth {

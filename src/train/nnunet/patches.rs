@@ -142,12 +142,13 @@ fn key(case: &RawCase, plan: &Plan) -> Result<String, TrainError> {
 }
 
 fn make(case: &Case, plan: &Plan, path: &Path, key: &str) -> Result<(), TrainError> {
-    let (input, trace) = preprocess::volume::preprocess(&case.channels, case.turn, plan).map_err(|e| {
-        TrainError::Dataset(vec![format!(
-            "case {}: {e}",
-            path.file_stem().unwrap_or_default().to_string_lossy()
-        )])
-    })?;
+    let (input, trace) =
+        preprocess::volume::preprocess(&case.channels, case.turn, plan, None).map_err(|e| {
+            TrainError::Dataset(vec![format!(
+                "case {}: {e}",
+                path.file_stem().unwrap_or_default().to_string_lossy()
+            )])
+        })?;
     let classes = plan.labels.len() + 1;
     let labels = on_grid(&case.labels, &trace, classes);
     let values: Vec<u8> = input.data.iter().flat_map(|v| v.to_le_bytes()).collect();

@@ -188,6 +188,7 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
                     .collect(),
                 resampling_data: resampling(3),
                 resampling_probabilities: resampling(1),
+                previous_stage: None,
             },
             patch_size: levels.patch.clone(),
             spacing,
@@ -212,6 +213,7 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
             // The brain is found by HU.
             body_part: if is_ct { "HEAD" } else { "" }.into(),
         },
+        stages: Vec::new(),
         mirror_axes: Vec::new(),
         provenance: Provenance::Dataset,
         calibration: None,

@@ -331,6 +331,7 @@ fn a_network_trained_on_whole_volumes_finds_the_ball_in_heads_that_it_did_not_se
         turn: Turn {
             slices: nifti::read(&bytes).unwrap().is_reversed(),
             rows: false,
+            columns: false,
         },
     };
     let engine = Engine::start(&[Bundle::read(out.path()).unwrap()], DeviceChoice::Cpu).unwrap();

@@ -145,7 +145,7 @@ fn alone(bundle: &Bundle, member: usize) -> Result<Bundle, TrainError> {
 /// The label of each voxel of a case, by the stages in their order.
 fn predict(engine: &Engine, model: &Model, case: &Case) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     let plan = &model.plan;
-    let (input, trace) = preprocess::volume::preprocess(&case.channels, case.turn, plan)?;
+    let (input, trace) = preprocess::volume::preprocess(&case.channels, case.turn, plan, None)?;
     let mut sums = uncertainty::volume::Sums::new(plan, &trace)?;
     let mut refused = None;
     infer::volume::infer(engine, model, &input, &Unattended, |logits| {

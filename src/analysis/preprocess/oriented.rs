@@ -1,0 +1,209 @@
+//! Stage 2 for MONAI's chain: channels on one regular grid → the network's input, and the [`VolumeTrace`] that leads back.
+
+use super::{ALONG, PreprocessError};
+use crate::domain::{
+    from_first,
+    network::VolumeInput,
+    oriented::{Oriented, Step, Towards},
+    resample::Method,
+    volume::{Geometry, Volume},
+    volume_trace::{Alignment, Turn, VolumeTrace},
+};
+
+/// Brings channels of one grid to the network; `turn` is how they lie in their file.
+pub(super) fn preprocess(
+    channels: &[Volume<f32>],
+    turn: Turn,
+    step_mm: f64,
+    grid: &Oriented,
+) -> Result<(VolumeInput, VolumeTrace), PreprocessError> {
+    let source = channels[0].geometry.clone();
+    let (transpose, turn) = match grid.axes().map_err(PreprocessError::Chain)? {
+        Some(axes) => orient(&source, axes)?,
+        None => ([2, 1, 0], turn),
+    };
+    let array_mm = [step_mm, source.pixel_spacing_mm[0], source.pixel_spacing_mm[1]];
+    let spacing_mm = transpose.map(|axis| array_mm[axis]);
+    let mut trace = VolumeTrace {
+        source,
+        turn,
+        transpose,
+        crop: [0..0, 0..0, 0..0],
+        shape: [0; 3],
+        method: Method {
+            order: 1,
+            apart: None,
+        },
+        alignment: Alignment::First([1.0; 3]),
+    };
+    trace.crop = trace.transposed_shape().map(|n| 0..n);
+    trace.shape = trace.transposed_shape();
+    let mut data: Vec<Vec<f32>> = channels.iter().map(|c| trace.cut(&c.data)).collect();
+    for step in &grid.steps {
+        match *step {
+            Step::Spacing { pixdim } => {
+                let (new, ratio) = from_first::new_shape(trace.shape, spacing_mm, pixdim);
+                for channel in &mut data {
+                    *channel = from_first::resample(channel, trace.shape, new, ratio);
+                }
+                trace.shape = new;
+                trace.alignment = Alignment::First(ratio.map(|r| 1.0 / r));
+            }
+            Step::ScaleIntensityRange {
+                a_min,
+                a_max,
+                b_min,
+                b_max,
+                clip,
+            } => data
+                .iter_mut()
+                .flatten()
+                .for_each(|v| *v = scaled(*v, [a_min, a_max], [b_min, b_max], clip)),
+            Step::NormalizeIntensity {
+                nonzero,
+                channel_wise,
+            } => {
+                if channel_wise {
+                    data.iter_mut()
+                        .for_each(|channel| normalise(std::slice::from_mut(channel), nonzero));
+                } else {
+                    normalise(&mut data, nonzero);
+                }
+            }
+        }
+    }
+    let input = VolumeInput {
+        channels: channels.len(),
+        shape: trace.shape,
+        data: data.concat(),
+    };
+    Ok((input, trace))
+}
+
+/// Which array axis (`k, j, i`) is the network's first, second and third, and which are reversed.
+fn orient(source: &Geometry, wanted: [Towards; 3]) -> Result<([usize; 3], Turn), PreprocessError> {
+    let array = [source.normal(), source.column_direction, source.row_direction];
+    let mut found = [(0, false); 3];
+    for (at, direction) in found.iter_mut().zip(array) {
+        let world = (0..3)
+            .find(|w| direction[*w].abs() > ALONG)
+            .ok_or(PreprocessError::Oblique)?;
+        *at = (world, direction[world] > 0.0);
+    }
+    let mut transpose = [0; 3];
+    let mut reversed = [false; 3];
+    for (axis, (world, up)) in transpose.iter_mut().zip(wanted) {
+        *axis = (0..3)
+            .find(|a| found[*a].0 == world)
+            .ok_or(PreprocessError::Oblique)?;
+        reversed[*axis] = found[*axis].1 != up;
+    }
+    let [slices, rows, columns] = reversed;
+    let turn = Turn {
+        slices,
+        rows,
+        columns,
+    };
+    Ok((transpose, turn))
+}
+
+/// In single precision, as MONAI's tensors are.
+#[expect(clippy::cast_possible_truncation, reason = "the chain's precision")]
+fn scaled(value: f32, [a_min, a_max]: [f64; 2], [b_min, b_max]: [f64; 2], clip: bool) -> f32 {
+    let unit = (value - a_min as f32) / (a_max - a_min) as f32;
+    let scaled = unit * (b_max - b_min) as f32 + b_min as f32;
+    if clip {
+        scaled.clamp(b_min as f32, b_max as f32)
+    } else {
+        scaled
+    }
+}
+
+/// Zero mean and unit deviation (of the population) over all channels together.
+#[expect(clippy::cast_possible_truncation, reason = "the chain's precision")]
+fn normalise(channels: &mut [Vec<f32>], nonzero: bool) {
+    let counts = |v: &f32| !nonzero || *v != 0.0;
+    let chosen = || {
+        channels
+            .iter()
+            .flatten()
+            .filter(|v| counts(v))
+            .map(|v| f64::from(*v))
+    };
+    let count = chosen().count();
+    if count == 0 {
+        return;
+    }
+    let mean = chosen().sum::<f64>() / count as f64;
+    let std = (chosen().map(|v| (v - mean).powi(2)).sum::<f64>() / count as f64).sqrt();
+    let divisor = if std == 0.0 { 1.0 } else { std };
+    for value in channels.iter_mut().flatten().filter(|v| counts(v)) {
+        *value = ((f64::from(*value) - mean) / divisor) as f32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::volume::SlicePlane;
+
+    /// Rows towards the left, columns towards the back, slices upwards: what an axial DICOM series is.
+    fn axial() -> Geometry {
+        Geometry {
+            rows: 2,
+            columns: 3,
+            row_direction: [1.0, 0.0, 0.0],
+            column_direction: [0.0, 1.0, 0.0],
+            pixel_spacing_mm: [1.0, 1.0],
+            planes: (0..2)
+                .map(|k| SlicePlane {
+                    origin_mm: [0.0, 0.0, f64::from(k)],
+                    thickness_mm: 1.0,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn axes_are_turned_to_their_codes_and_an_oblique_stack_is_refused() {
+        let turn = |slices, rows, columns| Turn {
+            slices,
+            rows,
+            columns,
+        };
+        let (l, p, s, r, a) = ((0, true), (1, true), (2, true), (0, false), (1, false));
+        assert_eq!(
+            orient(&axial(), [l, p, s]).unwrap(),
+            ([2, 1, 0], turn(false, false, false))
+        );
+        assert_eq!(
+            orient(&axial(), [r, a, s]).unwrap(),
+            ([2, 1, 0], turn(false, true, true))
+        );
+        assert_eq!(
+            orient(&axial(), [s, l, a]).unwrap(),
+            ([0, 2, 1], turn(false, true, false))
+        );
+        let oblique = Geometry {
+            row_direction: [ALONG, ALONG, 0.0],
+            column_direction: [-ALONG, ALONG, 0.0],
+            ..axial()
+        };
+        assert!(matches!(
+            orient(&oblique, [r, a, s]),
+            Err(PreprocessError::Oblique)
+        ));
+    }
+
+    #[test]
+    fn zeros_stay_when_only_the_rest_is_normalised() {
+        let mut channels = vec![vec![0.0, 2.0], vec![4.0, 0.0]];
+        normalise(&mut channels, true);
+        assert_eq!(channels, [[0.0, -1.0], [1.0, 0.0]]);
+        let mut flat = vec![vec![3.0, 3.0]];
+        normalise(&mut flat, false);
+        assert_eq!(flat, [[0.0, 0.0]]);
+        assert_eq!(scaled(250.0, [0.0, 100.0], [-1.0, 1.0], true), 1.0);
+        assert_eq!(scaled(250.0, [0.0, 100.0], [-1.0, 1.0], false), 4.0);
+    }
+}
