@@ -128,6 +128,7 @@ export class StackView {
         await imageLoader
           .loadAndCacheImage(id, { requestType: Enums.RequestType.Prefetch, priority: 0 })
           .catch(() => this.#listener.failed(index));
+        if (this.#closed.signal.aborted) forget(id);
       }
     };
     await Promise.all(Array.from({ length: PREFETCH_AT_ONCE }, next));
@@ -277,8 +278,13 @@ export class StackView {
     this.#prefetching++;
     this.#closed.abort();
     this.#engine.disableElement(this.#id);
-    for (const id of this.#imageIds) if (cache.isLoaded(id)) cache.removeImageLoadObject(id, { force: true });
+    this.#imageIds.forEach(forget);
     // Whoever still holds the element must not hold the page around it.
     this.#element.remove();
   }
+}
+
+/** Lets go of an image; one that is still on its way is forgotten by who waits for it. */
+function forget(imageId: string): void {
+  if (cache.isLoaded(imageId)) cache.removeImageLoadObject(imageId, { force: true });
 }
