@@ -35,7 +35,7 @@
 //! 1. A stage is a function of its arguments: no clock, no chance, no files, no database. A stage never uses another.
 //! 2. Only `assemble` turns stored values into HU; only `preprocess` changes geometry, and each change is in the [`domain::trace::SpatialTrace`] that leads back.
 //! 3. What is not understood is refused with a reason code; a mask in the wrong place is worse than no mask.
-//! 4. What is acknowledged is on disk and committed. Nothing in the archive is ever changed; it is removed only by a policy that says so in the trail: what nothing refers to for a day, and what an admin removes with a reason.
+//! 4. What is acknowledged is on disk (or in the bucket) and committed. Nothing in the archive is ever changed; it is removed only by a policy that says so in the trail: what nothing refers to for a day, what a quota evicts, and what an admin removes with a reason.
 //! 5. An act and its audit row commit together; over an association, each instance commits with a line of a journal, of which the end of the association (or the next start) makes the one row.
 //! 6. A model that does not reproduce its golden patch does not serve.
 //! 7. Patient data never reaches a log line, an error message or a metric.

@@ -172,7 +172,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("dicom_ul", &["association"]),
     ("reqwest", &["deliver", "fetch", "review", "cli"]),
     ("openidconnect", &["review"]),
-    ("rustls", &["deliver", "association"]),
+    ("rustls", &["archive", "deliver", "association"]),
     ("tokio_rustls", &["association"]),
     ("hmac", &["deliver", "review"]),
     ("tracing_subscriber", &["telemetry"]),

@@ -116,10 +116,7 @@ pub(super) async fn make_room(receiver: &Receiver) -> Result<usize, ReceiveError
     let (mut studies, mut used) = (0, used);
     while lacking(used, END)? {
         let Some(study) = receiver.db.next_evictable().await? else {
-            tracing::warn!(
-                used,
-                "the archive has used up its quota, and nothing in it may be evicted"
-            );
+            tracing::warn!("the archive has used up its quota, and nothing in it may be evicted");
             break;
         };
         used = used.saturating_sub(evict(receiver, &study).await?);

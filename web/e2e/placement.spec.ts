@@ -80,10 +80,10 @@ describe.each([
     const series = study.series.find((s) => s.chosen)?.series_instance_uid ?? '';
     ({ slices } = stack(await metadata(study.study_instance_uid, series)));
     truth = truthOf(geometry);
-    expect([...truth.keys()].sort()).toEqual(slices.map((s) => s.sopInstanceUid).sort());
+    expect([...truth.keys()].sort()).toEqual(slices.map((s) => s.key).sort());
     await context.route('**/frames/1', async (route) => {
       const uid = /instances\/([0-9.]+)\//.exec(route.request().url())?.[1] ?? '';
-      const slice = slices.find((s) => s.sopInstanceUid === uid);
+      const slice = slices.find((s) => s.key === uid);
       const mask = truth.get(uid);
       if (slice === undefined || mask === undefined) return route.continue();
       const answer = await route.fetch();
@@ -99,9 +99,9 @@ describe.each([
 
   /** Has the truth as a reader's mask, and shows that. */
   async function showTruth(): Promise<void> {
-    const runs = slices.flatMap(({ sopInstanceUid }): SliceRuns[] => {
-      const found = runsOf(truth.get(sopInstanceUid) ?? new Uint8Array());
-      return found.length === 0 ? [] : [{ sop_instance_uid: sopInstanceUid, runs: found }];
+    const runs = slices.flatMap(({ key }): SliceRuns[] => {
+      const found = runsOf(truth.get(key) ?? new Uint8Array());
+      return found.length === 0 ? [] : [{ sop_instance_uid: key, runs: found }];
     });
     const path = `/api/studies/${study.study_instance_uid}/corrections`;
     const known = (await (await page.request.get(server() + path)).json()) as { id: string }[];
@@ -131,9 +131,9 @@ describe.each([
   /** The slices with most, with least and with a middling amount of truth on them. */
   function places(): number[] {
     const held = slices
-      .map(({ sopInstanceUid }, index) => ({
+      .map(({ key }, index) => ({
         index,
-        size: area(truth.get(sopInstanceUid) ?? new Uint8Array()),
+        size: area(truth.get(key) ?? new Uint8Array()),
       }))
       .filter(({ size }) => size >= 40)
       .sort((a, b) => b.size - a.size);
@@ -207,7 +207,7 @@ describe.each([
     const { toPatient, toCanvas } = await calibrated('axial');
     // Through the truth on the slice that has most of it.
     const largest = slices[places()[0] ?? 0] as Slice;
-    const middle = inside(largest, truth.get(largest.sopInstanceUid) ?? new Uint8Array());
+    const middle = inside(largest, truth.get(largest.key) ?? new Uint8Array());
     const [x, y] = toCanvas(middle);
     await page.locator('.plane[data-axis="axial"] canvas').click({ position: { x, y } });
     expect(toPatient([x, y])[0]).toBeCloseTo((await point())[0] ?? 0, 0);
@@ -481,6 +481,6 @@ function lookup(slices: readonly Slice[], truth: ReadonlyMap<string, Uint8Array>
     const from = at.map((v, a) => v - (slice.imagePositionPatient[a] ?? 0));
     const [column, row] = [Math.round(dot(from, right) / columnMm), Math.round(dot(from, down) / rowMm)];
     if (column < 0 || row < 0 || column >= slice.columns || row >= slice.rows) return false;
-    return truth.get(slice.sopInstanceUid)?.[row * slice.columns + column] === 1;
+    return truth.get(slice.key)?.[row * slice.columns + column] === 1;
   };
 }
