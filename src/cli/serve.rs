@@ -264,7 +264,8 @@ pub(crate) async fn serve(
     let returning = ictus::review::returned::run(db.clone(), archive.clone(), has_stopped(stopped.clone()));
     let returning = tokio::spawn(returning);
     let (title, rules) = settings.fetch;
-    let performer = Performer::new(db.clone(), events.clone(), &title);
+    let performer = Performer::new(db.clone(), events.clone(), &title, settings.quiet);
+    performer.announce().await?;
     let performer = tokio::spawn(performer.run(has_stopped(stopped.clone())));
     let fetcher = if rules.is_empty() {
         None

@@ -49,10 +49,12 @@ pub struct Event {
 }
 
 /// What is stored of the input of a workitem.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, FromRow)]
 pub struct Stored {
     /// Row of the study.
     pub study_id: i64,
+    /// Seconds since its latest instance came.
+    pub quiet_seconds: f64,
     /// Series that are named and there.
     pub series: i64,
     /// Instances that are named and there.
@@ -477,7 +479,8 @@ impl Db {
 }
 
 const STORED: &str = "
-SELECT study.id AS study_id, counts.*
+SELECT study.id AS study_id,
+       extract(epoch FROM clock_timestamp() - study.received_at)::double precision AS quiet_seconds, counts.*
 FROM study CROSS JOIN LATERAL (
     SELECT count(DISTINCT series_instance_uid) FILTER (WHERE series_instance_uid = ANY ($2)) AS series,
            count(*) FILTER (WHERE sop_instance_uid = ANY ($3)) AS instances,

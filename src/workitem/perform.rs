@@ -1,6 +1,7 @@
 //! Our own workitems, performed: the analysis of the study that they name, from SCHEDULED to COMPLETED or CANCELED.
 //!
-//! A workitem waits until its input is READY and stored here, asks for the analysis of the study, and ends when a job has
+//! A workitem waits until its input is READY and stored here (each instance that it names; else what the study holds when it
+//! has been quiet), asks for the analysis of the study, and ends when a job has
 //! looked at the study since: with the results of the analysis that holds, whether it was made for the workitem or before.
 //! What cannot be done is cancelled with a reason in words and as a code.
 //! Cancelling a workitem does not stop the analysis: every head CT that arrives is analysed, whoever asks.
@@ -73,25 +74,25 @@ pub struct Performer {
     db: Db,
     events: Events,
     station: String,
+    quiet: Duration,
 }
 
 impl Performer {
-    /// `station`: the code value by which workitems name this system.
+    /// `station`: the code value by which workitems name this system;
+    /// `quiet`: how long after its last instance a study is taken to be complete.
     #[must_use]
-    pub fn new(db: Db, events: Events, station: &str) -> Self {
+    pub fn new(db: Db, events: Events, station: &str, quiet: Duration) -> Self {
         Self {
             db,
             events,
             station: station.to_owned(),
+            quiet,
         }
     }
 
     /// Works until `stop`.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) {
         let mut heard = self.events.subscribe();
-        if let Err(error) = self.tell_of_start().await {
-            tracing::warn!(%error, "subscribers of workitems are not told of the start");
-        }
         tokio::pin!(stop);
         loop {
             if let Err(error) = self.once().await {
@@ -105,8 +106,11 @@ impl Performer {
         }
     }
 
-    /// The server has started again; what it knew it knows.
-    async fn tell_of_start(&self) -> Result<(), WorkitemError> {
+    /// Tells every subscriber that the server has started again, and that what it knew it knows.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn announce(&self) -> Result<(), WorkitemError> {
         let mut tx = self.db.begin().await?;
         let everybody = rows::all_subscribers(&mut tx).await?;
         rows::file_events(&mut tx, &everybody, &[report::restarted()]).await?;
@@ -181,6 +185,10 @@ impl Performer {
             let text = "images that it names have not been sent to ictus within an hour";
             return give_up(tx, workitem, &Refusal::new(INCOMPLETE, text)).await;
         };
+        // READY is said of where the images come from; here they may be arriving still, unless each is named.
+        if input.instances.is_empty() && stored.quiet_seconds < self.quiet.as_secs_f64() {
+            return Ok(None);
+        }
         if stored.images == 0 {
             let text = "what it names holds no original CT image";
             return give_up(tx, workitem, &Refusal::new(TYPES, text)).await;

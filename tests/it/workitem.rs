@@ -24,20 +24,26 @@ const LOCK: &str = "1.2.826.0.1.3680043.8.498.77";
 struct Desk {
     server: Server,
     address: std::net::SocketAddr,
+    performer: Performer,
     _stop: oneshot::Sender<()>,
 }
 
 impl Desk {
     async fn open() -> Self {
+        Self::with_quiet(Duration::ZERO).await
+    }
+
+    async fn with_quiet(quiet: Duration) -> Self {
         let server = Server::new().await;
         let address = server.listen().await;
         let db = server.world.db.clone();
-        let performer = Performer::new(db.clone(), db.listen().await.unwrap(), "ICTUS");
+        let performer = Performer::new(db.clone(), db.listen().await.unwrap(), "ICTUS", quiet);
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(performer.run(async move { drop(stopped.await) }));
+        tokio::spawn(performer.clone().run(async move { drop(stopped.await) }));
         Self {
             server,
             address,
+            performer,
             _stop: stop,
         }
     }
@@ -290,6 +296,36 @@ async fn what_cannot_be_analysed_is_cancelled_with_its_reason() {
         assert!(!value(progress, "00404052").is_empty());
     }
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_may_be_arriving_still_are_waited_for_unless_each_is_named() {
+    let desk = Desk::with_quiet(crate::support::NEVER).await;
+    desk.server.world.send(Slice::head("s", "a")).await;
+    let mut named = scheduled("ICTUS", "s", "a");
+    let references: Vec<Value> = (0..30)
+        .map(|number| {
+            dataset(&[
+                ("00081150", "UI", json!("1.2.840.10008.5.1.4.1.1.2")),
+                ("00081155", "UI", json!(Slice::new("s", "a", number).sop)),
+            ])
+        })
+        .collect();
+    named["00404021"]["Value"][0]["00081199"] = json!({ "vr": "SQ", "Value": references });
+    let mut lacking = named.clone();
+    lacking["00404021"]["Value"][0]["00081199"]["Value"][0]["00081155"]["Value"][0] = json!("1.2.3");
+    for (name, task) in [
+        ("whole", scheduled("ICTUS", "s", "a")),
+        ("lacking", lacking),
+        ("named", named),
+    ] {
+        assert_eq!(desk.create(name, &task).await.status, StatusCode::CREATED);
+    }
+    // They are looked at in the order in which they came.
+    desk.until("named", "IN PROGRESS").await;
+    for name in ["whole", "lacking"] {
+        assert_eq!(value(&desk.get(name).await, "00741000"), "SCHEDULED", "{name}");
+    }
 }
 
 #[tokio::test]
@@ -645,6 +681,9 @@ async fn who_is_subscribed_hears_what_matches_and_nothing_after_it_ends() {
     let receivers = "SELECT count(*) FROM workitem_event WHERE report #>> '{00741000,Value,0}' = 'IN PROGRESS' \
                      AND 'WATCH' = ANY (receivers)";
     assert_eq!(desk.server.world.count(receivers).await, 2);
+    // A server that starts again says so to whoever is subscribed to anything.
+    desk.performer.announce().await.unwrap();
+    assert_eq!(channel.heard().await, (4, WORKLIST.to_owned(), String::new()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
