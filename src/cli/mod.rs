@@ -27,19 +27,10 @@ pub(crate) mod serve;
 pub(crate) mod train;
 pub(crate) mod worker;
 
-use std::{io::Write as _, process::ExitCode};
-
-/// Exit code for something that this build does not have.
-const NOT_IN_THIS_BUILD: u8 = 2;
+use std::io::Write as _;
 
 /// Prints a line for a person or a pipe.
 pub(crate) fn say(line: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{line}")
 }
 
-/// Answers what is asked for and not built yet.
-pub(crate) fn not_in_this_build(what: &str) -> ExitCode {
-    // Nothing is left to be done when this cannot be said.
-    let _said = writeln!(std::io::stderr(), "ictus: {what} is not in this build");
-    ExitCode::from(NOT_IN_THIS_BUILD)
-}

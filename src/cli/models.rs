@@ -4,7 +4,7 @@ use anyhow::Context;
 use ictus::{
     analysis::infer::{bundle::Bundle, engine},
     domain::device::DeviceChoice,
-    import::{self, ImportError, Request},
+    import::{self, Request},
 };
 use rust_embed::RustEmbed;
 use std::{
@@ -135,11 +135,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 id: args.id.clone(),
                 out: args.out.clone(),
                 checkpoint: args.checkpoint.clone(),
-            });
-            let imported = match imported {
-                Err(ImportError::NotBuilt(what)) => return Ok(super::not_in_this_build(&what)),
-                other => other?,
-            };
+            })?;
             // What was written is read again, as a server would.
             let device = engine::open(DeviceChoice::Cpu)?;
             let bundle = Bundle::read(&imported.folder)?;

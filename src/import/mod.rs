@@ -46,9 +46,6 @@ pub enum ImportError {
         /// What was looked for.
         what: String,
     },
-    /// A kind of model that is known and not built yet.
-    #[error("{0} is not in this build")]
-    NotBuilt(String),
     /// The model asks for something that this build does not do.
     #[error("{place}: {what}; it is refused rather than approximated")]
     Unsupported {
