@@ -58,8 +58,18 @@ WHERE instance.evicted_at IS NULL
 COMMENT ON VIEW evictable IS 'The files that a quota may evict; the least recently needed study goes first.';
 
 GRANT SELECT ON evictable TO ictus_app;
--- Evicting, and taking back what is sent again, which may be another file of the same dataset.
 ALTER TABLE association_line
     DROP CONSTRAINT association_line_became_check,
     ADD CONSTRAINT association_line_became_check CHECK (became IN ('new', 'duplicate', 'restored', 'pending', 'refused'));
-GRANT UPDATE (evicted_at, archive_key, size_bytes, transfer_syntax_uid) ON instance TO ictus_app;
+GRANT UPDATE (evicted_at) ON instance TO ictus_app;
+-- What is sent again may be another file of the same dataset. The one way in for ictus_app, which may not say otherwise where an instance is.
+CREATE FUNCTION restore_instance(row_of_instance bigint, key text, bytes bigint, syntax text) RETURNS void
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE public.instance SET evicted_at = NULL, archive_key = key, size_bytes = bytes, transfer_syntax_uid = syntax
+    WHERE id = row_of_instance AND evicted_at IS NOT NULL
+$$;
+REVOKE ALL ON FUNCTION restore_instance FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION restore_instance TO ictus_app;

@@ -44,12 +44,12 @@ pub(crate) fn open(args: &DatabaseArgs) -> anyhow::Result<Archive> {
 fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is not a number of bytes; expected 500000000, or 500G");
     let powers = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
-    let power = powers.into_iter().find(|(letter, _)| text.ends_with(*letter));
-    let digits = power.map_or(text, |(letter, _)| text.trim_end_matches(letter));
+    let (digits, bits) = powers
+        .into_iter()
+        .find_map(|(letter, bits)| Some((text.strip_suffix(letter)?, bits)))
+        .unwrap_or((text, 0));
     let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number
-        .checked_mul(1 << power.map_or(0, |(_, bits)| bits))
-        .ok_or_else(wrong)
+    number.checked_mul(1 << bits).ok_or_else(wrong)
 }
 
 #[cfg(test)]

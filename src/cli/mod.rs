@@ -33,4 +33,3 @@ use std::io::Write as _;
 pub(crate) fn say(line: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{line}")
 }
-

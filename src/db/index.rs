@@ -338,15 +338,13 @@ pub async fn put_made(tx: &mut Tx, new: &NewInstance) -> Result<i64, DbError> {
 /// # Errors
 /// When the statement fails.
 pub async fn take_back(tx: &mut Tx, instance: i64, new: &NewInstance) -> Result<(), DbError> {
-    sqlx::query(
-        "UPDATE instance SET evicted_at = NULL, archive_key = $2, size_bytes = $3, transfer_syntax_uid = $4 WHERE id = $1",
-    )
-    .bind(instance)
-    .bind(&new.archive_key)
-    .bind(i64::try_from(new.size_bytes).unwrap_or(i64::MAX))
-    .bind(&new.transfer_syntax_uid)
-    .execute(&mut **tx)
-    .await?;
+    sqlx::query("SELECT restore_instance($1, $2, $3, $4)")
+        .bind(instance)
+        .bind(&new.archive_key)
+        .bind(i64::try_from(new.size_bytes).unwrap_or(i64::MAX))
+        .bind(&new.transfer_syntax_uid)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
