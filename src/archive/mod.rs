@@ -1,6 +1,6 @@
 //! Part 10 files, written once: a stream of bytes → `staging/{uuid}` while hashing → `sha256/ab/cd/{digest}`.
 //!
-//! The staging area is a folder; what is kept is in the same folder or in a bucket of an S3 store ([`bucket`]).
+//! The staging area is a folder; what is kept is in the same folder or in a bucket of an S3 store (`bucket`).
 //! Nothing under `sha256/` is ever changed or overwritten: the name says what the bytes are, and is made only if it is not there (`CopyMode::Create`).
 //! A staged file may still be in memory only; [`Archive::keep`] has files and their directory entries on the disk before it returns.
 //! It first names all files of a request and then syncs them, several at once: one commit of the file system's journal serves them all.

@@ -37,8 +37,9 @@ async function seen(): Promise<{ lit: number; coloured: number }> {
   }, png);
 }
 
+/** Of the study that was opened: those of the patient's other studies are folded away. */
 const thumbnail = (modality: string) =>
-  page.locator('[data-cy^="study-browser-thumbnail"]').filter({ hasText: modality }).first();
+  page.locator('[data-cy^="study-browser-thumbnail"]').filter({ hasText: modality, visible: true }).first();
 
 beforeAll(async () => {
   study = single(await worklist(), 'flagged');
