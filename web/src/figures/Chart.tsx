@@ -52,10 +52,15 @@ export function Chart(props: { label: string; bars: readonly Bar[]; upright?: bo
       ariaLabel: (bar: Bar) => said.bar(bar.name, said.outcomes[bar.outcome] ?? bar.outcome, bar.count),
       inset: 0.5,
     } as const;
-    const counts = { label: said.count, ticks: 5, tickFormat: 'd', grid: true } as const;
+    const totals = names.map((name) =>
+      bars.reduce((sum, bar) => sum + (bar.name === name ? bar.count : 0), 0),
+    );
+    // There is no half a case.
+    const ticks = Math.min(Math.max(...totals, 1), 5);
+    const counts = { label: said.count, ticks, tickFormat: 'd', grid: true } as const;
     const chart = Plot.plot({
       width: Math.max(width(), NARROW),
-      marginLeft: props.upright ? 40 : 190,
+      marginLeft: props.upright ? 40 : 220,
       style: { background: 'none', fontSize: '13px', fontFamily: 'inherit' },
       ariaLabel: props.label,
       color: {

@@ -440,6 +440,8 @@ export const messages = {
     side: 'Side',
     score: 'Score',
     uncertainty: 'Uncertainty',
+    interval: 'Volume between',
+    between: (low: string, high: string) => `${low} and ${high}`,
     keySlice: (n: number) => String(n),
     keySliceLabel: 'Key slice',
     otherSeries: 'in another series',

@@ -161,6 +161,13 @@ function FindingButton(props: { finding: Finding; session: Session }) {
         <span>
           {panel.uncertainty} <b>{unit(props.finding.uncertainty)}</b>
         </span>
+        <Show when={props.finding.volume_interval_ml} keyed>
+          {([low, high]) => (
+            <span>
+              {panel.interval} <b>{panel.between(millilitres(low), millilitres(high))}</b>
+            </span>
+          )}
+        </Show>
         <span>
           {panel.keySliceLabel}{' '}
           <b>
