@@ -24,20 +24,9 @@ pub(super) struct Checked {
 }
 
 /// Checks one part; `archive_key` and `size_bytes` say where its file is.
-pub(super) fn check(
-    part10: &[u8],
-    study: Option<&Uid>,
-    archive_key: &str,
-    size_bytes: u64,
-) -> Result<Checked, FailedInstance> {
+pub(super) fn check(part10: &[u8], archive_key: &str, size_bytes: u64) -> Result<Checked, FailedInstance> {
     let instance = Instance::from_bytes(part10).map_err(|error| refused(part10, &error))?;
     let a = &instance.attributes;
-    if let (Some(asked), Some(found)) = (study, &a.study_instance_uid)
-        && asked != found
-    {
-        let text = format!("the instance is of study {found}, the request is for study {asked}");
-        return Err(failed(a, reason::STUDY_MISMATCH, text));
-    }
     let Some(mut new) = NewInstance::of(&instance, Origin::Received, archive_key, size_bytes) else {
         return Err(failed(
             a,
@@ -55,11 +44,37 @@ pub(super) fn check(
     })
 }
 
-/// Whether two datasets show the same pixels: encoded alike, or the same values when both are decoded.
-pub(super) fn same_pixels(stored: &[u8], sent: &[u8]) -> Result<bool, DicomError> {
+impl Checked {
+    /// What is wrong with it in a request for a study.
+    pub(super) fn is_elsewhere(&self, study: &Uid) -> Option<FailedInstance> {
+        let found = &self.new.study_instance_uid;
+        (found != study).then(|| FailedInstance {
+            sop_class_uid: Some(self.new.sop_class_uid.clone()),
+            sop_instance_uid: Some(self.new.sop_instance_uid.clone()),
+            failure_reason: reason::STUDY_MISMATCH,
+            text: format!("the instance is of study {found}, the request is for study {study}"),
+        })
+    }
+}
+
+/// What two datasets with one UID have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Common {
+    /// Everything: the stored one has a digest of the kind that was made before.
+    All,
+    /// The pixels: encoded alike, or the same values when both are decoded.
+    Pixels,
+    /// The UID only.
+    Nothing,
+}
+
+pub(super) fn compare(stored: &[u8], sent: &[u8]) -> Result<Common, DicomError> {
     let (stored, sent) = (Instance::from_bytes(stored)?, Instance::from_bytes(sent)?);
+    if stored.digest() == sent.digest() {
+        return Ok(Common::All);
+    }
     if stored.pixel_digest() == sent.pixel_digest() {
-        return Ok(true);
+        return Ok(Common::Pixels);
     }
     let (stored, sent) = (enhanced::slices(stored), enhanced::slices(sent));
     let same = |(stored, sent): (&Instance, &Instance)| match (stored.pixels(), sent.pixels()) {
@@ -67,7 +82,8 @@ pub(super) fn same_pixels(stored: &[u8], sent: &[u8]) -> Result<bool, DicomError
         // What cannot be decoded is not known to be the same.
         _ => false,
     };
-    Ok(stored.len() == sent.len() && stored.iter().zip(&sent).all(same))
+    let all = stored.len() == sent.len() && stored.iter().zip(&sent).all(same);
+    Ok(if all { Common::Pixels } else { Common::Nothing })
 }
 
 /// Our UIDs are `2.25.` + a UUIDv8 (see [`Uid::derive`]); hardly anybody else uses that version.

@@ -34,10 +34,11 @@ use crate::{
 };
 use bytes::Bytes;
 use cache::Room;
+use check::Checked;
 use futures::Stream;
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinHandle};
 
 /// Largest Part 10 file that is taken: a multi-frame CT of 2000 slices of 512² needs 1 GiB.
 pub const MAX_OBJECT_BYTES: u64 = 1 << 30;
@@ -45,7 +46,7 @@ pub const MAX_OBJECT_BYTES: u64 = 1 << 30;
 /// A staged file that is older was left by a crash: parts of a request are written and stored within minutes.
 const STAGED_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// Instances of associations that are in memory for their check at once.
+/// Instances that are in memory for their check at once; each may have [`MAX_OBJECT_BYTES`].
 const CHECKS_AT_ONCE: usize = 4;
 
 /// Why a request could not be stored at all.
@@ -78,9 +79,12 @@ impl ReceiveError {
     }
 }
 
-/// One part of a request, on the disk but not acknowledged; dropped, it goes away.
+/// One part of a request, on the disk but not acknowledged, and being checked; dropped, it goes away.
 #[derive(Debug)]
-pub struct Staged(StagedObject);
+pub struct Staged {
+    object: Arc<StagedObject>,
+    check: JoinHandle<Result<Result<Checked, FailedInstance>, ReceiveError>>,
+}
 
 /// The service that stores what comes in; clones share everything.
 #[derive(Debug, Clone)]
@@ -88,7 +92,7 @@ pub struct Receiver {
     db: Db,
     archive: Archive,
     quiet: Duration,
-    /// Associations check one instance each, and all of them together only so many at once.
+    /// Whoever they came from, only so many instances are checked at once.
     checks: Arc<Semaphore>,
     /// How much the archive may still take.
     room: Arc<Room>,
@@ -132,7 +136,7 @@ impl Receiver {
         cache::make_room(self).await
     }
 
-    /// Writes one part to the disk while it arrives.
+    /// Writes one part to the disk while it arrives, and begins its check; the next one can be staged meanwhile.
     ///
     /// # Errors
     /// When there is no room, the stream breaks, is too long, or the disk fails; the other parts of the request are untouched.
@@ -142,9 +146,24 @@ impl Receiver {
         E: std::error::Error + 'static,
     {
         self.room.admit(&self.archive)?;
-        let staged = self.archive.stage(part, MAX_OBJECT_BYTES).await?;
-        self.room.took(staged.size_bytes());
-        Ok(Staged(staged))
+        let (object, held) = self.archive.stage_held(part, MAX_OBJECT_BYTES).await?;
+        self.room.took(object.size_bytes());
+        let object = Arc::new(object);
+        let turn = self.checks.clone().acquire_owned().await;
+        let (archive, staged) = (self.archive.clone(), object.clone());
+        let check = tokio::spawn(async move {
+            let bytes = match held {
+                Some(held) => held,
+                None => archive.read_staged(&staged).await?,
+            };
+            let checked = tokio::task::spawn_blocking(move || {
+                let checked = check::check(&bytes, staged.key(), staged.size_bytes());
+                drop(turn);
+                checked
+            });
+            checked.await.map_err(|_| ReceiveError::Interrupted)
+        });
+        Ok(Staged { object, check })
     }
 
     /// Checks, archives, indexes and queues the parts of one request; what it returns is committed.

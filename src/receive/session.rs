@@ -11,7 +11,7 @@ use super::{
     ReceiveError, Receiver, Staged,
     outcome::{FailedInstance, StoredInstance},
     plausible::covers_a_head,
-    store::{Filed, Filing, Part, TRIES, check_part, keep_all},
+    store::{Filed, Filing, Part, TRIES, keep_all},
 };
 use crate::{
     db::{
@@ -94,11 +94,7 @@ impl Session {
         &mut self,
         staged: Staged,
     ) -> Result<Result<StoredInstance, FailedInstance>, ReceiveError> {
-        let part = {
-            let _turn = self.receiver.checks.acquire().await;
-            check_part(self.receiver.archive.clone(), staged.0, None).await?
-        };
-        let parts = [part];
+        let parts = [Part::of(staged, None).await?];
         keep_all(&self.receiver.archive, &parts).await?;
         let [part] = parts;
         let mut tries = 0;

@@ -13,7 +13,7 @@
 
 use super::{
     ReceiveError, Receiver, Staged,
-    check::{Checked, check, same_pixels},
+    check::{Checked, Common, compare},
     outcome::{FailedInstance, StoreOutcome, StoredInstance, Warning, reason},
     plausible::covers_a_head,
     rejection,
@@ -30,7 +30,6 @@ use crate::{
     },
     domain::uid::Uid,
 };
-use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -41,8 +40,6 @@ use std::{
 /// Segmentation and Label Map Segmentation Storage: what a reader's tool sends back (PS3.6 annex A).
 const MASKS: [&str; 2] = ["1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"];
 
-/// Parts that are read and checked at once; each may be as large as [`super::MAX_OBJECT_BYTES`].
-const CHECKED_AT_ONCE: usize = 2;
 /// A request that loses a race for a UID looks again; the second time it sees the winner.
 pub(super) const TRIES: usize = 3;
 
@@ -61,7 +58,10 @@ pub(super) async fn store(
     study: Option<&Uid>,
     principal: &str,
 ) -> Result<StoreOutcome, ReceiveError> {
-    let parts = check_all(receiver.archive.clone(), batch, study.cloned()).await?;
+    let mut parts = Vec::new();
+    for staged in batch {
+        parts.push(Part::of(staged, study).await?);
+    }
     keep_all(&receiver.archive, &parts).await?;
     let mut tries = 0;
     loop {
@@ -73,36 +73,21 @@ pub(super) async fn store(
     }
 }
 
-async fn check_all(
-    archive: Archive,
-    batch: Vec<Staged>,
-    study: Option<Uid>,
-) -> Result<Vec<Part>, ReceiveError> {
-    let one = move |Staged(staged): Staged| check_part(archive.clone(), staged, study.clone());
-    stream::iter(batch)
-        .map(one)
-        .buffered(CHECKED_AT_ONCE)
-        .try_collect()
-        .await
-}
-
-pub(super) async fn check_part(
-    archive: Archive,
-    staged: StagedObject,
-    study: Option<Uid>,
-) -> Result<Part, ReceiveError> {
-    let bytes = archive.read_staged(&staged).await?;
-    let (key, size) = (staged.key().to_owned(), staged.size_bytes());
-    let checked = tokio::task::spawn_blocking(move || check(&bytes, study.as_ref(), &key, size))
-        .await
-        .map_err(|_| ReceiveError::Interrupted)?;
-    Ok(match checked {
-        Ok(checked) => Part::Good {
-            staged: Arc::new(staged),
-            checked: Box::new(checked),
-        },
-        Err(failed) => Part::Bad(failed),
-    })
+impl Part {
+    /// What the check of a part says, when it is done; parts of another study than that of the request are bad.
+    pub(super) async fn of(staged: Staged, study: Option<&Uid>) -> Result<Self, ReceiveError> {
+        let checked = staged.check.await.map_err(|_| ReceiveError::Interrupted)??;
+        Ok(match checked {
+            Ok(checked) => match study.and_then(|study| checked.is_elsewhere(study)) {
+                Some(failed) => Self::Bad(failed),
+                None => Self::Good {
+                    staged: staged.object,
+                    checked: Box::new(checked),
+                },
+            },
+            Err(failed) => Self::Bad(failed),
+        })
+    }
 }
 
 /// Puts every good part under its digest, on the disk for good.
@@ -279,11 +264,14 @@ impl<'a> Filing<'a> {
             receiver.archive.read(&current.archive_key).await?,
             receiver.archive.read_staged(staged).await?,
         );
-        let same = tokio::task::spawn_blocking(move || same_pixels(&stored, &sent))
+        let common = tokio::task::spawn_blocking(move || compare(&stored, &sent))
             .await
             .map_err(|_| ReceiveError::Interrupted)?;
         let new = &checked.new;
-        if !matches!(same, Ok(true)) {
+        if matches!(common, Ok(Common::All)) {
+            return Ok(Ok(self.stored(checked, "duplicate", None)));
+        }
+        if !matches!(common, Ok(Common::Pixels)) {
             return Ok(Err(FailedInstance {
                 sop_class_uid: Some(new.sop_class_uid.clone()),
                 sop_instance_uid: Some(new.sop_instance_uid.clone()),

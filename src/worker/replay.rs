@@ -235,7 +235,7 @@ impl Recorded {
                 Some(result) => result.sha256.clone(),
                 None => hex::encode(&record.digest),
             };
-            if hex::encode(instance.digest()) != expected {
+            if !instance.has_digest(&expected) {
                 return Err(ReplayError::Changed {
                     sop_instance_uid: record.sop_instance_uid.clone(),
                 });
@@ -302,10 +302,7 @@ impl Recorded {
             let instance =
                 Instance::from_object(object).map_err(|error| ReplayError::Unreadable(redact(&error)))?;
             let uid = instance.attributes.sop_instance_uid.as_ref();
-            made.insert(
-                uid.map(Uid::to_string).unwrap_or_default(),
-                hex::encode(instance.digest()),
-            );
+            made.insert(uid.map(Uid::to_string).unwrap_or_default(), instance);
         }
         let mut results: Vec<_> = self
             .detail
@@ -315,7 +312,7 @@ impl Recorded {
                 role: recorded.role.clone(),
                 sop_instance_uid: recorded.sop_instance_uid.clone(),
                 verdict: match made.remove(&recorded.sop_instance_uid) {
-                    Some(digest) if digest == recorded.sha256 => Verdict::Identical,
+                    Some(made) if made.has_digest(&recorded.sha256) => Verdict::Identical,
                     Some(_) => Verdict::Differs,
                     None => Verdict::NotMade,
                 },

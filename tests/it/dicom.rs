@@ -1,11 +1,12 @@
 //! Bytes → `Instance`: bad input is refused with words and never panics, text becomes Unicode, digests mean what they say.
 
 use crate::series::{Series, part10, plane_hu, set, words};
-use dicom_core::{DataElement, PrimitiveValue, VR, value::DataSetSequence};
+use dicom_core::{DataElement, PrimitiveValue, Tag, VR, value::DataSetSequence};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::InMemDicomObject;
 use ictus::dicom::{DicomError, instance::Instance, json::to_json};
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 fn slice() -> InMemDicomObject {
     Series::default().dataset(3)
@@ -247,6 +248,53 @@ fn the_digest_is_of_the_dataset_and_not_of_its_encoding() {
     let altered = of(altered, uids::EXPLICIT_VR_LITTLE_ENDIAN);
     assert_ne!(altered.digest(), plain.digest());
     assert_ne!(altered.pixel_digest(), plain.pixel_digest());
+}
+
+#[test]
+fn a_digest_holds_long_values_by_theirs_and_the_ones_that_were_written_before_are_known() {
+    let mut dataset = slice();
+    let long = vec![3u8; 64 << 10];
+    dataset.put(DataElement::new(
+        tags::PIXEL_DATA,
+        VR::OB,
+        PrimitiveValue::U8(long.into()),
+    ));
+    let mut instance = Instance::from_bytes(&part10(dataset, uids::EXPLICIT_VR_LITTLE_ENDIAN)).unwrap();
+    let kept = [tags::SOP_INSTANCE_UID, tags::PIXEL_DATA];
+    let others: Vec<Tag> = instance
+        .object
+        .iter()
+        .map(|e| e.header().tag)
+        .filter(|tag| !kept.contains(tag))
+        .collect();
+    for tag in others {
+        instance.object.remove_element(tag);
+    }
+    let uid = instance.attributes.sop_instance_uid.clone().unwrap().to_string();
+    let head = |tag: Tag, vr: &[u8], length: usize| {
+        [
+            &tag.0.to_be_bytes()[..],
+            &tag.1.to_be_bytes(),
+            vr,
+            &(length as u64).to_be_bytes(),
+        ]
+        .concat()
+    };
+    let begin = [
+        head(tags::SOP_INSTANCE_UID, b"UI", uid.len()),
+        uid.into_bytes(),
+        head(tags::PIXEL_DATA, b"OB", 64 << 10),
+    ]
+    .concat();
+    let long = vec![3u8; 64 << 10];
+    let now = Sha256::digest([&begin[..], blake3::hash(&long).as_bytes()].concat());
+    let before = hex::encode(Sha256::digest([&begin[..], &long].concat()));
+    assert_eq!(instance.digest(), *now);
+    assert!(instance.has_digest(&hex::encode(now)) && instance.has_digest(&before));
+    instance
+        .object
+        .put(DataElement::new(tags::STUDY_ID, VR::SH, "other"));
+    assert!(!instance.has_digest(&hex::encode(now)) && !instance.has_digest(&before));
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn files(folder: &Path) -> BTreeSet<String> {
 fn kept(world: &World) -> usize {
     files(world.folder.path())
         .iter()
-        .filter(|name| name.starts_with("sha256/"))
+        .filter(|name| name.starts_with("blake3/"))
         .count()
 }
 
