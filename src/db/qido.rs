@@ -11,8 +11,9 @@ use super::{Db, error::DbError};
 use crate::domain::uid::Uid;
 use dicom_core::Tag;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, postgres::PgRow};
+use std::collections::BTreeMap;
 
 /// What to match, in the keys that PS3.18 table 10.6.1-5 asks a server to support.
 #[derive(Debug, Clone, Default)]
@@ -120,11 +121,31 @@ mod written_path {
     }
 }
 
+/// A stored dataset in the DICOM JSON model, of which only those attributes are read that are asked for: an answer of a search
+/// has a few of the dozens that an instance has.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Metadata(BTreeMap<String, Box<RawValue>>);
+
+impl Metadata {
+    /// An attribute by its key, `GGGGEEEE`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<Value> {
+        serde_json::from_str(self.0.get(key)?.get()).ok()
+    }
+
+    /// The keys of all attributes, in ascending order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
 /// A patient of whom a study matched.
 #[derive(Debug, Clone, FromRow)]
 pub struct PatientMatch {
     /// DICOM JSON of one instance, for every attribute of the patient.
-    pub metadata: Value,
+    #[sqlx(json)]
+    pub metadata: Metadata,
     /// The studies of this patient.
     pub studies: Vec<String>,
     /// NumberOfPatientRelatedSeries.
@@ -139,7 +160,8 @@ pub struct StudyMatch {
     /// StudyInstanceUID.
     pub study_instance_uid: String,
     /// DICOM JSON of one of its instances, for every attribute of the patient and study level.
-    pub metadata: Value,
+    #[sqlx(json)]
+    pub metadata: Metadata,
     /// ModalitiesInStudy.
     pub modalities: Vec<String>,
     /// NumberOfStudyRelatedSeries.
@@ -158,7 +180,8 @@ pub struct SeriesMatch {
     /// `received`, `result`, `derived` or `reader`.
     pub origin: String,
     /// DICOM JSON of one of its instances.
-    pub metadata: Value,
+    #[sqlx(json)]
+    pub metadata: Metadata,
     /// NumberOfSeriesRelatedInstances.
     pub instance_count: i64,
 }
@@ -187,7 +210,8 @@ pub struct InstanceMatch {
     /// NumberOfFrames, 1 when it is an image without.
     pub number_of_frames: Option<i32>,
     /// DICOM JSON without bulk data.
-    pub metadata: Value,
+    #[sqlx(json)]
+    pub metadata: Metadata,
 }
 
 /// An instance's file, without what is said in it.

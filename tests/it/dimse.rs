@@ -308,7 +308,7 @@ async fn what_is_sent_is_stored_bit_for_bit_in_its_transfer_syntax_and_character
         assert_eq!(file::dataset(&kept).unwrap(), file::dataset(sent).unwrap());
     }
     assert_eq!(found[1].transfer_syntax_uid, video);
-    let name = &found[0].metadata["00100010"]["Value"][0];
+    let name = &found[0].metadata.get("00100010").unwrap()["Value"][0];
     assert_eq!(name["Ideographic"], "山田^太郎");
 }
 

@@ -89,7 +89,7 @@ impl World {
 
     /// The kept files of the archive, by their names.
     pub(crate) async fn archive_files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let kept = self.folder.path().join("sha256");
+        let kept = self.folder.path().join("blake3");
         // Nothing was ever kept here.
         let mut folders: Vec<PathBuf> = kept.exists().then_some(kept).into_iter().collect();
         let mut files = BTreeMap::new();

@@ -6,7 +6,7 @@
 
 use super::identifier::{COUNTS, Identifier, Key};
 use crate::{
-    db::qido::{InstanceMatch, PatientMatch, SeriesMatch, StudyMatch},
+    db::qido::{InstanceMatch, Metadata, PatientMatch, SeriesMatch, StudyMatch},
     dicom::{
         from_json::{element, empty},
         level::{self, Level},
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 pub(super) struct Match {
     /// The studies that it shows, for the trail.
     pub(super) studies: Vec<String>,
-    metadata: Value,
+    metadata: Metadata,
     modalities: Option<Vec<String>>,
     counts: Vec<(Tag, i64)>,
 }
@@ -33,7 +33,7 @@ impl Match {
             return Some(json!({ "vr": "CS", "Value": self.modalities.as_ref()? }));
         }
         let key = format!("{:04X}{:04X}", tag.group(), tag.element());
-        self.metadata.get(&key).cloned()
+        self.metadata.get(&key)
     }
 }
 

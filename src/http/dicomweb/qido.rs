@@ -15,7 +15,7 @@ use super::{
     stow::warning,
 };
 use crate::{
-    db::qido::{InstanceMatch, SeriesMatch, StudyMatch},
+    db::qido::{InstanceMatch, Metadata, SeriesMatch, StudyMatch},
     http::{
         App,
         auth::Principal,
@@ -30,7 +30,7 @@ use axum::{
 };
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// The text of PS3.18 section 8.3.4.4 for results that do not all fit.
 const MORE: &str = "The number of results exceeded the maximum supported by the server. \
@@ -150,26 +150,25 @@ impl Asked {
     }
 }
 
-fn stored(metadata: &Value) -> Dataset {
-    metadata.as_object().cloned().unwrap_or_default()
-}
-
 /// Copies what was asked for beyond the required, as far as the level has it.
-fn copy_requested(search: &Search, stored: &Dataset, level: &[&[Tag]], into: &mut Dataset) {
+fn copy_requested(search: &Search, stored: &Metadata, level: &[&[Tag]], into: &mut Dataset) {
     for tag in level.iter().copied().flatten() {
-        let key = attribute::key(*tag);
         let wanted = search.include_all || search.include.contains(tag);
-        if let Some(value) = stored.get(&key).filter(|_| wanted && !into.contains_key(&key)) {
-            into.insert(key, value.clone());
+        let key = attribute::key(*tag);
+        if wanted
+            && !into.contains_key(&key)
+            && let Some(value) = stored.get(&key)
+        {
+            into.insert(key, value);
         }
     }
 }
 
 fn study(search: &Search, links: &Links, row: &StudyMatch) -> Dataset {
-    let stored = stored(&row.metadata);
+    let stored = &row.metadata;
     let mut dataset = Dataset::new();
-    attribute::copy(&stored, &attribute::STUDY, &mut dataset);
-    copy_requested(search, &stored, &[&attribute::STUDY_ON_REQUEST], &mut dataset);
+    attribute::copy(|key| stored.get(key), &attribute::STUDY, &mut dataset);
+    copy_requested(search, stored, &[&attribute::STUDY_ON_REQUEST], &mut dataset);
     let modalities = row.modalities.iter().map(|modality| json!(modality)).collect();
     attribute::put(&mut dataset, tags::MODALITIES_IN_STUDY, modalities);
     attribute::put(
@@ -197,18 +196,18 @@ fn study(search: &Search, links: &Links, row: &StudyMatch) -> Dataset {
 }
 
 fn series(search: &Search, links: &Links, row: &SeriesMatch, relational: bool) -> Dataset {
-    let stored = stored(&row.metadata);
+    let stored = &row.metadata;
     let mut dataset = Dataset::new();
     if relational {
-        attribute::copy(&stored, &attribute::STUDY, &mut dataset);
+        attribute::copy(|key| stored.get(key), &attribute::STUDY, &mut dataset);
     }
-    attribute::copy(&stored, &attribute::SERIES, &mut dataset);
+    attribute::copy(|key| stored.get(key), &attribute::SERIES, &mut dataset);
     let level: [&[Tag]; 3] = [
         &attribute::SERIES_ON_REQUEST,
         &attribute::STUDY_ON_REQUEST,
         &attribute::STUDY,
     ];
-    copy_requested(search, &stored, &level, &mut dataset);
+    copy_requested(search, stored, &level, &mut dataset);
     let (study, series) = (&row.study_instance_uid, &row.series_instance_uid);
     attribute::put(
         &mut dataset,
@@ -228,22 +227,25 @@ fn series(search: &Search, links: &Links, row: &SeriesMatch, relational: bool) -
 
 /// `shown`: whether the attributes of the study and of the series are returned, too.
 fn instance(search: &Search, links: &Links, row: &InstanceMatch, shown: (bool, bool)) -> Dataset {
-    let stored = stored(&row.metadata);
+    let stored = &row.metadata;
     let mut dataset = Dataset::new();
     if shown.0 {
-        attribute::copy(&stored, &attribute::STUDY, &mut dataset);
+        attribute::copy(|key| stored.get(key), &attribute::STUDY, &mut dataset);
     }
     if shown.1 {
-        attribute::copy(&stored, &attribute::SERIES, &mut dataset);
+        attribute::copy(|key| stored.get(key), &attribute::SERIES, &mut dataset);
     }
-    attribute::copy(&stored, &attribute::INSTANCE, &mut dataset);
+    attribute::copy(|key| stored.get(key), &attribute::INSTANCE, &mut dataset);
     if row.rows.is_some() {
-        attribute::copy(&stored, &attribute::IMAGE, &mut dataset);
+        attribute::copy(|key| stored.get(key), &attribute::IMAGE, &mut dataset);
     }
-    for (key, value) in &stored {
+    for key in stored.keys() {
         let wanted = search.include_all || search.include.iter().any(|&tag| attribute::key(tag) == *key);
-        if wanted && !dataset.contains_key(key) {
-            dataset.insert(key.clone(), value.clone());
+        if wanted
+            && !dataset.contains_key(key)
+            && let Some(value) = stored.get(key)
+        {
+            dataset.insert(key.to_owned(), value);
         }
     }
     let (study, series, sop) = (
