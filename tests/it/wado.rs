@@ -118,6 +118,11 @@ async fn transcodes_to_explicit_little_endian_unless_anything_is_accepted() {
         );
         let frame = server.get(&format!("{}/frames/1", path(slice)), &[]).await;
         assert_eq!(frame.parts()[0].1, slice.pixel.to_le_bytes().repeat(64));
+        assert_eq!(
+            frame.header("content-length"),
+            frame.body.len().to_string(),
+            "a client can show how far it is"
+        );
     }
 }
 

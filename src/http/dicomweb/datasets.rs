@@ -5,7 +5,7 @@
 use super::{
     attribute::Dataset,
     media::{Accept, DICOM_XML, Form},
-    parts::{Part, multipart},
+    parts::{Part, whole_multipart},
 };
 use crate::{dicom::xml, http::error::HttpError};
 use axum::{
@@ -13,7 +13,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures::stream;
 use serde_json::Value;
 
 /// How the list of datasets of a search or of metadata is sent.
@@ -48,8 +47,8 @@ pub(super) fn list(form: Form, datasets: Vec<Dataset>) -> Response {
         Form::XmlParts => {
             let parts = datasets
                 .into_iter()
-                .map(|dataset| Ok(Part::new(DICOM_XML, Bytes::from(xml::to_xml(&dataset)))));
-            multipart(DICOM_XML, stream::iter(parts))
+                .map(|dataset| Part::new(DICOM_XML, Bytes::from(xml::to_xml(&dataset))));
+            whole_multipart(DICOM_XML, parts.collect())
         }
     }
 }

@@ -9,8 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
-use std::pin::Pin;
+use futures::{Stream, StreamExt, stream};
+use std::{convert::Infallible, pin::Pin, sync::Arc};
 
 /// One part of a body.
 pub(super) struct Part {
@@ -45,37 +45,82 @@ impl Part {
     }
 }
 
-/// A part that fails breaks the connection off, so that nobody takes the rest for all.
+/// What stands between the parts of a body.
+struct Boundary(String);
+
+impl Boundary {
+    fn new() -> Self {
+        Self(format!("ictus-{}", uuid::Uuid::new_v4().simple()))
+    }
+
+    fn before(&self, part: &Part, is_first: bool) -> Bytes {
+        let line_end = if is_first { "" } else { "\r\n" };
+        let mut head = format!(
+            "{line_end}--{}\r\nContent-Type: {}\r\n",
+            self.0, part.content_type
+        );
+        if let Some(location) = &part.location {
+            head.push_str(&format!("Content-Location: {location}\r\n"));
+        }
+        head.push_str("\r\n");
+        Bytes::from(head)
+    }
+
+    fn end(&self) -> Bytes {
+        Bytes::from(format!("\r\n--{}--\r\n", self.0))
+    }
+
+    /// An answer with this body.
+    fn around(&self, root: &str, body: Body) -> Response {
+        let mut response = body.into_response();
+        let kind = format!("multipart/related; type=\"{root}\"; boundary={}", self.0);
+        if let Ok(kind) = HeaderValue::from_str(&kind) {
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
+        response
+    }
+}
+
+/// Parts that are at hand: the answer says how long it is.
+pub(super) fn whole_multipart(root: &str, parts: Vec<Part>) -> Response {
+    let boundary = Boundary::new();
+    let mut pieces = Vec::with_capacity(2 * parts.len() + 1);
+    for part in parts {
+        pieces.push(boundary.before(&part, pieces.is_empty()));
+        pieces.push(part.bytes);
+    }
+    pieces.push(boundary.end());
+    let length: usize = pieces.iter().map(Bytes::len).sum();
+    let body = Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)));
+    let mut response = boundary.around(root, body);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+/// Parts that are made while they are sent. One that fails breaks the connection off, so that nobody takes the rest for all.
 pub(super) fn multipart<S>(root: &str, parts: S) -> Response
 where
     S: Stream<Item = Result<Part, HttpError>> + Send + 'static,
 {
-    let boundary = format!("ictus-{}", uuid::Uuid::new_v4().simple());
-    let kind = format!("multipart/related; type=\"{root}\"; boundary={boundary}");
+    let boundary = Arc::new(Boundary::new());
+    let between = boundary.clone();
     let body = async_stream::try_stream! {
         let mut parts = std::pin::pin!(parts);
-        let mut line_end = "";
+        let mut is_first = true;
         while let Some(part) = parts.next().await {
             let part = part.inspect_err(|error| {
                 tracing::error!(%error, "an answer of several parts was broken off");
             })?;
-            let mut head = format!("{line_end}--{boundary}\r\nContent-Type: {}\r\n", part.content_type);
-            if let Some(location) = part.location {
-                head.push_str(&format!("Content-Location: {location}\r\n"));
-            }
-            head.push_str("\r\n");
-            yield Bytes::from(head);
+            yield between.before(&part, is_first);
             yield part.bytes;
-            line_end = "\r\n";
+            is_first = false;
         }
-        yield Bytes::from(format!("\r\n--{boundary}--\r\n"));
+        yield between.end();
     };
     let body: Pin<Box<dyn Stream<Item = Result<Bytes, HttpError>> + Send>> = Box::pin(body);
-    let mut response = Body::from_stream(body).into_response();
-    if let Ok(kind) = HeaderValue::from_str(&kind) {
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    }
-    response
+    boundary.around(root, Body::from_stream(body))
 }
 
 /// How long a browser may show what it has without asking again.

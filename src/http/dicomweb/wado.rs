@@ -13,7 +13,7 @@ use super::{
     attribute::{self, Dataset},
     datasets,
     media::{self, EXPLICIT_VR_LITTLE_ENDIAN, Form, OCTETS, Offer, Syntax},
-    parts::{Keep, Part, Validator, multipart},
+    parts::{Keep, Part, Validator, multipart, whole_multipart},
     retrieve::{
         OfFrames, OfInstance, OfSeries, OfStudy, Refused, Retrieval, decode, edition, read, read_coerced,
     },
@@ -171,11 +171,8 @@ async fn frames_of(asked: Retrieval) -> Result<Response, HttpError> {
     Ok(validator.mark(match frames.pop() {
         Some(frame) if !form.multipart && frames.is_empty() => part(frame).alone(&asked.headers),
         last => {
-            let parts = frames.into_iter().chain(last).map(|frame| Ok(part(frame)));
-            multipart(
-                form.compressed.unwrap_or(OCTETS),
-                stream::iter(parts.collect::<Vec<_>>()),
-            )
+            let parts = frames.into_iter().chain(last).map(part).collect();
+            whole_multipart(form.compressed.unwrap_or(OCTETS), parts)
         }
     }))
 }
@@ -195,7 +192,7 @@ async fn value_of(asked: Retrieval) -> Result<Response, HttpError> {
     let none = || HttpError::NotFound("the instance has no such bulk data".to_owned());
     let part = octets_part(value.ok_or_else(none)?);
     Ok(validator.mark(if multiple {
-        multipart(OCTETS, stream::iter([Ok(part)]))
+        whole_multipart(OCTETS, vec![part])
     } else {
         part.alone(&asked.headers)
     }))
