@@ -112,8 +112,8 @@ impl Db {
         sqlx::query(
             "INSERT INTO fetch_study (id, rule, study_id, failed_at) \
              SELECT gen_random_uuid(), $1, study.id, max(finished_at) \
-             FROM analysis JOIN study ON study.id = study_id \
-             WHERE state = 'failed' AND failure_code = $4 AND patient_id IS NOT NULL \
+             FROM analysis JOIN study ON study.id = analysis.study_id \
+             WHERE analysis.state = 'failed' AND failure_code = $4 AND patient_id IS NOT NULL \
              AND EXISTS (SELECT FROM series WHERE series.study_id = study.id AND origin = 'received' \
                          AND conflict IS NULL AND ($2::text IS NULL OR modality = $2) \
                          AND ($3::text IS NULL OR body_part_examined = $3)) \
