@@ -15,4 +15,4 @@ CREATE TABLE removed_input (
 COMMENT ON TABLE removed_input IS 'What was removed, until the workitems that name it and that nobody has begun are cancelled.';
 COMMENT ON COLUMN removed_input.uids IS 'UIDs of the series and instances of it that are gone; null when the whole study is.';
 
-GRANT SELECT, INSERT, DELETE ON removed_input TO ictus_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON removed_input TO ictus_app;
