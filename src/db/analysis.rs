@@ -21,6 +21,9 @@ const GROWN_ML: f64 = 6.0;
 /// Growth below this is not told again, whatever the ratio: a third of a drop is noise of the mask.
 const GROWN_MIN_ML: f64 = 1.0;
 
+/// Code of the failure of an analysis whose files were evicted.
+pub const EVICTED: &str = "evicted";
+
 /// An instance that an analysis looks at.
 #[derive(Debug, Clone, FromRow)]
 pub struct Source {
@@ -194,7 +197,22 @@ async fn confirm(tx: &mut Tx, analysis: Uuid) -> Result<(), DbError> {
 
 /// Failures that are not the input's fault: a new job may try again.
 fn is_ours(code: &str) -> bool {
-    matches!(code, "internal" | "transient" | "worker_died")
+    matches!(code, "internal" | "transient" | "worker_died" | EVICTED)
+}
+
+/// The row of a study whose analysis failed for want of files that were evicted; nothing for any other.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn wants_evicted(tx: &mut Tx, study: &Uid) -> Result<Option<i64>, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT id FROM study WHERE study_instance_uid = $1 AND EXISTS (SELECT FROM analysis \
+         WHERE study_id = study.id AND state = 'failed' AND failure_code = $2)",
+    )
+    .bind(study.as_str())
+    .bind(EVICTED)
+    .fetch_optional(&mut **tx)
+    .await?)
 }
 
 /// Notes how far an analysis is, tells the page, and says whether someone asked it to stop.

@@ -214,7 +214,7 @@ impl Db {
         Ok(())
     }
 
-    /// Notes what a target is about to be asked.
+    /// Notes what a target, by its application entity title, is about to be asked.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -223,20 +223,24 @@ impl Db {
         transaction_uid: &str,
         outbox: Uuid,
         instances: &[i64],
+        title: &str,
     ) -> Result<(), DbError> {
         sqlx::query(
-            "INSERT INTO commitment_asked (transaction_uid, outbox_id, instance_id) \
-             SELECT $1, $2, unnest($3::bigint[])",
+            "INSERT INTO commitment_asked (transaction_uid, outbox_id, instance_id, ae_title) \
+             SELECT $1, $2, unnest($3::bigint[]), $4",
         )
         .bind(transaction_uid)
         .bind(outbox)
         .bind(instances)
+        .bind(title)
         .execute(&self.app)
         .await?;
         Ok(())
     }
 
-    /// Notes what a target answered, and lets the delivery go on now; false when nothing was asked by this UID.
+    /// Notes what a target answered, and lets the delivery go on now; false when it was asked nothing by this UID.
+    ///
+    /// `title`: as whom it answers.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -245,6 +249,7 @@ impl Db {
         transaction_uid: &str,
         committed: &[String],
         failed: &[(String, u16)],
+        title: &str,
     ) -> Result<bool, DbError> {
         let (uids, reasons): (Vec<String>, Vec<i32>) = failed
             .iter()
@@ -256,12 +261,14 @@ impl Db {
              SET state = CASE WHEN sop_instance_uid = ANY ($2) THEN 'committed' ELSE 'failed' END, \
                  failure_reason = (SELECT reason FROM failed WHERE uid = sop_instance_uid LIMIT 1) \
              FROM instance WHERE instance.id = asked.instance_id AND transaction_uid = $1 \
+             AND (asked.ae_title IS NULL OR asked.ae_title = $5) \
              AND (sop_instance_uid = ANY ($2) OR sop_instance_uid = ANY ($3)) RETURNING outbox_id",
         )
         .bind(transaction_uid)
         .bind(committed)
         .bind(&uids)
         .bind(&reasons)
+        .bind(title)
         .fetch_all(&self.app)
         .await?;
         sqlx::query(

@@ -1,6 +1,7 @@
 //! Fetching by rule as rows: which studies a rule is for, what was asked for, and how it went.
 
-use super::{Db, Tx, error::DbError};
+use super::{Db, Tx, analysis::EVICTED, error::DbError};
+use crate::domain::uid::Uid;
 use sqlx::FromRow;
 use std::time::Duration;
 use uuid::Uuid;
@@ -101,6 +102,48 @@ impl Db {
         .execute(&self.app)
         .await?;
         Ok(())
+    }
+
+    /// Files, again if need be, the studies whose analysis failed for want of files that were evicted: once a failure.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn file_restores(&self, trigger: &Trigger<'_>) -> Result<(), DbError> {
+        sqlx::query(
+            "INSERT INTO fetch_study (id, rule, study_id, failed_at) \
+             SELECT gen_random_uuid(), $1, study.id, max(finished_at) \
+             FROM analysis JOIN study ON study.id = analysis.study_id \
+             WHERE analysis.state = 'failed' AND failure_code = $4 AND patient_id IS NOT NULL \
+             AND EXISTS (SELECT FROM series WHERE series.study_id = study.id AND origin = 'received' \
+                         AND conflict IS NULL AND ($2::text IS NULL OR modality = $2) \
+                         AND ($3::text IS NULL OR body_part_examined = $3)) \
+             GROUP BY study.id \
+             ON CONFLICT (rule, study_id) DO UPDATE SET failed_at = EXCLUDED.failed_at, state = 'pending', \
+             attempts = 0, next_at = clock_timestamp(), last_error = NULL \
+             WHERE fetch_study.failed_at IS DISTINCT FROM EXCLUDED.failed_at",
+        )
+        .bind(trigger.rule)
+        .bind(trigger.modality)
+        .bind(trigger.body_part)
+        .bind(EVICTED)
+        .execute(&self.app)
+        .await?;
+        Ok(())
+    }
+
+    /// Series of a study that lack files because these were evicted.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn evicted_series(&self, study: &Uid) -> Result<Vec<String>, DbError> {
+        Ok(sqlx::query_scalar(
+            "SELECT DISTINCT series_instance_uid FROM instance JOIN series ON series.id = series_id \
+             JOIN study ON study.id = series.study_id WHERE study_instance_uid = $1 AND origin = 'received' \
+             AND evicted_at IS NOT NULL AND instance.state = 'current'",
+        )
+        .bind(study.as_str())
+        .fetch_all(&self.app)
+        .await?)
     }
 
     /// Takes a study that is due; unless it is ended, it is tried again later each time.

@@ -168,8 +168,8 @@ pub struct SeriesRow {
 ///
 /// # Errors
 /// When a statement fails.
-pub async fn lock_studies(tx: &mut Tx, studies: &[&Uid]) -> Result<(), DbError> {
-    let mut sorted: Vec<&str> = studies.iter().map(|uid| uid.as_str()).collect();
+pub async fn lock_studies(tx: &mut Tx, studies: &[impl AsRef<str>]) -> Result<(), DbError> {
+    let mut sorted: Vec<&str> = studies.iter().map(AsRef::as_ref).collect();
     // One order for everybody, so that two requests cannot wait for each other.
     sorted.sort_unstable();
     sorted.dedup();

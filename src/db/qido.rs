@@ -44,6 +44,8 @@ pub struct Filter {
     pub study_date: Range,
     /// StudyTime, from and to inclusive, as written.
     pub study_time: Range,
+    /// Whether ranges of StudyDate and StudyTime are one range of moments, and not of times within each day.
+    pub moments: bool,
     /// PatientBirthDate, from and to inclusive.
     pub patient_birth_date: Range,
     /// PatientSex.
@@ -287,6 +289,31 @@ impl Db {
         Ok(fetch(&mut statement, filter, &self.app).await?)
     }
 
+    /// How many match behind the first `passed` ones, counted to `most` and no further.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn count_more(
+        &self,
+        level: Level,
+        filter: &Filter,
+        passed: i64,
+        most: i64,
+    ) -> Result<i64, DbError> {
+        let mut statement = matching(level, filter);
+        statement
+            .push(" LIMIT ")
+            .push_bind(most)
+            .push(" OFFSET ")
+            .push_bind(passed)
+            .push(") matching");
+        Ok(statement
+            .build_query_scalar()
+            .persistent(!filter.has_patterns())
+            .fetch_one(&self.app)
+            .await?)
+    }
+
     /// Series that match.
     ///
     /// # Errors
@@ -304,6 +331,17 @@ impl Db {
         let mut statement = instances(INSTANCE, filter);
         Ok(fetch(&mut statement, filter, &self.app).await?)
     }
+}
+
+/// What a search is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Studies.
+    Study,
+    /// Series.
+    Series,
+    /// Instances.
+    Instance,
 }
 
 impl Filter {
@@ -325,6 +363,14 @@ impl Filter {
             .into_iter()
             .flatten()
             .any(|text| has_wildcards(text))
+    }
+
+    /// Whether date and time are both ranges of the same form, and so one of moments.
+    fn is_range_of_moments(&self) -> bool {
+        let (date, time) = (&self.study_date, &self.study_time);
+        let form = |range: &Range| (range.from.is_some(), range.to.is_some());
+        let is_one = time.from.is_some() && time.from == time.to;
+        self.moments && !is_one && form(date) == form(time)
     }
 
     /// Whether something of the instances is matched.
@@ -415,6 +461,27 @@ fn put_range(statement: &mut Statement, column: &str, wanted: &Range) {
     }
 }
 
+/// The times of the first and the last day; the days are matched already (PS3.4 section C.2.2.2.5.4).
+fn put_times_of_ends(statement: &mut Statement, filter: &Filter) {
+    let (date, time) = (&filter.study_date, &filter.study_time);
+    if let (Some(day), Some(from)) = (&date.from, &time.from) {
+        statement
+            .push(" AND (study.study_date ~>~ ")
+            .push_bind(day.clone())
+            .push(" OR study.study_time ~>=~ ")
+            .push_bind(from.clone())
+            .push(")");
+    }
+    if let (Some(day), Some(end)) = (&date.to, time.end()) {
+        statement
+            .push(" AND (study.study_date ~<~ ")
+            .push_bind(day.clone())
+            .push(" OR study.study_time ~<=~ ")
+            .push_bind(end)
+            .push(")");
+    }
+}
+
 fn put_number(statement: &mut Statement, column: &str, wanted: Option<i32>) {
     if let Some(number) = wanted {
         statement.push(format_args!(" AND {column} = ")).push_bind(number);
@@ -447,7 +514,11 @@ fn put_study(statement: &mut Statement, filter: &Filter) {
     let referring = filter.referring_physician_name.as_ref();
     put_small(statement, "lower(study.referring_physician_name)", referring);
     put_range(statement, "study.study_date", &filter.study_date);
-    put_range(statement, "study.study_time", &filter.study_time);
+    if filter.is_range_of_moments() {
+        put_times_of_ends(statement, filter);
+    } else {
+        put_range(statement, "study.study_time", &filter.study_time);
+    }
     put_range(statement, "study.patient_birth_date", &filter.patient_birth_date);
     put_text(statement, "study.patient_sex", filter.patient_sex.as_ref());
     if let Some(modality) = &filter.modalities_in_study {
@@ -455,7 +526,19 @@ fn put_study(statement: &mut Statement, filter: &Filter) {
         if !filter.include_derived {
             statement.push(" AND other.origin <> 'derived'");
         }
-        put_text(statement, "other.modality", Some(modality));
+        // Some clients name several, any of which will do.
+        if modality.contains([',', '\\']) {
+            let any: Vec<String> = modality
+                .split([',', '\\'])
+                .map(|one| one.trim().to_owned())
+                .collect();
+            statement
+                .push(" AND other.modality = ANY (")
+                .push_bind(any)
+                .push(")");
+        } else {
+            put_text(statement, "other.modality", Some(modality));
+        }
         statement.push(")");
     }
 }
@@ -652,6 +735,36 @@ fn patients(filter: &Filter) -> Statement {
         .push(" WHERE series.study_id = page.latest");
     put_shown(&mut statement, filter);
     statement.push(" ORDER BY first.id LIMIT 1) sample ORDER BY page.latest DESC");
+    statement
+}
+
+/// Counts what matches, up to its closing parenthesis.
+fn matching(level: Level, filter: &Filter) -> Statement {
+    let mut statement = Statement::new("SELECT count(*) FROM (SELECT FROM study");
+    match level {
+        Level::Study => {
+            statement.push(" WHERE true");
+            put_study(&mut statement, filter);
+            statement.push(" AND EXISTS (SELECT FROM series WHERE series.study_id = study.id");
+            put_series(&mut statement, filter);
+            put_some_instance(&mut statement, filter);
+            statement.push(")");
+        }
+        Level::Series => {
+            statement.push(" JOIN series ON series.study_id = study.id WHERE true");
+            put_study(&mut statement, filter);
+            put_series(&mut statement, filter);
+            put_some_instance(&mut statement, filter);
+        }
+        Level::Instance => {
+            statement.push(
+                " JOIN series ON series.study_id = study.id JOIN instance ON instance.series_id = series.id WHERE true",
+            );
+            put_study(&mut statement, filter);
+            put_series(&mut statement, filter);
+            put_instance(&mut statement, filter);
+        }
+    }
     statement
 }
 

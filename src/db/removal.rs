@@ -172,6 +172,41 @@ pub async fn forget(tx: &mut Tx, study_id: i64) -> Result<(), DbError> {
     Ok(())
 }
 
+/// Leaves word for the workitems that name what was removed: the whole study, or these series and instances of it.
+///
+/// Word and not deed: whoever performs workitems locks them before studies, and here the study is locked.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn note_removed_input(
+    tx: &mut Tx,
+    study: &str,
+    uids: Option<&[String]>,
+    reason: &str,
+) -> Result<(), DbError> {
+    sqlx::query("INSERT INTO removed_input (study_instance_uid, uids, reason) VALUES ($1, $2, $3)")
+        .bind(study)
+        .bind(uids)
+        .bind(reason)
+        .execute(&mut **tx)
+        .await?;
+    events::notify_workitem(tx).await
+}
+
+/// Series of a study, among these, of which nothing is left.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn emptied(tx: &mut Tx, study_id: i64, series: &[String]) -> Result<Vec<String>, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT series_instance_uid FROM series WHERE study_id = $1 AND emptied AND series_instance_uid = ANY ($2)",
+    )
+    .bind(study_id)
+    .bind(series)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
 const OBSTACLES: &str = "
 SELECT
     (SELECT count(*) FROM analysis WHERE study_id = $1 AND state = 'running') AS running,

@@ -164,6 +164,49 @@ pub async fn now(tx: &mut Tx) -> Result<OffsetDateTime, DbError> {
         .await?)
 }
 
+/// What was removed, for the workitems that name it.
+#[derive(Debug, Clone, FromRow)]
+pub struct RemovedInput {
+    /// The row.
+    pub id: i64,
+    /// StudyInstanceUID.
+    pub study_instance_uid: String,
+    /// Series and instances of it that are gone; nothing: all of it.
+    pub uids: Option<Vec<String>>,
+    /// Reason code.
+    pub reason: String,
+}
+
+/// Takes the oldest word of a removal, which is forgotten when the transaction commits.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn take_removed_input(tx: &mut Tx) -> Result<Option<RemovedInput>, DbError> {
+    Ok(sqlx::query_as(
+        "DELETE FROM removed_input WHERE id = \
+         (SELECT id FROM removed_input ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) \
+         RETURNING id, study_instance_uid, uids, reason",
+    )
+    .fetch_optional(&mut **tx)
+    .await?)
+}
+
+/// Workitems that nobody has begun and that name what was removed.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn scheduled_on(tx: &mut Tx, removed: &RemovedInput) -> Result<Vec<String>, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT uid FROM workitem WHERE state = 'SCHEDULED' AND studies @> ARRAY[$1] \
+         AND ($2::text[] IS NULL OR EXISTS (SELECT FROM unnest($2) AS gone (uid) WHERE jsonb_path_exists( \
+              attributes, '$.**.Value[*] ? (@ == $uid)', jsonb_build_object('uid', gone.uid)))) ORDER BY uid",
+    )
+    .bind(&removed.study_instance_uid)
+    .bind(&removed.uids)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
 /// Who hears of a workitem.
 ///
 /// # Errors
@@ -419,6 +462,22 @@ impl Db {
             .push(" OFFSET ")
             .push_bind(offset);
         Ok(statement.build_query_as().fetch_all(&self.app).await?)
+    }
+
+    /// How many workitems match behind the first `passed` ones, counted to `most` and no further.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn count_more_workitems(&self, keys: &[Other], passed: i64, most: i64) -> Result<i64, DbError> {
+        let mut statement = QueryBuilder::new("SELECT count(*) FROM (SELECT FROM workitem WHERE true");
+        super::qido::put_others(&mut statement, "workitem.attributes", keys);
+        statement
+            .push(" LIMIT ")
+            .push_bind(most)
+            .push(" OFFSET ")
+            .push_bind(passed)
+            .push(") matching");
+        Ok(statement.build_query_scalar().fetch_one(&self.app).await?)
     }
 
     /// Our own workitems that have not ended, oldest first.

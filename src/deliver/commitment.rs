@@ -100,7 +100,8 @@ pub(super) async fn ask(
             .collect(),
     };
     let ids: Vec<i64> = taken.iter().map(|instance| instance.instance_id).collect();
-    db.ask_commitment(request.transaction_uid.as_str(), outbox, &ids)
+    let title = association.called.clone();
+    db.ask_commitment(request.transaction_uid.as_str(), outbox, &ids, &title)
         .await
         .map_err(|error| redact(&error).to_string())?;
     let answer = exchange(association, &context, &request).await;
@@ -118,11 +119,11 @@ pub(super) async fn ask(
         Err(error) => {
             association.link.abort(Some(&error)).await;
             // Nobody knows whether it was asked: the next attempt asks again.
-            note(db, &failed(status::PROCESSING_FAILURE)).await?;
+            note(db, &failed(status::PROCESSING_FAILURE), &title).await?;
             return Err(words(&error));
         }
         Ok(Answer::Refused(code)) => {
-            note(db, &failed(code)).await?;
+            note(db, &failed(code), &title).await?;
             return Err(format!(
                 "the target takes the results and answered {code:04X} to the request for storage commitment: {}",
                 meaning_of(code)
@@ -132,7 +133,7 @@ pub(super) async fn ask(
         Ok(Answer::Report(report)) => Some(report),
     };
     if let Some(report) = &report {
-        note(db, report).await?;
+        note(db, report, &title).await?;
     }
     for instance in taken {
         let uid = &instance.sop_instance_uid;
@@ -157,7 +158,7 @@ pub(super) async fn ask(
     Ok(())
 }
 
-async fn note(db: &Db, report: &Report) -> Result<(), String> {
+async fn note(db: &Db, report: &Report, title: &str) -> Result<(), String> {
     let committed: Vec<String> = report
         .committed
         .iter()
@@ -168,7 +169,7 @@ async fn note(db: &Db, report: &Report) -> Result<(), String> {
         .iter()
         .map(|(one, reason)| (one.sop_instance_uid.clone(), *reason))
         .collect();
-    db.record_commitment(report.transaction_uid.as_str(), &committed, &failed)
+    db.record_commitment(report.transaction_uid.as_str(), &committed, &failed, title)
         .await
         .map(drop)
         .map_err(|error| redact(&error).to_string())

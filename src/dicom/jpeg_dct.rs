@@ -8,12 +8,13 @@
 //!
 //! Source: ITU-T T.81 (ISO/IEC 10918-1), annexes A, B and F; PS3.5 section 8.2.1.
 
+use super::grayscale;
 use dicom_core::ops::AttributeOp;
 use dicom_encoding::{
     Codec, NeverAdapter,
     adapters::{
-        DecodeError, DecodeResult, EncodeError, EncodeOptions, EncodeResult, PixelDataObject,
-        PixelDataReader, PixelDataWriter,
+        DecodeResult, EncodeError, EncodeOptions, EncodeResult, PixelDataObject, PixelDataReader,
+        PixelDataWriter,
     },
     submit_ele_transfer_syntax,
 };
@@ -25,31 +26,14 @@ struct JpegDct;
 
 impl PixelDataReader for JpegDct {
     fn decode_frame(&self, source: &dyn PixelDataObject, frame: u32, out: &mut Vec<u8>) -> DecodeResult<()> {
-        let failed = |message: String| DecodeError::Custom {
-            message,
-            source: None,
-        };
-        let data = source
-            .frame_pixel_data(frame)
-            .ok_or_else(|| failed("the frame is not there".to_owned()))?;
-        let wanted = (source.rows(), source.cols(), source.bits_allocated());
-        let (Some(rows), Some(columns), Some(allocated @ (8 | 16))) = wanted else {
-            return Err(failed(
-                "the image has no size, or not 8 or 16 bits allocated".to_owned(),
-            ));
-        };
-        let layout = Layout {
-            rows,
-            columns,
-            stored: source.bits_stored().unwrap_or(allocated),
-        };
-        let samples = decode(&data, layout).map_err(|error| failed(error.to_string()))?;
-        if allocated == 8 {
-            out.extend(samples.iter().map(|sample| sample.to_le_bytes()[0]));
-        } else {
-            out.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
-        }
-        Ok(())
+        grayscale::decode_frame(source, frame, out, |data, said| {
+            let layout = Layout {
+                rows: said.rows,
+                columns: said.columns,
+                stored: said.stored,
+            };
+            decode(data, layout)
+        })
     }
 }
 

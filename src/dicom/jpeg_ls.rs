@@ -7,9 +7,10 @@
 //!
 //! Source: ITU-T T.87 (ISO/IEC 14495-1), annexes A and C; PS3.5 annex A.4.3.
 
+use super::grayscale;
 use dicom_encoding::{
     Codec, NeverAdapter, NeverPixelAdapter,
-    adapters::{DecodeError, DecodeResult, PixelDataObject, PixelDataReader},
+    adapters::{DecodeResult, PixelDataObject, PixelDataReader},
     submit_ele_transfer_syntax,
 };
 
@@ -19,26 +20,9 @@ struct JpegLs;
 
 impl PixelDataReader for JpegLs {
     fn decode_frame(&self, source: &dyn PixelDataObject, frame: u32, out: &mut Vec<u8>) -> DecodeResult<()> {
-        let failed = |message: String| DecodeError::Custom {
-            message,
-            source: None,
-        };
-        let data = source
-            .frame_pixel_data(frame)
-            .ok_or_else(|| failed("the frame is not there".to_owned()))?;
-        let wanted = (source.rows(), source.cols(), source.bits_allocated());
-        let (Some(rows), Some(columns), Some(bits @ (8 | 16))) = wanted else {
-            return Err(failed(
-                "the image has no size, or not 8 or 16 bits allocated".to_owned(),
-            ));
-        };
-        let samples = decode(&data, (rows, columns)).map_err(|error| failed(error.to_string()))?;
-        if bits == 8 {
-            out.extend(samples.iter().map(|sample| sample.to_le_bytes()[0]));
-        } else {
-            out.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
-        }
-        Ok(())
+        grayscale::decode_frame(source, frame, out, |data, said| {
+            decode(data, (said.rows, said.columns))
+        })
     }
 }
 

@@ -6,9 +6,10 @@
 //!
 //! Source: ISO/IEC 18181-1; PS3.5 section 8.2.15 and annex A.4.12.
 
+use super::grayscale;
 use dicom_encoding::{
     Codec, NeverAdapter, NeverPixelAdapter,
-    adapters::{DecodeError, DecodeResult, PixelDataObject, PixelDataReader},
+    adapters::{DecodeResult, PixelDataObject, PixelDataReader},
     submit_ele_transfer_syntax,
 };
 use jxl_oxide::{AllocTracker, JxlImage, JxlThreadPool, image::BitDepth};
@@ -25,32 +26,15 @@ struct JpegXl;
 
 impl PixelDataReader for JpegXl {
     fn decode_frame(&self, source: &dyn PixelDataObject, frame: u32, out: &mut Vec<u8>) -> DecodeResult<()> {
-        let failed = |message: String| DecodeError::Custom {
-            message,
-            source: None,
-        };
-        let data = source
-            .frame_pixel_data(frame)
-            .ok_or_else(|| failed("the frame is not there".to_owned()))?;
-        let wanted = (source.rows(), source.cols(), source.bits_allocated());
-        let (Some(rows), Some(columns), Some(allocated @ (8 | 16))) = wanted else {
-            return Err(failed(
-                "the image has no size, or not 8 or 16 bits allocated".to_owned(),
-            ));
-        };
-        let layout = Layout {
-            rows: rows.into(),
-            columns: columns.into(),
-            allocated: allocated.into(),
-            stored: source.bits_stored().unwrap_or(allocated).into(),
-        };
-        let samples = decode(&data, layout).map_err(|error| failed(error.to_string()))?;
-        if allocated == 8 {
-            out.extend(samples.iter().map(|sample| sample.to_le_bytes()[0]));
-        } else {
-            out.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
-        }
-        Ok(())
+        grayscale::decode_frame(source, frame, out, |data, said| {
+            let layout = Layout {
+                rows: said.rows.into(),
+                columns: said.columns.into(),
+                allocated: said.allocated.into(),
+                stored: said.stored.into(),
+            };
+            decode(data, layout)
+        })
     }
 }
 

@@ -9,6 +9,7 @@ pub mod coerce;
 pub mod enhanced;
 pub mod fragments;
 pub mod from_json;
+mod grayscale;
 pub mod identifier;
 pub mod instance;
 mod jpeg_dct;

@@ -105,10 +105,17 @@ impl Service<'_> {
         command: &Command,
     ) -> Result<(), AssociationError> {
         let bytes = self.association.link.whole_dataset(MAX_DATASET).await?;
+        let calling = &self.association.calling;
         let code = match read(&bytes, &context.transfer_syntax).map(|dataset| Report::read(&dataset)) {
-            Ok(Ok(report)) => match record(&self.provider.db, &report).await {
+            Ok(Ok(report)) => match record(&self.provider.db, &report, calling).await {
                 Ok(true) => status::SUCCESS,
-                Ok(false) => status::NO_SUCH_INSTANCE,
+                Ok(false) => {
+                    tracing::warn!(
+                        principal = calling,
+                        "an answer to storage commitment was refused: its sender was asked nothing by that Transaction UID"
+                    );
+                    status::NO_SUCH_INSTANCE
+                }
                 Err(error) => {
                     tracing::error!(%error, "an answer to storage commitment could not be written down");
                     status::PROCESSING_FAILURE
@@ -121,8 +128,8 @@ impl Service<'_> {
     }
 }
 
-/// Notes a target's answer; false when nothing was asked by its UID.
-async fn record(db: &Db, report: &Report) -> Result<bool, DbError> {
+/// Notes the answer of a target, by its title; false when it was asked nothing by that UID.
+async fn record(db: &Db, report: &Report, calling: &str) -> Result<bool, DbError> {
     let committed: Vec<String> = report
         .committed
         .iter()
@@ -134,7 +141,8 @@ async fn record(db: &Db, report: &Report) -> Result<bool, DbError> {
         .map(|(reference, reason)| (reference.sop_instance_uid.clone(), *reason))
         .collect();
     let transaction = report.transaction_uid.as_str();
-    db.record_commitment(transaction, &committed, &failed).await
+    db.record_commitment(transaction, &committed, &failed, calling)
+        .await
 }
 
 type Refused = (u16, &'static str);

@@ -78,6 +78,12 @@ impl fmt::Display for Uid {
     }
 }
 
+impl AsRef<str> for Uid {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl TryFrom<String> for Uid {
     type Error = UidError;
     fn try_from(text: String) -> Result<Self, UidError> {

@@ -4,6 +4,8 @@
 //! back with a prior is recognised by its UID and neither analysed nor sent on.
 //! A prior is stored to be looked at: it is not analysed unless its rule says so, and no rule is for it, so that priors
 //! of priors are never asked for.
+//! A study of which only the latest images are here, the others having been evicted, cannot be analysed: a rule for missing
+//! series gets the others.
 //! What is asked for is noted before it is, and a rule asks for so much an hour and no more.
 //! A rule works on one study at a time, and a source that is away holds up its own rule only.
 //!
@@ -207,6 +209,9 @@ impl Fetcher {
             },
         };
         self.db.file_fetches(&trigger).await?;
+        if rule.what == What::Missing {
+            self.db.file_restores(&trigger).await?;
+        }
         let Some(claimed) = self.db.claim_fetch(&rule.name).await? else {
             return Ok(false);
         };
@@ -264,15 +269,17 @@ impl Fetcher {
         Ok(true)
     }
 
-    /// Fetches the series of a study that did not come; false when the rule must wait.
+    /// Fetches the series of a study that did not come, or whose files were evicted; false when the rule must wait.
     async fn missing(&self, rule: &Rule, claimed: &Claimed) -> Result<bool, FetchError> {
         let Ok(study) = Uid::parse(&claimed.study_instance_uid) else {
             return Ok(true);
         };
         let here = self.db.find_series(&Filter::exactly(&study, None, None)).await?;
+        let evicted = self.db.evicted_series(&study).await?;
         for series in self.series(rule, &study).await? {
             let is_here = here.iter().any(|row| {
                 row.series_instance_uid == series.series_instance_uid
+                    && !evicted.contains(&row.series_instance_uid)
                     && series.instances.is_none_or(|count| row.instance_count >= count)
             });
             let Ok(uid) = Uid::parse(&series.series_instance_uid) else {

@@ -29,7 +29,7 @@ use crate::{
     review::oidc::Oidc,
 };
 use axum::serve::ListenerExt;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// Answers requests on `listener` until `stop`, then finishes those under way.
@@ -48,20 +48,26 @@ pub async fn run(
     axum::serve(at_once, router).with_graceful_shutdown(stop).await
 }
 
-/// How much a client may send at once.
+/// How much a client may send at once, and how long it is kept waiting.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of one STOW request.
     pub request_bytes: u64,
     /// Bytes of one instance in it.
     pub part_bytes: u64,
+    /// How long a client waits for an answer that it can come back for.
+    pub wait: Duration,
 }
+
+/// Proxies give up after half a minute.
+const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             request_bytes: config::DEFAULT_MAX_REQUEST_BYTES,
             part_bytes: config::DEFAULT_MAX_INSTANCE_BYTES,
+            wait: DEFAULT_WAIT,
         }
     }
 }

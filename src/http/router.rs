@@ -17,7 +17,7 @@ use super::{
 use axum::{
     Router,
     extract::Request,
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -145,6 +145,7 @@ pub fn router(app: App, access: Access) -> Router {
         .merge(Router::from(openapi::routes(document())))
         .fallback(assets::serve)
         .layer(middleware::from_fn(options))
+        .layer(middleware::from_fn(locate))
         .layer(
             CompressionLayer::new()
                 .gzip(true)
@@ -163,7 +164,7 @@ pub fn router(app: App, access: Access) -> Router {
 
 /// Pixels do not get smaller in the time they take, and events must not wait in a buffer.
 fn is_text(
-    _status: axum::http::StatusCode,
+    _status: StatusCode,
     _version: axum::http::Version,
     headers: &axum::http::HeaderMap,
     _extensions: &axum::http::Extensions,
@@ -189,6 +190,21 @@ async fn options(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     capabilities::describe(request.uri(), request.headers()).into_response()
+}
+
+/// What is retrieved says whose representation it is, unless its handler has (PS3.18 table 8.4.2-1).
+async fn locate(request: Request, next: Next) -> Response {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let location = is_read
+        .then(|| dicomweb::location(request.uri().path(), request.headers()))
+        .flatten();
+    let mut response = next.run(request).await;
+    let is_whole = matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+    if let Some(location) = location.filter(|_| is_whole) {
+        let headers = response.headers_mut();
+        headers.entry(header::CONTENT_LOCATION).or_insert(location);
+    }
+    response
 }
 
 /// The id is ours: a client's own could name another request in the log, or hold anything.

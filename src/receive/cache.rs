@@ -14,7 +14,6 @@ use crate::{
         audit::{self, Act},
         cache, index,
     },
-    domain::uid::Uid,
 };
 use serde_json::json;
 use std::{
@@ -139,9 +138,7 @@ fn part(quota: u64, share: f64) -> u64 {
 /// Evicts one study. Says how many bytes.
 async fn evict(receiver: &Receiver, study: &str) -> Result<u64, ReceiveError> {
     let mut tx = receiver.db.begin().await?;
-    if let Ok(uid) = Uid::parse(study) {
-        index::lock_studies(&mut tx, &[&uid]).await?;
-    }
+    index::lock_studies(&mut tx, &[study]).await?;
     let evicted = cache::evict(&mut tx, study).await?;
     let keys: BTreeSet<String> = evicted.iter().map(|file| file.archive_key.clone()).collect();
     let bytes = evicted
@@ -156,9 +153,6 @@ async fn evict(receiver: &Receiver, study: &str) -> Result<u64, ReceiveError> {
     };
     audit::append(&mut tx, &act).await?;
     db::commit(tx).await?;
-    let mut tx = receiver.db.begin().await?;
-    index::lock_sweep(&mut tx).await?;
-    sweep::remove(receiver, &mut tx, &keys.into_iter().collect::<Vec<_>>()).await?;
-    db::commit(tx).await?;
+    sweep::delete(receiver, &keys.into_iter().collect::<Vec<_>>()).await?;
     Ok(bytes)
 }

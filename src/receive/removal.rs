@@ -3,6 +3,7 @@
 //! What is being analysed is not removed, nor what a target has not got yet, unless the admin says that it need not.
 //! Only what came from outside is removed by itself; results and readers' masks go with the images that they are about.
 //! When images are left they are analysed again; when none is left, everything of the study goes.
+//! Workitems that name what is gone, and that nobody has begun, are cancelled with the reason ([`crate::workitem`] does so).
 //! Index, outbox and trail change in one transaction; files go after it, and what a crash leaves goes with the sweep.
 //!
 //! Source: an extension; PS3.18 knows no removal.
@@ -11,7 +12,7 @@ use super::{Receiver, sweep};
 use crate::{
     archive::ArchiveError,
     db::{
-        self,
+        self, Tx,
         audit::{self, Act},
         error::DbError,
         index, queue,
@@ -20,7 +21,7 @@ use crate::{
     domain::{failure::FailureClass, uid::Uid},
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Why something may be removed. Codes, for the trail holds no free text about a patient.
@@ -154,6 +155,7 @@ impl Receiver {
         } else if plan.again {
             queue::enqueue(&mut tx, study_id, Duration::ZERO).await?;
         }
+        tell_workitems(&mut tx, study_id, &plan, target).await?;
         let instances: Vec<Value> = plan
             .gone
             .iter()
@@ -196,6 +198,23 @@ impl Receiver {
             }
         }
     }
+}
+
+/// Leaves word for workitems that name what is gone.
+async fn tell_workitems(tx: &mut Tx, study_id: i64, plan: &Plan<'_>, target: &Target) -> Result<(), DbError> {
+    let study = target.study.as_str();
+    if plan.everything {
+        return rows::note_removed_input(tx, study, None, &target.reason).await;
+    }
+    let series: BTreeSet<&str> = plan
+        .gone
+        .iter()
+        .map(|one| one.series_instance_uid.as_str())
+        .collect();
+    let series: Vec<String> = series.into_iter().map(str::to_owned).collect();
+    let mut uids = rows::emptied(tx, study_id, &series).await?;
+    uids.extend(plan.gone.iter().map(|one| one.sop_instance_uid.clone()));
+    rows::note_removed_input(tx, study, Some(&uids), &target.reason).await
 }
 
 fn act<'a>(target: &Target, admin: &'a str, act: &'a str, mut detail: Value) -> Act<'a> {

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     archive::{Archive, ArchiveError, StagedObject},
     db::{
-        self, Tx,
+        self, Tx, analysis,
         audit::{self, Act},
         error::DbError,
         events,
@@ -214,6 +214,12 @@ impl<'a> Filing<'a> {
             });
             if let Some(evicted) = same.evicted.then_some(same.id) {
                 index::take_back(tx, evicted, new).await?;
+                // An analysis may have waited for it.
+                if new.original_ct
+                    && let Some(study_id) = analysis::wants_evicted(tx, &new.study_instance_uid).await?
+                {
+                    queue::enqueue_received(tx, study_id, receiver.quiet).await?;
+                }
                 return Ok(Ok(self.stored(checked, "restored", warning)));
             }
             return Ok(Ok(self.stored(checked, "duplicate", warning)));

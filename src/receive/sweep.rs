@@ -39,16 +39,16 @@ pub(super) async fn unreferenced(receiver: &Receiver, min_age: Duration) -> Resu
     for keys in old.chunks(CHUNK) {
         let mut tx = receiver.db.begin().await?;
         index::lock_sweep(&mut tx).await?;
-        let unreferenced = remove(receiver, &mut tx, keys).await?;
-        if unreferenced.is_empty() {
+        let swept = remove(receiver, &mut tx, keys).await?;
+        if swept.removed.is_empty() {
             continue;
         }
-        removed += unreferenced.len();
+        removed += swept.removed.len();
         let act = Act {
             principal: "ictus",
             act: "remove",
             studies: Vec::new(),
-            detail: json!({ "policy": "unreferenced for a day", "objects": unreferenced }),
+            detail: json!({ "policy": "unreferenced for a day", "objects": swept.removed }),
         };
         audit::append(&mut tx, &act).await?;
         db::commit(tx).await?;
@@ -56,31 +56,40 @@ pub(super) async fn unreferenced(receiver: &Receiver, min_age: Duration) -> Resu
     Ok(removed)
 }
 
-/// Removes those of these files that the index does not need; under the sweep lock. Says which.
-pub(super) async fn remove(
-    receiver: &Receiver,
-    tx: &mut Tx,
-    keys: &[String],
-) -> Result<Vec<String>, ReceiveError> {
-    let unreferenced = index::unreferenced(tx, keys).await?;
-    for file in &unreferenced {
-        discard(receiver, file).await?;
-    }
-    Ok(unreferenced.into_iter().map(|file| file.key).collect())
+/// What became of files that nothing refers to.
+struct Swept {
+    /// They are gone.
+    removed: Vec<String>,
+    /// So many could not be removed, and are left to the next sweep.
+    left: usize,
 }
 
-/// Deletes those of these files that nothing refers to; how many could not be deleted and are left to the next sweep.
+/// Removes those of these files that the index does not need; under the sweep lock. One that cannot be removed now does not
+/// hold up the others.
+async fn remove(receiver: &Receiver, tx: &mut Tx, keys: &[String]) -> Result<Swept, ReceiveError> {
+    let mut swept = Swept {
+        removed: Vec::new(),
+        left: 0,
+    };
+    for file in index::unreferenced(tx, keys).await? {
+        match discard(receiver, &file).await {
+            Ok(()) => swept.removed.push(file.key),
+            Err(error) => {
+                tracing::warn!(%error, "a file of the archive cannot be removed now; it is left to the next sweep");
+                swept.left += 1;
+            }
+        }
+    }
+    Ok(swept)
+}
+
+/// Removes those of these files that the index does not need; how many are left.
 pub(super) async fn delete(receiver: &Receiver, keys: &[String]) -> Result<usize, ReceiveError> {
     let mut left = 0;
     for keys in keys.chunks(CHUNK) {
         let mut tx = receiver.db.begin().await?;
         index::lock_sweep(&mut tx).await?;
-        for file in index::unreferenced(&mut tx, keys).await? {
-            if let Err(error) = discard(receiver, &file).await {
-                tracing::warn!(%error, "a file of the archive cannot be deleted now");
-                left += 1;
-            }
-        }
+        left += remove(receiver, &mut tx, keys).await?.left;
         db::commit(tx).await?;
     }
     Ok(left)

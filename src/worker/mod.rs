@@ -37,6 +37,9 @@ use std::{future::Future, sync::Arc};
 
 /// Runs that may end with a fault of ours before it is final.
 const INTERNAL_FAILURES: i32 = 2;
+/// Why a study is not analysed again of which only the latest images are there.
+const EVICTED: &str = "images of the study were evicted to make room in the archive, so that it cannot be analysed with what \
+                       came since: send the study again, and it is; a rule of `fetch` for missing series gets it by itself";
 /// Who acts in the audit trail.
 const PRINCIPAL: &str = "ictus";
 
@@ -249,7 +252,12 @@ impl Run<'_> {
             .into());
         }
         let keys: Vec<String> = usable(sources).map(|source| source.archive_key.clone()).collect();
-        let files = self.worker.archive.read_all(keys).await?;
+        let files = match self.worker.archive.read_all(keys).await {
+            Err(ArchiveError::Evicted(_)) => {
+                return Err(Failure::input(db::analysis::EVICTED, EVICTED).into());
+            }
+            read => read?,
+        };
         let watch = Watch::new(self.running.cancel_requested);
         let (analyser, control) = (self.worker.analyser.clone(), watch.control());
         let request = Request {

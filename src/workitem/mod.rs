@@ -11,8 +11,12 @@ pub mod dataset;
 pub mod perform;
 pub mod report;
 mod rules;
+mod state;
+mod subscription;
 
 pub use rules::{FILTERED_WORKLIST, PUSH, WORKLIST};
+pub use state::{State, WorkitemError};
+pub use subscription::Watched;
 
 use crate::{
     db::{
@@ -20,16 +24,14 @@ use crate::{
         audit::{self, Act},
         error::DbError,
         events,
-        qido::Other,
         workitem::{self as rows, Workitem},
     },
-    domain::{failure::FailureClass, uid::Uid},
+    domain::uid::Uid,
 };
 use dataset::{Dataset, has_value, key, put, text};
 use dicom_dictionary_std::tags;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::{fmt, str::FromStr};
 use time::OffsetDateTime;
 
 /// The scheme of our own codes.
@@ -39,140 +41,7 @@ pub const HEAD_CT: &str = "HEAD-CT";
 /// Other workitem codes under which a workitem for our station is understood (PS3.16 CID 9231).
 const COMPUTER_AIDED: [&str; 2] = ["110003", "110004"];
 
-/// Why a request about workitems is not done.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WorkitemError {
-    /// The database failed.
-    #[error("the workitem cannot be recorded")]
-    Db(#[from] DbError),
-    /// The request is not what is taken.
-    #[error("{0}")]
-    Invalid(String),
-    /// There is no such workitem or subscription.
-    #[error("{0}")]
-    Unknown(&'static str),
-    /// There is one of that UID.
-    #[error("a workitem of that UID exists; create it under another one, or update it")]
-    Exists,
-    /// It is claimed, and the request does not say by which UID.
-    #[error("the workitem is claimed: send the Transaction UID with which it was")]
-    TransactionMissing,
-    /// It is claimed by another UID.
-    #[error("the Transaction UID is not the one with which the workitem was claimed")]
-    TransactionWrong,
-    /// A Transaction UID for a workitem that nobody has claimed.
-    #[error("the workitem is not claimed: send the update without a Transaction UID, or claim it first")]
-    NotClaimed,
-    /// It has ended.
-    #[error("the workitem is {0} and can no longer be changed")]
-    Ended(State),
-    /// The state cannot follow the one that it has.
-    #[error("the workitem is {from}, from which it does not become {to}{lacks}")]
-    Transition {
-        /// Its state.
-        from: State,
-        /// The state that is wanted.
-        to: State,
-        /// What it lacks, as the end of the sentence.
-        lacks: String,
-    },
-    /// It cannot be cancelled any more.
-    #[error("the workitem is COMPLETED and cannot be cancelled")]
-    Completed,
-    /// Nobody would hear of it.
-    #[error("nobody is subscribed to the workitem, so its performer cannot be told")]
-    NobodyHears,
-}
-
-impl WorkitemError {
-    /// What the caller does about it.
-    #[must_use]
-    pub fn class(&self) -> FailureClass {
-        match self {
-            Self::Db(error) => error.class(),
-            _ => FailureClass::Input,
-        }
-    }
-}
-
-/// ProcedureStepState.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// To be performed.
-    Scheduled,
-    /// Claimed.
-    InProgress,
-    /// Performed.
-    Completed,
-    /// Given up.
-    Canceled,
-}
-
-impl State {
-    /// As DICOM writes it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Scheduled => "SCHEDULED",
-            Self::InProgress => "IN PROGRESS",
-            Self::Completed => "COMPLETED",
-            Self::Canceled => "CANCELED",
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for State {
-    type Err = WorkitemError;
-    fn from_str(text: &str) -> Result<Self, WorkitemError> {
-        [Self::Scheduled, Self::InProgress, Self::Completed, Self::Canceled]
-            .into_iter()
-            .find(|state| state.as_str() == text)
-            .ok_or_else(|| {
-                WorkitemError::Invalid("ProcedureStepState is IN PROGRESS, COMPLETED or CANCELED".to_owned())
-            })
-    }
-}
-
-/// Who is subscribed, and to what.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Watched {
-    /// One workitem.
-    Workitem(Uid),
-    /// Every one.
-    Worklist,
-    /// Those that match keys.
-    Filtered,
-}
-
-impl Watched {
-    /// By the UID of a path.
-    #[must_use]
-    pub fn of(uid: Uid) -> Self {
-        match uid.as_str() {
-            WORKLIST => Self::Worklist,
-            FILTERED_WORKLIST => Self::Filtered,
-            _ => Self::Workitem(uid),
-        }
-    }
-
-    fn uid(&self) -> &str {
-        match self {
-            Self::Workitem(uid) => uid.as_str(),
-            Self::Worklist => WORKLIST,
-            Self::Filtered => FILTERED_WORKLIST,
-        }
-    }
-}
-
 const NO_WORKITEM: WorkitemError = WorkitemError::Unknown("there is no workitem of that UID");
-const NO_SUBSCRIPTION: WorkitemError = WorkitemError::Unknown("there is no such subscription");
 
 /// What is done with workitems, by whom.
 #[derive(Debug, Clone)]
@@ -368,93 +237,6 @@ impl Desk<'_> {
         self.finish(tx, "cancel_workitem", &workitem.studies, detail)
             .await?;
         Ok(true)
-    }
-
-    /// Subscribes a title; `keys` are those of a filtered worklist.
-    ///
-    /// # Errors
-    /// When there is no such workitem, or the database fails.
-    pub async fn subscribe(
-        &self,
-        watched: &Watched,
-        title: &str,
-        keys: &[Other],
-        deletion_lock: bool,
-    ) -> Result<(), WorkitemError> {
-        let mut tx = self.db.begin().await?;
-        let (mut studies, mut initial) = (Vec::new(), Vec::new());
-        match watched {
-            Watched::Workitem(uid) => {
-                let workitem = rows::lock(&mut tx, uid.as_str()).await?.ok_or(NO_WORKITEM)?;
-                rows::subscribe(&mut tx, uid.as_str(), title, deletion_lock).await?;
-                initial.push(report::state(uid.as_str(), &workitem.attributes));
-                studies = workitem.studies;
-            }
-            Watched::Worklist | Watched::Filtered => {
-                let keys = (*watched == Watched::Filtered).then_some(keys);
-                let added = rows::subscribe_worklist(&mut tx, title, keys, deletion_lock).await?;
-                // Only who locks is told of what is there already (PS3.4 table CC.2.3-2).
-                for uid in added.iter().filter(|_| deletion_lock) {
-                    if let Some(workitem) = rows::lock(&mut tx, uid).await? {
-                        initial.push(report::state(uid, &workitem.attributes));
-                    }
-                }
-            }
-        }
-        rows::file_events(&mut tx, &[title.to_owned()], &initial).await?;
-        let detail =
-            json!({ "workitem": watched.uid(), "subscriber": title, "deletion_lock": deletion_lock });
-        self.finish(tx, "subscribe", &studies, detail).await
-    }
-
-    /// Ends a subscription; that to the worklist takes those to every workitem with it.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub async fn unsubscribe(&self, watched: &Watched, title: &str) -> Result<(), WorkitemError> {
-        let mut tx = self.db.begin().await?;
-        let there = match watched {
-            Watched::Workitem(uid) => rows::unsubscribe(&mut tx, uid.as_str(), title).await?,
-            Watched::Worklist | Watched::Filtered => {
-                let there = rows::suspend(&mut tx, title, *watched == Watched::Filtered).await?;
-                if there {
-                    rows::unsubscribe_all(&mut tx, title).await?;
-                }
-                there
-            }
-        };
-        self.unsubscribed(tx, there, "unsubscribe", watched, title).await
-    }
-
-    /// Ends the subscription to new workitems, and leaves those to single ones.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub async fn suspend(&self, watched: &Watched, title: &str) -> Result<(), WorkitemError> {
-        if matches!(watched, Watched::Workitem(_)) {
-            return Err(WorkitemError::Invalid(format!(
-                "only a subscription to {WORKLIST} or {FILTERED_WORKLIST} is suspended"
-            )));
-        }
-        let mut tx = self.db.begin().await?;
-        let there = rows::suspend(&mut tx, title, *watched == Watched::Filtered).await?;
-        self.unsubscribed(tx, there, "suspend_subscription", watched, title)
-            .await
-    }
-
-    async fn unsubscribed(
-        &self,
-        tx: Tx,
-        there: bool,
-        act: &'static str,
-        watched: &Watched,
-        title: &str,
-    ) -> Result<(), WorkitemError> {
-        if !there {
-            return Err(NO_SUBSCRIPTION);
-        }
-        let detail = json!({ "workitem": watched.uid(), "subscriber": title });
-        self.finish(tx, act, &[], detail).await
     }
 
     /// The row of the trail, and the commit.

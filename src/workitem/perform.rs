@@ -3,7 +3,8 @@
 //! A workitem waits until its input is READY and stored here (each instance that it names; else what the study holds when it
 //! has been quiet), asks for the analysis of the study, and ends when a job has
 //! looked at the study since: with the results of the analysis that holds, whether it was made for the workitem or before.
-//! What cannot be done is cancelled with a reason in words and as a code.
+//! What cannot be done is cancelled with a reason in words and as a code; so is what nobody has begun, whoever was to, when its
+//! images are removed.
 //! Cancelling a workitem does not stop the analysis: every head CT that arrives is analysed, whoever asks.
 //! A start time in the future is not waited for.
 
@@ -14,9 +15,10 @@ use super::{
 };
 use crate::{
     db::{
-        self, Db, Tx,
+        self, Db, Tx, analysis,
         audit::{self, Act},
-        events::{Event, Events},
+        error::DbError,
+        events::{self, Event, Events},
         queue,
         workitem::{self as rows, Outcome, Workitem},
     },
@@ -123,6 +125,9 @@ impl Performer {
     /// When the database fails.
     pub async fn once(&self) -> Result<(), WorkitemError> {
         let mut failed = None;
+        if let Err(error) = self.settle_removed().await {
+            failed = Some(error);
+        }
         for uid in self.db.open_workitems().await? {
             // One that cannot be performed does not hold up the others.
             if let Err(error) = self.step(&uid).await {
@@ -143,18 +148,31 @@ impl Performer {
             State::InProgress if workitem.ours => self.follow(&mut tx, &mut workitem).await?,
             _ => None,
         };
-        if let Some(mut detail) = act {
-            detail["workitem"] = json!(uid);
-            detail["state"] = json!(workitem.state);
-            let act = Act {
-                principal: PRINCIPAL,
-                act: "change_workitem",
-                studies: workitem.studies.clone(),
-                detail,
-            };
-            audit::append(&mut tx, &act).await?;
-        }
+        note_act(&mut tx, &workitem, act).await?;
         Ok(db::commit(tx).await?)
+    }
+
+    /// Cancels workitems that nobody has begun and whose images were removed: one transaction a removal.
+    async fn settle_removed(&self) -> Result<(), WorkitemError> {
+        loop {
+            let mut tx = self.db.begin().await?;
+            let Some(removed) = rows::take_removed_input(&mut tx).await? else {
+                return Ok(());
+            };
+            for uid in rows::scheduled_on(&mut tx, &removed).await? {
+                let Some(mut workitem) = rows::lock(&mut tx, &uid).await? else {
+                    continue;
+                };
+                if state_of(&workitem)? != State::Scheduled {
+                    continue;
+                }
+                let text = format!("what it names was removed from ictus ({})", removed.reason);
+                let detail = give_up(&mut tx, &mut workitem, &Refusal::new(INCOMPLETE, text)).await?;
+                note_act(&mut tx, &workitem, detail).await?;
+            }
+            events::notify_workitem(&mut tx).await?;
+            db::commit(tx).await?;
+        }
     }
 
     /// Claims a workitem whose input is there; returns what the trail says of it.
@@ -225,8 +243,11 @@ impl Performer {
             _ => {
                 let code = outcome.failure_code.as_deref().unwrap_or("internal");
                 let text = format!("{code}: {}", outcome.failure_text.as_deref().unwrap_or_default());
-                let is_ours = matches!(code, "internal" | "transient" | "worker_died");
-                let code = if is_ours { FAILURE } else { QUALITY };
+                let code = match code {
+                    "internal" | "transient" | "worker_died" => FAILURE,
+                    analysis::EVICTED => INCOMPLETE,
+                    _ => QUALITY,
+                };
                 give_up(tx, workitem, &Refusal::new(code, text)).await
             }
         }
@@ -350,6 +371,23 @@ impl Performer {
         let sequence = tags::UNIFIED_PROCEDURE_STEP_PERFORMED_PROCEDURE_SEQUENCE;
         put(&mut workitem.attributes, sequence, vec![Value::Object(performed)]);
     }
+}
+
+/// The row of the trail of what was done to a workitem; none when nothing was.
+async fn note_act(tx: &mut Tx, workitem: &Workitem, detail: Option<Value>) -> Result<(), DbError> {
+    let Some(mut detail) = detail else {
+        return Ok(());
+    };
+    detail["workitem"] = json!(workitem.uid);
+    detail["state"] = json!(workitem.state);
+    let act = Act {
+        principal: PRINCIPAL,
+        act: "change_workitem",
+        studies: workitem.studies.clone(),
+        detail,
+    };
+    audit::append(tx, &act).await?;
+    Ok(())
 }
 
 /// Comes back when something happened that can take a workitem further.

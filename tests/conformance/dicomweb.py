@@ -340,6 +340,50 @@ def _(server):
     equal(values(server.find(f"{S}/instances"), "00080018"), every)
 
 
+@rule("8.3.4.4.1", "results behind those of a page are counted in a Warning, and none is where there are none")
+def _(server):
+    for path in (f"{S}/instances", f"{S}/series", "/instances", "/series", "/studies"):
+        base = {"PatientID": f"{MARK}*"}
+        count = len(server.find(path, **base))
+        if count < 2:
+            continue
+        for offset in (0, 1):
+            answer = status(server.get(path, JSON, limit=1, offset=offset, **base), 200)
+            equal(len(answer.json()), 1)
+            left = count - offset - 1
+            said = f"There are {left} additional results that can be requested"
+            warning = answer.headers.get("Warning", "")
+            assert (said in warning) == bool(left), f"{path}: Warning {warning!r}, expected … {said!r}"
+        equal(server.find(path, limit=0, **base), [])
+
+
+@rule("8.3.4.1.1", "ranges of date and time are one range of moments, those of time alone are not")
+def _(server):
+    # The study is of 2026-01-31, 10:15:00.
+    for date, time, count in (
+        ("20260130-20260131", "235900-101500", 1), ("20260130-20260131", "000000-101459", 0),
+        ("20260131-20260201", "101500-000000", 1), ("20260131-20260201", "101501-235959", 0),
+        ("20260130-20260201", "235900-000100", 1), ("20260131", "100000-110000", 1), ("20260131", "110000-120000", 0),
+        ("20260130-", "235900-", 1), ("-20260201", "-000100", 1), ("", "100000-110000", 1), ("", "235900-000100", 0),
+    ):
+        found = server.find("/studies", PatientID=f"{MARK}A", StudyDate=date, StudyTime=time)
+        equal((date, time, len(found)), (date, time, count))
+
+
+@rule("8.3.4.1.1", "the time zone of a query is heeded, or that it is not is said in a Warning")
+def _(server):
+    answer = status(server.get("/studies", JSON, PatientID=f"{MARK}A", StudyDate="20260131", TimezoneOffsetFromUTC="+0000"), 200)
+    assert "TimezoneOffsetFromUTC" in answer.headers.get("Warning", "") or answer.json()[0].get("00080201"), "nothing is said"
+
+
+@rule("8.3.4.3", "includefield takes tags, lists, and attributes within sequences")
+def _(server):
+    for field in ("00400275", "RequestAttributesSequence", "00200052,00400275", "RequestAttributesSequence.RequestedProcedureID",
+                  "00400275.00401001"):
+        found = server.find(f"{S}/series", includefield=field)[0]
+        equal(found["00400275"]["Value"][0]["00401001"]["Value"], ["PROC9"])
+
+
 @rule("8.3.4.4", "no match is 204 without a body, or an empty list")
 def _(server):
     answer = server.get("/studies", JSON, PatientID="nobody at all")
@@ -352,6 +396,17 @@ def _(server):
     warning = answer.headers.get("Warning", "")
     fuzzy = server.get("/studies", JSON, PatientName="Anna", PatientID=f"{MARK}A", fuzzymatching="true")
     assert fuzzy.status_code == 200 and fuzzy.json() or "fuzzymatching" in warning, "neither matched nor said"
+
+
+@rule("8.3.4.2", "the Warning of literal matching comes at every level, with and without results")
+def _(server):
+    for path in ("/studies", "/series", "/instances", f"{S}/series", f"{S}/instances", f"{E}/instances", "/workitems"):
+        for name in ("Probe*", "nobody at all"):
+            answer = status(server.get(path, JSON, PatientName=name, fuzzymatching="true"), 200, 204)
+            said = "The fuzzymatching parameter is not supported. Only literal matching has been performed."
+            assert said in answer.headers.get("Warning", "") or "Probe" in answer.text, f"{path}, {name}: nothing is said"
+        plain = status(server.get(path, JSON, PatientName="Probe*", fuzzymatching="false"), 200, 204)
+        assert "fuzzymatching" not in plain.headers.get("Warning", ""), path
 
 
 @rule("8.3.4.1", "400 for a value that is none")
@@ -498,6 +553,9 @@ def png_size(content):
 def _(server):
     answer = status(server.get(f"{I}/rendered", "image/png", viewport="4,4"), 200)
     equal(png_size(answer.content), (4, 4))
+    for part, size in ((",,4,2", (8, 4)), ("2,4,,", (8, 5)), (",,,", (8, 8)), ("4,0,4,", (4, 8))):
+        found = png_size(status(server.get(f"{I}/rendered", "image/png", viewport=f"8,8,{part}"), 200).content)
+        equal((part, found), (part, size))
     status(server.get(f"{I}/rendered", "image/png", window="40,80,linear"), 200)
     status(server.get(f"{I}/rendered", "image/png", window="40"), 400)
 
@@ -506,6 +564,23 @@ def _(server):
 def _(server):
     status(server.get(f"{I}/rendered", "image/jpeg", quality="50"), 200)
     status(server.get(f"{I}/rendered", "image/jpeg", quality="1000"), 400)
+
+
+@rule("8.3.5.1.1", "annotations are burnt in or a Warning names those that are not; what is none is 400")
+def _(server):
+    answer = status(server.get(f"{I}/rendered", "image/png", annotation="patient,technique"), 200)
+    plain = status(server.get(f"{I}/rendered", "image/png"), 200)
+    said = "The following annotation values are not supported: patient,technique"
+    assert said in answer.headers.get("Warning", "") or answer.content != plain.content, "neither burnt in nor said"
+    for value in ("", "everything"):
+        status(server.session.get(f"{server.base}{I}/rendered?annotation={value}", headers={"Accept": "image/png"}, timeout=60), 400)
+
+
+@rule("8.3.5.1.3", "the viewport of a thumbnail is its size and nothing else")
+def _(server):
+    answer = status(server.get(f"{I}/thumbnail", "image/png", viewport="4,4"), 200)
+    equal(png_size(answer.content), (4, 4))
+    status(server.get(f"{I}/thumbnail", "image/png", viewport="4,4,0,0,2,2"), 400)
 
 
 @rule("10.4.1.1.4", "thumbnails of study, series, instance and frame")
@@ -534,6 +609,35 @@ def _(server):
 def _(server):
     answer = status(server.get(f"{I}/rendered?accept=image/png", "image/jpeg"), 200)
     assert answer.content.startswith(b"\x89PNG")
+
+
+@rule("8.7.8.1", "where nothing of the accept parameter can be sent, the header counts")
+def _(server):
+    answer = status(server.get(f"{I}?accept=text/html", "application/dicom"), 200)
+    equal(answer.headers["Content-Type"].split(";")[0], "application/dicom")
+    status(server.get(f"{I}?accept=text/html", "image/png"), 406)
+
+
+@rule("RFC 9110 12.4.2", "a type of quality 0 is not sent")
+def _(server):
+    status(server.get(I, "application/dicom;q=0"), 406)
+
+
+@rule("Table 8.4.2-1", "what is retrieved says where it is")
+def _(server):
+    for path, accept in ((I, "application/dicom"), (f"{I}/metadata", JSON), (f"{E}/metadata", JSON), (f"{I}/rendered", "image/png"),
+                         (f"{I}/frames/1", OCTETS), (f"{S}/thumbnail", "image/jpeg")):
+        answer = status(server.get(path, accept), 200)
+        found = answer.headers.get("Content-Location", "")
+        assert found.endswith(path), f"{path}: Content-Location {found!r}"
+
+
+@rule("C.2.2.2.1.1 of PS3.4", "a person is found by every group of the name")
+def _(server):
+    for name in ("Probe^Berta", "Probe^Berta=プローブ", "=プローブ", "プローブ", "probe^berta=プ*", "プ*"):
+        equal((name, values(server.find("/studies", PatientID=f"{MARK}B", PatientName=name), "0020000D")), (name, [OTHER]))
+    for name in ("Probe^Anna=プローブ", "Probe^Berta=プローブ^ア", "=Probe^Anna"):
+        equal((name, server.find("/studies", PatientID=f"{MARK}B", PatientName=name)), (name, []))
 
 
 @rule("8.7.3.2", "DICOM JSON is also called application/json, and */* means it")

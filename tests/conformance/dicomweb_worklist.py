@@ -11,6 +11,7 @@ import struct
 import time
 from urllib.parse import urlparse
 
+from pydicom import Dataset, config
 from pydicom.uid import CTImageStorage, generate_uid
 
 JSON = "application/dicom+json"
@@ -62,6 +63,20 @@ def state(value, lock=None):
     return dataset
 
 
+def strict(dataset):
+    """The same, when pydicom reads every value of it and none of these breaks the rules of its VR."""
+    before = config.settings.reading_validation_mode
+    config.settings.reading_validation_mode = config.RAISE
+    try:
+        for element in Dataset.from_json(dataset).iterall():
+            element.value
+    finally:
+        config.settings.reading_validation_mode = before
+    keys = list(dataset)
+    assert keys == sorted(keys), "the attributes are not in the order of their tags"
+    return dataset
+
+
 def first(dataset, key):
     return dataset.get(key, {}).get("Value", [None])[0]
 
@@ -103,7 +118,7 @@ class Channel:
                 length = struct.unpack("!Q", self.take(8))[0]
             payload = self.take(length)
             if kind & 15 == 1:
-                return json.loads(payload)
+                return strict(json.loads(payload))
 
     def of(self, uid, kind):
         """The next event of a kind about a workitem."""
@@ -131,7 +146,7 @@ def add(rule, status, equal, images):
 
     def get(server, uid):
         answer = status(server.get(f"/workitems/{uid}", JSON), 200).json()
-        return answer[0] if isinstance(answer, list) else answer
+        return strict(answer[0] if isinstance(answer, list) else answer)
 
     def warned(answer, text):
         found = answer.headers.get("Warning", "")
@@ -214,9 +229,38 @@ def add(rule, status, equal, images):
 
     @rule("11.9.1", "limit and offset page through workitems")
     def _(server):
-        every = [first(item, "00080018") for item in server.find("/workitems", WorklistLabel=LABEL)]
+        every = [first(strict(item), "00080018") for item in server.find("/workitems", WorklistLabel=LABEL)]
         paged = [server.find("/workitems", WorklistLabel=LABEL, limit=1, offset=k) for k in range(2)]
         equal([first(page[0], "00080018") for page in paged], every)
+
+    @rule("11.9.3", "workitems behind those of a page are counted in a Warning")
+    def _(server):
+        for offset, left in ((0, 1), (1, 0)):
+            answer = status(server.get("/workitems", JSON, WorklistLabel=LABEL, limit=1, offset=offset), 200)
+            said = f"There are {left} additional results that can be requested"
+            assert (said in answer.headers.get("Warning", "")) == bool(left), answer.headers.get("Warning")
+
+    @rule("11.4.3.1", "400 for a creation without a body, 415 for one of another type, 406 for an answer in one")
+    def _(server):
+        status(send(server, "POST", f"/workitems?{generate_uid()}"), 400)
+        text = {"Content-Type": "text/plain", "Accept": JSON}
+        address = f"{server.base}/workitems?{generate_uid()}"
+        status(server.session.post(address, data=b"x", headers=text, timeout=60), 415)
+        status(server.get(f"/workitems/{WORKITEM}", "image/png"), 406)
+
+    @rule("8.5", "405 for a method that a workitem has not")
+    def _(server):
+        status(server.session.put(f"{server.base}/workitems", timeout=60), 405)
+        status(server.session.get(f"{server.base}/workitems/{WORKITEM}/state", timeout=60), 405)
+
+    @rule("11.5.3", "a workitem says where it is, and comes in XML when that is accepted")
+    def _(server):
+        answer = status(server.get(f"/workitems/{WORKITEM}", "application/dicom+xml"), 200)
+        assert answer.headers["Content-Type"].startswith(("application/dicom+xml", "multipart/related")), answer.headers
+        assert b'keyword="ProcedureStepState"' in answer.content
+        assert answer.headers.get("Content-Location", "").endswith(f"/workitems/{WORKITEM}")
+        head = status(server.session.head(f"{server.base}/workitems/{WORKITEM}", headers={"Accept": JSON}, timeout=60), 200)
+        equal(head.content, b"")
 
     @rule("CC.2.8.1.3.2 of PS3.4", "the Transaction UID is not answered and not matched")
     def _(server):
@@ -254,6 +298,12 @@ def add(rule, status, equal, images):
         answer = send(server, "PUT", f"/workitems/{WORKITEM}/state", state("COMPLETED", LOCK))
         warned(status(answer, 400, 409), "The submitted request is inconsistent with the state of the UPS Instance.")
 
+    @rule("11.7.3.2", "400 for a state that is none, 404 for a workitem that is not there")
+    def _(server):
+        status(send(server, "PUT", f"/workitems/{WORKITEM}/state", state("PAUSED", LOCK)), 400)
+        status(send(server, "PUT", f"/workitems/{WORKITEM}/state", state("SCHEDULED", LOCK)), 400, 409)
+        status(send(server, "PUT", f"/workitems/{generate_uid()}/state", state("IN PROGRESS", LOCK)), 404)
+
     @rule("11.7.3.1", "a workitem is claimed, and only once")
     def _(server):
         status(send(server, "PUT", f"/workitems/{WORKITEM}/state", state("IN PROGRESS", LOCK)), 200)
@@ -264,6 +314,16 @@ def add(rule, status, equal, images):
     @rule("11.5.3.3", "the Transaction UID of a claimed workitem is not handed out")
     def _(server):
         assert "00081195" not in get(server, WORKITEM)
+
+    @rule("11.7.3.2", "a claimed workitem is not given back")
+    def _(server):
+        status(send(server, "PUT", f"/workitems/{WORKITEM}/state", state("SCHEDULED", LOCK)), 400, 409)
+        equal(first(get(server, WORKITEM), "00741000"), "IN PROGRESS")
+
+    @rule("11.8.3", "409 with its Warning for a wish of which the performer would not hear")
+    def _(server):
+        answer = send(server, "POST", f"/workitems/{WORKITEM}/cancelrequest", {"00741238": element("LT", "never mind")})
+        warned(status(answer, 409), "The performer cannot be contacted.")
 
     @rule("11.6.3.1", "400 with its Warning for an update without the Transaction UID, or with another")
     def _(server):
@@ -391,6 +451,41 @@ def add(rule, status, equal, images):
         channel.close()
         status(server.session.delete(f"{server.base}/workitems/{FILTERED}/subscribers/{STATION}F", timeout=60), 200)
 
+    @rule("Table CC.2.3-2 of PS3.4", "who locks what is there is told of it, and of nothing once it is unsubscribed")
+    def _(server):
+        kept = generate_uid()
+        status(send(server, "POST", f"/workitems?{kept}", workitem(station=f"{STATION}K")), 201)
+        keys = {"ScheduledStationNameCodeSequence.CodeValue": f"{STATION}K", "deletionlock": "true"}
+        answer = status(subscribe(server, FILTERED, f"{STATION}K", **keys), 201)
+        channel = Channel(answer.headers["Content-Location"])
+        equal(first(channel.of(kept, 1), "00741000"), "SCHEDULED")
+        status(server.session.delete(f"{server.base}/workitems/{FILTERED}/subscribers/{STATION}K", timeout=60), 200)
+        status(send(server, "PUT", f"/workitems/{kept}/state", state("IN PROGRESS", LOCK)), 200)
+        other = generate_uid()
+        status(subscribe(server, kept, f"{STATION}K"), 201)
+        # What comes next is the state of the new subscription, and nothing of what happened between.
+        equal(first(channel.event(), "00741000"), "IN PROGRESS")
+        status(send(server, "POST", f"/workitems?{other}", workitem(station=f"{STATION}K")), 201)
+        status(send(server, "PUT", f"/workitems/{kept}/state", state("CANCELED", LOCK)), 200)
+        event = channel.event()
+        equal((first(event, "00001000"), first(event, "00741000")), (kept, "CANCELED"))
+        channel.close()
+
+    @rule("11.12.3", "a suspended filtered subscription hears on of what it heard of")
+    def _(server):
+        path = f"{server.base}/workitems/{FILTERED}/subscribers/{STATION}P"
+        known, later = generate_uid(), generate_uid()
+        status(send(server, "POST", f"/workitems?{known}", workitem(station=f"{STATION}P")), 201)
+        keys = f"ScheduledStationNameCodeSequence.CodeValue={STATION}P"
+        answer = status(subscribe(server, FILTERED, f"{STATION}P", filter=keys), 201)
+        status(server.session.post(f"{path}/suspend", timeout=60), 200)
+        channel = Channel(answer.headers["Content-Location"])
+        status(send(server, "POST", f"/workitems?{later}", workitem(station=f"{STATION}P")), 201)
+        status(send(server, "PUT", f"/workitems/{known}/state", state("IN PROGRESS", LOCK)), 200)
+        equal(first(channel.event(), "00001000"), known)
+        channel.close()
+        status(server.session.post(f"{server.base}/workitems/{known}/subscribers/{STATION}P/suspend", timeout=60), 400, 404)
+
     @rule("CC.2.4.3 of PS3.4", "a subscription to one workitem is answered with its state")
     def _(server):
         answer = status(subscribe(server, IN_BODY, f"{STATION}S"), 201)
@@ -429,7 +524,7 @@ def add(rule, status, equal, images):
             time.sleep(float(answer.headers.get("Retry-After", 1)))
             answer = server.get(f"/commitment-requests/{transaction}", JSON)
         said = answer.json()
-        said = said[0] if isinstance(said, list) else said
+        said = strict(said[0] if isinstance(said, list) else said)
         kept = {first(item, "00081155") for item in said["00081199"]["Value"]}
         equal(kept, {image.SOPInstanceUID for image in images})
         failed = said["00081198"]["Value"][0]

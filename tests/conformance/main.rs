@@ -290,3 +290,66 @@ fn judges_accept_results_on_the_frames_of_a_legacy_converted_ct() {
     let (mut case, whole) = on_frames("legacy", even);
     judge(&mut case, Some(&whole), &["--even"]);
 }
+
+#[test]
+fn judges_accept_pictures_a_label_map_and_key_objects_of_a_legacy_converted_ct() {
+    let even = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
+    let (mut case, whole) = on_frames("legacy", even);
+    judge_extras(&mut case, Some(&whole), &["--even"]);
+}
+
+/// The program as it is run: a tilted head as slices, and as the frames of one object in no order.
+#[test]
+fn a_multi_frame_ct_is_answered_as_its_single_slices_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let head = ["--seed", "36", "--kind", "haemorrhage", "--geometry", "tilted"];
+    ictus(&[&["phantom", "--out", &at("phantom")], &head[..]].concat());
+    fs::create_dir(folder.path().join("single")).unwrap();
+    fs::rename(at("phantom/0036/ct"), at("single/source")).unwrap();
+    let slices = fs::read_dir(at("single/source")).unwrap();
+    let mut slices: Vec<String> = slices
+        .map(|slice| slice.unwrap().path().to_str().unwrap().to_owned())
+        .collect();
+    slices.sort();
+    let half = slices.len() / 2;
+    slices.rotate_left(half);
+    slices[..half].reverse();
+    let analyse = |name: &str| {
+        let (source, results) = (at(&format!("{name}/source")), at(&format!("{name}/results")));
+        ictus(&[
+            "analyze",
+            &source,
+            "--out",
+            &results,
+            "--labelmap",
+            "--maps",
+            "score",
+        ]);
+    };
+    analyse("single");
+    for kind in ["enhanced", "legacy"] {
+        let source = folder.path().join("frames/source");
+        fs::create_dir_all(&source).unwrap();
+        let out = source.join("ct.dcm");
+        let arguments: Vec<&str> = std::iter::once(out.to_str().unwrap())
+            .chain(slices.iter().map(String::as_str))
+            .collect();
+        let (success, said) = call("enhanced.py", Path::new(kind), &arguments);
+        assert!(success, "{said}");
+        analyse("frames");
+        ask("judge_twins.py", folder.path(), &[]);
+        fs::remove_dir_all(at("frames")).unwrap();
+    }
+}
+
+/// Runs the program, which must end well.
+fn ictus(arguments: &[&str]) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ictus")).args(arguments).output();
+    let output = output.unwrap();
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -1,6 +1,7 @@
 //! An archive with a quota: what is delivered and routine makes room, nothing else does, and what is evicted says so.
 
 use crate::{
+    queue::{Fake, Running, report, until_no_job, until_state},
     support::{NEVER, Slice, World, uid},
     web::Server,
 };
@@ -11,7 +12,7 @@ use ictus::{
     archive::{Archive, ArchiveError},
     receive::{Quota, ReceiveError, Receiver},
 };
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 /// A world with studies of one slice each, and what a receiver with this quota makes of it.
 async fn with_quota(world: &World, bytes: u64) -> Receiver {
@@ -185,6 +186,59 @@ async fn an_evicted_instance_says_so_and_is_there_again_when_it_is_sent_again() 
             .await,
         1
     );
+}
+
+/// Evicts the images of a study that was analysed, as if its results had been delivered.
+pub(crate) async fn evict_images(world: &World, study: &str) {
+    let target = "INSERT INTO delivery_target (name, kind, roles, answers, attempts, active) \
+                  VALUES ('vna', 'stow', '{sr}', '{present,absent}', 5, true)";
+    let delivered = "INSERT INTO outbox (id, analysis_id, target, state, urgency, ended_at) \
+                     SELECT gen_random_uuid(), analysis.id, 'vna', 'delivered', 2, now() FROM analysis";
+    world.run(target).await;
+    world.run(delivered).await;
+    assert_eq!(with_quota(world, 1).await.make_room().await.unwrap(), 1);
+    let gone = evicted(world).await;
+    assert!(
+        !gone.is_empty()
+            && gone
+                .iter()
+                .all(|uid| *uid == crate::support::uid(study).to_string())
+    );
+    // What comes next has no target.
+    world.run("UPDATE delivery_target SET active = false").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evicted_study_to_which_more_comes_says_what_to_do_and_is_analysed_when_that_is_done() {
+    let world = World::with_quiet(Duration::ZERO).await;
+    let counted = Fake::new(|_, instances, _| {
+        assert!([30, 60].contains(&instances.len()));
+        Ok(report(None))
+    });
+    let worker = Running::start(&world, counted.clone()).await;
+    world.send(Slice::head("s", "a")).await;
+    until_state(&world, "s", "not_flagged").await;
+    until_no_job(&world).await;
+    evict_images(&world, "s").await;
+
+    world.send(Slice::head("s", "late")).await;
+    let failed = until_state(&world, "s", "failed").await;
+    let reason = failed.reason.unwrap();
+    assert!(reason.contains("send the study again"), "{reason}");
+    assert!(reason.contains("`fetch`"), "{reason}");
+    assert_eq!(counted.calls(), 1);
+    // Nothing of it goes again while it waits.
+    assert_eq!(with_quota(&world, 1).await.make_room().await.unwrap(), 0);
+
+    let again = world.send(Slice::head("s", "a")).await;
+    assert_eq!(again.stored.len(), 30);
+    until_state(&world, "s", "not_flagged").await;
+    until_no_job(&world).await;
+    worker.stop().await;
+    assert_eq!(counted.calls(), 2);
+    assert_eq!(evicted(&world).await, Vec::<String>::new());
+    let analysed = world.db.study_detail(&uid("s")).await.unwrap().unwrap();
+    assert_eq!(analysed.study.revision, Some(2));
 }
 
 #[tokio::test]

@@ -89,15 +89,18 @@ def keep(log, place):
             reply.FailedSOPSequence = Sequence(items)
         else:
             reply.ReferencedSOPSequence = Sequence(items)
-        association.send_n_event_report(reply, 2 if fails else 1, StorageCommitmentPushModel, INSTANCE)
+        status, _ = association.send_n_event_report(reply, 2 if fails else 1, StorageCommitmentPushModel, INSTANCE)
+        return status.Status
 
-    def call_back(request):
-        ae = AE(ae_title="PEER")
+    def call_back(request, title="PEER"):
+        ae = AE(ae_title=title)
         ae.add_requested_context(StorageCommitmentPushModel)
         role = build_role(StorageCommitmentPushModel, scp_role=True)
         association = ae.associate("127.0.0.1", int(place), ae_title="ICTUS", ext_neg=[role])
-        answer(association, request, False)
+        write(f"answered as {title}: {answer(association, request, title != 'PEER'):04X}")
         association.release()
+        if title != "PEER":
+            call_back(request)
 
     def asked(event):
         nonlocal times
@@ -109,7 +112,7 @@ def keep(log, place):
             timer = threading.Timer(0.3, answer, arguments)
         else:
             # Later than the association is kept for.
-            timer = threading.Timer(7, call_back, (request,))
+            timer = threading.Timer(7, call_back, (request, "STRANGER"))
         timer.start()
         return 0x0000, None
 

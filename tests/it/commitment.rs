@@ -202,6 +202,8 @@ async fn a_target_that_commits_later_is_heard_by_our_listener() {
     assert_eq!(said.matches("stored").count(), delivery.instances.len(), "{said}");
     assert_eq!(said.matches("asked").count(), 1, "{said}");
     assert!(delivery.attempts > 1);
+    // Who was not asked has nothing to say of it, not even with the right UID.
+    assert!(said.contains("answered as STRANGER: 0112"), "{said}");
     drop(keeping);
 }
 

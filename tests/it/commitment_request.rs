@@ -2,12 +2,18 @@
 
 use crate::{
     deliver_support::trail,
+    queue::until,
     support::{Slice, uid},
     web::{Answer, Server, request},
 };
 use axum::http::{Method, StatusCode};
-use ictus::audit;
+use ictus::{
+    audit,
+    http::{Limits, auth::Access},
+};
 use serde_json::{Value, json};
+use sqlx::Connection;
+use std::time::Duration;
 
 const CT: &str = "1.2.840.10008.5.1.4.1.1.2";
 const MR: &str = "1.2.840.10008.5.1.4.1.1.4";
@@ -114,6 +120,42 @@ async fn a_request_that_a_crash_left_is_answered_when_it_is_asked_for() {
             .unwrap()
     );
     let answer = server.get(&path("t"), &[]).await;
+    assert_eq!(said(&answer.json(), "00081199"), [(slice.sop.to_string(), 0)]);
+    assert_eq!(trail(&server.world, "commit").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_whose_answer_takes_long_is_told_when_to_come_back_and_finds_it_then() {
+    let limits = Limits {
+        wait: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = Server::with(Access::new(None, [127, 0, 0, 1].into()).unwrap(), limits).await;
+    let slice = Slice::new("s", "a", 1);
+    server.world.send(vec![slice.bytes()]).await;
+    // Nobody can look at what is stored.
+    let mut superuser = server.world.superuser().await;
+    let mut hold = superuser.begin().await.unwrap();
+    sqlx::query("LOCK TABLE instance IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *hold)
+        .await
+        .unwrap();
+    let body = named(&[(CT, slice.sop.to_string())]);
+    let asked = ask(&server, "t", &body).await;
+    let looked = server.get(&path("t"), &[]).await;
+    for answer in [&asked, &looked] {
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text());
+        assert_eq!(answer.header("retry-after"), "5");
+        assert!(answer.body.is_empty());
+    }
+    // It is asked already.
+    assert_eq!(ask(&server, "t", &body).await.status, StatusCode::CONFLICT);
+    hold.rollback().await.unwrap();
+    let answer = until("it is answered", async || {
+        let answer = server.get(&path("t"), &[]).await;
+        (answer.status == StatusCode::OK).then_some(answer)
+    })
+    .await;
     assert_eq!(said(&answer.json(), "00081199"), [(slice.sop.to_string(), 0)]);
     assert_eq!(trail(&server.world, "commit").await.len(), 1);
 }

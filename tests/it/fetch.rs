@@ -1,8 +1,10 @@
 //! Priors and missing series by rule: from another ictus over C-GET, C-MOVE and DICOMweb, and from dcmtk's archive.
 
 use crate::{
+    cache::evict_images,
     deliver_support::{Delivering, analyse, deliveries, free_port, trail},
     dimse_support::{Scp, folder_of, peer, run, until},
+    queue::{Fake, Running, report, until_no_job, until_state},
     support::{Slice, World, part10, uid},
     web::Server,
 };
@@ -230,6 +232,45 @@ async fn missing_series_come_and_are_analysed_with_their_study() {
     .await;
     assert_eq!(trail(&here, "fetch").await.len(), 2);
     assert_eq!(here.count(JOBS).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evicted_images_that_a_late_series_needs_come_back_by_the_rule_for_missing_series() {
+    let (here, there) = (
+        World::with_quiet(Duration::from_secs(1)).await,
+        World::new().await,
+    );
+    let now = |series: &'static str| (1..=3).map(move |n| of_day("now", series, n, "20240131", "P1"));
+    there.send(now("nows").collect()).await;
+    let worker = Running::start(&here, Fake::new(|_, _, _| Ok(report(None)))).await;
+    here.send(now("nows").collect()).await;
+    until_state(&here, "now", "not_flagged").await;
+    until_no_job(&here).await;
+    evict_images(&here, "now").await;
+    let scp = Scp::new(&there, |settings| settings.title = "PACS".to_owned()).await;
+    // The study came before the rule, which is not for it.
+    let rule = json!({ "name": "missing", "what": "missing", "from": "PACS", "modality": "CT" });
+    let _fetching = Fetching::start(&here, rule, &[peer("PACS", scp.address)]).await;
+    here.send(now("late").collect()).await;
+    until("the images are back", async || {
+        here.count("SELECT count(*) FROM instance WHERE evicted_at IS NOT NULL")
+            .await
+            == 0
+    })
+    .await;
+    until_state(&here, "now", "not_flagged").await;
+    until_no_job(&here).await;
+    worker.stop().await;
+    until("the fetch is done", async || {
+        here.count("SELECT count(*) FROM fetch_study WHERE state = 'done'")
+            .await
+            == 1
+    })
+    .await;
+    let fetched = trail(&here, "fetch").await;
+    assert_eq!(fetched[0]["instances"], json!(3));
+    let analysed = here.db.study_detail(&uid("now")).await.unwrap().unwrap();
+    assert_eq!(analysed.study.revision, Some(2));
 }
 
 #[tokio::test]

@@ -177,7 +177,10 @@ async fn refuses_looks_and_types_that_it_cannot_give() {
     let told = server
         .get(&format!("{instance}/rendered?annotation=patient"), &[])
         .await;
-    assert_eq!(told.header("warning"), "299 ictus: Annotations are not burnt in.");
+    assert_eq!(
+        told.header("warning"),
+        "299 ictus: The following annotation values are not supported: patient"
+    );
 }
 
 #[tokio::test]

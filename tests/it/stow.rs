@@ -225,6 +225,7 @@ async fn says_which_limit_was_passed_and_stores_the_rest() {
     let limits = Limits {
         part_bytes: small.len() as u64 + 100,
         request_bytes: 1 << 20,
+        ..Limits::default()
     };
     let server = Server::with(access, limits).await;
     let large = vec![0u8; small.len() + 200];

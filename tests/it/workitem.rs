@@ -9,6 +9,7 @@ use axum::http::{Method, StatusCode};
 use futures::StreamExt;
 use ictus::{
     audit,
+    receive::removal::Target,
     worker::Failure,
     workitem::{FILTERED_WORKLIST, WORKLIST, perform::Performer},
 };
@@ -713,4 +714,87 @@ async fn cancelling_a_workitem_of_ours_leaves_the_analysis_alone() {
     until_state(&desk.server.world, "s", "flagged").await;
     worker.stop().await;
     assert_eq!(value(&desk.get("w").await, "00741000"), "CANCELED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_settles_the_workitems_that_nobody_has_begun_and_that_name_what_is_gone() {
+    let desk = Desk::open().await;
+    let world = &desk.server.world;
+    world.send(Slice::head("s", "a")).await;
+    world
+        .send(vec![
+            Slice::new("s", "b", 1).bytes(),
+            Slice::new("t", "c", 1).bytes(),
+        ])
+        .await;
+    let mut whole = scheduled("OTHER", "s", "a");
+    whole["00404021"]["Value"][0]
+        .as_object_mut()
+        .unwrap()
+        .remove("0020000E");
+    let mut image = scheduled("OTHER", "s", "b");
+    image["00404021"]["Value"][0]["00081199"] = json!({ "vr": "SQ", "Value": [dataset(&[
+        ("00081150", "UI", json!("1.2.840.10008.5.1.4.1.1.2")),
+        ("00081155", "UI", json!(Slice::new("s", "a", 7).sop)),
+    ])] });
+    for (name, task) in [
+        ("series", scheduled("OTHER", "s", "a")),
+        ("begun", scheduled("OTHER", "s", "a")),
+        ("image", image),
+        ("beside", scheduled("OTHER", "s", "b")),
+        ("whole", whole),
+        ("elsewhere", scheduled("OTHER", "t", "c")),
+    ] {
+        assert_eq!(desk.create(name, &task).await.status, StatusCode::CREATED);
+    }
+    assert_eq!(
+        desk.change("begun", "IN PROGRESS", LOCK).await.status,
+        StatusCode::OK
+    );
+    desk.subscribe(uid("series").as_str(), "MANAGER", "").await;
+    let mut heard = desk.listen("MANAGER").await;
+    assert_eq!(heard.heard().await.2, "SCHEDULED");
+    let remove = async |series: Option<&str>| {
+        let target = Target {
+            study: uid("s"),
+            series: series.map(uid),
+            instance: None,
+            reason: "duplicate".to_owned(),
+            discard_undelivered: false,
+        };
+        world.receiver.remove(&target, "keeper").await.unwrap()
+    };
+    let states = async |names: &[&str]| {
+        let mut states = Vec::new();
+        for name in names {
+            states.push(value(&desk.get(name).await, "00741000").to_owned());
+        }
+        states
+    };
+    remove(Some("a")).await;
+    for name in ["series", "image"] {
+        let given_up = desk.until(name, "CANCELED").await;
+        let progress = &given_up["00741002"]["Value"][0];
+        assert_eq!(
+            value(progress, "00741238"),
+            "what it names was removed from ictus (duplicate)"
+        );
+        assert_eq!(value(&progress["0074100E"]["Value"][0], "00080100"), "110523");
+    }
+    assert_eq!(heard.heard().await.2, "IN PROGRESS");
+    assert_eq!(heard.heard().await.2, "CANCELED");
+    assert_eq!(
+        states(&["begun", "beside", "whole", "elsewhere"]).await,
+        ["IN PROGRESS", "SCHEDULED", "SCHEDULED", "SCHEDULED"]
+    );
+    remove(None).await;
+    for name in ["beside", "whole"] {
+        desk.until(name, "CANCELED").await;
+    }
+    assert_eq!(
+        states(&["begun", "elsewhere"]).await,
+        ["IN PROGRESS", "SCHEDULED"]
+    );
+    assert_eq!(world.count("SELECT count(*) FROM removed_input").await, 0);
+    assert_eq!(audit::verify(&world.db).await.unwrap().fault, None);
 }

@@ -157,7 +157,9 @@ describe('a correction', () => {
       await drag(page, around);
       await expect.poll(() => drawn(page, 'mask')).toBeNull();
     }
-    const clicked = truth(at(key - 1));
+    const bled = truth('haemorrhage');
+    const truthAt = (index: number) => bled.get(at(index).key) ?? new Uint8Array();
+    const clicked = truthAt(key - 1);
     const depth = signedDistance(clicked, at(key).rows, at(key).columns, [1, 1]);
     const deepest = depth.indexOf(depth.reduce((least, v) => Math.min(least, v)));
     const { columns } = at(key);
@@ -179,7 +181,7 @@ describe('a correction', () => {
 
     await press('ArrowUp', 'ArrowUp');
     await shown(page, key + 1);
-    const boxed = truth(at(key + 1));
+    const boxed = truthAt(key + 1);
     const set = [...boxed.keys()].filter((pixel) => boxed[pixel] === 1);
     const [xs, ys] = [set.map((p) => p % columns), set.map((p) => Math.floor(p / columns))];
     const least = (all: number[]) => all.reduce((a, b) => Math.min(a, b)) - 6;
@@ -230,7 +232,7 @@ describe('a correction', () => {
       dice(pixelsOf(runs, at(key - 1)), clicked),
       dice(pixelsOf(runs, at(key + 1)), boxed),
     ];
-    const filled = dice(pixelsOf(runs, at(key)), truth(at(key)));
+    const filled = dice(pixelsOf(runs, at(key)), truthAt(key));
     console.log(
       `Dice against the truth: click ${byClick.toFixed(3)}, box ${byBox.toFixed(3)}, between ${filled.toFixed(3)}`,
     );

@@ -1,6 +1,7 @@
 /** What the tests of the reader's hand share: signing in, pointing at pixels, truth and saved masks as pixels. */
 
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import type { Page } from 'playwright-core';
 import type { SliceRuns } from '../src/api/model.ts';
@@ -44,37 +45,30 @@ export async function drag(page: Page, points: readonly [number, number][]): Pro
   await page.mouse.move(2, 2);
 }
 
-/** The truth of a phantom on one of its slices: one byte a pixel. */
-export function truth(slice: Slice): Uint8Array {
-  const path = process.env.ICTUS_TRUTH;
-  if (!path)
-    throw new Error('Set ICTUS_TRUTH to the truth (NIfTI) of the flagged phantom, see e2e/README.md.');
-  const file = gunzipSync(readFileSync(path));
+/** The truth of a phantom by the keys of its slices: one byte a pixel. */
+export function truth(phantom: string): Map<string, Uint8Array> {
+  const all = process.env.ICTUS_PHANTOMS;
+  if (!all) throw new Error('Set ICTUS_PHANTOMS to the folder of the phantoms, see e2e/README.md.');
+  const folder = join(all, phantom);
+  const told = readdirSync(folder, { recursive: true, encoding: 'utf8' }).find((name) =>
+    name.endsWith('truth.json'),
+  );
+  const path = join(folder, told ?? '');
+  const { sop_instance_uids: keys } = JSON.parse(readFileSync(path, 'utf8')) as {
+    sop_instance_uids: string[];
+  };
+  const file = gunzipSync(readFileSync(join(dirname(path), 'truth.nii.gz')));
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
-  const size = [0, 1, 2].map((axis) => view.getInt16(42 + 2 * axis, true));
-  const [nx = 0, ny = 0, nz = 0] = size;
+  const [columns = 0, rows = 0] = [0, 1].map((axis) => view.getInt16(42 + 2 * axis, true));
   const bytes = view.getInt16(72, true) / 8;
   const start = view.getFloat32(108, true);
-  const row = (i: number) => [0, 1, 2, 3].map((j) => view.getFloat32(280 + 16 * i + 4 * j, true));
-  const affine = [row(0), row(1), row(2)];
-  const turned = affine.some((line, i) => line.slice(0, 3).some((v, j) => i !== j && Math.abs(v) > 1e-4));
-  if (turned) throw new Error('The truth of a turned phantom is not read here.');
-  const [x = 0, y = 0, z = 0] = slice.imagePositionPatient;
-  const [rowMm = 1, columnMm = 1] = slice.pixelSpacingMm;
-  const index = (axis: number, ras: number) => {
-    const line = affine[axis] ?? [];
-    return Math.round((ras - (line[3] ?? 0)) / (line[axis] ?? 1));
-  };
-  const mask = new Uint8Array(slice.rows * slice.columns);
-  for (let r = 0; r < slice.rows; r++) {
-    for (let c = 0; c < slice.columns; c++) {
-      // NIfTI counts to the right and to the front, DICOM to the left and to the back.
-      const [i, j, k] = [index(0, -(x + c * columnMm)), index(1, -(y + r * rowMm)), index(2, z)];
-      if (i < 0 || j < 0 || k < 0 || i >= nx || j >= ny || k >= nz) continue;
-      mask[r * slice.columns + c] = file[start + ((k * ny + j) * nx + i) * bytes] === 0 ? 0 : 1;
-    }
-  }
-  return mask;
+  const size = columns * rows;
+  return new Map(
+    keys.map((key, k) => [
+      key,
+      Uint8Array.from({ length: size }, (_, i) => (file[start + (k * size + i) * bytes] === 0 ? 0 : 1)),
+    ]),
+  );
 }
 
 /** What was sent for a slice, one byte a pixel. */

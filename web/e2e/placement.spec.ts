@@ -1,18 +1,15 @@
 /**
- * Where a mask lies on the screen, in pixels, on stacks that are tilted, uneven, oblique and reversed.
+ * Where a mask lies on the screen, in pixels, on stacks that are tilted, uneven, oblique, reversed, and the frames of one object.
  *
  * A reader's mask is the truth of the phantom, to the voxel, and the images that the page gets are white where that truth is and black elsewhere.
  * On a slice, what Cornerstone drew white must be what the page painted over it.
  * In the planes, each pixel's place in the patient is asked of the page by clicks, and looked up in the truth by the attributes of the original slices alone.
  */
 
-import { readdirSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { gunzipSync } from 'node:zlib';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { SliceRuns, StudyDetail } from '../src/api/model.ts';
-import { dot, normal, type Slice, stack, type Vec3 } from '../src/dicomweb/geometry.ts';
+import { dot, normal, ofKey, type Slice, stack, type Vec3 } from '../src/dicomweb/geometry.ts';
 import { number } from '../src/dicomweb/json.ts';
 import { parts } from '../src/dicomweb/multipart.ts';
 import { ALONG, AXES, type Axis } from '../src/viewer/planes/reslice.ts';
@@ -28,7 +25,7 @@ import {
   server,
   shown,
 } from './browser.ts';
-import { area, signIn } from './hand.ts';
+import { area, signIn, truth } from './hand.ts';
 
 const BONE = PRESETS.find(({ name }) => name === 'bone') ?? PRESETS[0];
 /** Half the width of a mask's outline with its dark edge, CSS pixels: as much is painted outside of it. */
@@ -67,24 +64,26 @@ describe.each([
   ['uneven', 'software'],
   ['oblique', 'software'],
   ['reversed', 'software'],
+  // Oblique, and all slices in one multi-frame object, in another order.
+  ['frames', 'software'],
   // Cornerstone draws with WebGL where it believes in a GPU, and lays pixels by other rules.
   ['tilted', 'a GPU'],
 ])('on a stack that is %s, drawn by %s', (geometry, drawnBy) => {
   let study: StudyDetail;
   let slices: readonly Slice[];
-  let truth: Map<string, Uint8Array>;
+  let bled: Map<string, Uint8Array>;
 
   beforeEach(async () => {
     if (drawnBy !== 'software') await context.addInitScript(callItGpu);
     study = await described(`${PLACEMENT} ${geometry}`);
     const series = study.series.find((s) => s.chosen)?.series_instance_uid ?? '';
     ({ slices } = stack(await metadata(study.study_instance_uid, series)));
-    truth = truthOf(geometry);
-    expect([...truth.keys()].sort()).toEqual(slices.map((s) => s.key).sort());
-    await context.route('**/frames/1', async (route) => {
-      const uid = /instances\/([0-9.]+)\//.exec(route.request().url())?.[1] ?? '';
-      const slice = slices.find((s) => s.key === uid);
-      const mask = truth.get(uid);
+    bled = truth(geometry);
+    expect([...bled.keys()].sort()).toEqual(slices.map((s) => s.key).sort());
+    await context.route('**/frames/*', async (route) => {
+      const [, uid = '', frame] = /instances\/([0-9.]+)(\/frames\/[0-9]+)$/.exec(route.request().url()) ?? [];
+      const slice = slices.find((s) => s.key === uid || s.key === uid + frame);
+      const mask = bled.get(slice?.key ?? '');
       if (slice === undefined || mask === undefined) return route.continue();
       const answer = await route.fetch();
       const body = marked(slice, mask, answer.headers()['content-type'] ?? '', await answer.body());
@@ -100,8 +99,8 @@ describe.each([
   /** Has the truth as a reader's mask, and shows that. */
   async function showTruth(): Promise<void> {
     const runs = slices.flatMap(({ key }): SliceRuns[] => {
-      const found = runsOf(truth.get(key) ?? new Uint8Array());
-      return found.length === 0 ? [] : [{ sop_instance_uid: key, runs: found }];
+      const found = runsOf(bled.get(key) ?? new Uint8Array());
+      return found.length === 0 ? [] : [{ ...ofKey(key), runs: found }];
     });
     const path = `/api/studies/${study.study_instance_uid}/corrections`;
     const known = (await (await page.request.get(server() + path)).json()) as { id: string }[];
@@ -133,7 +132,7 @@ describe.each([
     const held = slices
       .map(({ key }, index) => ({
         index,
-        size: area(truth.get(key) ?? new Uint8Array()),
+        size: area(bled.get(key) ?? new Uint8Array()),
       }))
       .filter(({ size }) => size >= 40)
       .sort((a, b) => b.size - a.size);
@@ -207,11 +206,11 @@ describe.each([
     const { toPatient, toCanvas } = await calibrated('axial');
     // Through the truth on the slice that has most of it.
     const largest = slices[places()[0] ?? 0] as Slice;
-    const middle = inside(largest, truth.get(largest.key) ?? new Uint8Array());
+    const middle = inside(largest, bled.get(largest.key) ?? new Uint8Array());
     const [x, y] = toCanvas(middle);
     await page.locator('.plane[data-axis="axial"] canvas').click({ position: { x, y } });
     expect(toPatient([x, y])[0]).toBeCloseTo((await point())[0] ?? 0, 0);
-    const bleeds = lookup(slices, truth);
+    const bleeds = lookup(slices, bled);
     for (const axis of AXES) {
       const map = axis === 'axial' ? toPatient : (await calibrated(axis)).toPatient;
       const mask = await changedByMask(axis);
@@ -386,31 +385,6 @@ function match(one: Area, other: Area): { dice: number; best: [number, number] }
     }
   }
   return { dice: (2 * there) / Math.max(area(one.set) + area(other.set), 1), best };
-}
-
-/** The truth of a phantom by SOP Instance UID: one byte a pixel. */
-function truthOf(geometry: string): Map<string, Uint8Array> {
-  const folder = process.env.ICTUS_PLACEMENT;
-  if (!folder) throw new Error('Set ICTUS_PLACEMENT to the folder of those phantoms, see e2e/README.md.');
-  const told = readdirSync(join(folder, geometry), { recursive: true, encoding: 'utf8' }).find((name) =>
-    name.endsWith('truth.json'),
-  );
-  const path = join(folder, geometry, told ?? '');
-  const { sop_instance_uids: uids } = JSON.parse(readFileSync(path, 'utf8')) as {
-    sop_instance_uids: string[];
-  };
-  const file = gunzipSync(readFileSync(join(dirname(path), 'truth.nii.gz')));
-  const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
-  const [columns = 0, rows = 0] = [0, 1].map((axis) => view.getInt16(42 + 2 * axis, true));
-  const bytes = view.getInt16(72, true) / 8;
-  const start = view.getFloat32(108, true);
-  const size = columns * rows;
-  return new Map(
-    uids.map((uid, k) => [
-      uid,
-      Uint8Array.from({ length: size }, (_, i) => (file[start + (k * size + i) * bytes] === 0 ? 0 : 1)),
-    ]),
-  );
 }
 
 /** Pixels that are set as pairs of a first one and how many. */

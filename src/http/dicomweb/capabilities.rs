@@ -25,11 +25,10 @@ pub(crate) fn describe(uri: &Uri, headers: &HeaderMap) -> Result<Response, HttpE
         source: error.into(),
     })?;
     let allow = methods_at(&document, uri.path());
-    let mut types = accept.essences().peekable();
-    let kind = if types.peek().is_none() {
+    let kind = if accept.is_open() {
         Some(WADL)
     } else {
-        types.find_map(|media| match media.essence.as_str() {
+        accept.essences().find_map(|media| match media.essence.as_str() {
             WADL | "application/xml" | "text/xml" | "*/*" | "application/*" => Some(WADL),
             "application/json" | "application/vnd.oai.openapi+json" => Some("application/json"),
             _ => None,

@@ -10,6 +10,7 @@ use super::{
     attribute::{self, Dataset},
     datasets,
     media::{Accept, Form},
+    ups::{OtherBody, OtherTypes, Strangers},
 };
 use crate::{
     db::commitment::Requested,
@@ -32,11 +33,8 @@ use axum::{
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use serde_json::{Value, json};
-use std::time::Duration;
 
-/// How long a client waits for its answer before it is told to come back: proxies give up after half a minute.
-const AT_ONCE: Duration = Duration::from_secs(10);
-/// When it should come back.
+/// When a client should come back for an answer that takes long.
 const COME_BACK: &str = "5";
 /// Instances of one request.
 const MOST: usize = 100_000;
@@ -104,9 +102,10 @@ fn answer(asked: &Requested) -> Dataset {
 
 /// Waits for the answer, but not for long.
 async fn respond(app: App, transaction: Uid, form: Form) -> Result<Response, HttpError> {
+    let wait = app.limits.wait;
     // On its own: it is finished and written down although the client has gone.
     let looking = tokio::spawn(async move { app.receiver.commitment(transaction.as_str()).await });
-    let looked = match tokio::time::timeout(AT_ONCE, looking).await {
+    let looked = match tokio::time::timeout(wait, looking).await {
         Ok(looked) => looked.unwrap_or(Err(ReceiveError::Interrupted)),
         Err(_) => {
             return Ok((StatusCode::ACCEPTED, [(header::RETRY_AFTER, COME_BACK)]).into_response());
@@ -122,6 +121,15 @@ async fn respond(app: App, transaction: Uid, form: Form) -> Result<Response, Htt
     }
 }
 
+/// How it is said that nobody can look now, for the OpenAPI document.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it only describes")]
+enum Away {
+    /// the database or the archive is away
+    #[response(status = 503)]
+    Now(Problem),
+}
+
 /// Asks whether instances are kept.
 #[utoipa::path(
     post, path = "/dicom-web/commitment-requests/{transaction}", tag = "storage commitment",
@@ -132,12 +140,11 @@ async fn respond(app: App, transaction: Uid, form: Form) -> Result<Response, Htt
         (status = 200, description = "what is kept and what is not, with the reasons", content_type = "application/dicom+json"),
         (status = 202, description = "it takes longer: ask for the answer by GET"),
         (status = 400, description = "the request names no instances, or one without UIDs", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 403, description = "the key may not", body = Problem),
-        (status = 406, description = "the accepted types cannot be sent", body = Problem),
+        Strangers,
+        OtherTypes,
         (status = 409, description = "the Transaction UID is in use", body = Problem),
-        (status = 415, description = "the body is neither JSON nor XML", body = Problem),
-        (status = 503, description = "the database or the archive is away", body = Problem),
+        OtherBody,
+        Away,
     )
 )]
 pub(crate) async fn request(
@@ -174,11 +181,10 @@ pub(crate) async fn request(
         (status = 200, description = "what was kept and what was not when it was asked", content_type = "application/dicom+json"),
         (status = 202, description = "it takes longer still"),
         (status = 400, description = "the path is malformed", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 403, description = "the key may not", body = Problem),
+        Strangers,
         (status = 404, description = "nothing was asked under that UID", body = Problem),
-        (status = 406, description = "the accepted types cannot be sent", body = Problem),
-        (status = 503, description = "the database or the archive is away", body = Problem),
+        OtherTypes,
+        Away,
     )
 )]
 pub(crate) async fn check(

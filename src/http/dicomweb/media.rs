@@ -96,26 +96,38 @@ impl MediaType {
     }
 }
 
-/// What a request accepts, best first; empty means anything.
+/// What a request accepts, best first; whoever names nothing accepts anything.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Accept(Vec<MediaType>);
+pub struct Accept {
+    /// By the `accept` query parameter, then by the headers, which count where nothing of the former can be sent.
+    by: [Vec<MediaType>; 2],
+    /// Whether something was named, be it only to be refused.
+    named: bool,
+}
 
 impl Accept {
-    /// From the `accept` query parameter, which outranks the header (PS3.18 section 8.3.3.1), or from the headers.
+    /// From the `accept` query parameter and the headers (PS3.18 sections 8.3.3.1 and 8.7.8.1).
     #[must_use]
     pub fn new(headers: &HeaderMap, query: Option<&str>) -> Self {
-        let mut types: Vec<MediaType> = match query {
-            Some(text) => list(text),
-            None => headers
-                .get_all(header::ACCEPT)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .flat_map(list)
-                .collect(),
-        };
-        types.retain(|media| media.quality() > 0.0);
-        types.sort_by(|a, b| b.quality().total_cmp(&a.quality()));
-        Self(types)
+        let by_headers = headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(list)
+            .collect();
+        let mut by: [Vec<MediaType>; 2] = [query.map(list).unwrap_or_default(), by_headers];
+        let named = by.iter().any(|types| !types.is_empty());
+        for types in &mut by {
+            types.retain(|media| media.quality() > 0.0);
+            types.sort_by(|a, b| b.quality().total_cmp(&a.quality()));
+        }
+        Self { by, named }
+    }
+
+    /// Whether nothing was named, so that anything may be sent.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.named
     }
 
     /// How datasets may be sent: as DICOM JSON, or as XML, where a list takes one part for each dataset.
@@ -123,10 +135,10 @@ impl Accept {
     /// A single XML document counts only where `single` says that there is one dataset (PS3.18 section 8.7.3.2).
     #[must_use]
     pub fn datasets(&self, single: bool) -> Option<Form> {
-        if self.0.is_empty() {
+        if self.is_open() {
             return Some(Form::Json("application/dicom+json"));
         }
-        self.0.iter().find_map(|media| match media.essence.as_str() {
+        self.essences().find_map(|media| match media.essence.as_str() {
             "application/dicom+json" | "*/*" | "application/*" => Some(Form::Json("application/dicom+json")),
             "application/json" => Some(Form::Json("application/json")),
             "multipart/related" | "multipart/*" => {
@@ -142,7 +154,7 @@ impl Accept {
 
     /// The media types by which the whole may be sent, best first; `*/*` and the like stay as they are.
     pub fn essences(&self) -> impl Iterator<Item = &MediaType> {
-        self.0.iter()
+        self.by.iter().flatten()
     }
 
     /// How frames may be sent that are stored in `stored`: in one part or several, and whether compressed as they are stored.
@@ -164,17 +176,16 @@ impl Accept {
                 compressed: Some(essence),
             })
         };
-        if self.0.is_empty() {
+        if self.is_open() {
             return Some(FrameForm {
                 multipart: true,
                 compressed: None,
             });
         }
-        self.0.iter().find_map(|media| {
+        self.essences().find_map(|media| {
             let decoded = || {
-                let offers = Self(vec![media.clone()]).offers(OCTETS, single);
                 let fits = |offer: &Offer| offer.syntax.takes_as_stored(EXPLICIT_VR_LITTLE_ENDIAN);
-                offers.into_iter().find(fits).map(|offer| FrameForm {
+                offer(media, OCTETS, single).filter(fits).map(|offer| FrameForm {
                     multipart: offer.multipart,
                     compressed: None,
                 })
@@ -192,41 +203,43 @@ impl Accept {
             multipart: true,
             syntax: Syntax::default(),
         };
-        if self.0.is_empty() {
+        if self.is_open() {
             return vec![default];
         }
-        let family = format!("{}/*", wanted.split('/').next().unwrap_or_default());
-        self.0
+        let of = |types: &Vec<MediaType>| -> Vec<Offer> {
+            types
+                .iter()
+                .filter_map(|media| offer(media, wanted, single))
+                .collect()
+        };
+        self.by
             .iter()
-            .filter_map(|media| {
-                let syntax = || {
-                    media
-                        .parameter("transfer-syntax")
-                        .map_or_else(Syntax::default, Syntax::named)
-                };
-                let essence = media.essence.as_str();
-                let root = media.parameter("type").map(str::to_ascii_lowercase);
-                match essence {
-                    "*/*" | "multipart/*" => Some(Offer {
-                        multipart: true,
-                        syntax: syntax(),
-                    }),
-                    "multipart/related" => {
-                        let fits = root.is_none_or(|root| root == wanted || root == family || root == "*/*");
-                        fits.then(|| Offer {
-                            multipart: true,
-                            syntax: syntax(),
-                        })
-                    }
-                    _ if single && (essence == wanted || essence == family) => Some(Offer {
-                        multipart: false,
-                        syntax: syntax(),
-                    }),
-                    _ => None,
-                }
-            })
-            .collect()
+            .map(of)
+            .find(|offers| !offers.is_empty())
+            .unwrap_or_default()
     }
+}
+
+/// How objects of a media type may be sent to who accepts `media`.
+fn offer(media: &MediaType, wanted: &str, single: bool) -> Option<Offer> {
+    let family = format!("{}/*", wanted.split('/').next().unwrap_or_default());
+    let essence = media.essence.as_str();
+    let multipart = match essence {
+        "*/*" | "multipart/*" => true,
+        "multipart/related" => {
+            let root = media.parameter("type").map(str::to_ascii_lowercase);
+            if !root.is_none_or(|root| root == wanted || root == family || root == "*/*") {
+                return None;
+            }
+            true
+        }
+        _ if single && (essence == wanted || essence == family) => false,
+        _ => return None,
+    };
+    let syntax = media
+        .parameter("transfer-syntax")
+        .map_or_else(Syntax::default, Syntax::named);
+    Some(Offer { multipart, syntax })
 }
 
 /// The media type of a dataset in XML.
@@ -371,6 +384,30 @@ mod tests {
             super::Accept::new(&HeaderMap::new(), Some("text/html")).datasets(true),
             None
         );
+    }
+
+    #[test]
+    fn falls_back_on_the_header_where_nothing_of_the_parameter_can_be_sent() {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::ACCEPT,
+            "application/dicom; transfer-syntax=*".parse().unwrap(),
+        );
+        let offers = |query| Accept::new(&headers, Some(query)).offers("application/dicom", true);
+        assert_eq!(offers("text/html")[0].syntax, Syntax::Any);
+        assert_eq!(
+            offers("application/dicom"),
+            [Offer {
+                multipart: false,
+                syntax: Syntax::default()
+            }]
+        );
+        assert!(
+            accept("application/dicom;q=0")
+                .offers("application/dicom", true)
+                .is_empty()
+        );
+        assert!(accept("").is_open() && !accept("text/html;q=0").is_open());
     }
 
     #[test]

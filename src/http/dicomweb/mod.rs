@@ -23,7 +23,7 @@ pub(crate) mod wado_uri;
 
 use super::error::HttpError;
 use crate::domain::uid::Uid;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 
 /// Where DICOMweb lives.
 pub const ROOT: &str = "/dicom-web";
@@ -32,6 +32,18 @@ pub const ROOT: &str = "/dicom-web";
 pub(super) fn is_within(path: &str) -> bool {
     path.strip_prefix(ROOT)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Where a path of what can be retrieved is, on the name by which the client reached us; nothing for a search.
+pub(super) fn location(path: &str, headers: &HeaderMap) -> Option<HeaderValue> {
+    let below = path.strip_prefix(ROOT)?;
+    let is_search = ["/studies", "/series", "/instances", "/workitems"]
+        .iter()
+        .any(|end| below.ends_with(end));
+    if is_search || !below.starts_with("/studies/") {
+        return None;
+    }
+    HeaderValue::try_from(format!("{}{below}", Links::new(headers).root)).ok()
 }
 
 /// A UID of a path, checked.

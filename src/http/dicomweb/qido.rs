@@ -11,11 +11,11 @@ use super::{
     attribute::{self, Dataset},
     datasets,
     media::{Accept, Form},
-    query::{MAX_RESULTS, Search},
+    query::Search,
     stow::warning,
 };
 use crate::{
-    db::qido::{InstanceMatch, Metadata, SeriesMatch, StudyMatch},
+    db::qido::{InstanceMatch, Level, Metadata, SeriesMatch, StudyMatch},
     http::{
         App,
         auth::Principal,
@@ -32,9 +32,15 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use serde_json::json;
 
-/// The text of PS3.18 section 8.3.4.4 for results that do not all fit.
-const MORE: &str = "The number of results exceeded the maximum supported by the server. \
-                    Additional results can be requested with the offset parameter.";
+/// Results behind those of an answer are counted to here, so that a search costs the same in every archive.
+pub(super) const COUNTED: i64 = 100;
+
+/// The text of PS3.18 section 8.3.4.4.1, where there are results behind those of an answer.
+pub(super) fn more(remaining: i64) -> Option<String> {
+    let at_least = if remaining < COUNTED { "" } else { "at least " };
+    (remaining > 0)
+        .then(|| format!("There are {at_least}{remaining} additional results that can be requested"))
+}
 
 type Pairs = Query<Vec<(String, String)>>;
 
@@ -81,27 +87,34 @@ impl Asked {
     /// Cuts to the limit, audits what is shown, and writes the answer.
     async fn answer<T>(
         mut self,
+        level: Level,
         mut rows: Vec<T>,
         study: impl Fn(&T) -> &str,
         dataset: impl Fn(&Search, &Links, &T) -> Dataset,
     ) -> Result<Response, HttpError> {
         let wanted = self.search.rows() - 1;
-        let more = rows.len() as u64 > wanted.unsigned_abs();
+        let has_more = rows.len() as u64 > wanted.unsigned_abs();
         rows.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
         if rows.is_empty() {
             return Ok(self.warned(StatusCode::NO_CONTENT.into_response()));
         }
-        if more && wanted == MAX_RESULTS {
-            self.search.warnings.push(MORE.to_owned());
-        }
         let mut studies: Vec<String> = rows.iter().map(|row| study(row).to_owned()).collect();
         studies.sort_unstable();
         studies.dedup();
-        self.app
-            .db
-            .audit_reads(&self.principal.name, studies)
-            .await
-            .map_err(|error| HttpError::of(error.class(), "auditing a search", error))?;
+        let db = &self.app.db;
+        let counted = async {
+            if !has_more {
+                return Ok(0);
+            }
+            let filter = &self.search.filter;
+            let passed = filter.offset.saturating_add(wanted);
+            db.count_more(level, filter, passed, COUNTED).await
+        };
+        let (audited, remaining) = tokio::join!(db.audit_reads(&self.principal.name, studies), counted);
+        audited.map_err(|error| HttpError::of(error.class(), "auditing a search", error))?;
+        let remaining =
+            remaining.map_err(|error| HttpError::of(error.class(), "counting what matches", error))?;
+        self.search.warnings.extend(more(remaining));
         let found = rows
             .iter()
             .map(|row| {
@@ -126,7 +139,9 @@ impl Asked {
         let asked = self.within(None, None)?;
         let found = asked.app.db.find_studies(&asked.search.filter).await;
         let rows = found.map_err(|error| HttpError::of(error.class(), "searching studies", error))?;
-        asked.answer(rows, |row| &row.study_instance_uid, study).await
+        asked
+            .answer(Level::Study, rows, |row| &row.study_instance_uid, study)
+            .await
     }
 
     async fn series(self, of: Option<&str>) -> Result<Response, HttpError> {
@@ -136,7 +151,9 @@ impl Asked {
         let relational = of.is_none();
         let dataset =
             move |search: &Search, links: &Links, row: &SeriesMatch| series(search, links, row, relational);
-        asked.answer(rows, |row| &row.study_instance_uid, dataset).await
+        asked
+            .answer(Level::Series, rows, |row| &row.study_instance_uid, dataset)
+            .await
     }
 
     async fn instances(self, study: Option<&str>, series: Option<&str>) -> Result<Response, HttpError> {
@@ -146,7 +163,9 @@ impl Asked {
         let shown = (study.is_none(), series.is_none());
         let dataset =
             move |search: &Search, links: &Links, row: &InstanceMatch| instance(search, links, row, shown);
-        asked.answer(rows, |row| &row.study_instance_uid, dataset).await
+        asked
+            .answer(Level::Instance, rows, |row| &row.study_instance_uid, dataset)
+            .await
     }
 }
 

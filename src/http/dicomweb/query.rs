@@ -23,6 +23,9 @@ pub const MAX_RESULTS: i64 = 5000;
 const NOT_FUZZY: &str =
     "The fuzzymatching parameter is not supported. Only literal matching has been performed.";
 
+const AS_WRITTEN: &str =
+    "The TimezoneOffsetFromUTC parameter is not supported. Dates and times are matched as they are stored.";
+
 const UNKNOWN_PARAMETER: &str =
     "A parameter of the query is neither an attribute nor known here; it was ignored.";
 
@@ -72,6 +75,7 @@ impl Search {
                 },
             }
         }
+        search.filter.moments = true;
         search.warnings.dedup();
         Ok(search)
     }
@@ -108,7 +112,17 @@ impl Search {
             tags::SERIES_INSTANCE_UID => filter.series_instance_uid = Some(uids(tag, value)?),
             tags::SOP_INSTANCE_UID => filter.sop_instance_uid = Some(uids(tag, value)?),
             tags::SOP_CLASS_UID => filter.sop_class_uid = Some(uids(tag, value)?),
-            tags::PATIENT_NAME => filter.patient_name = text(),
+            tags::PATIENT_NAME => {
+                // The index holds the alphabetic group; the others are looked for in the dataset.
+                let (alphabetic, others) = value.split_once('=').unwrap_or((value, ""));
+                let is_alphabetic = !alphabetic.chars().any(is_ideographic);
+                filter.patient_name =
+                    Some(alphabetic.to_owned()).filter(|name| is_alphabetic && !name.is_empty());
+                let unsorted = (!is_alphabetic).then_some(alphabetic);
+                for group in unsorted.into_iter().chain(others.split('=')) {
+                    self.match_other(&[tag], group)?;
+                }
+            }
             tags::PATIENT_ID => filter.patient_id = text(),
             tags::ACCESSION_NUMBER => filter.accession_number = text(),
             tags::STUDY_ID => filter.study_id = text(),
@@ -127,7 +141,8 @@ impl Search {
             tags::PATIENT_BIRTH_DATE => filter.patient_birth_date = range(tag, value, 8)?,
             tags::PATIENT_SEX => filter.patient_sex = text(),
             // These say what is true of this server and of no stored dataset.
-            tags::INSTANCE_AVAILABILITY | tags::SPECIFIC_CHARACTER_SET | tags::TIMEZONE_OFFSET_FROM_UTC => {}
+            tags::INSTANCE_AVAILABILITY | tags::SPECIFIC_CHARACTER_SET => {}
+            tags::TIMEZONE_OFFSET_FROM_UTC => self.warnings.push(AS_WRITTEN.to_owned()),
             _ => self.match_other(&[tag], value)?,
         }
         Ok(())
@@ -282,6 +297,11 @@ fn is_made_here(tag: Tag) -> bool {
         tags::RETRIEVE_URL,
     ]
     .contains(&tag)
+}
+
+/// Whether a character is none of the alphabetic group of a person's name: kana, hangul, han.
+fn is_ideographic(c: char) -> bool {
+    c >= '\u{2E80}'
 }
 
 fn count(name: &str, value: &str) -> Result<i64, HttpError> {
@@ -464,6 +484,21 @@ mod tests {
         assert_eq!(search.filter.study_instance_uid.unwrap().len(), 2);
         assert_eq!(search.filter.patient_id.as_deref(), Some("A*"));
         assert!(search.warnings.is_empty());
+    }
+
+    #[test]
+    fn looks_for_each_group_of_a_name_where_it_is() {
+        let groups = |name| {
+            let filter = parse(&[("PatientName", name)]).unwrap().filter;
+            (filter.patient_name, filter.others.len())
+        };
+        assert_eq!(
+            groups("Yamada^Tarou=山田^太郎"),
+            (Some("Yamada^Tarou".to_owned()), 1)
+        );
+        assert_eq!(groups("=山田*=やまだ*"), (None, 2));
+        assert_eq!(groups("山田*"), (None, 1));
+        assert_eq!(groups("Müller*"), (Some("Müller*".to_owned()), 0));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 use super::{
     media::MediaType,
     parts::{Keep, Part, Validator, multipart},
-    retrieve::{OfFrames, OfInstance, OfSeries, OfStudy, Refused, Retrieval, decode, read},
+    retrieve::{Evicted, OfFrames, OfInstance, OfSeries, OfStudy, Refused, Retrieval, decode, read},
     stow::warning,
 };
 use crate::{
@@ -34,7 +34,7 @@ const THUMBNAIL: u32 = 128;
 struct Asking {
     drawing: Drawing,
     quality: u8,
-    warnings: Vec<&'static str>,
+    warnings: Vec<String>,
 }
 
 /// The parameters of a picture, for the OpenAPI document.
@@ -63,17 +63,19 @@ impl Asking {
                 "viewport" => asking.drawing.viewport = Some(viewport(value)?),
                 "quality" => asking.quality = quality(value)?,
                 "annotation" => {
-                    let known = |word: &str| matches!(word.trim(), "patient" | "technique" | "");
+                    let known = |word: &str| matches!(word.trim(), "patient" | "technique");
                     if !value.split(',').all(known) {
                         return Err(HttpError::BadRequest(
                             "annotation takes `patient`, `technique` or both".to_owned(),
                         ));
                     }
-                    if !value.trim().is_empty() {
-                        asking.warnings.push("Annotations are not burnt in.");
-                    }
+                    asking.warnings.push(format!(
+                        "The following annotation values are not supported: {value}"
+                    ));
                 }
-                "iccprofile" if value != "no" => asking.warnings.push("ICC profiles are not supported."),
+                "iccprofile" if value != "no" => {
+                    asking.warnings.push("ICC profiles are not supported.".to_owned());
+                }
                 _ => {}
             }
         }
@@ -124,10 +126,17 @@ fn viewport(text: &str) -> Result<Viewport, HttpError> {
     let pair = |width: f64, height: f64| side(width).zip(side(height));
     let parsed = match numbers.ok_or_else(fault)?[..] {
         [Some(width), Some(height)] => pair(width, height).map(|size| Viewport { size, region: None }),
-        [Some(width), Some(height), left, top, Some(columns), Some(rows)]
-            if columns != 0.0 && rows != 0.0 =>
+        [Some(width), Some(height), left, top, columns, rows]
+            if columns != Some(0.0) && rows != Some(0.0) =>
         {
-            let region = [left.unwrap_or(0.0), top.unwrap_or(0.0), columns, rows];
+            // What is left out reaches to the edges of the image.
+            let reach = |length: Option<f64>| length.unwrap_or(f64::INFINITY);
+            let region = [
+                left.unwrap_or(0.0),
+                top.unwrap_or(0.0),
+                reach(columns),
+                reach(rows),
+            ];
             pair(width, height).map(|size| Viewport {
                 size,
                 region: Some(region),
@@ -164,11 +173,10 @@ fn choose(asked: &Retrieval, single: bool, quality: u8) -> Result<(Format, bool)
         _ => None,
     };
     let accept = asked.accept();
-    let mut types = accept.essences().peekable();
-    if types.peek().is_none() {
+    if accept.is_open() {
         return Ok((jpeg, !single));
     }
-    types.find_map(one).ok_or_else(|| {
+    accept.essences().find_map(one).ok_or_else(|| {
         HttpError::NotAcceptable(
             "pictures are sent as image/jpeg, image/png or image/gif, several of them as multipart/related; \
              type=\"image/jpeg\"; accept one of them"
@@ -227,6 +235,15 @@ async fn render_all(asked: Retrieval, single: bool) -> Result<Response, HttpErro
 /// The picture that stands for everything that was named.
 async fn thumbnail(asked: Retrieval) -> Result<Response, HttpError> {
     let mut asking = Asking::new(&asked)?;
+    if asking
+        .drawing
+        .viewport
+        .is_some_and(|viewport| viewport.region.is_some())
+    {
+        return Err(HttpError::BadRequest(
+            "the viewport of a thumbnail is WIDTH,HEIGHT and nothing else".to_owned(),
+        ));
+    }
     let (format, multiple) = choose(&asked, true, asking.quality)?;
     asking.drawing.viewport.get_or_insert(Viewport {
         size: (THUMBNAIL, THUMBNAIL),
@@ -294,7 +311,7 @@ async fn send(
         first.alone(&asked.headers)
     };
     for text in asking.warnings {
-        if let Some(value) = warning(text) {
+        if let Some(value) = warning(&text) {
             response.headers_mut().append(header::WARNING, value);
         }
     }
@@ -305,7 +322,7 @@ async fn send(
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/rendered", tag = "WADO-RS", operation_id = "render_study",
     params(OfStudy, Look),
-    responses((status = 200, description = "a picture an image", content_type = "multipart/related"), Refused)
+    responses((status = 200, description = "a picture an image", content_type = "multipart/related"), Refused, Evicted)
 )]
 pub(crate) async fn study(asked: Retrieval) -> Result<Response, HttpError> {
     render_all(asked, false).await
@@ -315,7 +332,7 @@ pub(crate) async fn study(asked: Retrieval) -> Result<Response, HttpError> {
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/rendered", tag = "WADO-RS", operation_id = "render_series",
     params(OfSeries, Look),
-    responses((status = 200, description = "a picture an image", content_type = "multipart/related"), Refused)
+    responses((status = 200, description = "a picture an image", content_type = "multipart/related"), Refused, Evicted)
 )]
 pub(crate) async fn series(asked: Retrieval) -> Result<Response, HttpError> {
     render_all(asked, false).await
@@ -325,7 +342,7 @@ pub(crate) async fn series(asked: Retrieval) -> Result<Response, HttpError> {
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/rendered", tag = "WADO-RS",
     operation_id = "render_instance", params(OfInstance, Look),
-    responses((status = 200, description = "the picture", content_type = "image/jpeg"), Refused)
+    responses((status = 200, description = "the picture", content_type = "image/jpeg"), Refused, Evicted)
 )]
 pub(crate) async fn instance(asked: Retrieval) -> Result<Response, HttpError> {
     render_all(asked, true).await
@@ -335,7 +352,7 @@ pub(crate) async fn instance(asked: Retrieval) -> Result<Response, HttpError> {
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/rendered",
     tag = "WADO-RS", operation_id = "render_frames", params(OfFrames, Look),
-    responses((status = 200, description = "the picture, or one a part", content_type = "image/jpeg"), Refused)
+    responses((status = 200, description = "the picture, or one a part", content_type = "image/jpeg"), Refused, Evicted)
 )]
 pub(crate) async fn frames(asked: Retrieval) -> Result<Response, HttpError> {
     render_all(asked, true).await
@@ -345,7 +362,7 @@ pub(crate) async fn frames(asked: Retrieval) -> Result<Response, HttpError> {
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/thumbnail", tag = "WADO-RS", operation_id = "study_thumbnail",
     params(OfStudy, Look),
-    responses((status = 200, description = "the picture", content_type = "image/jpeg"), Refused)
+    responses((status = 200, description = "the picture", content_type = "image/jpeg"), Refused, Evicted)
 )]
 pub(crate) async fn study_thumbnail(asked: Retrieval) -> Result<Response, HttpError> {
     thumbnail(asked).await
@@ -355,7 +372,7 @@ pub(crate) async fn study_thumbnail(asked: Retrieval) -> Result<Response, HttpEr
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/thumbnail", tag = "WADO-RS",
     operation_id = "series_thumbnail", params(OfSeries, Look),
-    responses((status = 200, description = "the picture", content_type = "image/jpeg"), Refused)
+    responses((status = 200, description = "the picture", content_type = "image/jpeg"), Refused, Evicted)
 )]
 pub(crate) async fn series_thumbnail(asked: Retrieval) -> Result<Response, HttpError> {
     thumbnail(asked).await
@@ -365,7 +382,7 @@ pub(crate) async fn series_thumbnail(asked: Retrieval) -> Result<Response, HttpE
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/thumbnail", tag = "WADO-RS",
     operation_id = "instance_thumbnail", params(OfInstance, Look),
-    responses((status = 200, description = "the picture", content_type = "image/jpeg"), Refused)
+    responses((status = 200, description = "the picture", content_type = "image/jpeg"), Refused, Evicted)
 )]
 pub(crate) async fn instance_thumbnail(asked: Retrieval) -> Result<Response, HttpError> {
     thumbnail(asked).await
@@ -375,7 +392,7 @@ pub(crate) async fn instance_thumbnail(asked: Retrieval) -> Result<Response, Htt
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/thumbnail",
     tag = "WADO-RS", operation_id = "frame_thumbnail", params(OfFrames, Look),
-    responses((status = 200, description = "the picture", content_type = "image/jpeg"), Refused)
+    responses((status = 200, description = "the picture", content_type = "image/jpeg"), Refused, Evicted)
 )]
 pub(crate) async fn frame_thumbnail(asked: Retrieval) -> Result<Response, HttpError> {
     thumbnail(asked).await
@@ -398,6 +415,8 @@ mod tests {
         assert_eq!(viewport("64,32").unwrap().size, (64, 32));
         let part = viewport("64,32,,,-100,50").unwrap().region;
         assert_eq!(part, Some([0.0, 0.0, -100.0, 50.0]));
+        let rest = viewport("64,32,10,20,,").unwrap().region;
+        assert_eq!(rest, Some([10.0, 20.0, f64::INFINITY, f64::INFINITY]));
         for bad in ["64", "0,32", "64,32,1", "64.5,32", "64,99999", "64,32,0,0,0,5"] {
             assert!(viewport(bad).is_err(), "{bad}");
         }

@@ -46,6 +46,15 @@ pub(crate) enum Refused {
     NotAcceptable(Problem),
 }
 
+/// How a retrieval of what only the files hold is refused besides, for the OpenAPI document.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it only describes")]
+pub(crate) enum Evicted {
+    /// its file was evicted to make room: ask the archive that sent it, or send it again
+    #[response(status = 410)]
+    Gone(Problem),
+}
+
 /// The path of a study.
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Path)]

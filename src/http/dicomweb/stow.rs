@@ -61,6 +61,7 @@ const MAX_WARNINGS: usize = 8;
         (status = 409, description = "no instance is stored", content_type = "application/dicom+json"),
         (status = 413, description = "the request or every part of it is too large", body = Problem),
         (status = 415, description = "not multipart/related of a type that is taken", body = Problem),
+        (status = 503, description = "the archive is full: its quota is used up, or its disk", body = Problem),
     )
 )]
 pub(crate) async fn store(
@@ -89,6 +90,7 @@ pub(crate) async fn store(
         (status = 409, description = "no instance is stored", content_type = "application/dicom+json"),
         (status = 413, description = "the request or every part of it is too large", body = Problem),
         (status = 415, description = "not multipart/related of a type that is taken", body = Problem),
+        (status = 503, description = "the archive is full: its quota is used up, or its disk", body = Problem),
     )
 )]
 pub(crate) async fn store_in_study(

@@ -11,11 +11,12 @@ use super::{
     attribute::{self, Dataset},
     datasets,
     media::{Accept, DICOM_XML, MediaType},
+    qido::{COUNTED, more},
     query::{MAX_RESULTS, WorkitemSearch},
     stow::warning,
 };
 use crate::{
-    db::{audit::Act, workitem::Workitem},
+    db::{audit::Act, error::DbError, workitem::Workitem},
     dicom::xml,
     domain::uid::Uid,
     http::{
@@ -196,6 +197,54 @@ fn drop_meta(dataset: &mut Dataset) {
     dataset.retain(|key, _| !key.starts_with("0000") && !key.starts_with("0002"));
 }
 
+/// How who may not is refused, for the OpenAPI document.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it only describes")]
+pub(crate) enum Strangers {
+    /// no known key
+    #[response(status = 401)]
+    Unknown(Problem),
+    /// the key may not
+    #[response(status = 403)]
+    Forbidden(Problem),
+}
+
+/// How a body of another kind is refused.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it only describes")]
+pub(crate) enum OtherBody {
+    /// the body is neither JSON nor XML
+    #[response(status = 415)]
+    Refused(Problem),
+}
+
+/// How it is refused to answer in another type.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it only describes")]
+pub(crate) enum OtherTypes {
+    /// the accepted types cannot be sent
+    #[response(status = 406)]
+    Refused(Problem),
+}
+
+/// How an unknown workitem is refused.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it only describes")]
+enum NoWorkitem {
+    /// there is no such workitem
+    #[response(status = 404)]
+    Unknown(Problem),
+}
+
+/// How an unknown subscription is refused.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it only describes")]
+enum NoSubscription {
+    /// there is no such subscription
+    #[response(status = 404)]
+    Unknown(Problem),
+}
+
 /// Creates a workitem.
 #[utoipa::path(
     post, path = "/dicom-web/workitems", tag = "UPS-RS", operation_id = "create_workitem",
@@ -204,10 +253,9 @@ fn drop_meta(dataset: &mut Dataset) {
     responses(
         (status = 201, description = "it is created; Location says where"),
         (status = 400, description = "something that it needs is not there", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 403, description = "the key may not", body = Problem),
+        Strangers,
         (status = 409, description = "there is one of that UID", body = Problem),
-        (status = 415, description = "the body is neither JSON nor XML", body = Problem),
+        OtherBody,
     )
 )]
 pub(crate) async fn create(
@@ -246,9 +294,8 @@ pub(crate) async fn create(
         (status = 200, description = "what matched, whole", content_type = "application/dicom+json"),
         (status = 204, description = "nothing matched"),
         (status = 400, description = "a parameter cannot be used", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 403, description = "the key may not", body = Problem),
-        (status = 406, description = "the accepted types cannot be sent", body = Problem),
+        Strangers,
+        OtherTypes,
     )
 )]
 pub(crate) async fn search(
@@ -260,8 +307,19 @@ pub(crate) async fn search(
     let search = WorkitemSearch::parse(&pairs)?;
     let form = datasets::list_form(&Accept::new(&headers, search.accept.as_deref()), false)?;
     let rows = search.limit.min(MAX_RESULTS);
-    let found = app.db.find_workitems(&search.keys, rows, search.offset).await;
-    let found = found.map_err(|error| HttpError::of(error.class(), "searching workitems", error))?;
+    let failed = |error: DbError| HttpError::of(error.class(), "searching workitems", error);
+    let (keys, db) = (&search.keys, &app.db);
+    let found = db
+        .find_workitems(keys, rows, search.offset)
+        .await
+        .map_err(failed)?;
+    let passed = search.offset.saturating_add(rows);
+    let remaining = if found.is_empty() || found.len() < usize::try_from(rows).unwrap_or(usize::MAX) {
+        0
+    } else {
+        let counted = db.count_more_workitems(keys, passed, COUNTED).await;
+        counted.map_err(failed)?
+    };
     let mut response = if found.is_empty() {
         StatusCode::NO_CONTENT.into_response()
     } else {
@@ -273,8 +331,8 @@ pub(crate) async fn search(
             .collect();
         datasets::list(form, shown)
     };
-    for text in &search.warnings {
-        response = warned(response, Some(text));
+    for text in search.warnings.into_iter().chain(more(remaining)) {
+        response = warned(response, Some(&text));
     }
     Ok(response)
 }
@@ -304,7 +362,7 @@ async fn audit_reads(app: &App, principal: &Principal, workitems: &[Workitem]) -
     };
     recorded
         .await
-        .map_err(|error: crate::db::error::DbError| HttpError::of(error.class(), "auditing a read", error))
+        .map_err(|error: DbError| HttpError::of(error.class(), "auditing a read", error))
 }
 
 /// A workitem as it goes out: in UTF-8, and with where its results are to be had.
@@ -350,10 +408,9 @@ fn items_mut(dataset: &mut Dataset, tag: dicom_core::Tag) -> impl Iterator<Item 
     responses(
         (status = 200, description = "the workitem, without its Transaction UID", content_type = "application/dicom+json"),
         (status = 400, description = "the path is malformed", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 403, description = "the key may not", body = Problem),
-        (status = 404, description = "there is no such workitem", body = Problem),
-        (status = 406, description = "the accepted types cannot be sent", body = Problem),
+        Strangers,
+        NoWorkitem,
+        OtherTypes,
     )
 )]
 pub(crate) async fn retrieve(
@@ -387,11 +444,10 @@ pub(crate) async fn retrieve(
     responses(
         (status = 200, description = "it is updated"),
         (status = 400, description = "it has ended, or the Transaction UID or an attribute is not right", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 403, description = "the key may not", body = Problem),
-        (status = 404, description = "there is no such workitem", body = Problem),
+        Strangers,
+        NoWorkitem,
         (status = 409, description = "it is not claimed", body = Problem),
-        (status = 415, description = "the body is neither JSON nor XML", body = Problem),
+        OtherBody,
     )
 )]
 pub(crate) async fn update(
@@ -435,11 +491,10 @@ pub(crate) async fn update(
     responses(
         (status = 200, description = "it is in that state"),
         (status = 400, description = "the Transaction UID is missing or wrong", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 403, description = "the key may not", body = Problem),
-        (status = 404, description = "there is no such workitem", body = Problem),
+        Strangers,
+        NoWorkitem,
         (status = 409, description = "the state cannot follow the one that it has", body = Problem),
-        (status = 415, description = "the body is neither JSON nor XML", body = Problem),
+        OtherBody,
     )
 )]
 pub(crate) async fn change_state(
@@ -485,11 +540,10 @@ pub(crate) async fn change_state(
     responses(
         (status = 202, description = "its performer is told; what nobody has begun, and what ictus performs, is cancelled"),
         (status = 400, description = "the request is malformed", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 403, description = "the key may not", body = Problem),
-        (status = 404, description = "there is no such workitem", body = Problem),
+        Strangers,
+        NoWorkitem,
         (status = 409, description = "it is completed, or nobody would hear of it", body = Problem),
-        (status = 415, description = "the body is neither JSON nor XML", body = Problem),
+        OtherBody,
     )
 )]
 pub(crate) async fn request_cancel(
@@ -538,9 +592,8 @@ pub(super) fn title(text: &str) -> Result<String, HttpError> {
     responses(
         (status = 201, description = "it is subscribed; Content-Location is the WebSocket on which it hears"),
         (status = 400, description = "the title or the filter cannot be used", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 403, description = "the key may not", body = Problem),
-        (status = 404, description = "there is no such workitem", body = Problem),
+        Strangers,
+        NoWorkitem,
     )
 )]
 pub(crate) async fn subscribe(
@@ -579,9 +632,8 @@ pub(crate) async fn subscribe(
     responses(
         (status = 200, description = "it is ended; that to all takes those to single workitems with it"),
         (status = 400, description = "the path is malformed", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 403, description = "the key may not", body = Problem),
-        (status = 404, description = "there is no such subscription", body = Problem),
+        Strangers,
+        NoSubscription,
     )
 )]
 pub(crate) async fn unsubscribe(
@@ -610,9 +662,8 @@ pub(crate) async fn unsubscribe(
     responses(
         (status = 200, description = "it is suspended"),
         (status = 400, description = "it is a subscription to one workitem", body = Problem),
-        (status = 401, description = "no known key", body = Problem),
-        (status = 403, description = "the key may not", body = Problem),
-        (status = 404, description = "there is no such subscription", body = Problem),
+        Strangers,
+        NoSubscription,
     )
 )]
 pub(crate) async fn suspend(

@@ -15,7 +15,8 @@ use super::{
     media::{self, EXPLICIT_VR_LITTLE_ENDIAN, Form, OCTETS, Offer, Syntax},
     parts::{Keep, Part, Validator, multipart, whole_multipart},
     retrieve::{
-        OfFrames, OfInstance, OfSeries, OfStudy, Refused, Retrieval, decode, edition, read, read_coerced,
+        Evicted, OfFrames, OfInstance, OfSeries, OfStudy, Refused, Retrieval, decode, edition, read,
+        read_coerced,
     },
 };
 use crate::{
@@ -322,7 +323,7 @@ impl Sending {
 /// Retrieves every instance of a study.
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}", tag = "WADO-RS", operation_id = "retrieve_study", params(OfStudy),
-    responses((status = 200, description = "the instances", content_type = "multipart/related"), Refused)
+    responses((status = 200, description = "the instances", content_type = "multipart/related"), Refused, Evicted)
 )]
 pub(crate) async fn study(asked: Retrieval) -> Result<Response, HttpError> {
     objects(asked, false).await
@@ -332,7 +333,7 @@ pub(crate) async fn study(asked: Retrieval) -> Result<Response, HttpError> {
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}", tag = "WADO-RS", operation_id = "retrieve_series",
     params(OfSeries),
-    responses((status = 200, description = "the instances", content_type = "multipart/related"), Refused)
+    responses((status = 200, description = "the instances", content_type = "multipart/related"), Refused, Evicted)
 )]
 pub(crate) async fn series(asked: Retrieval) -> Result<Response, HttpError> {
     objects(asked, false).await
@@ -342,7 +343,7 @@ pub(crate) async fn series(asked: Retrieval) -> Result<Response, HttpError> {
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}", tag = "WADO-RS",
     operation_id = "retrieve_instance", params(OfInstance),
-    responses((status = 200, description = "the instance", content_type = "multipart/related"), Refused)
+    responses((status = 200, description = "the instance", content_type = "multipart/related"), Refused, Evicted)
 )]
 pub(crate) async fn instance(asked: Retrieval) -> Result<Response, HttpError> {
     objects(asked, true).await
@@ -382,7 +383,7 @@ pub(crate) async fn instance_metadata(asked: Retrieval) -> Result<Response, Http
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}", tag = "WADO-RS",
     operation_id = "retrieve_frames", params(OfFrames),
-    responses((status = 200, description = "the frames, one a part", content_type = "multipart/related"), Refused)
+    responses((status = 200, description = "the frames, one a part", content_type = "multipart/related"), Refused, Evicted)
 )]
 pub(crate) async fn frames(asked: Retrieval) -> Result<Response, HttpError> {
     frames_of(asked).await
@@ -393,7 +394,7 @@ pub(crate) async fn frames(asked: Retrieval) -> Result<Response, HttpError> {
     get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/bulkdata/{path}", tag = "WADO-RS",
     operation_id = "retrieve_bulk_data",
     params(OfInstance, ("path" = String, Path, description = "a tag of 8 hexadecimal digits, or TAG/ITEM/TAG")),
-    responses((status = 200, description = "the value", content_type = "multipart/related"), Refused)
+    responses((status = 200, description = "the value", content_type = "multipart/related"), Refused, Evicted)
 )]
 pub(crate) async fn bulk_data(asked: Retrieval) -> Result<Response, HttpError> {
     value_of(asked).await
@@ -403,7 +404,7 @@ pub(crate) async fn bulk_data(asked: Retrieval) -> Result<Response, HttpError> {
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/bulkdata", tag = "WADO-RS", operation_id = "retrieve_study_bulk_data",
     params(OfStudy),
-    responses((status = 200, description = "the values, each with its address", content_type = "multipart/related"), Refused)
+    responses((status = 200, description = "the values, each with its address", content_type = "multipart/related"), Refused, Evicted)
 )]
 pub(crate) async fn study_bulk_data(asked: Retrieval) -> Result<Response, HttpError> {
     bulk_of(asked, false).await
@@ -413,7 +414,7 @@ pub(crate) async fn study_bulk_data(asked: Retrieval) -> Result<Response, HttpEr
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/bulkdata", tag = "WADO-RS",
     operation_id = "retrieve_series_bulk_data", params(OfSeries),
-    responses((status = 200, description = "the values, each with its address", content_type = "multipart/related"), Refused)
+    responses((status = 200, description = "the values, each with its address", content_type = "multipart/related"), Refused, Evicted)
 )]
 pub(crate) async fn series_bulk_data(asked: Retrieval) -> Result<Response, HttpError> {
     bulk_of(asked, false).await
@@ -423,7 +424,7 @@ pub(crate) async fn series_bulk_data(asked: Retrieval) -> Result<Response, HttpE
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/bulkdata", tag = "WADO-RS",
     operation_id = "retrieve_instance_bulk_data", params(OfInstance),
-    responses((status = 200, description = "the values, each with its address", content_type = "multipart/related"), Refused)
+    responses((status = 200, description = "the values, each with its address", content_type = "multipart/related"), Refused, Evicted)
 )]
 pub(crate) async fn instance_bulk_data(asked: Retrieval) -> Result<Response, HttpError> {
     bulk_of(asked, false).await
@@ -433,7 +434,7 @@ pub(crate) async fn instance_bulk_data(asked: Retrieval) -> Result<Response, Htt
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/pixeldata", tag = "WADO-RS", operation_id = "retrieve_study_pixel_data",
     params(OfStudy),
-    responses((status = 200, description = "the pixels, an instance a part", content_type = "multipart/related"), Refused)
+    responses((status = 200, description = "the pixels, an instance a part", content_type = "multipart/related"), Refused, Evicted)
 )]
 pub(crate) async fn study_pixel_data(asked: Retrieval) -> Result<Response, HttpError> {
     bulk_of(asked, true).await
@@ -443,7 +444,7 @@ pub(crate) async fn study_pixel_data(asked: Retrieval) -> Result<Response, HttpE
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/pixeldata", tag = "WADO-RS",
     operation_id = "retrieve_series_pixel_data", params(OfSeries),
-    responses((status = 200, description = "the pixels, an instance a part", content_type = "multipart/related"), Refused)
+    responses((status = 200, description = "the pixels, an instance a part", content_type = "multipart/related"), Refused, Evicted)
 )]
 pub(crate) async fn series_pixel_data(asked: Retrieval) -> Result<Response, HttpError> {
     bulk_of(asked, true).await
@@ -453,7 +454,7 @@ pub(crate) async fn series_pixel_data(asked: Retrieval) -> Result<Response, Http
 #[utoipa::path(
     get, path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/pixeldata", tag = "WADO-RS",
     operation_id = "retrieve_instance_pixel_data", params(OfInstance),
-    responses((status = 200, description = "the pixels", content_type = "multipart/related"), Refused)
+    responses((status = 200, description = "the pixels", content_type = "multipart/related"), Refused, Evicted)
 )]
 pub(crate) async fn instance_pixel_data(asked: Retrieval) -> Result<Response, HttpError> {
     bulk_of(asked, true).await

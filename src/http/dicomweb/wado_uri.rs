@@ -6,7 +6,7 @@
 
 use super::{
     parts::{Keep, Part, Validator},
-    retrieve::{Refused, Retrieval, decode, edition, query, read_coerced},
+    retrieve::{Evicted, Refused, Retrieval, decode, edition, query, read_coerced},
 };
 use crate::{
     dicom::{
@@ -62,7 +62,7 @@ pub(crate) struct Wanted {
 /// Retrieves one object, or a picture of it.
 #[utoipa::path(
     get, path = "/dicom-web/wado", tag = "WADO-URI", operation_id = "wado_uri", params(Wanted),
-    responses((status = 200, description = "the object or the picture", content_type = "image/jpeg"), Refused)
+    responses((status = 200, description = "the object or the picture", content_type = "image/jpeg"), Refused, Evicted)
 )]
 pub(crate) async fn get(State(app): State<App>, request: Request) -> Result<Response, HttpError> {
     let (parts, _) = request.into_parts();
