@@ -25,7 +25,12 @@ const QUEUE: usize = 4;
 pub fn open(choice: DeviceChoice) -> Result<Device, InferError> {
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Auto => Ok(cuda().unwrap_or(Device::Cpu)),
+        DeviceChoice::Auto => Ok(cuda().unwrap_or_else(|why| {
+            if cfg!(feature = "cuda") {
+                tracing::warn!(reason = why, "networks run on the CPU: there is no GPU to use");
+            }
+            Device::Cpu
+        })),
         DeviceChoice::Cuda => cuda().map_err(|why| {
             InferError::Device(format!(
                 "--device cuda was asked for, but {why}; use --device cpu or auto"
@@ -35,16 +40,17 @@ pub fn open(choice: DeviceChoice) -> Result<Device, InferError> {
 }
 
 /// The first CUDA device, or why there is none.
+#[cfg(feature = "cuda")]
 fn cuda() -> Result<Device, String> {
-    if !candle_core::utils::cuda_is_available() {
-        return Err("this build has no CUDA (build with --features cuda)".into());
-    }
-    // candle panics when the driver library is missing.
-    match std::panic::catch_unwind(|| Device::new_cuda(0)) {
-        Ok(Ok(device)) => Ok(device),
-        Ok(Err(error)) => Err(format!("no CUDA device answers: {error}")),
-        Err(_) => Err("the CUDA driver library is not there".into()),
-    }
+    // The bindings panic when a library is not what they were built for.
+    std::panic::catch_unwind(crate::nn::open_cuda)
+        .unwrap_or_else(|_| Err("the CUDA libraries are not those that this build wants".into()))
+}
+
+/// Why there is no CUDA device.
+#[cfg(not(feature = "cuda"))]
+fn cuda() -> Result<Device, String> {
+    Err("this build has no CUDA (build with --features cuda)".into())
 }
 
 /// One batch of tiles for one member of one model.
@@ -77,10 +83,7 @@ impl Engine {
             bundle.check(&model, &device)?;
             models.insert(bundle.plan.id.clone(), Arc::new(model));
         }
-        let numeric_mode = match device {
-            Device::Cpu => format!("cpu-{}-f32", crate::nn::instruction_set()),
-            _ => "cuda-f32".into(),
-        };
+        let numeric_mode = crate::nn::numeric_mode(&device).map_err(|e| InferError::network(&e))?;
         let (queue, tasks) = sync_channel(QUEUE);
         let serving = models
             .values()
@@ -101,7 +104,7 @@ impl Engine {
         })
     }
 
-    /// `cpu-{isa}-{dtype}` or `cuda-{dtype}`.
+    /// `cpu-{isa}-{dtype}` or `cuda-{sm}-{dtype}`: `cpu-avx512-f32`, `cuda-sm80-f32`.
     #[must_use]
     pub fn numeric_mode(&self) -> &str {
         &self.numeric_mode
