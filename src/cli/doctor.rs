@@ -5,7 +5,7 @@ use ictus::{
     analysis::infer::engine,
     config,
     db::{Db, private},
-    domain::device::DeviceChoice,
+    domain::{device::DeviceChoice, plan::Precision},
 };
 use std::{
     fmt::Write as _,
@@ -188,7 +188,7 @@ fn device() -> Check {
     }
     let opened = engine::open(DeviceChoice::Auto)
         .map_err(anyhow::Error::from)
-        .and_then(|device| Ok(ictus::nn::numeric_mode(&device)?));
+        .and_then(|device| Ok(ictus::nn::numeric_mode(&device, Precision::F32)?));
     match opened {
         Ok(mode) => Check::new(
             "device",

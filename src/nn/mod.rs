@@ -38,6 +38,7 @@ pub use cuda::open as open_cuda;
 pub use kernels::{KeepLarge, has_bf16, release, with_bf16};
 pub use swin::relative_position_index;
 
+use crate::domain::plan::Precision;
 use candle_core::{Device, Error, Result};
 
 /// The instruction set that the CPU kernels run on: `avx512`, `avx2` or `portable`.
@@ -46,16 +47,33 @@ pub fn instruction_set() -> &'static str {
     kernels::isa().name()
 }
 
-/// How a device computes: `cpu-{isa}-f32` or `cuda-{sm}-f32`, as in `cpu-avx512-f32` and `cuda-sm80-f32`.
+/// How a device computes in a precision: `cpu-{isa}-{dtype}` or `cuda-{sm}-{dtype}`, as in `cpu-avx512-f32` and `cuda-sm80-bf16`.
 ///
 /// # Errors
 /// The GPU driver's.
-pub fn numeric_mode(device: &Device) -> Result<String> {
+pub fn numeric_mode(device: &Device, precision: Precision) -> Result<String> {
+    let dtype = precision.name();
     match device {
         #[cfg(feature = "cuda")]
-        Device::Cuda(device) => Ok(format!("cuda-{}-f32", cuda::generation(device)?)),
-        _ => Ok(format!("cpu-{}-f32", instruction_set())),
+        Device::Cuda(device) => {
+            let (major, minor) = cuda::capability(device)?;
+            Ok(format!("cuda-sm{major}{minor}-{dtype}"))
+        }
+        _ => Ok(format!("cpu-{}-{dtype}", instruction_set())),
     }
+}
+
+/// What a device multiplies when a precision is asked for: bf16 only where the machine has it.
+///
+/// # Errors
+/// The GPU driver's.
+pub fn precision_on(device: &Device, asked: Precision) -> Result<Precision> {
+    let able = match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => cuda::capability(device)?.0 >= cuda::BF16_SINCE,
+        _ => has_bf16(),
+    };
+    Ok(if able { asked } else { Precision::F32 })
 }
 
 /// Whether a GPU's memory was too small for what failed.

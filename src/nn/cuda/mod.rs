@@ -84,17 +84,19 @@ fn keep_memory(device: &CudaDevice) -> std::result::Result<(), DriverError> {
     }
 }
 
-/// The generation of a GPU as compilers name it: `sm80`.
+/// The first generation with bf16 (Ampere).
+pub(super) const BF16_SINCE: i32 = 8;
+
+/// The generation of a GPU: 8 and 0 of `sm80`.
 ///
 /// # Errors
 /// The driver's.
-pub(super) fn generation(device: &CudaDevice) -> Result<String> {
-    let (major, minor) = device
+pub(super) fn capability(device: &CudaDevice) -> Result<(i32, i32)> {
+    device
         .cuda_stream()
         .context()
         .compute_capability()
-        .map_err(Error::wrap)?;
-    Ok(format!("sm{major}{minor}"))
+        .map_err(Error::wrap)
 }
 
 /// An error without its backtrace.

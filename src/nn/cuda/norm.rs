@@ -101,7 +101,7 @@ impl Job<'_> {
             )));
         }
         let mut y = uninitialised::<T>(self.device, x.len())?;
-        if x.len() == 0 {
+        if x.is_empty() {
             return Ok(CudaStorage::wrap_cuda_slice(y, self.device.clone()));
         }
         let (stream, load) = (self.device.cuda_stream(), |name: &str| kernel(self.device, name));
