@@ -19,7 +19,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/ictus/target \
     cargo build --release --locked && install -D target/release/ictus /out/ictus
 
-FROM nvidia/cuda:12.6.3-devel-ubuntu24.04 AS build-cuda
+# With cuDNN, which the convolutions use.
+FROM nvidia/cuda:12.6.3-cudnn-devel-ubuntu24.04 AS build-cuda
 # Ampere and later; the kernels are compiled for one capability and run on all above it.
 ENV CUDA_COMPUTE_CAP=80 \
     CARGO_HOME=/usr/local/cargo \
@@ -34,9 +35,12 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/ictus/target,id=ictus-target-cuda \
     cargo build --release --locked --features cuda && install -D target/release/ictus /out/ictus
 
-FROM nvidia/cuda:12.6.3-runtime-ubuntu24.04 AS cuda
+FROM nvidia/cuda:12.6.3-cudnn-runtime-ubuntu24.04 AS cuda
 RUN install --directory --owner=10001 --group=10001 /data
-COPY --from=build-cuda /out/ictus /usr/local/bin/ictus
+COPY --from=build /out/ictus /usr/local/bin/ictus-cpu
+COPY --from=build-cuda /out/ictus /usr/local/bin/ictus-cuda
+# Takes the first one if its libraries are there: the driver's are when the container was given a GPU.
+COPY --chmod=755 .ci/start-cuda /usr/local/bin/ictus
 USER 10001:10001
 WORKDIR /data
 VOLUME /data

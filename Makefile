@@ -56,8 +56,12 @@ test-e2e: setup web/dist/index.html ## Drive the built binary through a real bro
 	.venv/bin/python .ci/e2e
 
 .PHONY: check-cuda
-check-cuda: toolchains web/dist/index.html ## Type-check the CUDA feature without a GPU; takes a quarter of an hour, not part of `make test`
+check-cuda: toolchains web/dist/index.html ## Type-check the CUDA build without a GPU; takes a quarter of an hour, not part of `make test`
 	.ci/check-cuda
+
+.PHONY: test-cuda
+test-cuda: toolchains web/dist/index.html ## Run the tests of layers and networks on a GPU; fails where there is none
+	.ci/test-cuda
 
 .PHONY: bench
 bench: ## Run the benchmarks; ICTUS_BENCH_PYTHON=python3 adds PyTorch, ONNX Runtime and OpenVINO

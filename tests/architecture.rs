@@ -169,6 +169,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         "candle_nn",
         &["nn", "analysis::infer", "analysis::uncertainty", "train"],
     ),
+    ("cudarc", &["nn"]),
     ("dicom_ul", &["association"]),
     ("reqwest", &["deliver", "fetch", "review", "cli"]),
     ("openidconnect", &["review"]),

@@ -310,7 +310,7 @@ pub fn look(
         id: model.plan.id.clone(),
         version: model.plan.version.clone(),
         weights_sha256: model.weights_sha256.clone(),
-        numeric_mode: engine.numeric_mode().to_owned(),
+        numeric_mode: engine.numeric_mode_of(model).to_owned(),
         duration_ms,
     });
     // The network's buffers are large, and the next study may be hours away.

@@ -2,8 +2,10 @@
 
 use super::database::{DatabaseArgs, private_dir};
 use ictus::{
+    analysis::infer::engine,
     config,
     db::{Db, private},
+    domain::{device::DeviceChoice, plan::Precision},
 };
 use std::{
     fmt::Write as _,
@@ -179,13 +181,26 @@ fn memory() -> Check {
     }
 }
 
+/// What `--device auto` comes to.
 fn device() -> Check {
-    let text = if cfg!(feature = "cuda") {
-        "built for CUDA and CPU"
-    } else {
-        "built for CPU"
-    };
-    Check::new("device", State::Good, text)
+    if !cfg!(feature = "cuda") {
+        return Check::new("device", State::Good, "built for CPU");
+    }
+    let opened = engine::open(DeviceChoice::Auto)
+        .map_err(anyhow::Error::from)
+        .and_then(|device| Ok(ictus::nn::numeric_mode(&device, Precision::F32)?));
+    match opened {
+        Ok(mode) => Check::new(
+            "device",
+            State::Good,
+            format!("built for CUDA and CPU; networks run in {mode}"),
+        ),
+        Err(error) => Check::new(
+            "device",
+            State::Fair,
+            format!("built for CUDA and CPU: {error:#}"),
+        ),
+    }
 }
 
 /// Plans and weights that can be read; whether they reproduce their golden patch is for `ictus model check`.

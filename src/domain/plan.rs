@@ -49,6 +49,9 @@ pub struct Plan {
     /// Where the weights come from: decides what every result says of its limits.
     #[serde(default)]
     pub provenance: Provenance,
+    /// What its convolutions multiply, where the device can; else f32.
+    #[serde(default, skip_serializing_if = "Precision::is_single")]
+    pub precision: Precision,
     /// What turns scores into probabilities; null until `ictus calibrate` has made one.
     pub calibration: Option<String>,
     /// How closely `golden.safetensors` must be reproduced before the model serves.
@@ -383,6 +386,33 @@ impl Provenance {
                 "Model trained on somebody's labelled scans, not validated. For research, not for clinical use."
             }
         }
+    }
+}
+
+/// What convolutions multiply; they add in f32, and what goes from layer to layer is f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Eight bits of fraction: faster, and off by what the plan's golden tolerance for it says.
+    Bf16,
+}
+
+impl Precision {
+    /// As in plans and numeric modes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_single(&self) -> bool {
+        *self == Self::F32
     }
 }
 

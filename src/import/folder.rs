@@ -4,7 +4,7 @@ use super::{ImportError, Imported, Request, Trained, card};
 use crate::{
     domain::{
         architecture::Architecture,
-        plan::{Contrast, Golden, Plan, Provenance, SCHEMA, Stage, Trigger},
+        plan::{Contrast, Golden, Plan, Precision, Provenance, SCHEMA, Stage, Trigger},
     },
     nn::{network::Network, parameters::Parameters},
 };
@@ -218,6 +218,7 @@ fn plan(id: &str, trained: &Trained) -> Plan {
             body_part: "HEAD".to_owned(),
         },
         mirror_axes: trained.mirror_axes.clone(),
+        precision: Precision::F32,
         calibration: None,
         golden: Golden {
             tolerance: [("f32".to_owned(), TOLERANCE)].into(),

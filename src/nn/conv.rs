@@ -1,7 +1,9 @@
 //! Convolution and transposed convolution in two and three dimensions, with gradients.
 //!
-//! A blocked tensor takes the CPU kernels; a plain one takes candle's own operators on any device (`plain`).
+//! A blocked tensor takes the CPU kernels; a plain one takes cuDNN on a GPU, and candle's own operators (`plain`) elsewhere.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::{blocked, kernels::BLOCK, layout, plain};
 use candle_core::{Error, Result, Tensor};
 
@@ -32,6 +34,10 @@ impl Conv {
     /// Says which shape was found and which the weight wants.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.check(x)?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return cuda::convolution::convolve(x, self);
+        }
         if !layout::is_blocked(x) {
             return plain::convolve(x, self);
         }
@@ -100,6 +106,10 @@ impl ConvTranspose {
         check_rank(x, &self.weight)?;
         check_sizes(&self.weight, &[self.stride])?;
         check_bias(self.bias.as_ref(), self.weight.dim(1)?)?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return cuda::convolution::convolve_transposed(x, self);
+        }
         if !layout::is_blocked(x) {
             return plain::convolve_transposed(x, self);
         }

@@ -12,8 +12,15 @@ use super::{
     },
     layout,
 };
-use candle_core::{CpuStorage, CustomOp3, D, Device, Error, InplaceOp1, Layout, Result, Shape, Tensor};
-use std::sync::OnceLock;
+use candle_core::{
+    CpuStorage, CustomOp3, D, DType, Device, Error, InplaceOp1, Layout, Result, Shape, Tensor,
+};
+use std::{borrow::Cow, sync::OnceLock};
+
+#[cfg(feature = "cuda")]
+use super::cuda::{self, norm::Own};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 
 /// nnU-Net's epsilon, and PyTorch's default.
 pub const EPS: f64 = 1e-5;
@@ -81,25 +88,28 @@ impl Norm {
         }
     }
 
-    /// This layer in the form of the blocked kernels, if they know it.
+    /// This layer in the form of the blocked kernels, or of those for a GPU, which have no gradients, if they know it.
     fn fused(&self, x: &Tensor) -> Result<Option<Fused>> {
-        if !layout::is_blocked(x) {
+        let blocked = layout::is_blocked(x);
+        if !blocked && !x.device().is_cuda() {
             return Ok(None);
         }
         let fused = self.parameters(x)?;
-        if let Some(fused) = &fused {
-            fused.check(x)?;
-        }
-        Ok(fused)
+        let Some(fused) = fused.filter(|fused| blocked || !tracks(&[x, &fused.weight, &fused.bias])) else {
+            return Ok(None);
+        };
+        fused.check(x)?;
+        Ok(Some(fused))
     }
 
     fn parameters(&self, x: &Tensor) -> Result<Option<Fused>> {
         Ok(match self {
             Self::Instance { weight, bias, eps } => {
+                let lanes = if layout::is_blocked(x) { BLOCK } else { 1 };
                 let channels = weight
                     .as_ref()
                     .or(bias.as_ref())
-                    .map_or(x.dim(1)? * BLOCK, Tensor::elem_count);
+                    .map_or(x.dim(1)? * lanes, Tensor::elem_count);
                 let given = |parameter: &Option<Tensor>, value: f32| match parameter {
                     Some(parameter) => Ok(parameter.clone()),
                     None => Tensor::full(value, channels, x.device()),
@@ -200,7 +210,7 @@ fn scale_and_shift(x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>) -
     Ok(y)
 }
 
-/// A normalisation followed by an activation, one pass where the kernels know both.
+/// A normalisation followed by an activation, one layer where the kernels know both.
 #[derive(Debug, Clone)]
 pub struct NormAct {
     /// What comes first.
@@ -227,7 +237,7 @@ impl NormAct {
     /// # Errors
     /// As [`Conv::forward`].
     pub fn after(&self, conv: &Conv, x: &Tensor) -> Result<Tensor> {
-        self.finish(conv.forward(x)?)
+        self.finish(self.feeding(conv, x).forward(x)?)
     }
 
     /// The same on two tensors joined along their channels, of which the first has `split`.
@@ -235,7 +245,19 @@ impl NormAct {
     /// # Errors
     /// As [`Conv::forward2`].
     pub fn after2(&self, conv: &Conv, a: &Tensor, b: &Tensor, split: usize) -> Result<Tensor> {
-        self.finish(conv.forward2(a, b, split)?)
+        self.finish(self.feeding(conv, a).forward2(a, b, split)?)
+    }
+
+    /// The convolution without the bias that an instance norm takes off again: on a GPU, where adding it is a pass over the output, and without gradients.
+    fn feeding<'a>(&self, conv: &'a Conv, x: &Tensor) -> Cow<'a, Conv> {
+        let lost = matches!(self.norm, Norm::Instance { .. }) && x.device().is_cuda();
+        match &conv.bias {
+            Some(bias) if lost && !tracks(&[x, &conv.weight, bias]) => Cow::Owned(Conv {
+                bias: None,
+                ..conv.clone()
+            }),
+            _ => Cow::Borrowed(conv),
+        }
     }
 
     /// As [`Self::forward`] on a tensor that nobody else holds.
@@ -243,7 +265,8 @@ impl NormAct {
         let (Some(fused), Some(slope)) = (self.fused(&y)?, self.slope()) else {
             return self.forward(&y);
         };
-        if !y.is_contiguous() || tracks(&[&y, &fused.weight, &fused.bias]) {
+        let in_place = layout::is_blocked(&y) && y.is_contiguous();
+        if !in_place || tracks(&[&y, &fused.weight, &fused.bias]) {
             return fused.forward(&y, slope);
         }
         y.inplace_op1(&InPlace { fused: &fused, slope })?;
@@ -266,7 +289,19 @@ impl NormAct {
     }
 }
 
-/// A normalisation that the blocked kernels know.
+/// Adds one value a channel, on a GPU and without gradients.
+#[cfg(feature = "cuda")]
+pub(super) fn shift(y: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let fused = Fused {
+        weight: Tensor::ones(bias.shape(), DType::F32, bias.device())?,
+        bias: bias.clone(),
+        statistics: Statistics::Given,
+    };
+    fused.check(y)?;
+    fused.forward(y, 1.0)
+}
+
+/// A normalisation that the fused kernels know.
 struct Fused {
     weight: Tensor,
     bias: Tensor,
@@ -311,12 +346,17 @@ impl Fused {
             Statistics::Own { groups, .. } => groups,
             Statistics::Given => channels,
         };
-        let fits = kernels::blocks(channels) == x.dim(1)? && self.bias.elem_count() == channels;
+        let wanted = if layout::is_blocked(x) {
+            kernels::blocks(channels)
+        } else {
+            channels
+        };
+        let fits = wanted == x.dim(1)? && self.bias.elem_count() == channels;
         if fits && groups > 0 && channels.is_multiple_of(groups) {
             return Ok(());
         }
         Err(Error::Msg(format!(
-            "a norm of {channels} channels in {groups} groups does not fit the blocked shape {:?}",
+            "a norm of {channels} channels in {groups} groups does not fit the shape {:?}",
             x.dims()
         ))
         .bt())
@@ -328,7 +368,9 @@ impl Fused {
             slope,
             moments: OnceLock::new(),
         };
-        x.contiguous()?.apply_op3(&self.weight, &self.bias, op)
+        let parameter = |values: &Tensor| values.to_dtype(DType::F32)?.contiguous();
+        x.contiguous()?
+            .apply_op3(&parameter(&self.weight)?, &parameter(&self.bias)?, op)
     }
 }
 
@@ -391,6 +433,23 @@ impl CustomOp3 for FusedOp {
         let mut y = vec![0.0f32; x.len()];
         kernel::apply_to(x, &mut y, &lines, self.slope, extent.voxels, kernels::isa());
         Ok((CpuStorage::F32(y), xl.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        weight: &CudaStorage,
+        wl: &Layout,
+        bias: &CudaStorage,
+        bl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let own = match self.statistics {
+            Statistics::Own { groups, eps } => Some(Own { groups, eps }),
+            Statistics::Given => None,
+        };
+        cuda::norm::forward((x, xl), (weight, wl), (bias, bl), own, self.slope)
     }
 
     fn bwd(

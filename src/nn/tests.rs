@@ -1,4 +1,4 @@
-//! Every layer against PyTorch, output and gradients, plain and blocked; and the gradients against finite differences.
+//! Every layer against PyTorch, output and gradients, plain and blocked, on the CPU and in a CUDA build on a GPU; and the gradients against finite differences.
 
 use super::{
     activation::Activation,
@@ -14,16 +14,16 @@ use std::collections::{BTreeMap, HashMap};
 /// Made by `tests/golden/layers.py`.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/layers.safetensors");
 
-/// A case's parameters: variables, so that their gradients are found.
-type Parameters = BTreeMap<String, Var>;
+/// A case's parameters.
+type Parameters = BTreeMap<String, Tensor>;
 type Layer = Box<dyn Fn(&Parameters, &Tensor) -> Result<Tensor>>;
 
 fn get(p: &Parameters, name: &str) -> Tensor {
-    p[name].as_tensor().clone()
+    p[name].clone()
 }
 
 fn maybe(p: &Parameters, name: &str) -> Option<Tensor> {
-    p.get(name).map(|var| var.as_tensor().clone())
+    p.get(name).cloned()
 }
 
 fn conv(stride: [usize; 3], padding: [usize; 3], dilation: [usize; 3], groups: usize) -> Layer {
@@ -196,33 +196,62 @@ pub(super) fn largest(tensor: &Tensor) -> f32 {
         .unwrap()
 }
 
+/// The GPU that a test of a CUDA build runs on.
+#[cfg(feature = "cuda")]
+pub(super) fn gpu() -> Device {
+    static DEVICE: std::sync::LazyLock<Device> = std::sync::LazyLock::new(|| {
+        super::open_cuda().unwrap_or_else(|why| panic!("this test runs on a GPU, and {why}"))
+    });
+    DEVICE.clone()
+}
+
 #[test]
 fn layers_and_their_gradients_equal_pytorchs() {
-    let golden = candle_core::safetensors::load(GOLDEN, &Device::Cpu).unwrap();
+    compare_layers(&Device::Cpu, &[false, true]);
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn layers_and_their_gradients_on_a_gpu_equal_pytorchs() {
+    compare_layers(&gpu(), &[false]);
+}
+
+/// With gradients and without, in the layouts that the device has: plain, blocked or both.
+fn compare_layers(device: &Device, layouts: &[bool]) {
+    let golden = candle_core::safetensors::load(GOLDEN, device).unwrap();
     let mut seen = 0;
     for (name, layer) in layers() {
         let of = |key: &str| &golden[&format!("{name}.{key}")];
-        let parameters: Parameters = golden
+        let vars: BTreeMap<String, Var> = golden
             .iter()
             .filter_map(|(key, tensor)| {
                 let key = key.strip_prefix(name)?.strip_prefix(".p.")?;
                 Some((key.to_owned(), Var::from_tensor(tensor).unwrap()))
             })
             .collect();
+        let tracked: Parameters = vars
+            .iter()
+            .map(|(key, var)| (key.clone(), var.as_tensor().clone()))
+            .collect();
+        let detached: Parameters = vars
+            .iter()
+            .map(|(key, var)| (key.clone(), var.detach()))
+            .collect();
+        let channels = of("y").dim(1).unwrap();
         // Tokens have no blocked form.
-        for blocked in [false, true] {
-            if blocked && of("x").rank() == 3 {
-                continue;
-            }
+        let layouts = layouts.iter().filter(|blocked| !**blocked || of("x").rank() != 3);
+        for blocked in layouts.copied() {
             let x = Var::from_tensor(of("x")).unwrap();
-            let input = if blocked {
-                layout::enter(&x).unwrap()
-            } else {
-                x.as_tensor().clone()
+            let run = |x: &Tensor, parameters: &Parameters| {
+                let input = if blocked {
+                    layout::enter(x).unwrap()
+                } else {
+                    x.clone()
+                };
+                let y = layer(parameters, &input).unwrap_or_else(|error| panic!("{name}: {error}"));
+                layout::leave(&y, channels, of("y").rank() - 2).unwrap()
             };
-            let y = layer(&parameters, &input).unwrap_or_else(|error| panic!("{name}: {error}"));
-            let channels = of("y").dim(1).unwrap();
-            let y = layout::leave(&y, channels, of("y").rank() - 2).unwrap();
+            let y = run(&x, &tracked);
             let grads = (&y * of("scale")).unwrap().sum_all().unwrap().backward().unwrap();
             let mut compare = |what: &str, ours: &Tensor, theirs: &Tensor| {
                 assert_eq!(ours.dims(), theirs.dims(), "{name} {what}, blocked {blocked}");
@@ -235,15 +264,17 @@ fn layers_and_their_gradients_equal_pytorchs() {
                 seen += 1;
             };
             compare("output", &y, of("y"));
+            compare("output without gradients", &run(&x.detach(), &detached), of("y"));
             compare("gradient of the input", grads.get(&x).unwrap(), of("gx"));
-            for (key, var) in &parameters {
+            for (key, var) in &vars {
                 if let Some(theirs) = golden.get(&format!("{name}.g.{key}")) {
                     compare(key, grads.get(var).unwrap(), theirs);
                 }
             }
         }
     }
-    assert!(seen > 120, "only {seen} tensors were compared");
+    let least = if layouts.len() == 2 { 120 } else { 60 };
+    assert!(seen > least, "only {seen} tensors were compared");
 }
 
 #[test]

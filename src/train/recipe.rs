@@ -12,8 +12,8 @@ use crate::domain::{
         MORPHOLOGICALLY_ABNORMAL_STRUCTURE, SUBARACHNOID_HEMORRHAGE, SUBDURAL_HEMORRHAGE, THROMBUS,
     },
     plan::{
-        Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Normalization, Plan, Provenance,
-        SCHEMA, Trigger,
+        Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Normalization, Plan, Precision,
+        Provenance, SCHEMA, Trigger,
     },
 };
 
@@ -77,6 +77,7 @@ pub fn haemorrhage(members: usize) -> Plan {
         stages: Vec::new(),
         mirror_axes: vec![],
         provenance: Provenance::SyntheticPhantoms,
+        precision: Precision::F32,
         calibration: None,
         golden: Golden {
             tolerance: [("f32".to_owned(), 1e-4)].into(),

@@ -406,6 +406,8 @@ mod tests {
     use super::*;
     use crate::{
         analysis::infer::bundle::Bundle,
+        domain::plan::Precision,
+        nn,
         train::{dataset::HaemorrhageSlabs, recipe::haemorrhage},
     };
 
@@ -496,7 +498,20 @@ mod tests {
         let mut bundle = Bundle::read(out.path()).unwrap();
         let model = bundle.load(&Device::Cpu).unwrap();
         assert!(bundle.check(&model, &Device::Cpu).unwrap() < 1e-5);
+        // A plan that asks for bf16 says how far off it may be.
+        bundle.plan.precision = Precision::Bf16;
+        let coarse = bundle.load(&Device::Cpu).unwrap();
+        let error = bundle.check(&coarse, &Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("no golden tolerance for bf16"), "{error}");
+        bundle.plan.golden.tolerance.insert("bf16".into(), 0.5);
+        let worst = bundle.check(&coarse, &Device::Cpu).unwrap();
+        assert_eq!(
+            worst > 1e-5,
+            nn::has_bf16(),
+            "{worst}: bf16 where the machine has it, else f32"
+        );
         // One changed weight is noticed.
+        bundle.plan.precision = Precision::F32;
         let at = bundle.weights.len() - 6;
         bundle.weights[at] ^= 0x40;
         let other = bundle.load(&Device::Cpu).unwrap();

@@ -1,4 +1,6 @@
 //! Whole networks against the packages that they come from: `tests/golden/networks`.
+//!
+//! A CUDA build runs the same cases on a GPU and fails without one: `make test-cuda`.
 
 use candle_core::{DType, Device, Tensor};
 use ictus::{
@@ -10,6 +12,21 @@ use std::{collections::BTreeMap, path::Path};
 
 /// Largest absolute difference that a network's logits may have; they reach 3 to 7.
 const TOLERANCE: f32 = 1e-4;
+
+/// Where the cases run.
+#[cfg(not(feature = "cuda"))]
+fn device() -> Device {
+    Device::Cpu
+}
+
+/// Where the cases run: tensors of one device only meet each other.
+#[cfg(feature = "cuda")]
+fn device() -> Device {
+    static DEVICE: std::sync::LazyLock<Device> = std::sync::LazyLock::new(|| {
+        ictus::nn::open_cuda().unwrap_or_else(|why| panic!("this test runs on a GPU, and {why}"))
+    });
+    DEVICE.clone()
+}
 
 struct Golden {
     architecture: Architecture,
@@ -24,7 +41,7 @@ fn golden(name: &str) -> Golden {
     let bytes = std::fs::read(path).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     let text = &header.metadata().as_ref().unwrap()["architecture"];
-    let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
+    let mut tensors = candle_core::safetensors::load_buffer(&bytes, &device()).unwrap();
     let heads = (0..)
         .map_while(|i| tensors.remove(&format!("heads.{i}")))
         .collect();
@@ -169,7 +186,7 @@ fn drawn(key: &str, shape: &[usize]) -> Tensor {
             value as f32
         })
         .collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    Tensor::from_vec(values, shape, &device()).unwrap()
 }
 
 /// As [`agrees`], for a network whose weights are drawn from their names.
@@ -183,7 +200,7 @@ fn agrees_drawn(name: &str) {
     let architecture: Architecture = serde_json::from_str(&text["architecture"]).unwrap();
     let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_str(&text["shapes"]).unwrap();
     let shape: Vec<usize> = serde_json::from_str(&text["input"]).unwrap();
-    let answer = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap()["answer"].clone();
+    let answer = candle_core::safetensors::load_buffer(&bytes, &device()).unwrap()["answer"].clone();
     let weights = shapes.iter().map(|(key, shape)| (key.clone(), drawn(key, shape)));
     let network = Network::new(&architecture, &mut Parameters::Loaded(weights.collect())).unwrap();
     let input = drawn("input", &shape);
@@ -196,7 +213,7 @@ fn agrees_drawn(name: &str) {
             let every: Vec<u32> = (0..u32::try_from(some.dim(axis).unwrap()).unwrap())
                 .step_by(2)
                 .collect();
-            let every = Tensor::new(every, &Device::Cpu).unwrap();
+            let every = Tensor::new(every, &device()).unwrap();
             some = some.contiguous().unwrap().index_select(&every, axis).unwrap();
         }
         let worst = difference(&some, &answer);
@@ -234,7 +251,7 @@ fn a_swin_unetr_has_gradients_everywhere() {
         r#"{"network_class_name": "SwinUNETR", "in_channels": 1, "out_channels": 2, "feature_size": 12, "window_size": [2, 2, 2]}"#,
     )
     .unwrap();
-    let mut parameters = Parameters::trainable(1, &Device::Cpu);
+    let mut parameters = Parameters::trainable(1, &device());
     let network = Network::new(&architecture, &mut parameters).unwrap();
     let Parameters::Trainable { vars, .. } = parameters else {
         panic!("trainable parameters were asked for");
@@ -260,7 +277,7 @@ fn refuses_an_input_that_does_not_fit() {
     let network = Network::new(&architecture, &mut Parameters::Loaded(weights)).unwrap();
     for dims in [vec![1, 1, 6, 16, 13], vec![1, 2, 6, 16, 12], vec![1, 1, 16, 12]] {
         let error = network
-            .forward(&Tensor::zeros(dims.clone(), DType::F32, &Device::Cpu).unwrap())
+            .forward(&Tensor::zeros(dims.clone(), DType::F32, &device()).unwrap())
             .unwrap_err()
             .to_string();
         assert!(error.contains(&format!("{dims:?}")), "{error}");

@@ -2,8 +2,8 @@
 
 use super::InferError;
 use crate::{
-    domain::plan::{Plan, SCHEMA},
-    nn::{network::Network, parameters::Parameters},
+    domain::plan::{Plan, Precision, SCHEMA},
+    nn::{self, network::Network, parameters::Parameters},
 };
 use candle_core::{DType, Device, Tensor, safetensors};
 use sha2::{Digest, Sha256};
@@ -33,6 +33,21 @@ pub struct Model {
     pub(super) members: Vec<Network>,
     /// The earlier stages of a cascade, the first one first.
     pub stages: Vec<Arc<Model>>,
+}
+
+impl Model {
+    /// What it multiplies on a device: what the plan asks for, or f32 where the device cannot.
+    pub(super) fn precision_on(&self, device: &Device) -> candle_core::Result<Precision> {
+        nn::precision_on(device, self.plan.precision)
+    }
+
+    /// Logits of one member.
+    pub(super) fn forward(&self, member: &Network, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self.precision_on(x.device())? {
+            Precision::F32 => member.forward(x),
+            Precision::Bf16 => nn::with_bf16(|| member.forward(x)),
+        }
+    }
 }
 
 impl Bundle {
@@ -129,7 +144,7 @@ impl Bundle {
     /// Largest absolute difference between the golden logits and what `model` answers on this machine.
     ///
     /// # Errors
-    /// When the golden file lacks a tensor, or the model does not reproduce it within the plan's tolerance for f32.
+    /// When the golden file lacks a tensor, or the model does not reproduce it within the plan's tolerance for the precision that it runs in.
     pub fn check(&self, model: &Model, device: &Device) -> Result<f64, InferError> {
         let wrong = |what: String| InferError::Model {
             id: self.plan.id.clone(),
@@ -141,12 +156,15 @@ impl Bundle {
                 .get(&name)
                 .ok_or_else(|| wrong(format!("golden.safetensors has no {name:?}")))
         };
-        let tolerance = *self
-            .plan
-            .golden
-            .tolerance
-            .get("f32")
-            .ok_or_else(|| wrong("the plan has no golden tolerance for f32".into()))?;
+        let tolerance = |precision: Precision| {
+            let name = precision.name();
+            let given = self.plan.golden.tolerance.get(name).copied();
+            given.ok_or_else(|| wrong(format!("the plan has no golden tolerance for {name}")))
+        };
+        // The error of what the plan asks for is stated, whatever this machine can.
+        tolerance(self.plan.precision)?;
+        let precision = model.precision_on(device).map_err(|e| InferError::network(&e))?;
+        let tolerance = tolerance(precision)?;
         let stages = model.stages.iter().map(AsRef::as_ref).enumerate();
         let all = stages
             .map(|(s, stage)| (format!("stage_{s}."), stage))
@@ -156,7 +174,9 @@ impl Bundle {
             let input = tensor(format!("{prefix}input"))?;
             for (i, member) in stage.members.iter().enumerate() {
                 let expected = tensor(format!("{prefix}logits_{i}"))?;
-                let found = member.forward(input).map_err(|e| InferError::network(&e))?;
+                let found = stage
+                    .forward(member, input)
+                    .map_err(|e| InferError::network(&e))?;
                 let difference = (found - expected)
                     .and_then(|d| d.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>())
                     .map_err(|e| InferError::network(&e))?;

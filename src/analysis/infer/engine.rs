@@ -4,7 +4,10 @@ use super::{
     InferError,
     bundle::{Bundle, Model},
 };
-use crate::domain::device::DeviceChoice;
+use crate::{
+    domain::{device::DeviceChoice, plan::Precision},
+    nn,
+};
 use candle_core::{Device, Tensor};
 use std::{
     collections::BTreeMap,
@@ -25,7 +28,12 @@ const QUEUE: usize = 4;
 pub fn open(choice: DeviceChoice) -> Result<Device, InferError> {
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Auto => Ok(cuda().unwrap_or(Device::Cpu)),
+        DeviceChoice::Auto => Ok(cuda().unwrap_or_else(|why| {
+            if cfg!(feature = "cuda") {
+                tracing::warn!(reason = why, "networks run on the CPU: there is no GPU to use");
+            }
+            Device::Cpu
+        })),
         DeviceChoice::Cuda => cuda().map_err(|why| {
             InferError::Device(format!(
                 "--device cuda was asked for, but {why}; use --device cpu or auto"
@@ -35,16 +43,17 @@ pub fn open(choice: DeviceChoice) -> Result<Device, InferError> {
 }
 
 /// The first CUDA device, or why there is none.
+#[cfg(feature = "cuda")]
 fn cuda() -> Result<Device, String> {
-    if !candle_core::utils::cuda_is_available() {
-        return Err("this build has no CUDA (build with --features cuda)".into());
-    }
-    // candle panics when the driver library is missing.
-    match std::panic::catch_unwind(|| Device::new_cuda(0)) {
-        Ok(Ok(device)) => Ok(device),
-        Ok(Err(error)) => Err(format!("no CUDA device answers: {error}")),
-        Err(_) => Err("the CUDA driver library is not there".into()),
-    }
+    // The bindings panic when a library is not what they were built for.
+    std::panic::catch_unwind(nn::open_cuda)
+        .unwrap_or_else(|_| Err("the CUDA libraries are not those that this build wants".into()))
+}
+
+/// Why there is no CUDA device.
+#[cfg(not(feature = "cuda"))]
+fn cuda() -> Result<Device, String> {
+    Err("this build has no CUDA (build with --features cuda)".into())
 }
 
 /// One batch of tiles for one member of one model.
@@ -61,6 +70,8 @@ struct Task {
 pub struct Engine {
     models: BTreeMap<String, Arc<Model>>,
     numeric_mode: String,
+    /// Of each model that serves, by id.
+    modes: BTreeMap<String, String>,
     queue: SyncSender<Task>,
 }
 
@@ -71,16 +82,18 @@ impl Engine {
     /// When a model is not what its folder says, or does not reproduce its golden patch.
     pub fn start(bundles: &[Bundle], device: DeviceChoice) -> Result<Self, InferError> {
         let device = open(device)?;
-        let mut models = BTreeMap::new();
+        let (mut models, mut modes) = (BTreeMap::new(), BTreeMap::new());
         for bundle in bundles {
             let model = bundle.load(&device)?;
             bundle.check(&model, &device)?;
+            let mode = model
+                .precision_on(&device)
+                .and_then(|precision| nn::numeric_mode(&device, precision))
+                .map_err(|e| InferError::network(&e))?;
+            modes.insert(bundle.plan.id.clone(), mode);
             models.insert(bundle.plan.id.clone(), Arc::new(model));
         }
-        let numeric_mode = match device {
-            Device::Cpu => format!("cpu-{}-f32", crate::nn::instruction_set()),
-            _ => "cuda-f32".into(),
-        };
+        let numeric_mode = nn::numeric_mode(&device, Precision::F32).map_err(|e| InferError::network(&e))?;
         let (queue, tasks) = sync_channel(QUEUE);
         let serving = models
             .values()
@@ -97,14 +110,21 @@ impl Engine {
         Ok(Self {
             models,
             numeric_mode,
+            modes,
             queue,
         })
     }
 
-    /// `cpu-{isa}-{dtype}` or `cuda-{dtype}`.
+    /// `cpu-{isa}-f32` or `cuda-{sm}-f32`, as in `cpu-avx512-f32` and `cuda-sm80-f32`: how the device computes what asks for nothing else.
     #[must_use]
     pub fn numeric_mode(&self) -> &str {
         &self.numeric_mode
+    }
+
+    /// The same for a model, whose plan may ask for bf16.
+    #[must_use]
+    pub fn numeric_mode_of(&self, model: &Model) -> &str {
+        self.modes.get(&model.plan.id).unwrap_or(&self.numeric_mode)
     }
 
     /// The models that serve, by id.
@@ -159,12 +179,12 @@ fn serve(tasks: &Receiver<Task>, models: &BTreeMap<String, Arc<Model>>, device: 
 }
 
 fn run(task: &Task, models: &BTreeMap<String, Arc<Model>>, device: &Device) -> Result<Vec<f32>, InferError> {
-    let network = models
+    let (model, network) = models
         .get(&task.model)
-        .and_then(|m| m.members.get(task.member))
+        .and_then(|model| Some((model, model.members.get(task.member)?)))
         .ok_or_else(|| InferError::Unknown(format!("{} member {}", task.model, task.member)))?;
     let logits = Tensor::from_slice(&task.tiles, task.dims.as_slice(), device)
-        .and_then(|x| network.forward(&x)?.flatten_all()?.to_vec1::<f32>())
+        .and_then(|x| model.forward(network, &x)?.flatten_all()?.to_vec1::<f32>())
         .map_err(|e| InferError::network(&e))?;
     Ok(logits)
 }

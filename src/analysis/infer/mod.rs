@@ -64,7 +64,13 @@ impl InferError {
         }
     }
 
+    /// Memory that a GPU has not got may be free again later; smaller batches would round otherwise, and are not tried.
     fn network(error: &candle_core::Error) -> Self {
+        if crate::nn::is_out_of_memory(error) {
+            return Self::Device(
+                "the GPU's memory is too small for what runs on it; end what else uses it, or use --device cpu".into(),
+            );
+        }
         Self::Network(crate::domain::phi::redact(error))
     }
 }

@@ -51,7 +51,7 @@ pub fn has_bf16() -> bool {
     Isa::bf16().is_some()
 }
 
-/// Runs `run` with the blocked convolutions that it starts on this thread multiplying bf16 and adding f32; in f32 where the machine cannot.
+/// Runs `run` with the blocked convolutions, and those on a GPU, that it starts on this thread multiplying bf16 and adding f32; in f32 where the machine cannot.
 ///
 /// Activations between layers, norms and everything with gradients stay f32.
 pub fn with_bf16<R>(run: impl FnOnce() -> R) -> R {
@@ -64,6 +64,12 @@ pub fn with_bf16<R>(run: impl FnOnce() -> R) -> R {
     }
     let _former = Former(BF16.replace(true));
     run()
+}
+
+/// Whether this thread is inside [`with_bf16`].
+#[cfg(feature = "cuda")]
+pub(crate) fn wants_bf16() -> bool {
+    BF16.get()
 }
 
 /// The instruction set for a convolution without gradients that this thread starts.

@@ -50,7 +50,7 @@ impl Header {
             model_version: model.plan.version.clone(),
             model_sha256: hex::encode(model.digest),
             weights_sha256: model.weights_sha256.clone(),
-            numeric_mode: engine.numeric_mode().into(),
+            numeric_mode: engine.numeric_mode_of(model).into(),
             source,
         }
     }

@@ -16,7 +16,7 @@ use crate::{
         code::Code,
         plan::{
             Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Normalization, Plan,
-            Provenance, Resampling, SCHEMA, Trigger,
+            Precision, Provenance, Resampling, SCHEMA, Trigger,
         },
     },
     train::TrainError,
@@ -216,6 +216,7 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
         stages: Vec::new(),
         mirror_axes: Vec::new(),
         provenance: Provenance::Dataset,
+        precision: Precision::F32,
         calibration: None,
         golden: Golden {
             tolerance: [("f32".to_owned(), 1e-4)].into(),
