@@ -59,6 +59,10 @@ test-e2e: setup web/dist/index.html ## Drive the built binary through a real bro
 check-cuda: toolchains web/dist/index.html ## Type-check the CUDA feature without a GPU; takes a quarter of an hour, not part of `make test`
 	.ci/check-cuda
 
+.PHONY: check-memory
+check-memory: ## Run the CPU kernels under Miri and AddressSanitizer (nightly Rust); takes minutes, not part of `make test`
+	.ci/check-memory
+
 .PHONY: bench
 bench: ## Run the benchmarks; ICTUS_BENCH_PYTHON=python3 adds PyTorch, ONNX Runtime and OpenVINO
 	cargo bench --locked --profile dev
