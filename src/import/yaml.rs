@@ -139,11 +139,11 @@ fn plain(text: &str) -> Result<Value, String> {
             .map(Value::from)
             .map_err(|_| format!("the number {text} is too large"));
     }
-    // With a point, and a sign where there is an exponent.
+    // With a point, and a sign where there is an exponent; a sign and then the point is a text.
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "+0"));
     let pointed = mantissa
         .split_once('.')
-        .is_some_and(|(a, b)| digits(a) && digits(b) && !(a.is_empty() && b.is_empty()));
+        .is_some_and(|(a, b)| digits(a) && digits(b) && (!a.is_empty() || !b.is_empty() && unsigned == text));
     let signed = exponent
         .strip_prefix(['-', '+'])
         .is_some_and(|e| !e.is_empty() && digits(e));
@@ -171,11 +171,11 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// As PyYAML 6.0.3 reads it.
+    /// As PyYAML 6.0.4 reads it.
     #[test]
     fn values_are_pyyamls() {
         let text = "
-a: [1, -2, +3, 0, 1.5, -.5, 1., 1.0e-4, 1e-4, 1.0e4]
+a: [1, -2, +3, 0, 1.5, .5, -.5, 1., 1.0e-4, 1e-4, 1.0e4]
 b: {c: yes, d: Off, e: ~, f: null, g: '1', h: \"x\\ty\", i: '@a#0'}
 j: &j
   - $@a + 1
@@ -191,7 +191,7 @@ o: 1.6.1
         assert_eq!(
             read(text).unwrap(),
             json!({
-                "a": [1, -2, 3, 0, 1.5, -0.5, 1.0, 0.0001, "1e-4", "1.0e4"],
+                "a": [1, -2, 3, 0, 1.5, 0.5, "-.5", 1.0, 0.0001, "1e-4", "1.0e4"],
                 "b": {"c": true, "d": false, "e": null, "f": null, "g": "1", "h": "x\ty", "i": "@a#0"},
                 "j": ["$@a + 1", "torch.float32"],
                 "k": ["$@a + 1", "torch.float32"],

@@ -11,6 +11,9 @@ use crate::domain::{
 };
 use std::ops::Range;
 
+/// Most voxels of the network's grid: four times a head CT of 512 × 512 × 256.
+const MOST_VOXELS: usize = 1 << 28;
+
 /// Brings channels of one grid to the network; `turn` is how they lie in their file.
 pub(super) fn preprocess(
     channels: &[Volume<f32>],
@@ -48,6 +51,7 @@ pub(super) fn preprocess(
                 // Across slices that stay as they lie nothing changes.
                 let pixdim = [0, 1, 2].map(|a| if pixdim[a] > 0.0 { pixdim[a] } else { spacing_mm[a] });
                 let (new, ratio) = from_first::new_shape(trace.shape, spacing_mm, pixdim);
+                bounded("Spacingd", new)?;
                 for channel in &mut data {
                     *channel = from_first::resample(channel, trace.shape, new, ratio);
                 }
@@ -83,6 +87,7 @@ pub(super) fn preprocess(
             } => {
                 let seen = trace.network_shape();
                 let (start, size) = foreground(&data, seen, margin, allow_smaller, k_divisible)?;
+                bounded("CropForegroundd", size)?;
                 if spaced {
                     window(&mut data, &mut trace, start, size, 0.0);
                     continue;
@@ -113,6 +118,7 @@ pub(super) fn preprocess(
                 let before = missing.map(|n| if at_end { 0 } else { n / 2 });
                 let start = before.map(|n| 0isize.saturating_sub_unsigned(n));
                 let size = [0, 1, 2].map(|a| seen[a] + missing[a]);
+                bounded("SpatialPadd", size)?;
                 #[expect(clippy::cast_possible_truncation, reason = "the chain's precision")]
                 window(&mut data, &mut trace, start, size, value as f32);
             }
@@ -124,6 +130,17 @@ pub(super) fn preprocess(
         data: data.concat(),
     };
     Ok((input, trace))
+}
+
+/// Refuses a grid that no memory holds.
+fn bounded(transform: &str, size: [usize; 3]) -> Result<(), PreprocessError> {
+    let voxels = size.iter().try_fold(1usize, |n, length| n.checked_mul(*length));
+    if voxels.is_some_and(|n| n <= MOST_VOXELS) {
+        return Ok(());
+    }
+    Err(PreprocessError::Chain(format!(
+        "{transform} makes a grid of {size:?} voxels of this scan, at most {MOST_VOXELS} are computed; check that its voxels are in millimetres"
+    )))
 }
 
 /// A range of a range.
@@ -328,6 +345,8 @@ mod tests {
             boxed(&[1.0, 2.0, 3.0], [1, 1, 3], [0, 0, -1], [1, 1, 3], 7.0),
             [7.0, 1.0, 2.0]
         );
+        assert!(bounded("SpatialPadd", [4096, 4096, 17]).is_err());
+        assert!(bounded("SpatialPadd", [512, 512, 512]).is_ok());
         assert!(foreground(&[vec![0.0; 42]], [2, 3, 7], [0; 3], false, [1; 3]).is_err());
     }
 

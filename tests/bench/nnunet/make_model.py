@@ -1,6 +1,6 @@
 """A real nnU-Net v2 model for `run.py`: synthetic heads, nnU-Net's own plan, a short training, five folds.
 
-    python tests/bench/nnunet/make_model.py OUT [--cases 5] [--shape 32 256 256] [--iterations 40] [--train-patch 16 128 128]
+    python tests/bench/nnunet/make_model.py OUT [--cases 5] [--shape 32 256 256] [--iterations 25] [--train-patch 16 128 128]
 
 Needs nnunetv2, torch and SimpleITK. OUT gets nnU-Net's folders `raw`, `preprocessed` and `results`; the last line printed
 is the results folder that `run.py` and `ictus model import` take. The fingerprint, plan, preprocessing and training are
@@ -26,7 +26,7 @@ def main():
     arguments.add_argument("--cases", type=int, default=FOLDS)
     arguments.add_argument("--shape", type=int, nargs=3, default=(32, 256, 256))
     arguments.add_argument("--spacing", type=float, nargs=3, default=(5.0, 0.9, 0.9))
-    arguments.add_argument("--iterations", type=int, default=40)
+    arguments.add_argument("--iterations", type=int, default=25)
     arguments.add_argument("--train-patch", type=int, nargs=3, default=(16, 128, 128))
     arguments.add_argument("--threads", type=int, default=os.cpu_count())
     args = arguments.parse_args()
@@ -68,6 +68,8 @@ def train(args):
     print("planned:", planned["patch_size"], planned["spacing"], planned["architecture"]["arch_kwargs"]["features_per_stage"],
           planned["architecture"]["arch_kwargs"]["strides"])
     dataset = json.loads((preprocessed / "dataset.json").read_text())
+    # As nnU-Net's own run_training does it.
+    plans["continue_training"] = False
     trainer = nnUNetTrainer(plans, "3d_fullres", 0, dataset, device=torch.device("cpu"))
     trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, args.iterations, 1
     trainer.initialize()
