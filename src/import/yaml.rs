@@ -207,10 +207,12 @@ o: 1.6.1
             let inner = vec![format!("*a{}", i - 1); 10].join(", ");
             bomb += &format!("a{i}: &a{i} [{inner}]\n");
         }
-        let deep = "[".repeat(2000) + &"]".repeat(2000);
+        let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        let (deep, deeper) = (nested(100), nested(2000));
         for (text, words) in [
             (bomb.as_str(), "more than 100000 values"),
             (&deep, "within each other"),
+            (&deeper, "recursion limit"),
             ("a: &a [*a]", "line 1"),
             ("a: *b", "line 1"),
             ("a: 1\na: 2", "\"a\" stands there twice"),
