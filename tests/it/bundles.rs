@@ -278,7 +278,7 @@ fn refuses_what_slices_crops_and_sigmoid_outputs_cannot_say() {
         ),
         (
             |c| c["inferer"]["spatial_dim"] = json!(3),
-            &["spatial_dim Some(3)"],
+            &["spatial_dim is 3, expected 0, 1 or 2"],
         ),
         (
             |c| c["inferer"]["roi_size"] = json!([8, 8, 8]),

@@ -284,12 +284,16 @@ fn inferer(config: &Config, axes: usize) -> Result<Tiles, ImportError> {
         }
     };
     let patch: Vec<usize> = f.take("roi_size")?;
-    if patch.len() != axes || slice_axis.is_some_and(|axis| axis > 2) {
+    if let Some(axis) = slice_axis.filter(|axis| *axis > 2) {
         return Err(ImportError::damaged(
             f.place(),
-            format!(
-                "roi_size is {patch:?} and spatial_dim {slice_axis:?}, expected {axes} sizes, and an axis of three"
-            ),
+            format!("spatial_dim is {axis}, expected 0, 1 or 2"),
+        ));
+    }
+    if patch.len() != axes {
+        return Err(ImportError::damaged(
+            f.place(),
+            format!("roi_size is {patch:?}, expected {axes} sizes"),
         ));
     }
     let voxels = patch.iter().try_fold(1usize, |n, size| n.checked_mul(*size));

@@ -206,10 +206,10 @@ pub(super) fn before(config: &Config, slice_axis: Option<usize>) -> Result<Chain
             }
             Some("CropForeground") => {
                 let source: String = f.take("source_key")?;
-                if name.as_ref().is_some_and(|name| *name != source) {
+                if let Some(other) = name.as_ref().filter(|name| **name != source) {
                     return Err(ImportError::unsupported(
                         f.place(),
-                        format!("`source_key` is {source:?}, the transforms before it have {name:?}"),
+                        format!("`source_key` is {source:?}, the transforms before it have {other:?}"),
                     ));
                 }
                 for absent in ["select_fn", "channel_indices"] {
