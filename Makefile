@@ -63,6 +63,10 @@ check-cuda: toolchains web/dist/index.html ## Type-check the CUDA build without 
 test-cuda: toolchains web/dist/index.html ## Run the tests of layers and networks on a GPU; fails where there is none
 	.ci/test-cuda
 
+.PHONY: check-memory
+check-memory: ## Run the CPU kernels under Miri and AddressSanitizer (nightly Rust); takes minutes, not part of `make test`
+	.ci/check-memory
+
 .PHONY: bench
 bench: ## Run the benchmarks; ICTUS_BENCH_PYTHON=python3 adds PyTorch, ONNX Runtime and OpenVINO
 	cargo bench --locked --profile dev

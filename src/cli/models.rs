@@ -83,6 +83,9 @@ struct Import {
     /// Name of each fold's checkpoint (checkpoint_final.pth), or of a bundle's (model.pt), if it is another.
     #[arg(long, value_name = "NAME")]
     checkpoint: Option<String>,
+    /// For a bundle whose outputs may overlap: in which order they are painted, by number from 0, the last on top.
+    #[arg(long, value_name = "OUTPUTS", value_delimiter = ',')]
+    painted: Option<Vec<usize>>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -135,6 +138,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 id: args.id.clone(),
                 out: args.out.clone(),
                 checkpoint: args.checkpoint.clone(),
+                painted: args.painted.clone(),
             })?;
             // What was written is read again, as a server would.
             let device = engine::open(DeviceChoice::Cpu)?;

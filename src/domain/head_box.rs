@@ -60,6 +60,7 @@ impl BoxTrace {
     pub fn as_volume(&self) -> VolumeTrace {
         VolumeTrace {
             source: self.geometry(),
+            part: None,
             alignment: Alignment::Edges,
             turn: Turn::default(),
             transpose: [0, 1, 2],

@@ -4,6 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Most voxels along an axis that a step asks for.
+const MOST_VOXELS: usize = 4096;
+
 /// The chain of a MONAI bundle, as far as this build knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +21,12 @@ pub struct Oriented {
     pub blend: Blend,
     /// Whether probabilities, and not logits, are resampled on the way back.
     pub activate_first: bool,
+    /// `SliceInferer`: across which axis a 2-D network is moved; null: the network has three axes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice_axis: Option<usize>,
+    /// With outputs that may overlap: in which order they are painted, the last on top; empty: in their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub painted: Vec<usize>,
 }
 
 /// A transform of the image.
@@ -26,7 +35,7 @@ pub struct Oriented {
 pub enum Step {
     /// `Spacingd`, linear, edges repeated, first voxels on each other.
     Spacing {
-        /// Millimetres of a voxel along the network's axes.
+        /// Millimetres of a voxel along the network's axes; 0 across the slices of a 2-D network: as they lie.
         pixdim: [f64; 3],
     },
     /// `ScaleIntensityRanged`.
@@ -48,6 +57,24 @@ pub enum Step {
         nonzero: bool,
         /// Whether each channel has statistics of its own.
         channel_wise: bool,
+    },
+    /// `CropForegroundd`: the box of what is above 0 in any channel; what is cut away is 0 in every output.
+    CropForeground {
+        /// Voxels around the box along each axis.
+        margin: [usize; 3],
+        /// Whether the box ends where the image does; else zeros are put beside it.
+        allow_smaller: bool,
+        /// Of what the size is made a multiple, along each axis.
+        k_divisible: [usize; 3],
+    },
+    /// `SpatialPadd`: at least this size.
+    SpatialPad {
+        /// Voxels along each axis; 0: any.
+        spatial_size: [usize; 3],
+        /// Whether all that is missing is put behind the image, and not half of it before.
+        at_end: bool,
+        /// What is put there.
+        value: f64,
     },
 }
 
@@ -104,6 +131,26 @@ impl Oriented {
         })
     }
 
+    /// A size along the network's own axes as one along three.
+    #[must_use]
+    pub fn tile(&self, patch_size: &[usize]) -> Option<[usize; 3]> {
+        match (self.slice_axis, patch_size) {
+            (None, &[a, b, c]) => Some([a, b, c]),
+            (Some(0), &[a, b]) => Some([1, a, b]),
+            (Some(1), &[a, b]) => Some([a, 1, b]),
+            (Some(2), &[a, b]) => Some([a, b, 1]),
+            _ => None,
+        }
+    }
+
+    /// The spacing that the network sees along its own axes.
+    #[must_use]
+    pub fn spacing(&self) -> Vec<f64> {
+        let pixdim = self.pixdim().unwrap_or_default();
+        let own = (0..3).filter(|axis| self.slice_axis != Some(*axis));
+        own.map(|axis| pixdim[axis]).collect()
+    }
+
     /// Refuses what contradicts itself.
     ///
     /// # Errors
@@ -118,9 +165,15 @@ impl Oriented {
         if spacings != 1 {
             return Err(format!("found {spacings} steps Spacing, expected one"));
         }
+        if self.slice_axis.is_some_and(|axis| axis > 2) {
+            return Err(format!("slice_axis is {:?}, expected 0, 1 or 2", self.slice_axis));
+        }
         for step in &self.steps {
             let fine = match step {
-                Step::Spacing { pixdim } => pixdim.iter().all(|mm| mm.is_finite() && *mm > 0.0),
+                Step::Spacing { pixdim } => (0..3).all(|a| {
+                    let kept = self.slice_axis == Some(a) && pixdim[a] == 0.0;
+                    pixdim[a].is_finite() && (pixdim[a] > 0.0 || kept)
+                }),
                 Step::ScaleIntensityRange {
                     a_min,
                     a_max,
@@ -133,10 +186,16 @@ impl Oriented {
                         && b_min <= b_max
                 }
                 Step::NormalizeIntensity { .. } => true,
+                Step::CropForeground {
+                    margin, k_divisible, ..
+                } => margin.iter().chain(k_divisible).all(|n| *n <= MOST_VOXELS) && !k_divisible.contains(&0),
+                Step::SpatialPad {
+                    spatial_size, value, ..
+                } => value.is_finite() && spatial_size.iter().all(|n| *n <= MOST_VOXELS),
             };
             if !fine {
                 return Err(format!(
-                    "{step:?} is not what it should be: millimetres above 0, ranges from low to high"
+                    "{step:?} is not what it should be: millimetres above 0, ranges from low to high, at most {MOST_VOXELS} voxels along an axis"
                 ));
             }
         }

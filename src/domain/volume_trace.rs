@@ -47,6 +47,60 @@ pub enum Alignment {
     },
 }
 
+/// A box of a grid, which may reach beyond it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The voxels of the grid that are also the box's.
+    pub kept: [Range<usize>; 3],
+    /// Where the grid's first voxel lies in the box.
+    pub first: [isize; 3],
+    /// Voxels of the box.
+    pub shape: [usize; 3],
+}
+
+impl Part {
+    /// All of a grid.
+    #[must_use]
+    pub fn whole(shape: [usize; 3]) -> Self {
+        Self {
+            kept: shape.map(|n| 0..n),
+            first: [0; 3],
+            shape,
+        }
+    }
+
+    /// The part of this box from `start` on, of this size; what it has beyond is nobody's.
+    #[must_use]
+    pub fn within(&self, start: [isize; 3], shape: [usize; 3]) -> Self {
+        let first = [0, 1, 2].map(|a| self.first[a] - start[a]);
+        let kept = [0, 1, 2].map(|a| {
+            let low = self.kept[a].start.max(0usize.saturating_add_signed(-first[a]));
+            let high = self.kept[a].end.min(shape[a].saturating_add_signed(-first[a]));
+            low..high.max(low)
+        });
+        Self { kept, first, shape }
+    }
+
+    /// One channel of the box on the whole grid, 0 where the box is not.
+    #[must_use]
+    pub fn back(&self, channel: &[f32], grid: [usize; 3]) -> Vec<f32> {
+        let mut out = vec![0.0; grid.iter().product()];
+        let [a, b, c] = &self.kept;
+        if c.is_empty() {
+            return out;
+        }
+        let inside = |axis: usize, at: usize| at.saturating_add_signed(self.first[axis]);
+        for x in a.clone() {
+            for y in b.clone() {
+                let from = (inside(0, x) * self.shape[1] + inside(1, y)) * self.shape[2] + inside(2, c.start);
+                let to = (x * grid[1] + y) * grid[2] + c.start;
+                out[to..to + c.len()].copy_from_slice(&channel[from..from + c.len()]);
+            }
+        }
+        out
+    }
+}
+
 /// Everything that was done to the geometry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VolumeTrace {
@@ -60,6 +114,8 @@ pub struct VolumeTrace {
     pub crop: [Range<usize>; 3],
     /// The network's grid.
     pub shape: [usize; 3],
+    /// The box of that grid that the network sees; none: all of it.
+    pub part: Option<Part>,
     /// How logits are resampled.
     pub method: Method,
     /// Where the source's voxels lie on the network's grid.
@@ -72,6 +128,12 @@ impl VolumeTrace {
     pub fn transposed_shape(&self) -> [usize; 3] {
         let array = [self.source.slices(), self.source.rows, self.source.columns];
         self.transpose.map(|axis| array[axis])
+    }
+
+    /// Voxels of what the network sees.
+    #[must_use]
+    pub fn network_shape(&self) -> [usize; 3] {
+        self.part.as_ref().map_or(self.shape, |part| part.shape)
     }
 
     /// Voxels along the network's axes after the crop.
@@ -218,6 +280,7 @@ mod tests {
             transpose,
             crop: [0..0, 0..0, 0..0],
             shape,
+            part: None,
             method: Method {
                 order: 1,
                 apart: None,
@@ -243,6 +306,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_box_goes_back_to_its_grid_and_what_it_lacks_is_zero() {
+        let part = Part::whole([1, 1, 6]).within([0, 0, 2], [1, 1, 3]);
+        let padded = part.within([0, 0, -1], [1, 1, 5]);
+        let back = |part: &Part, values: &[f32]| part.back(values, [1, 1, 6]);
+        assert_eq!(back(&part, &[1.0, 2.0, 3.0]), [0.0, 0.0, 1.0, 2.0, 3.0, 0.0]);
+        // What the network says of the padding is nobody's.
+        assert_eq!(
+            back(&padded, &[9.0, 1.0, 2.0, 3.0, 9.0]),
+            [0.0, 0.0, 1.0, 2.0, 3.0, 0.0]
+        );
+        let beyond = Part::whole([1, 1, 6]).within([0, 0, -2], [1, 1, 10]);
+        assert_eq!(beyond.kept, [0..1, 0..1, 0..6]);
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! A JSON object that is read key by key; what nobody asked for is refused by name.
+//! A JSON or YAML object that is read key by key; what nobody asked for is refused by name.
 
-use super::ImportError;
+use super::{ImportError, yaml};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::Path;
+
+/// Most bytes of a file; the longest of real models have a few hundred thousand.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// An object, and where it stands.
 #[derive(Debug, Clone)]
@@ -13,15 +16,30 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// Reads a file.
+    /// Reads a file, JSON or YAML by its name.
     pub(super) fn read(path: &Path) -> Result<Self, ImportError> {
         let place = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|source| ImportError::File {
+        let file = |source| ImportError::File {
             path: place.clone(),
             source,
-        })?;
-        let value = serde_json::from_slice(&bytes)
-            .map_err(|e| ImportError::damaged(&place, format!("it is not JSON ({e})")))?;
+        };
+        let bytes = std::fs::metadata(path).map_err(file)?.len();
+        if bytes > MOST_BYTES {
+            return Err(ImportError::damaged(
+                &place,
+                format!("it has {bytes} bytes, at most {MOST_BYTES} are read"),
+            ));
+        }
+        let bytes = std::fs::read(path).map_err(file)?;
+        let yaml = path.extension().is_some_and(|end| end != "json");
+        let value = if yaml {
+            let text = std::str::from_utf8(&bytes)
+                .map_err(|_| ImportError::damaged(&place, "it is not text in UTF-8"))?;
+            yaml::read(text).map_err(|what| ImportError::damaged(&place, what))?
+        } else {
+            serde_json::from_slice(&bytes)
+                .map_err(|e| ImportError::damaged(&place, format!("it is not JSON ({e})")))?
+        };
         Self::new(place, value)
     }
 

@@ -11,6 +11,7 @@ mod folder;
 mod monai;
 mod nnunet;
 mod weights;
+mod yaml;
 
 use crate::{
     domain::{
@@ -118,6 +119,8 @@ pub struct Request {
     pub out: PathBuf,
     /// Name of the checkpoint file of each fold, or of a bundle's; the usual one when absent.
     pub checkpoint: Option<String>,
+    /// In which order outputs that may overlap are painted, the last on top, for a model that does not say it itself.
+    pub painted: Option<Vec<usize>>,
 }
 
 /// What was imported.
@@ -167,7 +170,17 @@ struct Trained {
 pub fn import(request: &Request) -> Result<Imported, ImportError> {
     let path = &request.path;
     let has = |name: &str| path.join(name).is_file();
+    let bundle =
+        |folder: &Path| monai::read(folder, request.checkpoint.as_deref(), request.painted.as_deref());
+    let ordered = || match &request.painted {
+        Some(_) => Err(ImportError::damaged(
+            "--painted",
+            "only the outputs of a MONAI bundle have no order of their own; leave it out",
+        )),
+        None => Ok(()),
+    };
     if has("plans.json") {
+        ordered()?;
         let trained = nnunet::read(path, request.checkpoint.as_deref())?;
         return folder::write(request, trained);
     }
@@ -176,14 +189,14 @@ pub fn import(request: &Request) -> Result<Imported, ImportError> {
         .is_some_and(|end| end.eq_ignore_ascii_case("zip"))
     {
         return monai::unpacked(path, &request.out, |folder| {
-            folder::write(request, monai::read(folder, request.checkpoint.as_deref())?)
+            folder::write(request, bundle(folder)?)
         });
     }
     if monai::is_bundle(path) {
-        let trained = monai::read(path, request.checkpoint.as_deref())?;
-        return folder::write(request, trained);
+        return folder::write(request, bundle(path)?);
     }
     if blast::is_blast(path) {
+        ordered()?;
         return folder::write(request, blast::read(path)?);
     }
     let what = if !path.is_dir() {

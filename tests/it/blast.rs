@@ -1,16 +1,11 @@
 //! BLAST-CT's ensemble against the package's own: `tests/golden/blast`.
 
-use candle_core::{DType, Device, Tensor};
+use crate::parity::{Case, request, same_labels, show, values, worst};
+use candle_core::{Device, Tensor};
 use ictus::{
-    analysis::{
-        self, Scan,
-        assemble::Values,
-        infer::{self, Engine, InferError, bundle::Bundle},
-        preprocess,
-    },
-    domain::{device::DeviceChoice, network::Unattended, uid::Uid, volume_trace::Turn},
-    import::{Request, import},
-    nifti,
+    analysis::infer::{self, InferError},
+    domain::network::Unattended,
+    import::import,
 };
 use serde_json::{Value, json};
 use std::{
@@ -22,62 +17,31 @@ use std::{
 const INPUT_TOLERANCE: f32 = 1e-5;
 /// Largest difference of the ensemble's mean probabilities.
 const PROBABILITY_TOLERANCE: f32 = 1e-4;
-/// Voxels that may fall on the other side of a border between labels.
-const OTHER_SHARE: f64 = 0.001;
-
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden/blast")
         .join(name)
 }
 
-fn request(path: PathBuf, out: &Path) -> Request {
-    Request {
-        path,
-        id: None,
-        out: out.to_owned(),
-        checkpoint: None,
-    }
-}
-
-fn values(tensor: &Tensor) -> Vec<f32> {
-    let tensor = tensor.to_dtype(DType::F32).unwrap();
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn worst(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
-fn agrees(case: &str) {
+fn agrees(name: &str) {
     let out = tempfile::tempdir().unwrap();
-    let imported = import(&request(golden("model"), out.path())).unwrap();
-    assert_eq!((imported.id.as_str(), imported.members), ("blast-ct", 2));
-    let bundle = Bundle::read(&imported.folder).unwrap();
-    let names: Vec<&str> = bundle.plan.labels.iter().map(|l| l.name.as_str()).collect();
+    let case = Case::new(
+        &request(golden("model"), out.path()),
+        &golden(&format!("{name}.nii.gz")),
+        &golden(&format!("{name}.safetensors")),
+    );
+    assert_eq!(
+        (case.imported.id.as_str(), case.imported.members),
+        ("blast-ct", 2)
+    );
+    let names: Vec<&str> = case.bundle.plan.labels.iter().map(|l| l.name.as_str()).collect();
     assert_eq!(names, ["IPH", "EAH", "oedema", "IVH"]);
-    let engine = Engine::start(std::slice::from_ref(&bundle), DeviceChoice::Cpu).unwrap();
-    let model = engine.model(&imported.id).unwrap();
-    let bytes = fs::read(golden(&format!("{case}.nii.gz"))).unwrap();
-    let source = nifti::read(&bytes).unwrap();
-    let scan = || Scan {
-        channels: vec![analysis::assemble::from_nifti(&bytes, Values::Any).unwrap()],
-        turn: Turn {
-            slices: source.is_reversed(),
-            ..Turn::default()
-        },
-    };
-    let expected = fs::read(golden(&format!("{case}.safetensors"))).unwrap();
-    let expected = candle_core::safetensors::load_buffer(&expected, &Device::Cpu).unwrap();
-
-    let given = scan();
-    let (input, _) = preprocess::volume::preprocess(&given.channels, given.turn, &bundle.plan, None).unwrap();
+    let (input, expected) = (case.input(), &case.expected);
     assert_eq!(&expected["input"].dims()[1..], input.shape);
     let by_input = worst(&input.data, &values(&expected["input"]));
     let voxels = input.shape.iter().product::<usize>();
     let mut mean = vec![0.0f32; 5 * voxels];
-    infer::volume::infer(&engine, model, &input, &Unattended, |logits| {
+    infer::volume::infer(&case.engine, case.model(), &input, &Unattended, |logits| {
         let logits = Tensor::from_vec(logits, (5, voxels), &Device::Cpu).unwrap();
         let exponents = logits.exp().unwrap();
         let sums = exponents.sum_keepdim(0).unwrap();
@@ -87,28 +51,14 @@ fn agrees(case: &str) {
     })
     .unwrap();
     let by_probability = worst(&mean, &values(&expected["probabilities"]));
-    let mut report = analysis::empty_report(None);
-    let series = Uid::derive(&[b"series"]);
-    let look = analysis::look(scan(), &engine, model, &series, &Unattended, &mut report).unwrap();
-    let written = nifti::write_like(&source, &look.prediction.labels).unwrap();
-    let found = nifti::read(&written).unwrap().data;
-    let theirs = values(&expected["labels"]);
-    let other = found.iter().zip(&theirs).filter(|(a, b)| a != b).count();
-    if std::env::var_os("ICTUS_SHOW_PARITY").is_some() {
-        eprintln!(
-            "blast {case}: input {by_input:.1e}, probabilities {by_probability:.1e}, {other} of {} labels",
-            theirs.len()
-        );
-    }
+    let other = same_labels(&case.labels(), &values(&expected["labels"]));
+    show(&format!(
+        "blast {name}: input {by_input:.1e}, probabilities {by_probability:.1e}, {other} labels differ"
+    ));
     assert!(by_input <= INPUT_TOLERANCE, "input differs by {by_input}");
     assert!(
         by_probability <= PROBABILITY_TOLERANCE,
         "probabilities differ by {by_probability}"
-    );
-    assert!(
-        (other as f64) <= OTHER_SHARE * theirs.len() as f64,
-        "{other} of {}",
-        theirs.len()
     );
 }
 
@@ -159,16 +109,7 @@ fn refuses_a_folder_of_blast_ct_that_says_something_else() {
     let good = fs::read(golden("model/saved_models/model_1.torch_model")).unwrap();
     fs::write(&weights, &good).unwrap();
     let refused = |words: &[&str]| {
-        let error = import(&request(folder.clone(), &out)).unwrap_err();
-        let source = std::error::Error::source(&error).map(ToString::to_string);
-        let text = format!("{error}: {}", source.unwrap_or_default());
-        if std::env::var_os("ICTUS_SHOW_REFUSALS").is_some() {
-            eprintln!("{text}");
-        }
-        for word in words {
-            assert!(text.contains(word), "{word} not in: {text}");
-        }
-        assert_eq!(fs::read_dir(&out).map_or(0, Iterator::count), 0, "{text}");
+        crate::parity::refused(&out, import(&request(folder.clone(), &out)), words);
     };
     let config = fs::read(golden("model/config.json")).unwrap();
     for (change, words) in changes {

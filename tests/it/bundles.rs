@@ -1,16 +1,10 @@
 //! MONAI bundles against MONAI's own: `tests/golden/bundles`.
 
-use candle_core::{DType, Device, Tensor};
+use crate::parity::{Case, request, same_labels, show, values, worst};
 use ictus::{
-    analysis::{
-        self, Scan,
-        assemble::Values,
-        infer::{self, Engine, InferError, bundle::Bundle},
-        preprocess,
-    },
-    domain::{device::DeviceChoice, network::Unattended, uid::Uid, volume_trace::Turn},
+    analysis::infer::{self, InferError},
+    domain::network::Unattended,
     import::{Request, import},
-    nifti,
 };
 use serde_json::{Value, json};
 use std::{
@@ -24,8 +18,6 @@ use tempfile::TempDir;
 const INPUT_TOLERANCE: f32 = 1e-5;
 /// Largest difference of logits on the network's grid, which reach 13.
 const LOGIT_TOLERANCE: f32 = 1e-4;
-/// Voxels that may fall on the other side of a border between labels.
-const OTHER_SHARE: f64 = 0.001;
 /// What the malicious checkpoint would do if it were run.
 const TRACE: &str = "/tmp/a-bundle-was-run";
 
@@ -35,84 +27,44 @@ fn golden(name: &str) -> PathBuf {
         .join(name)
 }
 
-fn request(path: PathBuf, out: &Path) -> Request {
-    Request {
-        path,
-        id: None,
-        out: out.to_owned(),
-        checkpoint: None,
-    }
-}
-
-fn values(tensor: &Tensor) -> Vec<f32> {
-    let tensor = tensor.to_dtype(DType::F32).unwrap();
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn worst(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
-fn agrees(case: &str) {
+fn agrees(name: &str) -> String {
     let out = tempfile::tempdir().unwrap();
-    let imported = import(&request(golden(case), out.path())).unwrap();
-    let bundle = Bundle::read(&imported.folder).unwrap();
-    let engine = Engine::start(std::slice::from_ref(&bundle), DeviceChoice::Cpu).unwrap();
-    let model = engine.model(&imported.id).unwrap();
-    let bytes = fs::read(golden("image.nii.gz")).unwrap();
-    let source = nifti::read(&bytes).unwrap();
-    let scan = || Scan {
-        channels: vec![analysis::assemble::from_nifti(&bytes, Values::Any).unwrap()],
-        turn: Turn {
-            slices: source.is_reversed(),
-            ..Turn::default()
-        },
-    };
-    let expected = fs::read(golden(&format!("{case}.safetensors"))).unwrap();
-    let expected = candle_core::safetensors::load_buffer(&expected, &Device::Cpu).unwrap();
+    agrees_as(name, &request(golden(name), out.path()))
+}
 
-    let given = scan();
-    let (input, _) = preprocess::volume::preprocess(&given.channels, given.turn, &bundle.plan, None).unwrap();
+/// Imports a bundle and holds every step to MONAI's; says what its card says.
+fn agrees_as(name: &str, request: &Request) -> String {
+    let case = Case::new(
+        request,
+        &golden("image.nii.gz"),
+        &golden(&format!("{name}.safetensors")),
+    );
+    let (input, expected) = (case.input(), &case.expected);
     assert_eq!(&expected["input"].dims()[2..], input.shape);
     let by_input = worst(&input.data, &values(&expected["input"]));
     let mut logits = Vec::new();
-    infer::volume::infer(&engine, model, &input, &Unattended, |member| {
+    infer::volume::infer(&case.engine, case.model(), &input, &Unattended, |member| {
         logits = member;
         Ok::<_, InferError>(())
     })
     .unwrap();
     let by_logit = worst(&logits, &values(&expected["logits"]));
-    let mut report = analysis::empty_report(None);
-    let series = Uid::derive(&[b"series"]);
-    let look = analysis::look(scan(), &engine, model, &series, &Unattended, &mut report).unwrap();
-    // On the grid of the file, whose first axis runs fastest.
-    let written = nifti::write_like(&source, &look.prediction.labels).unwrap();
-    let found = nifti::read(&written).unwrap();
     let theirs = expected["labels"]
         .permute((2, 1, 0))
         .unwrap()
         .contiguous()
         .unwrap();
-    let theirs = values(&theirs);
-    let other = found.data.iter().zip(&theirs).filter(|(a, b)| a != b).count();
-    if std::env::var_os("ICTUS_SHOW_PARITY").is_some() {
-        eprintln!(
-            "bundle {case}: input {by_input:.1e}, logits {by_logit:.1e}, {other} of {} labels",
-            theirs.len()
-        );
-    }
+    let other = same_labels(&case.labels(), &values(&theirs));
+    show(&format!(
+        "bundle {name}: input {by_input:.1e}, logits {by_logit:.1e}, {other} labels differ"
+    ));
     assert!(by_input <= INPUT_TOLERANCE, "input differs by {by_input}");
     assert!(by_logit <= LOGIT_TOLERANCE, "logits differ by {by_logit}");
-    assert!(
-        (other as f64) <= OTHER_SHARE * theirs.len() as f64,
-        "{other} of {}",
-        theirs.len()
-    );
-    let card = fs::read_to_string(imported.folder.join("card.md")).unwrap();
+    let card = case.card();
     for words in ["not for clinical use", "bleed", "Invertd", "tests \\| none"] {
         assert!(card.contains(words), "{words} not in {card}");
     }
+    card
 }
 
 #[test]
@@ -130,6 +82,51 @@ fn a_segresnet_along_the_axes_of_the_file_agrees() {
     agrees("segresnet");
 }
 
+#[test]
+fn slices_of_a_cropped_volume_from_yaml_agree() {
+    let card = agrees("slices");
+    for words in ["CropForegroundd", "one by one along axis 2"] {
+        assert!(card.contains(words), "{words} not in {card}");
+    }
+}
+
+#[test]
+fn slices_from_the_side_with_one_sigmoid_output_agree() {
+    assert!(agrees("binary").contains("SpatialPadd"));
+}
+
+#[test]
+fn outputs_that_overlap_agree_when_they_are_painted_in_an_order_that_was_given() {
+    let out = tempfile::tempdir().unwrap();
+    let ask = |painted: Option<Vec<usize>>| Request {
+        painted,
+        ..request(golden("regions"), out.path())
+    };
+    let refused = |painted, words| crate::parity::refused(out.path(), import(&ask(painted)), words);
+    refused(None, &["3 outputs that may overlap", "--painted 0,1,2"]);
+    refused(Some(vec![0, 1, 1]), &["[0, 1, 1]", "from 0 to 2 once"]);
+    let card = agrees_as("regions", &ask(Some(vec![1, 0, 2])));
+    assert!(
+        card.contains("painted in the order oedema, bleed, core"),
+        "{card}"
+    );
+    let softmax = Request {
+        painted: Some(vec![0, 1]),
+        ..request(golden("unet"), &out.path().join("other"))
+    };
+    crate::parity::refused(
+        &out.path().join("other"),
+        import(&softmax),
+        &["cannot overlap", "leave it out"],
+    );
+}
+
+#[test]
+fn a_swin_unetr_agrees_whole() {
+    let out = tempfile::tempdir().unwrap();
+    agrees_as("swinunetr", &request(golden("swinunetr.zip"), out.path()));
+}
+
 /// A copy of a good bundle that a test may spoil.
 struct Copied {
     dir: TempDir,
@@ -142,9 +139,13 @@ impl Copied {
         };
         for file in [
             "configs/inference.json",
+            "configs/inference.yaml",
             "configs/metadata.json",
             "models/model.pt",
         ] {
+            if !golden(case).join(file).is_file() {
+                continue;
+            }
             let to = copied.path().join(file);
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             fs::copy(golden(case).join(file), to).unwrap();
@@ -167,20 +168,7 @@ impl Copied {
     #[track_caller]
     fn refused(&self, words: &[&str]) {
         let out = self.dir.path().join("models");
-        let error = import(&request(self.path(), &out)).unwrap_err();
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(inner) = source {
-            text = format!("{text}: {inner}");
-            source = inner.source();
-        }
-        if std::env::var_os("ICTUS_SHOW_REFUSALS").is_some() {
-            eprintln!("{text}");
-        }
-        for word in words {
-            assert!(text.contains(word), "{word} not in: {text}");
-        }
-        assert_eq!(fs::read_dir(out).map_or(0, Iterator::count), 0, "{text}");
+        crate::parity::refused(&out, import(&request(self.path(), &out)), words);
     }
 }
 
@@ -272,10 +260,132 @@ fn refuses_what_a_bundle_asks_for_and_this_build_does_not_do() {
         copied.edit(change);
         copied.refused(words);
     }
-    let copied = Copied::new("unet");
-    let inference = copied.path().join("configs/inference.json");
-    fs::rename(&inference, inference.with_extension("yaml")).unwrap();
-    copied.refused(&["inference.yaml is YAML", "write it as inference.json"]);
+}
+
+#[test]
+fn refuses_what_slices_crops_and_sigmoid_outputs_cannot_say() {
+    type Change = fn(&mut Value);
+    fn before(c: &mut Value, i: usize) -> &mut Value {
+        &mut c["preprocessing"]["transforms"][i]
+    }
+    fn after(c: &mut Value, i: usize) -> &mut Value {
+        &mut c["postprocessing"]["transforms"][i]
+    }
+    let changes: [(Change, &[&str]); 18] = [
+        (
+            |c| c["inferer"]["_target_"] = json!("SlidingWindowInferer"),
+            &["one slice this way", "SliceInferer"],
+        ),
+        (
+            |c| c["inferer"]["spatial_dim"] = json!(3),
+            &["spatial_dim is 3, expected 0, 1 or 2"],
+        ),
+        (
+            |c| c["inferer"]["roi_size"] = json!([8, 8, 8]),
+            &["roi_size is [8, 8, 8]", "expected 2 sizes"],
+        ),
+        (
+            |c| c["network_def"]["spatial_dims"] = json!(3),
+            &["has 3 axes", "slice by slice goes one of two"],
+        ),
+        (|c| before(c, 5)["margin"] = json!(-1), &["`margin` is -1"]),
+        (|c| before(c, 5)["margin"] = json!([1, 2]), &["`margin` is [1,2]"]),
+        (
+            |c| before(c, 5)["margin"] = json!(1_000_000_000),
+            &["at most 4096 voxels"],
+        ),
+        (
+            |c| before(c, 5)["k_divisible"] = json!([0, 4, 4]),
+            &["CropForeground", "not what it should be"],
+        ),
+        (
+            |c| before(c, 5)["select_fn"] = json!("$lambda x: x > 10"),
+            &["$lambda", "none is evaluated"],
+        ),
+        (
+            |c| before(c, 5)["source_key"] = json!("label"),
+            &["`source_key` is \"label\""],
+        ),
+        (
+            |c| before(c, 5)["channel_indices"] = json!([0]),
+            &["`channel_indices`"],
+        ),
+        (
+            |c| before(c, 6)["mode"] = json!("reflect"),
+            &["`mode` is \"reflect\""],
+        ),
+        (
+            |c| before(c, 6)["method"] = json!("start"),
+            &["`method` is \"start\""],
+        ),
+        (
+            |c| before(c, 6)["spatial_size"] = json!([8, "a", 8]),
+            &["`spatial_size` is [8,\"a\",8]"],
+        ),
+        (
+            |c| after(c, 2)["threshold"] = json!([0.4, 0.5]),
+            &["expected one number"],
+        ),
+        (|c| after(c, 2)["argmax"] = json!(true), &["`argmax` is true"]),
+        (
+            |c| {
+                c["postprocessing"]["transforms"]
+                    .as_array_mut()
+                    .unwrap()
+                    .swap(0, 1)
+            },
+            &["what was cut away would come back as 0.5"],
+        ),
+        (|c| after(c, 0)["sigmoid"] = json!(false), &["`sigmoid` is false"]),
+    ];
+    for (change, words) in changes {
+        let copied = Copied::new("binary");
+        copied.edit(change);
+        copied.refused(words);
+    }
+}
+
+#[test]
+fn refuses_a_configuration_in_yaml_that_is_hostile_or_damaged() {
+    let copied = Copied::new("slices");
+    let inference = copied.path().join("configs/inference.yaml");
+    let good = fs::read_to_string(&inference).unwrap();
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for i in 1..9 {
+        let inner = vec![format!("*a{}", i - 1); 10].join(", ");
+        bomb += &format!("a{i}: &a{i} [{inner}]\n");
+    }
+    for (text, words) in [
+        (bomb + &good, &["more than 100000 values"][..]),
+        (
+            good.clone() + "hook: !!python/object/apply:os.system ['touch /tmp/a-bundle-was-run']\n",
+            &["it has a tag"],
+        ),
+        (
+            good.clone() + "inferer: {}\n",
+            &["\"inferer\" stands there twice"],
+        ),
+        (
+            good.replace("1.2", "1.2e0"),
+            &["`pixdim` is not understood", "1.2e0"],
+        ),
+        (
+            good.replace("a_min: -100", "a_min: -0100"),
+            &["-0100", "differently"],
+        ),
+        (good[..good.len() / 2].to_owned() + "\n  - [", &["it is not YAML"]),
+        (
+            good.clone() + &"#".repeat(17 << 20),
+            &["at most 16777216 are read"],
+        ),
+    ] {
+        fs::write(&inference, text).unwrap();
+        copied.refused(words);
+    }
+    assert!(!Path::new(TRACE).exists(), "a configuration was run");
+    fs::write(&inference, &good).unwrap();
+    fs::write(inference.with_extension("json"), "{}").unwrap();
+    copied.refused(&["inference.json and inference.yaml", "one was expected"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Import of other people's models: the good one computes what the original did, every bad one is refused in words.
 
-use candle_core::{Device, Tensor};
+use crate::parity::{request, values, worst};
+use candle_core::Device;
 use ictus::{
     analysis::infer::bundle::Bundle,
     import::{ImportError, Request, import},
@@ -68,32 +69,13 @@ impl Results {
     }
 
     fn import(&self) -> Result<ictus::import::Imported, ImportError> {
-        import(&Request {
-            path: self.path(),
-            id: None,
-            out: self.dir.path().join("models"),
-            checkpoint: None,
-        })
+        import(&request(self.path(), &self.dir.path().join("models")))
     }
 
     /// Refused with these words, and nothing written.
     #[track_caller]
     fn refused(&self, words: &[&str]) {
-        let error = self.import().unwrap_err();
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(inner) = source {
-            text = format!("{text}: {inner}");
-            source = inner.source();
-        }
-        if std::env::var_os("ICTUS_SHOW_REFUSALS").is_some() {
-            eprintln!("{text}");
-        }
-        for word in words {
-            assert!(text.contains(word), "{word} not in: {text}");
-        }
-        let written = fs::read_dir(self.dir.path().join("models")).map_or(0, Iterator::count);
-        assert_eq!(written, 0, "{text}");
+        crate::parity::refused(&self.dir.path().join("models"), self.import(), words);
     }
 }
 
@@ -122,16 +104,8 @@ fn an_imported_model_answers_as_the_original() {
         &mut ictus::nn::parameters::Parameters::Loaded(tensors),
     )
     .unwrap();
-    let difference: Tensor = (network.forward(&expected["input"]).unwrap() - &expected["logits"]).unwrap();
-    let worst: f32 = difference
-        .abs()
-        .unwrap()
-        .flatten_all()
-        .unwrap()
-        .max(0)
-        .unwrap()
-        .to_scalar()
-        .unwrap();
+    let found = network.forward(&expected["input"]).unwrap();
+    let worst = worst(&values(&found), &values(&expected["logits"]));
     assert!(worst < TOLERANCE, "{worst}");
 
     let card = fs::read_to_string(imported.folder.join("card.md")).unwrap();
@@ -425,14 +399,9 @@ fn reads_the_flat_keys_of_older_plans() {
 fn says_what_a_folder_is_when_it_is_no_results_folder() {
     let results = Results::new();
     let ask = |path: PathBuf| {
-        import(&Request {
-            path,
-            id: None,
-            out: results.dir.path().join("models"),
-            checkpoint: None,
-        })
-        .unwrap_err()
-        .to_string()
+        import(&request(path, &results.dir.path().join("models")))
+            .unwrap_err()
+            .to_string()
     };
     let bundle = results.dir.path().join("bundle");
     fs::create_dir_all(bundle.join("configs")).unwrap();
@@ -441,6 +410,15 @@ fn says_what_a_folder_is_when_it_is_no_results_folder() {
     fs::remove_dir_all(bundle).unwrap();
     assert!(ask(results.dir.path().to_owned()).contains("nnUNetTrainer__nnUNetPlans__2d"));
     assert!(ask(results.checkpoint()).contains("not a folder"));
+    let ordered = Request {
+        painted: Some(vec![0]),
+        ..request(results.path(), &results.dir.path().join("models"))
+    };
+    let error = import(&ordered).unwrap_err().to_string();
+    assert!(
+        error.contains("--painted") && error.contains("leave it out"),
+        "{error}"
+    );
     fs::remove_dir_all(results.path().join("fold_0")).unwrap();
     results.refused(&["no folds"]);
     fs::create_dir(results.path().join("fold_0")).unwrap();

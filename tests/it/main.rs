@@ -35,6 +35,7 @@ mod networks;
 mod nnunet;
 mod occlusion;
 mod oidc;
+mod parity;
 mod placement;
 mod presence;
 mod private_postgres;

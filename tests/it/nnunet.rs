@@ -2,6 +2,7 @@
 //!
 //! Preprocessing, tiles, mirroring, folds, the way back and the label map, each held to what nnU-Net made.
 
+use crate::parity::{request, same_labels, show, values, worst};
 use candle_core::{Device, Tensor};
 use ictus::{
     analysis::{
@@ -17,7 +18,7 @@ use ictus::{
         volume::{Geometry, SlicePlane, Volume},
         volume_trace::Turn,
     },
-    import::{self, Request},
+    import,
     nn::{network::Network, parameters::Parameters},
 };
 use safetensors::SafeTensors;
@@ -33,8 +34,6 @@ const INPUT_TOLERANCE: f32 = 1e-6;
 const LOGIT_TOLERANCE: f32 = 3e-5;
 /// Largest difference of probabilities on the source's grid.
 const PROBABILITY_TOLERANCE: f32 = 1e-5;
-/// Voxels that may fall on the other side of a border between labels.
-const OTHER_SHARE: f64 = 0.001;
 
 struct Golden {
     plan: Plan,
@@ -60,8 +59,7 @@ impl Golden {
     }
 
     fn values(&self, name: &str) -> Vec<f32> {
-        let tensor = self.tensors[name].to_dtype(candle_core::DType::F32).unwrap();
-        tensor.flatten_all().unwrap().to_vec1().unwrap()
+        values(&self.tensors[name])
     }
 
     fn dims(&self, name: &str) -> &[usize] {
@@ -137,11 +135,6 @@ fn scan(data: &[f32], dims: &[usize], spacing: [f64; 3]) -> Scan {
     }
 }
 
-fn worst(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
 fn agrees(name: &str) {
     let golden = Golden::read(name);
     let scan = golden.scan();
@@ -170,11 +163,14 @@ fn agrees(name: &str) {
     let series = Uid::derive(&[b"series"]);
     let look = analysis::look(scan, &engine, model, &series, &Unattended, &mut report).unwrap();
     let expected = golden.values("segmentation");
-    let labels = look.prediction.labels.data.iter().map(|l| f32::from(*l));
-    let other = labels
-        .zip(&expected)
-        .filter(|(found, expected)| found != *expected)
-        .count();
+    let labels: Vec<f32> = look
+        .prediction
+        .labels
+        .data
+        .iter()
+        .map(|l| f32::from(*l))
+        .collect();
+    same_labels(&labels, &expected);
     let probabilities = golden.values("probabilities");
     let (voxels, classes) = (expected.len(), golden.dims("probabilities")[0]);
     let foreground: Vec<f32> = (0..voxels)
@@ -191,10 +187,6 @@ fn agrees(name: &str) {
         "{name}: preprocessed values differ by {by_input}"
     );
     assert!(by_logit <= LOGIT_TOLERANCE, "{name}: logits differ by {by_logit}");
-    assert!(
-        (other as f64) <= OTHER_SHARE * voxels as f64,
-        "{other} of {voxels}"
-    );
     // nnU-Net's probabilities are those of the mean logits, ours the mean of the members' own.
     if golden.plan.members == 1 {
         assert!(by_probability <= PROBABILITY_TOLERANCE, "{by_probability}");
@@ -231,15 +223,6 @@ fn cascade(case: &str) -> PathBuf {
 const SECOND_STAGE: &str = "nnUNetTrainer__nnUNetPlans__3d_cascade_fullres";
 const FIRST_STAGE: &str = "nnUNetTrainer__nnUNetPlans__3d_lowres";
 
-fn request(path: PathBuf, out: &Path) -> Request {
-    Request {
-        path,
-        id: None,
-        out: out.to_owned(),
-        checkpoint: None,
-    }
-}
-
 /// Imports both stages from nnU-Net's own folders and holds every step to what nnU-Net's predictor made of them.
 fn cascade_agrees(case: &str) {
     let out = tempfile::tempdir().unwrap();
@@ -252,10 +235,7 @@ fn cascade_agrees(case: &str) {
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     let spacing = serde_json::from_str(&header.metadata().as_ref().unwrap()["spacing"]).unwrap();
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
-    let values = |name: &str| -> Vec<f32> {
-        let tensor = tensors[name].to_dtype(candle_core::DType::F32).unwrap();
-        tensor.flatten_all().unwrap().to_vec1().unwrap()
-    };
+    let values = |name: &str| values(&tensors[name]);
     let image = || scan(&values("image"), tensors["image"].dims(), spacing);
 
     // The second stage alone, shown nnU-Net's own map.
@@ -284,9 +264,9 @@ fn cascade_agrees(case: &str) {
     .unwrap();
     let by_logit = worst(&logits, &values("logits"));
     assert!(by_logit <= LOGIT_TOLERANCE, "logits differ by {by_logit}");
-    if std::env::var_os("ICTUS_SHOW_PARITY").is_some() {
-        eprintln!("cascade {case}: input {by_input:.1e}, logits {by_logit:.1e}");
-    }
+    show(&format!(
+        "cascade {case}: input {by_input:.1e}, logits {by_logit:.1e}"
+    ));
     assert!(preprocess::volume::preprocess(&given.channels, given.turn, &bundle.plan, None).is_err());
 
     // Both stages, one after the other.
@@ -294,13 +274,14 @@ fn cascade_agrees(case: &str) {
     let series = Uid::derive(&[b"series"]);
     let look = analysis::look(image(), &engine, model, &series, &Unattended, &mut report).unwrap();
     let expected = values("segmentation");
-    let found = look.prediction.labels.data.iter().map(|l| f32::from(*l));
-    let other = found.zip(&expected).filter(|(a, b)| a != *b).count();
-    assert!(
-        (other as f64) <= OTHER_SHARE * expected.len() as f64,
-        "{other} of {}",
-        expected.len()
-    );
+    let found: Vec<f32> = look
+        .prediction
+        .labels
+        .data
+        .iter()
+        .map(|l| f32::from(*l))
+        .collect();
+    same_labels(&found, &expected);
     let card = fs::read_to_string(imported.folder.join("card.md")).unwrap();
     assert!(card.contains("| first stage | 3d_lowres:"), "{card}");
 }

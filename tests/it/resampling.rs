@@ -1,6 +1,7 @@
 //! Resampling against nnU-Net's own: `tests/golden/resample`.
 
-use candle_core::{Device, Tensor};
+use crate::parity::values;
+use candle_core::Device;
 use ictus::domain::resample::{Method, axis_apart, resample};
 use serde::Deserialize;
 use std::path::Path;
@@ -18,10 +19,6 @@ struct Case {
     order: u8,
     order_z: u8,
     force_separate_z: Option<bool>,
-}
-
-fn values(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 #[test]

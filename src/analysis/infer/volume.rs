@@ -254,7 +254,10 @@ pub fn infer<E: From<InferError>>(
     }
     let (patch, flat) = match *plan.configuration.patch_size.as_slice() {
         [a, b, c] => ([a, b, c], false),
-        [b, c] => ([1, b, c], true),
+        [b, c] => match &plan.configuration.grid {
+            Grid::Oriented(chain) => (chain.tile(&[b, c]).unwrap_or([1, b, c]), true),
+            _ => ([1, b, c], true),
+        },
         ref other => {
             let what = format!("patch_size has {} axes, this build runs 2 and 3", other.len());
             let id = plan.id.clone();

@@ -59,6 +59,7 @@ pub(super) fn preprocess(
             order: 0,
             apart: None,
         },
+        part: None,
         alignment: Alignment::Edges,
         source,
     };

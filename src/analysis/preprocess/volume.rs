@@ -92,6 +92,7 @@ pub fn preprocess(
             apart: resample::axis_apart(resampling_probabilities.force_separate_z, target_mm, spacing_mm)
                 .map(|axis| (axis, resampling_probabilities.order_z)),
         },
+        part: None,
         alignment: Alignment::Edges,
     };
     trace.crop = trace.transposed_shape().map(|n| 0..n);

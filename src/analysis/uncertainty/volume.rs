@@ -80,7 +80,9 @@ impl<'a> Sums<'a> {
     /// # Errors
     /// When there are too few of them, or one is not finite.
     pub fn add(&mut self, logits: &[f32]) -> Result<(), UncertaintyError> {
-        let per_class: usize = self.trace.shape.iter().product();
+        let whole: usize = self.trace.shape.iter().product();
+        let seen = self.trace.network_shape();
+        let per_class: usize = seen.iter().product();
         if logits.len() != self.classes * per_class {
             return Err(UncertaintyError::Classes {
                 classes: logits.len() / per_class.max(1),
@@ -88,7 +90,7 @@ impl<'a> Sums<'a> {
             });
         }
         if let Some(bad) = logits.iter().position(|v| !v.is_finite()) {
-            let plane = bad % per_class / (self.trace.shape[1] * self.trace.shape[2]);
+            let plane = bad % per_class / (seen[1] * seen[2]);
             return Err(UncertaintyError::NotFinite(plane));
         }
         let activated = self.activate_first().then(|| {
@@ -102,13 +104,20 @@ impl<'a> Sums<'a> {
             all
         });
         let logits = activated.as_deref().unwrap_or(logits);
+        let spread: Option<Vec<f32>> = self.trace.part.as_ref().map(|part| {
+            let channels = logits.chunks_exact(per_class);
+            channels
+                .flat_map(|channel| part.back(channel, self.trace.shape))
+                .collect()
+        });
+        let logits = spread.as_deref().unwrap_or(logits);
         let planes = self.trace.cropped_shape()[0];
         let voxels = self.trace.source.len();
         let mut mask = vec![false; voxels];
         for first in (0..planes).step_by(PLANES_AT_ONCE) {
             let done: Vec<Plane> = (first..planes.min(first + PLANES_AT_ONCE))
                 .into_par_iter()
-                .map(|at| self.plane(logits, per_class, at))
+                .map(|at| self.plane(logits, whole, at))
                 .collect();
             for (at, plane) in (first..).zip(done) {
                 for (i, v) in self.trace.plane_indices(at).enumerate() {
@@ -156,8 +165,9 @@ impl<'a> Sums<'a> {
             for (channel, p) in probabilities.iter_mut().zip(&p) {
                 channel[i] = *p;
             }
-            foregrounds.push(foreground(self.plan.activation, &p));
-            entropies.push(uncertainty(self.plan.activation, &p));
+            let (foreground, entropy) = self.told(&mut p);
+            foregrounds.push(foreground);
+            entropies.push(entropy);
         }
         Plane {
             logits,
@@ -192,8 +202,7 @@ impl<'a> Sums<'a> {
                     activate(self.plan.activation, &mut decided);
                 }
                 labels[v] = self.label(&decided);
-                let foreground = foreground(self.plan.activation, &p);
-                let total = uncertainty(self.plan.activation, &p);
+                let (foreground, total) = self.told(&mut p);
                 score.data[v] = foreground.clamp(0.0, 1.0);
                 entropy.data[v] = total.clamp(0.0, 1.0);
                 mutual_information.data[v] = (total - self.entropies[v] / count).clamp(0.0, 1.0);
@@ -213,6 +222,19 @@ impl<'a> Sums<'a> {
         }
     }
 
+    /// How surely a voxel is foreground, and its entropy.
+    ///
+    /// Where the network saw nothing MONAI has 0 for every class, background too; what lacks to 1 is background here.
+    fn told(&self, p: &mut [f32]) -> (f32, f32) {
+        if self.trace.part.is_some() && self.plan.activation == Activation::Softmax {
+            p[0] += (1.0 - p.iter().sum::<f32>()).max(0.0);
+        }
+        (
+            foreground(self.plan.activation, p),
+            uncertainty(self.plan.activation, p),
+        )
+    }
+
     fn label(&self, decided: &[f32]) -> u8 {
         let labels = &self.plan.labels;
         match self.plan.activation {
@@ -229,13 +251,22 @@ impl<'a> Sums<'a> {
                     }
                 })
             }
-            Activation::Sigmoid => labels
-                .iter()
-                .zip(decided)
-                .filter(|(_, p)| **p > REGION_THRESHOLD)
-                .map(|(label, _)| label.value)
-                .next_back()
-                .unwrap_or(0),
+            Activation::Sigmoid => match &self.plan.configuration.grid {
+                // Each with the bundle's threshold, which belongs to the mask.
+                Grid::Oriented(chain) => (0..labels.len())
+                    .map(|i| chain.painted.get(i).copied().unwrap_or(i))
+                    .filter(|k| f64::from(decided[*k]) >= labels[*k].threshold)
+                    .map(|k| labels[k].value)
+                    .next_back()
+                    .unwrap_or(0),
+                _ => labels
+                    .iter()
+                    .zip(decided)
+                    .filter(|(_, p)| **p > REGION_THRESHOLD)
+                    .map(|(label, _)| label.value)
+                    .next_back()
+                    .unwrap_or(0),
+            },
         }
     }
 }

@@ -144,15 +144,27 @@ impl Plan {
             Grid::Oriented(chain) => {
                 chain.check()?;
                 ensure(
-                    self.configuration.patch_size.len() == 3
-                        && chain.pixdim().as_ref().map(<[f64; 3]>::as_slice)
-                            == Some(self.configuration.spacing.as_slice())
+                    chain.tile(&self.configuration.patch_size).is_some()
+                        && chain.spacing() == self.configuration.spacing
                         && schemes.iter().all(|s| *s == Normalization::NoNormalization)
-                        && self.mirror_axes.is_empty()
-                        && self.activation == Activation::Softmax,
+                        && self.mirror_axes.is_empty(),
                     || {
-                        "a plan on oriented has three axes, the spacing of its chain, NoNormalization, softmax, and no mirror_axes"
+                        "a plan on oriented has three axes (two with a slice_axis), the spacing of its chain, NoNormalization, and no mirror_axes"
                             .into()
+                    },
+                )?;
+                let mut painted = chain.painted.clone();
+                painted.sort_unstable();
+                ensure(
+                    painted.is_empty()
+                        || self.activation == Activation::Sigmoid
+                            && painted.iter().copied().eq(0..self.labels.len()),
+                    || {
+                        format!(
+                            "painted is {:?}, expected each output from 0 to {} once, and the activation sigmoid",
+                            chain.painted,
+                            self.labels.len().saturating_sub(1)
+                        )
                     },
                 )
             }

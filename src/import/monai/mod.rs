@@ -1,6 +1,6 @@
 //! A MONAI bundle, a folder or a zip of one → a trained model.
 //!
-//! `configs/inference.json` says how the bundle predicts; what it names is read as what it is, and no expression is evaluated.
+//! `configs/inference.json`, or `.yaml`, says how the bundle predicts; what it names is read as what it is, and no expression is evaluated.
 //! Source: MONAI 1.6.1 (`bundle/config_parser.py`, `transforms`, `inferers`), read and run.
 
 mod config;
@@ -31,17 +31,13 @@ const SIGMA_SCALE: f64 = 0.125;
 /// Where a bundle keeps its weights.
 const WEIGHTS: &str = "model.pt";
 
+/// What says how a bundle predicts.
+const INFERENCE: [&str; 3] = ["inference.json", "inference.yaml", "inference.yml"];
+
 /// Whether a folder looks like a bundle.
 pub(super) fn is_bundle(folder: &Path) -> bool {
-    [
-        "metadata.json",
-        "inference.json",
-        "inference.yaml",
-        "inference.yml",
-        "train.json",
-    ]
-    .iter()
-    .any(|file| folder.join("configs").join(file).is_file())
+    let mut files = INFERENCE.iter().chain(&["metadata.json", "train.json"]);
+    files.any(|file| folder.join("configs").join(file).is_file())
 }
 
 /// Hands on the folder of a zipped bundle, unpacked below `near` for as long as it is used.
@@ -82,45 +78,37 @@ pub(super) fn unpacked<T>(
 }
 
 /// Reads a bundle whole; `checkpoint` is another name of its weights' file.
-pub(super) fn read(folder: &Path, checkpoint: Option<&str>) -> Result<Trained, ImportError> {
+///
+/// `painted` is in which order outputs that may overlap are painted.
+pub(super) fn read(
+    folder: &Path,
+    checkpoint: Option<&str>,
+    painted: Option<&[usize]>,
+) -> Result<Trained, ImportError> {
     let configs = folder.join("configs");
-    let path = configs.join("inference.json");
-    if !path.is_file() {
-        let yaml = ["inference.yaml", "inference.yml"]
-            .iter()
-            .find(|f| configs.join(f).is_file());
-        let what = match yaml {
-            Some(file) => {
-                format!("its {file} is YAML, which this build does not read; write it as inference.json")
-            }
-            None => "it has no configs/inference.json, which says how the bundle predicts".to_owned(),
+    let there: Vec<&str> = INFERENCE
+        .into_iter()
+        .filter(|file| configs.join(file).is_file())
+        .collect();
+    let [file] = there.as_slice() else {
+        let what = if there.is_empty() {
+            "it has no configs/inference.json or .yaml, which says how the bundle predicts".to_owned()
+        } else {
+            format!("it has {}, one was expected", there.join(" and "))
         };
         return Err(ImportError::unsupported(folder.display().to_string(), what));
-    }
+    };
     let metadata = Metadata::read(&configs.join("metadata.json"))?;
-    let config = Config::read(&path)?;
+    let config = Config::read(&configs.join(file))?;
     let (architecture, stored) = network::read(&config, config.one_of(&["network_def", "network", "net"])?)?;
-    if architecture.spatial_dims() != 3 {
-        return Err(ImportError::unsupported(
-            config.place(),
-            format!(
-                "the network has {} spatial axes; of bundles this build runs those with 3",
-                architecture.spatial_dims()
-            ),
-        ));
-    }
-    let chain = transforms::before(&config)?;
-    let after = transforms::after(&config, &chain.key)?;
-    let (patch_size, overlap, blend) = inferer(&config)?;
+    let tiles = inferer(&config, architecture.spatial_dims())?;
+    let patch_size = tiles.patch_size;
+    let chain = transforms::before(&config, tiles.slice_axis)?;
+    let after = transforms::after(&config, &chain)?;
     let outputs = architecture.num_classes();
-    if outputs < 2 {
-        return Err(ImportError::unsupported(
-            config.place(),
-            format!("the network has {outputs} output; softmax and argmax need two or more"),
-        ));
-    }
+    let painted = order(config.place(), outputs, &after, painted)?;
     let divisors = architecture.divisors();
-    if let Some(axis) = (0..3).find(|a| !patch_size[*a].is_multiple_of(divisors[*a])) {
+    if let Some(axis) = (0..patch_size.len()).find(|a| !patch_size[*a].is_multiple_of(divisors[*a])) {
         return Err(ImportError::damaged(
             config.place(),
             format!("roi_size {patch_size:?} is no multiple of {divisors:?} on axis {axis}"),
@@ -137,13 +125,15 @@ pub(super) fn read(folder: &Path, checkpoint: Option<&str>) -> Result<Trained, I
         ));
     }
     let tensors = weights::read(&file, &architecture, &stored)?;
-    let labels = metadata.labels(outputs)?;
+    let labels = metadata.labels(outputs, after.activation)?;
     let grid = Oriented {
         axcodes: chain.axcodes,
         steps: chain.steps,
-        overlap,
-        blend,
+        overlap: tiles.overlap,
+        blend: tiles.blend,
         activate_first: after.activate_first,
+        slice_axis: tiles.slice_axis,
+        painted,
     };
     grid.check()
         .map_err(|what| ImportError::damaged(config.place(), what))?;
@@ -152,14 +142,33 @@ pub(super) fn read(folder: &Path, checkpoint: Option<&str>) -> Result<Trained, I
     facts.push(("labels".to_owned(), labels.join(", ")));
     facts.push(("transforms before".to_owned(), chain.told));
     facts.push(("transforms after".to_owned(), after.told));
-    facts.push(("tiles".to_owned(), format!("overlap {overlap:?}, {blend:?}")));
-    let spacing = grid.pixdim().map(|mm| mm.to_vec()).unwrap_or_default();
+    facts.push((
+        "tiles".to_owned(),
+        format!("overlap {:?}, {:?}", grid.overlap, grid.blend),
+    ));
+    if let Some(axis) = grid.slice_axis {
+        facts.push((
+            "slices".to_owned(),
+            format!("one by one along axis {axis} of the network's grid"),
+        ));
+    }
+    if !grid.painted.is_empty() {
+        let order: Vec<&str> = grid.painted.iter().map(|k| labels[*k].as_str()).collect();
+        facts.push((
+            "outputs that may overlap".to_owned(),
+            format!(
+                "painted in the order {}; where several hold, only the last is in the label map",
+                order.join(", ")
+            ),
+        ));
+    }
+    let spacing = grid.spacing();
     Ok(Trained {
         name: metadata.name.unwrap_or_else(|| "monai-bundle".to_owned()),
         origin: format!("MONAI bundle, {}", architecture.class_name()),
         configuration: Configuration {
             grid: Grid::Oriented(grid),
-            patch_size: patch_size.to_vec(),
+            patch_size,
             spacing,
             normalization_schemes: vec![Normalization::NoNormalization; channels],
             channel_names: metadata
@@ -171,10 +180,13 @@ pub(super) fn read(folder: &Path, checkpoint: Option<&str>) -> Result<Trained, I
         },
         members: vec![tensors],
         ensemble: Ensemble::MeanProbabilities,
-        activation: Activation::Softmax,
+        activation: after.activation,
         labels: (1..=u8::MAX)
             .zip(&labels)
-            .map(|(value, name)| Label::unexplained(value, name))
+            .map(|(value, name)| Label {
+                threshold: after.threshold.unwrap_or_default(),
+                ..Label::unexplained(value, name)
+            })
             .collect(),
         mirror_axes: Vec::new(),
         keep_largest: Vec::new(),
@@ -183,8 +195,59 @@ pub(super) fn read(folder: &Path, checkpoint: Option<&str>) -> Result<Trained, I
     })
 }
 
+/// In which order outputs are painted; empty where they cannot overlap.
+fn order(
+    place: &str,
+    outputs: usize,
+    after: &transforms::After,
+    painted: Option<&[usize]>,
+) -> Result<Vec<usize>, ImportError> {
+    let several = after.activation == Activation::Sigmoid && outputs > 1;
+    match painted {
+        Some(order) if several => {
+            let mut sorted = order.to_vec();
+            sorted.sort_unstable();
+            if sorted.into_iter().eq(0..outputs) {
+                return Ok(order.to_vec());
+            }
+            Err(ImportError::damaged(
+                "--painted",
+                format!(
+                    "it is {order:?}, expected each output from 0 to {} once",
+                    outputs - 1
+                ),
+            ))
+        }
+        Some(_) => Err(ImportError::damaged(
+            "--painted",
+            "the outputs of this model cannot overlap; leave it out",
+        )),
+        None if several => Err(ImportError::unsupported(
+            place,
+            format!(
+                "the network has {outputs} outputs that may overlap (sigmoid), a label map holds one label a voxel, and a bundle does not say which lies on top; say it with --painted, such as --painted {}, the last on top",
+                (0..outputs).map(|k| k.to_string()).collect::<Vec<_>>().join(",")
+            ),
+        )),
+        None if after.activation == Activation::Softmax && outputs < 2 => Err(ImportError::unsupported(
+            place,
+            format!("the network has {outputs} output; softmax and argmax need two or more"),
+        )),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// How a volume is cut for the network.
+struct Tiles {
+    /// Along the network's own axes.
+    patch_size: Vec<usize>,
+    overlap: [f64; 3],
+    blend: Blend,
+    slice_axis: Option<usize>,
+}
+
 /// Tile, overlap and weights of the sliding window.
-fn inferer(config: &Config) -> Result<([usize; 3], [f64; 3], Blend), ImportError> {
+fn inferer(config: &Config, axes: usize) -> Result<Tiles, ImportError> {
     let (class, mut f) = config.component(
         config.one_of(&["inferer"])?,
         &[
@@ -198,13 +261,41 @@ fn inferer(config: &Config) -> Result<([usize; 3], [f64; 3], Blend), ImportError
             "buffer_dim",
         ],
     )?;
-    if class != "SlidingWindowInferer" {
-        return Err(ImportError::unsupported(
-            config.place(),
-            format!("inferer `{class}`; this build knows SlidingWindowInferer"),
+    let slice_axis = match (class.as_str(), axes) {
+        ("SlidingWindowInferer", 3) => None,
+        ("SliceInferer", 2) => Some(f.maybe::<usize>("spatial_dim")?.unwrap_or(0)),
+        ("SlidingWindowInferer", 2) => {
+            return Err(ImportError::unsupported(
+                f.place(),
+                "a network of two axes takes images of one slice this way, and an analysis has volumes; SliceInferer takes those slice by slice",
+            ));
+        }
+        ("SliceInferer", _) => {
+            return Err(ImportError::unsupported(
+                f.place(),
+                format!("the network has {axes} axes, slice by slice goes one of two"),
+            ));
+        }
+        _ => {
+            return Err(ImportError::unsupported(
+                config.place(),
+                format!("inferer `{class}`; this build knows SlidingWindowInferer and SliceInferer"),
+            ));
+        }
+    };
+    let patch: Vec<usize> = f.take("roi_size")?;
+    if let Some(axis) = slice_axis.filter(|axis| *axis > 2) {
+        return Err(ImportError::damaged(
+            f.place(),
+            format!("spatial_dim is {axis}, expected 0, 1 or 2"),
         ));
     }
-    let patch: [usize; 3] = f.take("roi_size")?;
+    if patch.len() != axes {
+        return Err(ImportError::damaged(
+            f.place(),
+            format!("roi_size is {patch:?}, expected {axes} sizes"),
+        ));
+    }
     let voxels = patch.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
     if !voxels.is_some_and(|n| (1..=MOST_VOXELS).contains(&n)) {
         return Err(ImportError::damaged(f.place(), format!("roi_size is {patch:?}")));
@@ -231,7 +322,12 @@ fn inferer(config: &Config) -> Result<([usize; 3], [f64; 3], Blend), ImportError
     } else {
         Blend::Constant
     };
-    Ok((patch, overlap, blend))
+    Ok(Tiles {
+        patch_size: patch,
+        overlap,
+        blend,
+        slice_axis,
+    })
 }
 
 /// What `metadata.json` tells of the model.
@@ -295,8 +391,8 @@ impl Metadata {
         })
     }
 
-    /// The names of all outputs but the first, which is background.
-    fn labels(&self, outputs: usize) -> Result<Vec<String>, ImportError> {
+    /// The names of all outputs, with softmax but the first, which is background.
+    fn labels(&self, outputs: usize, activation: Activation) -> Result<Vec<String>, ImportError> {
         if !self.outputs.is_empty() && self.outputs.len() != outputs {
             return Err(ImportError::damaged(
                 "metadata.json",
@@ -310,6 +406,8 @@ impl Metadata {
             Some(name) => name.as_str().map_or_else(|| name.to_string(), str::to_owned),
             None => format!("channel {k}"),
         };
-        Ok((1..outputs).map(name).collect())
+        Ok((usize::from(activation == Activation::Softmax)..outputs)
+            .map(name)
+            .collect())
     }
 }

@@ -1,13 +1,15 @@
 //! The transforms of a bundle, before and after its network: the few that are known, in the order that they allow.
 
 use super::{Config, Fields, ImportError};
-use crate::domain::oriented::Step;
+use crate::domain::{oriented::Step, plan::Activation};
 use serde_json::{Value, json};
 
 /// What is done to an image.
 pub(super) struct Chain {
     pub(super) axcodes: Option<String>,
     pub(super) steps: Vec<Step>,
+    /// Whether outputs are 0 where the image was cut away.
+    pub(super) cropped: bool,
     /// Under which name the image goes through.
     pub(super) key: String,
     /// The same in words.
@@ -17,6 +19,9 @@ pub(super) struct Chain {
 /// What is done to an answer.
 pub(super) struct After {
     pub(super) activate_first: bool,
+    pub(super) activation: Activation,
+    /// From which probability on an output holds; none: the highest output does.
+    pub(super) threshold: Option<f64>,
     pub(super) told: String,
 }
 
@@ -94,7 +99,9 @@ fn alone(f: &mut Fields, name: &str, allowed: &[Value]) -> Result<Value, ImportE
 const F32: [&str; 4] = ["float32", "torch.float32", "np.float32", "numpy.float32"];
 
 /// Reads what comes before the network.
-pub(super) fn before(config: &Config) -> Result<Chain, ImportError> {
+///
+/// `slice_axis` is across which axis a 2-D network is moved.
+pub(super) fn before(config: &Config, slice_axis: Option<usize>) -> Result<Chain, ImportError> {
     let (mut axcodes, mut steps, mut name) = (None, Vec::new(), None);
     let (mut loaded, mut told) = (false, Vec::new());
     let float = || {
@@ -149,7 +156,11 @@ pub(super) fn before(config: &Config) -> Result<Chain, ImportError> {
                 axcodes = Some(f.take("axcodes")?);
             }
             Some("Spacing") => {
-                let pixdim: [f64; 3] = f.take("pixdim")?;
+                let mut pixdim: [f64; 3] = f.take("pixdim")?;
+                if let Some(axis) = slice_axis.filter(|axis| (-1.0..=0.0).contains(&pixdim[*axis])) {
+                    // MONAI's word for: as it lies.
+                    pixdim[axis] = 0.0;
+                }
                 alone(&mut f, "mode", &[Value::Null, json!("bilinear")])?;
                 alone(&mut f, "padding_mode", &[Value::Null, json!("border")])?;
                 alone(&mut f, "align_corners", &[Value::Null, json!(false)])?;
@@ -193,11 +204,47 @@ pub(super) fn before(config: &Config) -> Result<Chain, ImportError> {
                     channel_wise: f.maybe("channel_wise")?.unwrap_or(false),
                 });
             }
+            Some("CropForeground") => {
+                let source: String = f.take("source_key")?;
+                if let Some(other) = name.as_ref().filter(|name| **name != source) {
+                    return Err(ImportError::unsupported(
+                        f.place(),
+                        format!("`source_key` is {source:?}, the transforms before it have {other:?}"),
+                    ));
+                }
+                for absent in ["select_fn", "channel_indices"] {
+                    f.expect(absent, &[Value::Null])?;
+                }
+                constant(&mut f)?;
+                for zero in ["value", "constant_values"] {
+                    f.expect(zero, &[Value::Null, json!(0), json!(0.0)])?;
+                }
+                // Where they put what they found into the image's header.
+                f.ignore(&["start_coord_key", "end_coord_key"]);
+                steps.push(Step::CropForeground {
+                    margin: each(&mut f, "margin", 0)?,
+                    allow_smaller: f.maybe("allow_smaller")?.unwrap_or(false),
+                    k_divisible: each(&mut f, "k_divisible", 1)?,
+                });
+            }
+            Some("SpatialPad") => {
+                if !steps.iter().any(|s| matches!(s, Step::Spacing { .. })) {
+                    return Err(ImportError::unsupported(f.place(), "it comes before Spacingd"));
+                }
+                let method = f.expect("method", &[Value::Null, json!("symmetric"), json!("end")])?;
+                constant(&mut f)?;
+                f.expect("constant_values", &[Value::Null])?;
+                steps.push(Step::SpatialPad {
+                    spatial_size: each(&mut f, "spatial_size", 0)?,
+                    at_end: method == json!("end"),
+                    value: f.maybe("value")?.unwrap_or(0.0),
+                });
+            }
             _ => {
                 return Err(ImportError::unsupported(
                     config.place(),
                     format!(
-                        "the transform `{class}`; before the network this build knows LoadImaged, EnsureChannelFirstd, EnsureTyped, ToTensord, Orientationd, Spacingd, ScaleIntensityRanged and NormalizeIntensityd"
+                        "the transform `{class}`; before the network this build knows LoadImaged, EnsureChannelFirstd, EnsureTyped, ToTensord, Orientationd, Spacingd, ScaleIntensityRanged, NormalizeIntensityd, CropForegroundd and SpatialPadd"
                     ),
                 ));
             }
@@ -219,10 +266,44 @@ pub(super) fn before(config: &Config) -> Result<Chain, ImportError> {
         ));
     }
     Ok(Chain {
+        cropped: steps.iter().any(|s| matches!(s, Step::CropForeground { .. })),
         axcodes,
         steps,
         key: name.unwrap_or_default(),
         told: told.join(", "),
+    })
+}
+
+/// What is put beside an image is one value.
+fn constant(f: &mut Fields) -> Result<(), ImportError> {
+    f.expect("mode", &[Value::Null, json!("constant")]).map(drop)
+}
+
+/// A size for all axes or for each.
+fn each(f: &mut Fields, key: &str, default: usize) -> Result<[usize; 3], ImportError> {
+    let value = f.maybe::<Value>(key)?.unwrap_or_else(|| json!(default));
+    let list = match &value {
+        Value::Array(list) if list.len() == 3 => list.clone(),
+        Value::Array(_) => Vec::new(),
+        one => vec![one.clone(); 3],
+    };
+    let sizes: Option<Vec<usize>> = list
+        .iter()
+        .map(|one| {
+            // MONAI's word for any.
+            let any = key == "spatial_size" && *one == json!(-1);
+            if any {
+                Some(0)
+            } else {
+                usize::try_from(one.as_u64()?).ok()
+            }
+        })
+        .collect();
+    sizes.and_then(|sizes| sizes.try_into().ok()).ok_or_else(|| {
+        ImportError::unsupported(
+            f.place(),
+            format!("`{key}` is {value}, expected a number of voxels, or one for each of three axes"),
+        )
     })
 }
 
@@ -238,11 +319,12 @@ fn plain_dtypes(mut value: Value) -> Value {
     value
 }
 
-/// Reads what comes after the network; `image` is the name of what went in.
-pub(super) fn after(config: &Config, image: &str) -> Result<After, ImportError> {
-    let place = config.place();
+/// Reads what comes after the network and undoes the chain before it.
+pub(super) fn after(config: &Config, chain: &Chain) -> Result<After, ImportError> {
+    let (place, image) = (config.place(), &chain.key);
     let wrong = |what: &str| Err(ImportError::unsupported(place, what));
-    let (mut activated, mut inverted, mut decided) = (false, false, false);
+    let (mut activated, mut inverted, mut decided) = (None, false, false);
+    let (mut activate_first, mut threshold) = (false, None);
     let (mut name, mut told) = (None, Vec::new());
     for value in list(
         config,
@@ -271,12 +353,22 @@ pub(super) fn after(config: &Config, image: &str) -> Result<After, ImportError> 
             ],
         )?;
         match base(&class) {
-            Some("Activations") if !activated && !inverted && !decided => {
-                f.expect("softmax", &[json!(true), json!([true])])?;
-                for absent in ["sigmoid", "other"] {
-                    f.expect(absent, &[Value::Null, json!(false)])?;
-                }
-                activated = true;
+            Some("Activations") if activated.is_none() && !decided => {
+                let (on, off) = (
+                    [json!(true), json!([true])],
+                    [Value::Null, json!(false), json!([false])],
+                );
+                let all = [&on[..], &off[..]].concat();
+                let softmax = f.expect("softmax", &all)?;
+                activated = if on.contains(&softmax) {
+                    f.expect("sigmoid", &off)?;
+                    Some(Activation::Softmax)
+                } else {
+                    f.expect("sigmoid", &on)?;
+                    Some(Activation::Sigmoid)
+                };
+                f.expect("other", &off)?;
+                activate_first = !inverted;
             }
             Some("Invert") if !inverted && !decided => {
                 let before = ["preprocessing", "preprocessing_transforms", "pre_transforms"];
@@ -292,9 +384,27 @@ pub(super) fn after(config: &Config, image: &str) -> Result<After, ImportError> 
                 inverted = true;
             }
             Some("AsDiscrete") if inverted && !decided => {
-                f.expect("argmax", &[json!(true), json!([true])])?;
-                for absent in ["to_onehot", "threshold", "rounding"] {
-                    f.expect(absent, &[Value::Null, json!(false)])?;
+                let off = [Value::Null, json!(false), json!([false]), json!([null])];
+                if activated == Some(Activation::Sigmoid) {
+                    f.expect("argmax", &off)?;
+                    let value: Value = f.take("threshold")?;
+                    let one = value
+                        .as_array()
+                        .filter(|list| list.len() == 1)
+                        .map_or(&value, |list| &list[0]);
+                    let share = one.as_f64().filter(|share| *share > 0.0 && *share < 1.0);
+                    threshold = Some(share.ok_or_else(|| {
+                        ImportError::unsupported(
+                            f.place(),
+                            format!("`threshold` is {value}, expected one number between 0 and 1"),
+                        )
+                    })?);
+                } else {
+                    f.expect("argmax", &[json!(true), json!([true])])?;
+                    f.expect("threshold", &off)?;
+                }
+                for absent in ["to_onehot", "rounding"] {
+                    f.expect(absent, &off)?;
                 }
                 decided = true;
             }
@@ -317,8 +427,16 @@ pub(super) fn after(config: &Config, image: &str) -> Result<After, ImportError> 
             "without Invertd and AsDiscreted after the network: its answer would stay on a grid of its own, or undecided",
         );
     }
+    let activation = activated.unwrap_or(Activation::Softmax);
+    if activation == Activation::Sigmoid && chain.cropped && !activate_first {
+        return wrong(
+            "Activationsd (sigmoid) after Invertd, with CropForegroundd: what was cut away would come back as 0.5",
+        );
+    }
     Ok(After {
-        activate_first: activated,
+        activate_first,
+        activation,
+        threshold,
         told: told.join(", "),
     })
 }

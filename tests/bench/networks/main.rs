@@ -24,6 +24,8 @@ use unet::Size;
 
 /// Rounds in which every engine runs once.
 const PAIRS: usize = 20;
+/// Rounds of what takes long and is far from equal.
+const BATCHED: usize = 3;
 
 fn main() {
     let pairs = std::env::var("ICTUS_BENCH_PAIRS").map_or(PAIRS, |n| n.parse().unwrap());
@@ -70,6 +72,7 @@ fn compare(
     let network = size.loaded(&weights);
     let x = Tensor::randn(0f32, 1.0, size.input.to_vec(), &Device::Cpu).unwrap();
     let exact = network.forward(&x).unwrap();
+    let eight = Tensor::cat(&[&x; 8], 0).unwrap();
     let gflop = size.gflop(&weights);
     println!("\n{} {:?}, {gflop:.0} GFLOP", size.name, size.input);
     let mut tensors: HashMap<String, Tensor> = weights.into_iter().collect();
@@ -122,7 +125,13 @@ fn compare(
                 put(name, ms);
                 differences.insert(name.clone(), difference);
             }
-        } else if round <= 3 {
+        }
+        if round <= BATCHED {
+            // What mirrored copies of a tile would cost together: the time of one.
+            let (ms, _) = timed(|| network.forward(&eight).unwrap());
+            put("ictus_batch_of_8", ms / 8.0);
+        }
+        if python.is_none() && round <= BATCHED {
             // candle's own operators take a minute in 3-D.
             put("candle", timed(|| network.forward_plain(&x).unwrap()).0);
         }
