@@ -17,7 +17,7 @@ import highdicom
 import nibabel
 import numpy
 import pydicom
-from readers import BIN, dciodvfy, key_of, object_to, pixels_by_source, places_of, run, tell
+from readers import BIN, dcentvfy, dciodvfy, key_of, object_to, pixels_by_source, places_of, run, tell
 
 
 def main(folder, even):
@@ -39,12 +39,7 @@ def main(folder, even):
         for error in sorted(dciodvfy(path) - known):
             object_to("dciodvfy", f"{path.name}: {error}")
 
-    _, said = run(BIN / "dcentvfy", *source, *(folder / n for n in ("pm.dcm", "sr.dcm")), *masks)
-    for line in said.splitlines():
-        # Its warnings are about the level at which SR and images hold an AccessionNumber, which both may.
-        # What it says of the source is the source's own: a converted one names the slices that it was made from.
-        if line.startswith("Error") and not any(str(path) in line for path in source):
-            object_to("dcentvfy", line)
+    dcentvfy(source, [*(folder / n for n in ("pm.dcm", "sr.dcm")), *masks])
 
     for path in results:
         if path.name != "sr.dcm":

@@ -15,7 +15,7 @@ import highdicom
 import nibabel
 import numpy
 import pydicom
-from readers import BIN, dciodvfy, key_of, object_to, pixels_by_source, run, tell
+from readers import BIN, dcentvfy, dciodvfy, key_of, object_to, pixels_by_source, run, tell
 
 
 def main(folder, even):
@@ -30,10 +30,7 @@ def main(folder, even):
     for path in [*pictures, *others]:
         for error in sorted(dciodvfy(path) - known):
             object_to("dciodvfy", f"{path.name}: {error}")
-    _, said = run(BIN / "dcentvfy", *source, *pictures, *others)
-    for line in said.splitlines():
-        if line.startswith("Error"):
-            object_to("dcentvfy", line)
+    dcentvfy(source, [*pictures, *others])
     judge_pictures(meant, pictures, segments)
     if others:
         judge_label_map(folder / "labelmap.dcm", meant, segments, even)

@@ -20,7 +20,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
-from readers import BIN, dciodvfy, key_of, object_to, places_of, run, tell
+from readers import BIN, dcentvfy, dciodvfy, key_of, object_to, places_of, run, tell
 
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 SR = {ComprehensiveSRStorage, "1.2.840.10008.5.1.4.1.1.88.34"}
@@ -73,11 +73,7 @@ class Results:
         for path in paths:
             for error in sorted(dciodvfy(path) - known):
                 object_to("dciodvfy", f"{path.name}: {error}")
-        _, said = run(BIN / "dcentvfy", *self.source, *paths)
-        for line in said.splitlines():
-            # What it says of the source is the source's own.
-            if line.startswith("Error") and not any(str(path) in line for path in self.source):
-                object_to("dcentvfy", line)
+        dcentvfy(self.source, paths)
         own = {image.SOPInstanceUID for _, image in self.objects.values()}
         for name, (path, image) in self.objects.items():
             self.judge_references(name, image, own)

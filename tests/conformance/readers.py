@@ -26,6 +26,15 @@ def dciodvfy(path):
     return {line.replace("Missing attribute", "attribute").replace("Empty attribute", "attribute") for line in lines}
 
 
+def dcentvfy(source, made):
+    """Objects to what does not hold together; what is said of the source is the source's own: a converted one names its slices."""
+    _, said = run(BIN / "dcentvfy", *source, *made)
+    for line in said.splitlines():
+        # Its warnings are about the level at which SR and images hold an AccessionNumber, which both may.
+        if line.startswith("Error") and not any(str(path) in line for path in source):
+            object_to("dcentvfy", line)
+
+
 def tell(main):
     """Judges the folder that the command line names; exits 1 after the objections, if there is one."""
     main(Path(sys.argv[1]), "--even" in sys.argv[2:])
