@@ -245,12 +245,7 @@ impl Archive {
     }
 
     /// Writes a long stream, of which the beginning was read, while it comes.
-    async fn stage_long<S, E>(
-        &self,
-        begin: Bytes,
-        mut rest: S,
-        limit: u64,
-    ) -> Result<StagedObject, ArchiveError>
+    async fn stage_long<S, E>(&self, begin: Bytes, rest: S, limit: u64) -> Result<StagedObject, ArchiveError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::error::Error + 'static,
@@ -259,8 +254,8 @@ impl Archive {
         let upload = self.staging.put_multipart(&name).await?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, CHUNK);
         let (mut hash, mut size_bytes) = (blake3::Hasher::new(), 0u64);
-        let mut next = Some(Ok(begin));
-        while let Some(chunk) = next {
+        let mut bytes = stream::iter([Ok(begin)]).chain(rest);
+        while let Some(chunk) = bytes.next().await {
             let refused = match chunk {
                 Ok(chunk) => {
                     size_bytes += chunk.len() as u64;
@@ -268,7 +263,6 @@ impl Archive {
                         hash.update(&chunk);
                         upload.wait_for_capacity(1).await?;
                         upload.put(chunk);
-                        next = rest.next().await;
                         continue;
                     }
                     ArchiveError::TooLarge { limit }

@@ -24,6 +24,7 @@ pub mod identity;
 pub mod index;
 pub mod letter;
 pub mod link;
+pub mod metadata;
 pub mod oidc;
 pub mod outbox;
 pub mod presence;

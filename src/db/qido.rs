@@ -7,13 +7,11 @@
 //! First a page of rows is found, by indexes where the key has one; then what is shown is fetched for that page alone,
 //! so that an answer costs the same in a large archive.
 
-use super::{Db, error::DbError};
+use super::{Db, error::DbError, metadata::Metadata};
 use crate::domain::uid::Uid;
 use dicom_core::Tag;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
 use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, postgres::PgRow};
-use std::collections::BTreeMap;
 
 /// What to match, in the keys that PS3.18 table 10.6.1-5 asks a server to support.
 #[derive(Debug, Clone, Default)]
@@ -120,25 +118,6 @@ mod written_path {
             .into_iter()
             .map(|(group, element)| Tag(group, element))
             .collect())
-    }
-}
-
-/// A stored dataset in the DICOM JSON model, of which only those attributes are read that are asked for: an answer of a search
-/// has a few of the dozens that an instance has.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(transparent)]
-pub struct Metadata(BTreeMap<String, Box<RawValue>>);
-
-impl Metadata {
-    /// An attribute by its key, `GGGGEEEE`.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<Value> {
-        serde_json::from_str(self.0.get(key)?.get()).ok()
-    }
-
-    /// The keys of all attributes, in ascending order.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
     }
 }
 
@@ -301,12 +280,7 @@ impl Db {
         most: i64,
     ) -> Result<i64, DbError> {
         let mut statement = matching(level, filter);
-        statement
-            .push(" LIMIT ")
-            .push_bind(most)
-            .push(" OFFSET ")
-            .push_bind(passed)
-            .push(") matching");
+        put_rest(&mut statement, passed, most);
         Ok(statement
             .build_query_scalar()
             .persistent(!filter.has_patterns())
@@ -624,6 +598,39 @@ fn put_page(statement: &mut Statement, order: &str, filter: &Filter) {
     }
 }
 
+/// The end of a count of what lies behind the first `passed`, to `most`.
+pub(super) fn put_rest(statement: &mut Statement, passed: i64, most: i64) {
+    statement
+        .push(" LIMIT ")
+        .push_bind(most)
+        .push(" OFFSET ")
+        .push_bind(passed)
+        .push(") matching");
+}
+
+/// Studies that match, with a series that does.
+fn put_matching_studies(statement: &mut Statement, filter: &Filter) {
+    put_study(statement, filter);
+    statement.push(" AND EXISTS (SELECT FROM series WHERE series.study_id = study.id");
+    put_series(statement, filter);
+    put_some_instance(statement, filter);
+    statement.push(")");
+}
+
+/// Series that match, of a study that does.
+fn put_matching_series(statement: &mut Statement, filter: &Filter) {
+    put_study(statement, filter);
+    put_series(statement, filter);
+    put_some_instance(statement, filter);
+}
+
+/// Instances that match, of a series and a study that do.
+fn put_matching_instances(statement: &mut Statement, filter: &Filter) {
+    put_study(statement, filter);
+    put_series(statement, filter);
+    put_instance(statement, filter);
+}
+
 /// An instance of the series that matches, where something of the instances is asked.
 fn put_some_instance(statement: &mut Statement, filter: &Filter) {
     if filter.is_below_series() {
@@ -643,11 +650,7 @@ const FIRST_OF_SERIES: &str = " CROSS JOIN LATERAL (
 fn studies(filter: &Filter) -> Statement {
     let mut statement =
         Statement::new("WITH page AS (SELECT study.id, study.study_instance_uid FROM study WHERE true");
-    put_study(&mut statement, filter);
-    statement.push(" AND EXISTS (SELECT FROM series WHERE series.study_id = study.id");
-    put_series(&mut statement, filter);
-    put_some_instance(&mut statement, filter);
-    statement.push(")");
+    put_matching_studies(&mut statement, filter);
     put_page(&mut statement, "study.id DESC", filter);
     statement.push(
         ") SELECT page.study_instance_uid, sample.metadata, counts.modalities, counts.series_count, counts.instance_count
@@ -673,9 +676,7 @@ fn series(filter: &Filter) -> Statement {
         "WITH page AS (SELECT series.*, study.study_instance_uid FROM series JOIN study ON study.id = series.study_id \
          WHERE true",
     );
-    put_study(&mut statement, filter);
-    put_series(&mut statement, filter);
-    put_some_instance(&mut statement, filter);
+    put_matching_series(&mut statement, filter);
     put_page(&mut statement, "series.id", filter);
     statement.push(
         ") SELECT series.study_instance_uid, series.series_instance_uid, series.origin, first.metadata, \
@@ -701,9 +702,7 @@ fn instances(selected: &'static str, filter: &Filter) -> Statement {
         " FROM study JOIN series ON series.study_id = study.id JOIN instance ON instance.series_id = series.id \
          WHERE true",
     );
-    put_study(&mut statement, filter);
-    put_series(&mut statement, filter);
-    put_instance(&mut statement, filter);
+    put_matching_instances(&mut statement, filter);
     let order = "series.id, instance.instance_number NULLS LAST, instance.id";
     put_page(&mut statement, order, filter);
     statement
@@ -715,11 +714,8 @@ fn patients(filter: &Filter) -> Statement {
         "WITH page AS (SELECT study.patient_id, study.issuer_of_patient_id, max(study.id) AS latest FROM study \
          WHERE study.patient_id IS NOT NULL",
     );
-    put_study(&mut statement, filter);
-    statement.push(" AND EXISTS (SELECT FROM series WHERE series.study_id = study.id");
-    put_series(&mut statement, filter);
-    put_some_instance(&mut statement, filter);
-    statement.push(") GROUP BY study.patient_id, study.issuer_of_patient_id");
+    put_matching_studies(&mut statement, filter);
+    statement.push(" GROUP BY study.patient_id, study.issuer_of_patient_id");
     put_page(&mut statement, "latest DESC", filter);
     statement.push(
         ") SELECT sample.metadata, counts.studies, counts.series_count, counts.instance_count FROM page \
@@ -744,25 +740,17 @@ fn matching(level: Level, filter: &Filter) -> Statement {
     match level {
         Level::Study => {
             statement.push(" WHERE true");
-            put_study(&mut statement, filter);
-            statement.push(" AND EXISTS (SELECT FROM series WHERE series.study_id = study.id");
-            put_series(&mut statement, filter);
-            put_some_instance(&mut statement, filter);
-            statement.push(")");
+            put_matching_studies(&mut statement, filter);
         }
         Level::Series => {
             statement.push(" JOIN series ON series.study_id = study.id WHERE true");
-            put_study(&mut statement, filter);
-            put_series(&mut statement, filter);
-            put_some_instance(&mut statement, filter);
+            put_matching_series(&mut statement, filter);
         }
         Level::Instance => {
             statement.push(
                 " JOIN series ON series.study_id = study.id JOIN instance ON instance.series_id = series.id WHERE true",
             );
-            put_study(&mut statement, filter);
-            put_series(&mut statement, filter);
-            put_instance(&mut statement, filter);
+            put_matching_instances(&mut statement, filter);
         }
     }
     statement

@@ -471,12 +471,7 @@ impl Db {
     pub async fn count_more_workitems(&self, keys: &[Other], passed: i64, most: i64) -> Result<i64, DbError> {
         let mut statement = QueryBuilder::new("SELECT count(*) FROM (SELECT FROM workitem WHERE true");
         super::qido::put_others(&mut statement, "workitem.attributes", keys);
-        statement
-            .push(" LIMIT ")
-            .push_bind(most)
-            .push(" OFFSET ")
-            .push_bind(passed)
-            .push(") matching");
+        super::qido::put_rest(&mut statement, passed, most);
         Ok(statement.build_query_scalar().fetch_one(&self.app).await?)
     }
 

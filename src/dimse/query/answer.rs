@@ -6,7 +6,10 @@
 
 use super::identifier::{COUNTS, Identifier, Key};
 use crate::{
-    db::qido::{InstanceMatch, Metadata, PatientMatch, SeriesMatch, StudyMatch},
+    db::{
+        metadata::Metadata,
+        qido::{InstanceMatch, PatientMatch, SeriesMatch, StudyMatch},
+    },
     dicom::{
         from_json::{element, empty},
         level::{self, Level},

@@ -2,6 +2,7 @@
 //!
 //! Source: PS3.18 sections 8.3.4 and 10.6.3, tables 10.6.3-3 to 10.6.3-5; annex F for the JSON model.
 
+use crate::db::metadata::Metadata;
 use dicom_core::{
     Tag,
     dictionary::{DataDictionary, DataDictionaryEntry},
@@ -162,11 +163,13 @@ pub const SERIES_ON_REQUEST: [Tag; 23] = [
     Tag(0x0040, 0x1001),
 ];
 
-/// Takes attributes out of a stored dataset, by their keys; those that are not there are empty.
-pub fn copy(from: impl Fn(&str) -> Option<Value>, tags: &[Tag], into: &mut Dataset) {
+/// Takes attributes out of a stored dataset; those that are not there are empty.
+pub fn copy(from: &Metadata, tags: &[Tag], into: &mut Dataset) {
     for &tag in tags {
         let key = key(tag);
-        let value = from(&key).unwrap_or_else(|| attribute(vr_of(tag), Vec::new()));
+        let value = from
+            .get(&key)
+            .unwrap_or_else(|| attribute(vr_of(tag), Vec::new()));
         into.insert(key, value);
     }
 }
@@ -266,7 +269,7 @@ mod tests {
         let stored = json!({ "00100020": { "vr": "LO", "Value": ["1"] } });
         let mut out = Dataset::new();
         copy(
-            |key| stored.get(key).cloned(),
+            &serde_json::from_value(stored).unwrap(),
             &[Tag(0x0010, 0x0020), Tag(0x0010, 0x0010)],
             &mut out,
         );

@@ -15,7 +15,10 @@ use super::{
     stow::warning,
 };
 use crate::{
-    db::qido::{InstanceMatch, Level, Metadata, SeriesMatch, StudyMatch},
+    db::{
+        metadata::Metadata,
+        qido::{InstanceMatch, Level, SeriesMatch, StudyMatch},
+    },
     http::{
         App,
         auth::Principal,
@@ -186,7 +189,7 @@ fn copy_requested(search: &Search, stored: &Metadata, level: &[&[Tag]], into: &m
 fn study(search: &Search, links: &Links, row: &StudyMatch) -> Dataset {
     let stored = &row.metadata;
     let mut dataset = Dataset::new();
-    attribute::copy(|key| stored.get(key), &attribute::STUDY, &mut dataset);
+    attribute::copy(stored, &attribute::STUDY, &mut dataset);
     copy_requested(search, stored, &[&attribute::STUDY_ON_REQUEST], &mut dataset);
     let modalities = row.modalities.iter().map(|modality| json!(modality)).collect();
     attribute::put(&mut dataset, tags::MODALITIES_IN_STUDY, modalities);
@@ -218,9 +221,9 @@ fn series(search: &Search, links: &Links, row: &SeriesMatch, relational: bool) -
     let stored = &row.metadata;
     let mut dataset = Dataset::new();
     if relational {
-        attribute::copy(|key| stored.get(key), &attribute::STUDY, &mut dataset);
+        attribute::copy(stored, &attribute::STUDY, &mut dataset);
     }
-    attribute::copy(|key| stored.get(key), &attribute::SERIES, &mut dataset);
+    attribute::copy(stored, &attribute::SERIES, &mut dataset);
     let level: [&[Tag]; 3] = [
         &attribute::SERIES_ON_REQUEST,
         &attribute::STUDY_ON_REQUEST,
@@ -249,14 +252,14 @@ fn instance(search: &Search, links: &Links, row: &InstanceMatch, shown: (bool, b
     let stored = &row.metadata;
     let mut dataset = Dataset::new();
     if shown.0 {
-        attribute::copy(|key| stored.get(key), &attribute::STUDY, &mut dataset);
+        attribute::copy(stored, &attribute::STUDY, &mut dataset);
     }
     if shown.1 {
-        attribute::copy(|key| stored.get(key), &attribute::SERIES, &mut dataset);
+        attribute::copy(stored, &attribute::SERIES, &mut dataset);
     }
-    attribute::copy(|key| stored.get(key), &attribute::INSTANCE, &mut dataset);
+    attribute::copy(stored, &attribute::INSTANCE, &mut dataset);
     if row.rows.is_some() {
-        attribute::copy(|key| stored.get(key), &attribute::IMAGE, &mut dataset);
+        attribute::copy(stored, &attribute::IMAGE, &mut dataset);
     }
     for key in stored.keys() {
         let wanted = search.include_all || search.include.iter().any(|&tag| attribute::key(tag) == *key);
