@@ -286,34 +286,53 @@ pub async fn put_series(tx: &mut Tx, study_id: i64, instance: &NewInstance) -> R
         .await?)
 }
 
-/// Adds the row of an instance under a series; `current` or, beside another one, pending. Returns its row.
+/// An instance to be added: the row of its series, and whether it is current or, beside another one, pending.
+#[derive(Debug, Clone, Copy)]
+pub struct NewRow<'a> {
+    /// Row of its series.
+    pub series_id: i64,
+    /// What it says.
+    pub instance: &'a NewInstance,
+    /// Whether it is the current one.
+    pub current: bool,
+}
+
+/// Adds the rows of instances, all in one statement; returns the rows in the order given.
 ///
 /// # Errors
-/// When the statement fails; `Contention` when another request stored the same UID meanwhile.
-pub async fn put_instance(
-    tx: &mut Tx,
-    series_id: i64,
-    instance: &NewInstance,
-    current: bool,
-) -> Result<i64, DbError> {
-    Ok(sqlx::query_scalar(PUT_INSTANCE)
-        .bind(series_id)
-        .bind(instance.sop_instance_uid.as_str())
-        .bind(instance.sop_class_uid.as_str())
-        .bind(&instance.transfer_syntax_uid)
-        .bind(integer(&instance.metadata, "00200013"))
-        .bind(integer(&instance.metadata, "00280010"))
-        .bind(integer(&instance.metadata, "00280011"))
-        .bind(integer(&instance.metadata, "00280008"))
-        .bind(integer(&instance.metadata, "00280100"))
-        .bind(instance.original_ct)
-        .bind(instance.digest.as_slice())
-        .bind(&instance.archive_key)
-        .bind(i64::try_from(instance.size_bytes).unwrap_or(i64::MAX))
-        .bind(&instance.metadata)
-        .bind(if current { "current" } else { "pending" })
-        .fetch_one(&mut **tx)
-        .await?)
+/// When the statement fails; `Contention` when another request stored one of the UIDs meanwhile.
+pub async fn put_instances(tx: &mut Tx, rows: &[NewRow<'_>]) -> Result<Vec<i64>, DbError> {
+    fn each<'a, T>(rows: &[NewRow<'a>], what: impl Fn(&'a NewInstance) -> T) -> Vec<T> {
+        rows.iter().map(|row| what(row.instance)).collect()
+    }
+    let number = |tag| each(rows, |new| integer(&new.metadata, tag));
+    let mut ids: Vec<i64> = sqlx::query_scalar(PUT_INSTANCES)
+        .bind(rows.iter().map(|row| row.series_id).collect::<Vec<_>>())
+        .bind(each(rows, |new| new.sop_instance_uid.as_str()))
+        .bind(each(rows, |new| new.sop_class_uid.as_str()))
+        .bind(each(rows, |new| new.transfer_syntax_uid.as_str()))
+        .bind(number("00200013"))
+        .bind(number("00280010"))
+        .bind(number("00280011"))
+        .bind(number("00280008"))
+        .bind(number("00280100"))
+        .bind(each(rows, |new| new.original_ct))
+        .bind(each(rows, |new| new.digest.as_slice()))
+        .bind(each(rows, |new| new.archive_key.as_str()))
+        .bind(each(rows, |new| {
+            i64::try_from(new.size_bytes).unwrap_or(i64::MAX)
+        }))
+        .bind(each(rows, |new| &new.metadata))
+        .bind(
+            rows.iter()
+                .map(|row| if row.current { "current" } else { "pending" })
+                .collect::<Vec<_>>(),
+        )
+        .fetch_all(&mut **tx)
+        .await?;
+    // The rows are numbered as they are inserted, and are inserted in order.
+    ids.sort_unstable();
+    Ok(ids)
 }
 
 /// The row of something that we made; it may be there already: sent back to us before, or kept by an archive that outlived its database.
@@ -330,7 +349,13 @@ pub async fn put_made(tx: &mut Tx, new: &NewInstance) -> Result<i64, DbError> {
     }
     let study_id = put_study(tx, new, false).await?;
     let series = put_series(tx, study_id, new).await?;
-    put_instance(tx, series.id, new, !existing.iter().any(|row| row.current)).await
+    let row = NewRow {
+        series_id: series.id,
+        instance: new,
+        current: !existing.iter().any(|row| row.current),
+    };
+    let ids = put_instances(tx, &[row]).await?;
+    ids.first().copied().ok_or(DbError::Stored("instance"))
 }
 
 /// Notes that an instance that was evicted is there again, in a file of the same dataset.
@@ -480,12 +505,20 @@ RETURNING id, patient_id, issuer_of_patient_id, frame_of_reference_uid, conflict
     (SELECT study.patient_id FROM study WHERE study.id = $1 AND identity_edition > 0) AS corrected_patient_id
 ";
 
-const PUT_INSTANCE: &str = "
+const PUT_INSTANCES: &str = "
 INSERT INTO instance (series_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, instance_number,
                       rows, columns, number_of_frames, bits_allocated, original_ct, digest, archive_key,
                       size_bytes, metadata, state)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
-        $14::jsonb || (SELECT relabelling FROM study JOIN series ON series.study_id = study.id WHERE series.id = $1), $15)
+SELECT filed.series_id, uid, class, syntax, number, filed.rows, filed.columns, frames, bits, original, filed.digest, key,
+       size, filed.metadata || study.relabelling, filed.state
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::integer[], $7::integer[],
+            $8::integer[], $9::integer[], $10::boolean[], $11::bytea[], $12::text[], $13::bigint[],
+            $14::jsonb[], $15::text[])
+     WITH ORDINALITY AS filed (series_id, uid, class, syntax, number, rows, columns, frames, bits, original, digest,
+                               key, size, metadata, state, place)
+     JOIN series ON series.id = filed.series_id
+     JOIN study ON study.id = series.study_id
+ORDER BY place
 RETURNING id
 ";
 

@@ -7,11 +7,16 @@
 //! First a page of rows is found, by indexes where the key has one; then what is shown is fetched for that page alone,
 //! so that an answer costs the same in a large archive.
 
-use super::{Db, error::DbError, metadata::Metadata};
+use super::{
+    Db,
+    error::DbError,
+    metadata::Metadata,
+    pattern::{put_small, put_text},
+};
 use crate::domain::uid::Uid;
 use dicom_core::Tag;
 use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, postgres::PgRow};
+use sqlx::{FromRow, Postgres, QueryBuilder};
 
 /// What to match, in the keys that PS3.18 table 10.6.1-5 asks a server to support.
 #[derive(Debug, Clone, Default)]
@@ -149,6 +154,8 @@ pub struct StudyMatch {
     pub series_count: i64,
     /// NumberOfStudyRelatedInstances.
     pub instance_count: i64,
+    /// InstanceAvailability (PS3.3 section C.4.23.1.1): what was evicted may be had elsewhere, not here.
+    pub availability: String,
 }
 
 /// A series that matched.
@@ -165,6 +172,8 @@ pub struct SeriesMatch {
     pub metadata: Metadata,
     /// NumberOfSeriesRelatedInstances.
     pub instance_count: i64,
+    /// InstanceAvailability (PS3.3 section C.4.23.1.1): what was evicted may be had elsewhere, not here.
+    pub availability: String,
 }
 
 /// An instance that matched, and its file.
@@ -190,6 +199,8 @@ pub struct InstanceMatch {
     pub columns: Option<i32>,
     /// NumberOfFrames, 1 when it is an image without.
     pub number_of_frames: Option<i32>,
+    /// InstanceAvailability (PS3.3 section C.4.23.1.1): what was evicted may be had elsewhere, not here.
+    pub availability: String,
     /// DICOM JSON without bulk data.
     #[sqlx(json)]
     pub metadata: Metadata,
@@ -237,8 +248,7 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn find_patients(&self, filter: &Filter) -> Result<Vec<PatientMatch>, DbError> {
-        let mut statement = patients(filter);
-        Ok(fetch(&mut statement, filter, &self.app).await?)
+        Ok(patients(filter).build_query_as().fetch_all(&self.app).await?)
     }
 
     /// The files of the instances that match, in the order of [`Db::find_instances`].
@@ -246,8 +256,10 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn find_files(&self, filter: &Filter) -> Result<Vec<StoredFile>, DbError> {
-        let mut statement = instances(FILE, filter);
-        Ok(fetch(&mut statement, filter, &self.app).await?)
+        Ok(instances(FILE, filter)
+            .build_query_as()
+            .fetch_all(&self.app)
+            .await?)
     }
 
     /// What is said in the instances that match, in the same order.
@@ -255,8 +267,10 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn find_documents(&self, filter: &Filter) -> Result<Vec<Document>, DbError> {
-        let mut statement = instances(DOCUMENT, filter);
-        Ok(fetch(&mut statement, filter, &self.app).await?)
+        Ok(instances(DOCUMENT, filter)
+            .build_query_as()
+            .fetch_all(&self.app)
+            .await?)
     }
 
     /// Studies that match; one more than `limit` is never returned, so ask for one more to know whether there are.
@@ -264,8 +278,7 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn find_studies(&self, filter: &Filter) -> Result<Vec<StudyMatch>, DbError> {
-        let mut statement = studies(filter);
-        Ok(fetch(&mut statement, filter, &self.app).await?)
+        Ok(studies(filter).build_query_as().fetch_all(&self.app).await?)
     }
 
     /// How many match behind the first `passed` ones, counted to `most` and no further.
@@ -281,11 +294,7 @@ impl Db {
     ) -> Result<i64, DbError> {
         let mut statement = matching(level, filter);
         put_rest(&mut statement, passed, most);
-        Ok(statement
-            .build_query_scalar()
-            .persistent(!filter.has_patterns())
-            .fetch_one(&self.app)
-            .await?)
+        Ok(statement.build_query_scalar().fetch_one(&self.app).await?)
     }
 
     /// Series that match.
@@ -293,8 +302,7 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn find_series(&self, filter: &Filter) -> Result<Vec<SeriesMatch>, DbError> {
-        let mut statement = series(filter);
-        Ok(fetch(&mut statement, filter, &self.app).await?)
+        Ok(series(filter).build_query_as().fetch_all(&self.app).await?)
     }
 
     /// Instances that match, by series and then InstanceNumber; also what WADO asks with exact UIDs.
@@ -302,8 +310,10 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn find_instances(&self, filter: &Filter) -> Result<Vec<InstanceMatch>, DbError> {
-        let mut statement = instances(INSTANCE, filter);
-        Ok(fetch(&mut statement, filter, &self.app).await?)
+        Ok(instances(INSTANCE, filter)
+            .build_query_as()
+            .fetch_all(&self.app)
+            .await?)
     }
 }
 
@@ -329,14 +339,6 @@ impl Filter {
             include_derived: true,
             ..Self::default()
         }
-    }
-
-    /// Whether a text that an index holds is matched by a pattern.
-    fn has_patterns(&self) -> bool {
-        [&self.patient_name, &self.patient_id, &self.accession_number]
-            .into_iter()
-            .flatten()
-            .any(|text| has_wildcards(text))
     }
 
     /// Whether date and time are both ranges of the same form, and so one of moments.
@@ -379,39 +381,6 @@ impl Other {
 
 /// A statement made of the conditions that are asked, all of them static text with bound values.
 type Statement = QueryBuilder<Postgres>;
-
-/// A plan is kept for what is asked again; a pattern is planned with its value at hand, which its index needs.
-async fn fetch<T>(statement: &mut Statement, filter: &Filter, pool: &PgPool) -> Result<Vec<T>, sqlx::Error>
-where
-    T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
-{
-    statement
-        .build_query_as()
-        .persistent(!filter.has_patterns())
-        .fetch_all(pool)
-        .await
-}
-
-/// Text that must be equal, or like a pattern where it has wildcards.
-fn put_text(statement: &mut Statement, column: &str, wanted: Option<&String>) {
-    let Some(text) = wanted else {
-        return;
-    };
-    if has_wildcards(text) {
-        statement
-            .push(format_args!(" AND {column} LIKE "))
-            .push_bind(like_pattern(text));
-    } else {
-        statement
-            .push(format_args!(" AND {column} = "))
-            .push_bind(text.clone());
-    }
-}
-
-/// The same without regard to case; the column is in small letters already.
-fn put_small(statement: &mut Statement, column: &str, wanted: Option<&String>) {
-    put_text(statement, column, wanted.map(|text| text.to_lowercase()).as_ref());
-}
 
 fn put_uids(statement: &mut Statement, column: &str, wanted: Option<&Vec<Uid>>) {
     if let Some(uids) = wanted {
@@ -646,6 +615,10 @@ const FIRST_OF_SERIES: &str = " CROSS JOIN LATERAL (
     WHERE instance.series_id = series.id AND instance.state = 'current' ORDER BY instance.id LIMIT 1
 ) first";
 
+/// Whether a file of the series was evicted.
+const EVICTED_IN_SERIES: &str = "EXISTS (SELECT FROM instance WHERE instance.series_id = series.id \
+    AND instance.state = 'current' AND instance.evicted_at IS NOT NULL)";
+
 /// Counts are of the whole study, not only of what matched.
 fn studies(filter: &Filter) -> Statement {
     let mut statement =
@@ -653,7 +626,11 @@ fn studies(filter: &Filter) -> Statement {
     put_matching_studies(&mut statement, filter);
     put_page(&mut statement, "study.id DESC", filter);
     statement.push(
-        ") SELECT page.study_instance_uid, sample.metadata, counts.modalities, counts.series_count, counts.instance_count
+        ") SELECT page.study_instance_uid, sample.metadata, counts.modalities, counts.series_count, counts.instance_count,
+       CASE WHEN EXISTS (SELECT FROM series WHERE series.study_id = page.id AND ",
+    );
+    statement.push(EVICTED_IN_SERIES).push(
+        ") THEN 'UNAVAILABLE' ELSE 'ONLINE' END AS availability
 FROM page
 CROSS JOIN LATERAL (
     SELECT coalesce(array_agg(DISTINCT series.modality ORDER BY series.modality)
@@ -680,8 +657,11 @@ fn series(filter: &Filter) -> Statement {
     put_page(&mut statement, "series.id", filter);
     statement.push(
         ") SELECT series.study_instance_uid, series.series_instance_uid, series.origin, first.metadata, \
-         series.instance_count::bigint AS instance_count FROM page series",
+         series.instance_count::bigint AS instance_count, CASE WHEN ",
     );
+    statement
+        .push(EVICTED_IN_SERIES)
+        .push(" THEN 'UNAVAILABLE' ELSE 'ONLINE' END AS availability FROM page series");
     statement.push(FIRST_OF_SERIES).push(" ORDER BY series.id");
     statement
 }
@@ -689,7 +669,8 @@ fn series(filter: &Filter) -> Statement {
 /// What is selected of an instance: for an answer with attributes, for its file, for its document.
 const INSTANCE: &str = "study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid, \
     instance.sop_class_uid, instance.transfer_syntax_uid, instance.archive_key, instance.size_bytes, \
-    instance.rows, instance.columns, instance.number_of_frames, instance.metadata";
+    instance.rows, instance.columns, instance.number_of_frames, \
+    CASE WHEN instance.evicted_at IS NULL THEN 'ONLINE' ELSE 'UNAVAILABLE' END AS availability, instance.metadata";
 const FILE: &str = "study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid, \
     instance.sop_class_uid, instance.transfer_syntax_uid, instance.archive_key, \
     instance.rows, instance.number_of_frames, instance.original_ct AS original";
@@ -754,33 +735,4 @@ fn matching(level: Level, filter: &Filter) -> Statement {
         }
     }
     statement
-}
-
-fn has_wildcards(text: &str) -> bool {
-    text.contains(['*', '?'])
-}
-
-/// DICOM wildcards → SQL's, with SQL's own escaped.
-fn like_pattern(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '*' => pattern.push('%'),
-            '?' => pattern.push('_'),
-            '%' | '_' | '\\' => pattern.extend(['\\', c]),
-            _ => pattern.push(c),
-        }
-    }
-    pattern
-}
-
-#[cfg(test)]
-mod tests {
-    use super::like_pattern;
-
-    #[test]
-    fn turns_dicom_wildcards_into_sql_and_escapes_what_sql_would_take_for_one() {
-        assert_eq!(like_pattern("Do*^J?"), "Do%^J_");
-        assert_eq!(like_pattern("50%_\\"), "50\\%\\_\\\\");
-    }
 }

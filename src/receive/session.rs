@@ -135,6 +135,7 @@ impl Session {
         let existing = index::existing(&mut tx, &[&checked.new.sop_instance_uid]).await?;
         let mut filing = Filing::new(existing, &self.principal);
         let outcome = filing.file(&receiver, &mut tx, staged, checked).await?;
+        filing.write(&mut tx).await?;
         let Filed {
             became,
             fresh,

@@ -25,7 +25,7 @@ use crate::{
         audit::{self, Act},
         error::DbError,
         events,
-        index::{self, ExistingInstance, Origin, SeriesRow},
+        index::{self, ExistingInstance, NewRow, Origin, SeriesRow},
         queue, returned,
     },
     domain::uid::Uid,
@@ -137,6 +137,7 @@ async fn commit(
             Err(failed) => outcome.failed.push(failed),
         }
     }
+    filing.write(&mut tx).await?;
     filing.queue(receiver, &mut tx).await?;
     for study_id in filing.studies.values() {
         events::notify_study(&mut tx, *study_id).await?;
@@ -167,6 +168,8 @@ pub(super) struct Filing<'a> {
     existing: HashMap<String, Vec<ExistingInstance>>,
     studies: HashMap<Uid, i64>,
     series: HashMap<(i64, Uid), SeriesRow>,
+    /// Instances without a row yet.
+    unwritten: Vec<NewRow<'a>>,
     /// New original CT slices, by study and series: what there is to analyse.
     fresh: HashMap<(i64, i64), Vec<&'a Checked>>,
     quarantined: BTreeMap<Uid, &'static str>,
@@ -187,6 +190,7 @@ impl<'a> Filing<'a> {
             existing: by_uid,
             studies: HashMap::new(),
             series: HashMap::new(),
+            unwritten: Vec::new(),
             fresh: HashMap::new(),
             quarantined: BTreeMap::new(),
             rejections: Vec::new(),
@@ -225,21 +229,26 @@ impl<'a> Filing<'a> {
             return Ok(Ok(self.stored(checked, "duplicate", warning)));
         }
         if let Some(current) = known.iter().find(|row| row.current).cloned() {
-            return self.file_beside(receiver, tx, staged, checked, &current).await;
+            return self.file_beside(receiver, staged, checked, &current).await;
         }
         let study_id = self.study(tx, checked).await?;
         let (series_id, conflict) = self.series(tx, study_id, checked).await?;
-        let id = index::put_instance(tx, series_id, new, true).await?;
-        self.remember(checked, id, series_id, true);
+        self.put(checked, series_id, true);
         if new.original_ct && new.origin == Origin::Received {
             self.fresh.entry((study_id, series_id)).or_default().push(checked);
         }
-        if let Some(note) = rejection::of(new) {
-            self.rejections
-                .push(rejection::apply(tx, new, id, study_id, &note).await?);
-        }
-        if new.origin == Origin::Received && MASKS.contains(&new.sop_class_uid.as_str()) {
-            returned::came(tx, id, self.principal).await?;
+        let note = rejection::of(new);
+        let is_mask = new.origin == Origin::Received && MASKS.contains(&new.sop_class_uid.as_str());
+        if note.is_some() || is_mask {
+            // These name the row.
+            let id = self.write(tx).await?.pop().ok_or(DbError::Stored("instance"))?;
+            if let Some(note) = note {
+                self.rejections
+                    .push(rejection::apply(tx, new, id, study_id, &note).await?);
+            }
+            if is_mask {
+                returned::came(tx, id, self.principal).await?;
+            }
         }
         let warning = conflict.map(|conflict| Warning {
             reason: reason::QUARANTINED,
@@ -252,7 +261,6 @@ impl<'a> Filing<'a> {
     async fn file_beside(
         &mut self,
         receiver: &Receiver,
-        tx: &mut Tx,
         staged: &StagedObject,
         checked: &'a Checked,
         current: &ExistingInstance,
@@ -286,8 +294,7 @@ impl<'a> Filing<'a> {
                     .to_owned(),
             }));
         }
-        let id = index::put_instance(tx, current.series_id, new, false).await?;
-        self.remember(checked, id, current.series_id, false);
+        self.put(checked, current.series_id, false);
         let warning = Warning {
             reason: reason::COERCION,
             text: "stored beside an instance with the same UID and pixels and other attributes; \
@@ -331,14 +338,20 @@ impl<'a> Filing<'a> {
         Ok((row.id, row.conflict.clone()))
     }
 
-    /// Later parts of the same request see what earlier ones stored.
-    fn remember(&mut self, checked: &Checked, id: i64, series_id: i64, current: bool) {
+    /// Adds an instance: [`Self::write`] makes its row, and later parts of the same request see it already.
+    fn put(&mut self, checked: &'a Checked, series_id: i64, current: bool) {
         let new = &checked.new;
+        self.unwritten.push(NewRow {
+            series_id,
+            instance: new,
+            current,
+        });
         self.existing
             .entry(new.sop_instance_uid.to_string())
             .or_default()
             .push(ExistingInstance {
-                id,
+                // It has none yet; only that of an evicted one is asked for.
+                id: 0,
                 series_id,
                 sop_instance_uid: new.sop_instance_uid.to_string(),
                 digest: new.digest.to_vec(),
@@ -349,6 +362,14 @@ impl<'a> Filing<'a> {
                 study_instance_uid: new.study_instance_uid.to_string(),
                 series_instance_uid: new.series_instance_uid.to_string(),
             });
+    }
+
+    /// Makes the rows of what was added since the last time, in one statement; answers them in order.
+    pub(super) async fn write(&mut self, tx: &mut Tx) -> Result<Vec<i64>, DbError> {
+        if self.unwritten.is_empty() {
+            return Ok(Vec::new());
+        }
+        index::put_instances(tx, &std::mem::take(&mut self.unwritten)).await
     }
 
     fn stored(&mut self, checked: &Checked, became: &str, warning: Option<Warning>) -> StoredInstance {

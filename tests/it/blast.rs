@@ -19,7 +19,7 @@ const INPUT_TOLERANCE: f32 = 1e-5;
 const PROBABILITY_TOLERANCE: f32 = 1e-4;
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/blast")
+        .join("../golden/blast")
         .join(name)
 }
 
@@ -135,9 +135,7 @@ fn refuses_a_folder_of_blast_ct_that_says_something_else() {
         ),
         ("bundles/bad/extra.pt", &["its tensors do not fit", "is missing"]),
     ] {
-        let bad = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/golden")
-            .join(file);
+        let bad = Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden").join(file);
         fs::copy(bad, &weights).unwrap();
         refused(words);
     }

@@ -17,7 +17,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/bucket.py");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bucket.py");
 
 /// A server that ends with the test.
 struct S3 {

@@ -23,7 +23,7 @@ const TRACE: &str = "/tmp/a-bundle-was-run";
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/bundles")
+        .join("../golden/bundles")
         .join(name)
 }
 

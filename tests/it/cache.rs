@@ -165,6 +165,20 @@ async fn an_evicted_instance_says_so_and_is_there_again_when_it_is_sent_again() 
         "/dicom-web/studies/{}/series/{}/instances/{}",
         slice.study, slice.series, slice.sop
     );
+    let available = async || {
+        let study = format!("/dicom-web/studies/{}", slice.study);
+        let mut said = Vec::new();
+        for search in [
+            format!("/dicom-web/studies?StudyInstanceUID={}", slice.study),
+            format!("{study}/series"),
+            format!("{study}/instances"),
+        ] {
+            let found = server.get(&search, &[]).await.json();
+            said.push(found[0]["00080056"]["Value"][0].as_str().unwrap().to_owned());
+        }
+        said
+    };
+    assert_eq!(available().await, ["UNAVAILABLE"; 3]);
     for end in ["", "/frames/1", "/rendered"] {
         let answer = server.get(&format!("{path}{end}"), &[]).await;
         assert_eq!(answer.status, StatusCode::GONE, "{end}: {}", answer.text());
@@ -180,6 +194,7 @@ async fn an_evicted_instance_says_so_and_is_there_again_when_it_is_sent_again() 
     let answer = server.get(&path, &[]).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.parts()[0].1, slice.bytes());
+    assert_eq!(available().await, ["ONLINE"; 3]);
     assert_eq!(
         world
             .count("SELECT count(*) FROM instance WHERE evicted_at IS NULL")

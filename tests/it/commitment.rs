@@ -19,7 +19,7 @@ use ictus::{
 };
 use serde_json::{Value, json};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/commitment.py");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/commitment.py");
 
 /// Asks as pynetdicom; what it was told.
 async fn ask(scp: &Scp, place: &str, own_port: u16, references: &[String]) -> String {

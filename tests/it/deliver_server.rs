@@ -22,7 +22,7 @@ fn serve(world: &World, data: &Path, targets: &Path) -> tokio::process::Child {
 }
 
 pub(crate) fn ictus(world: &World, data: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ictus"));
+    let mut command = Command::new(crate::support::ictus());
     command
         .args(arguments)
         .args(["--data", data.to_str().unwrap()])
@@ -107,7 +107,7 @@ async fn https_is_held_to_the_certificates_of_the_machine() {
     .await;
     assert!(made.success, "{}", made.text);
     let (port, log) = (free_port(), path("log"));
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls_stow.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tls_stow.py");
     let arguments = [script, &port.to_string(), &certificate, &key, &log];
     let _target = script_that_is_ready(&arguments).await;
     std::os::unix::fs::symlink(world.folder.path(), data.path().join("archive")).unwrap();

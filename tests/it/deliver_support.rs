@@ -259,7 +259,7 @@ pub(crate) struct PythonScp {
 impl PythonScp {
     /// Starts it with modes of `store_scp.py`; it listens when this returns.
     pub(crate) async fn start(port: u16, log: &Log, modes: &[&str]) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/store_scp.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/store_scp.py");
         let (port, log) = (port.to_string(), log.path());
         let arguments = [&[script, &port, log.to_str().unwrap()], modes].concat();
         let mut child = script_that_is_ready(&arguments).await;

@@ -594,7 +594,7 @@ async fn stopping_ends_idle_associations_and_keeps_what_was_stored() {
 async fn what_was_acknowledged_is_there_after_the_server_was_killed() {
     let world = World::new().await;
     let folder = tempfile::tempdir().unwrap();
-    let mut server = tokio::process::Command::new(env!("CARGO_BIN_EXE_ictus"))
+    let mut server = tokio::process::Command::new(crate::support::ictus())
         .args([
             "serve",
             "--no-worker",

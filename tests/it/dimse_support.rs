@@ -171,7 +171,7 @@ pub(crate) async fn run(program: &str, arguments: &[&str]) -> Said {
 
 /// The Python with pynetdicom.
 pub(crate) fn python() -> String {
-    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.venv/bin/python");
     assert!(
         path.exists(),
         "the outside peers are not installed: run `make setup`"

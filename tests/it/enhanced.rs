@@ -20,7 +20,7 @@ use ictus::{
 };
 use std::path::{Path, PathBuf};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/enhanced.py");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../conformance/enhanced.py");
 const CLASSES: [(&str, &str); 2] = [
     ("enhanced", "1.2.840.10008.5.1.4.1.1.2.1"),
     ("legacy", "1.2.840.10008.5.1.4.1.1.2.2"),

@@ -402,7 +402,7 @@ async fn it_goes_on_where_it_stopped_follows_what_readers_say_later_and_can_be_t
     );
 
     let model = department.folder.path().join("model");
-    let trained = Command::new(env!("CARGO_BIN_EXE_ictus"))
+    let trained = Command::new(crate::support::ictus())
         .args([
             "train",
             "--configuration",

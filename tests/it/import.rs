@@ -21,7 +21,7 @@ const TRACE: &str = "/tmp/a-checkpoint-was-run";
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/checkpoints")
+        .join("../golden/checkpoints")
         .join(name)
 }
 

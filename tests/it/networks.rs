@@ -36,8 +36,7 @@ struct Golden {
 }
 
 fn golden(name: &str) -> Golden {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/networks/{name}.safetensors"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../golden/networks/{name}.safetensors"));
     let bytes = std::fs::read(path).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     let text = &header.metadata().as_ref().unwrap()["architecture"];
@@ -192,8 +191,7 @@ fn drawn(key: &str, shape: &[usize]) -> Tensor {
 /// As [`agrees`], for a network whose weights are drawn from their names.
 #[track_caller]
 fn agrees_drawn(name: &str) {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/networks/{name}.safetensors"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../golden/networks/{name}.safetensors"));
     let bytes = std::fs::read(path).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     let text = header.metadata().as_ref().unwrap();

@@ -43,8 +43,7 @@ struct Golden {
 
 impl Golden {
     fn read(name: &str) -> Self {
-        let path =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/nnunet/{name}.safetensors"));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../golden/nnunet/{name}.safetensors"));
         let bytes = std::fs::read(path).unwrap();
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let text = header.metadata().as_ref().unwrap();
@@ -216,7 +215,7 @@ fn overlapping_regions_agree() {
 
 fn cascade(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/nnunet/cascade")
+        .join("../golden/nnunet/cascade")
         .join(case)
 }
 

@@ -7,7 +7,7 @@ use std::{path::Path, process::Command};
 fn analysed(kind: &str, seed: u64) -> (Value, Value) {
     let folder = tempfile::tempdir().unwrap();
     let ictus = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_ictus"))
+        let output = Command::new(crate::support::ictus())
             .args(arguments)
             .output()
             .unwrap();

@@ -1,22 +1,17 @@
 //! The rules of PS3.18, probed from outside: a Python client that knows nothing of ictus asks a server on a socket.
 
 use crate::web::Server;
-use std::{path::Path, process::Command};
+use std::process::Command;
 
 /// A viewer that is let in, for the probes of the CORS protocol.
 const ORIGIN: &str = "http://viewer.example";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keeps_every_rule_of_dicomweb_that_the_probes_know() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = root.join(".venv/bin/python");
-    assert!(
-        python.exists(),
-        "the probes need Python packages: run `make setup`, which makes .venv"
-    );
+    let python = crate::dimse_support::python();
     let server = Server::with_origins(&[ORIGIN]).await;
     let base = format!("http://{}/dicom-web", server.listen().await);
-    let script = root.join("tests/conformance/dicomweb.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../conformance/dicomweb.py");
     let probing = tokio::task::spawn_blocking(move || {
         Command::new(python)
             .arg(script)

@@ -23,7 +23,7 @@ struct Case {
 
 #[test]
 fn resamples_as_nnunet_does() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/resample");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden/resample");
     let cases: Vec<Case> =
         serde_json::from_slice(&std::fs::read(folder.join("cases.json")).unwrap()).unwrap();
     let arrays = candle_core::safetensors::load(folder.join("arrays.safetensors"), &Device::Cpu).unwrap();

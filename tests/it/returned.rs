@@ -16,7 +16,7 @@ async fn draw(form: &str, code: &str) -> Vec<u8> {
         std::fs::write(folder.path().join(format!("{number}.dcm")), slice.bytes()).unwrap();
     }
     let out = folder.path().join("mask.seg");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/edit_mask.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/edit_mask.py");
     let arguments = [
         "-W",
         "ignore",

@@ -18,7 +18,7 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -42,6 +42,32 @@ pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     /// How to connect as the cluster's superuser.
     pub(crate) options: PgConnectOptions,
+}
+
+/// The program as it is run: cargo puts it above the folder of the tests.
+///
+/// # Panics
+/// When it is not there, or older than the library that these tests were built with, as after `cargo test -p ictus-it`.
+pub(crate) fn ictus() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let folder = tests.parent().unwrap();
+    let built = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
+    let library = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.starts_with("libictus-") && name.ends_with(".rlib")
+        })
+        .filter_map(|path| built(&path))
+        .max();
+    let program = folder.with_file_name("ictus");
+    assert!(
+        built(&program) >= library,
+        "{} is older than its library or not there: run `cargo build` first",
+        program.display()
+    );
+    program
 }
 
 impl World {

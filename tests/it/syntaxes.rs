@@ -17,7 +17,7 @@ use ictus::{
 use std::{error::Error, path::Path};
 
 const SIDE: u16 = 64;
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/syntaxes.py");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/syntaxes.py");
 
 /// Twelve bits of a picture with edges, slopes, flat places and noise.
 fn picture() -> Vec<u16> {

@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import { expect, type TestContext } from 'vitest';
 import type { StudyDetail, Worklist } from '../src/api/model.ts';
 import type { DicomJson } from '../src/dicomweb/json.ts';
 
@@ -54,6 +55,21 @@ export async function open(browser: Browser, colorScheme: 'dark' | 'light' = 'da
   });
   page.on('pageerror', (error) => errors.push(error.message));
   return { context, page, foreign, errors };
+}
+
+/** Closes a tab, which must have asked no other host for anything and met no error. A test that failed leaves what its page showed. */
+export async function close(
+  { context, page, foreign, errors }: Awaited<ReturnType<typeof open>>,
+  test?: TestContext,
+): Promise<void> {
+  const task = test?.task;
+  if (task?.result?.state === 'fail' && !page.isClosed()) {
+    await picture(page, `failed-${task.id}`);
+    console.error(`${task.name}: ${page.url()} said\n${await page.locator('body').innerText()}`);
+  }
+  await context.close();
+  expect(foreign, 'requests to other hosts').toEqual([]);
+  expect(errors, 'errors of the page').toEqual([]);
 }
 
 async function get<T>(path: string, accept = 'application/json'): Promise<T> {

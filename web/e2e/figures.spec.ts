@@ -2,7 +2,7 @@ import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import type { StudyDetail } from '../src/api/model.ts';
 import { messages } from '../src/ui/messages.ts';
-import { STROKE, axe, described, launch, open, picture, server } from './browser.ts';
+import { STROKE, axe, close, described, launch, open, picture, server } from './browser.ts';
 import { signIn } from './hand.ts';
 
 const said = messages.figures;
@@ -24,11 +24,7 @@ beforeEach(async () => {
   await page.goto(server());
   await signIn(page);
 });
-afterEach(async () => {
-  await context.close();
-  expect(foreign, 'requests to other hosts').toEqual([]);
-  expect(errors, 'errors of the page').toEqual([]);
-});
+afterEach((test) => close({ context, page, foreign, errors }, test));
 
 /** What the reader says of the study or of one of its findings, as the page sends it. */
 const judge = (finding: string | null, verdict: string, reason: string | null) =>

@@ -8,6 +8,7 @@ import { signedDistance } from '../src/review/shapes.ts';
 import { messages } from '../src/ui/messages.ts';
 import {
   axe,
+  close,
   drawn,
   launch,
   metadata,
@@ -42,11 +43,7 @@ afterAll(() => browser?.close());
 beforeEach(async () => {
   ({ context, page, foreign, errors } = await open(browser));
 });
-afterEach(async () => {
-  await context.close();
-  expect(foreign, 'requests to other hosts').toEqual([]);
-  expect(errors, 'errors of the page').toEqual([]);
-});
+afterEach((test) => close({ context, page, foreign, errors }, test));
 
 const one = (state: 'flagged' | 'not_flagged') => single(list, state);
 

@@ -1,11 +1,12 @@
 import type { Browser, BrowserContext, Page } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, type TestContext } from 'vitest';
 import type { StudyDetail, Worklist } from '../src/api/model.ts';
 import { dot, type Slice, stack } from '../src/dicomweb/geometry.ts';
 import { messages } from '../src/ui/messages.ts';
 import {
   axe,
   type Box,
+  close,
   drawn,
   launch,
   metadata,
@@ -35,11 +36,7 @@ async function openTab() {
   ({ context, page, foreign, errors } = await open(browser));
 }
 
-async function closeTab() {
-  await context.close();
-  expect(foreign, 'requests to other hosts').toEqual([]);
-  expect(errors, 'errors of the page').toEqual([]);
-}
+const closeTab = (test?: TestContext) => close({ context, page, foreign, errors }, test);
 
 const one = (state: 'flagged' | 'not_flagged') => single(list, state);
 
@@ -227,7 +224,7 @@ describe('a flagged study', () => {
     await openStudy(context, page, detail.study_instance_uid);
     await page.locator('.legend .swatch').first().waitFor();
   });
-  afterAll(closeTab);
+  afterAll(() => closeTab());
   const findings = () => detail.analysis?.report.findings ?? [];
   const keySlice = () => findings()[0]?.key_slice ?? -1;
 

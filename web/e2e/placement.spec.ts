@@ -15,6 +15,7 @@ import { parts } from '../src/dicomweb/multipart.ts';
 import { ALONG, AXES, type Axis } from '../src/viewer/planes/reslice.ts';
 import { PRESETS } from '../src/viewer/windows.ts';
 import {
+  close,
   described,
   launch,
   metadata,
@@ -46,11 +47,7 @@ afterAll(() => browser?.close());
 beforeEach(async () => {
   ({ context, page, foreign, errors } = await open(browser));
 });
-afterEach(async () => {
-  await context.close();
-  expect(foreign, 'requests to other hosts').toEqual([]);
-  expect(errors, 'errors of the page').toEqual([]);
-});
+afterEach((test) => close({ context, page, foreign, errors }, test));
 
 /** A picture in which something is set or not. */
 interface Area {
@@ -271,19 +268,7 @@ describe.each([
 
   /** What the mask changes of a plane. */
   async function changedByMask(axis: Axis): Promise<Area> {
-    const pixels = async () => {
-      const [width, height, text] = await page
-        .locator(`.plane[data-axis="${axis}"] canvas`)
-        .evaluate((element) => {
-          const at = element as HTMLCanvasElement;
-          const { data } = at.getContext('2d')?.getImageData(0, 0, at.width, at.height) ?? { data: [] };
-          let text = '';
-          for (let i = 0; i < data.length; i += 4)
-            text += String.fromCharCode(data[i] ?? 0, data[i + 2] ?? 0);
-          return [at.width, at.height, text] as const;
-        });
-      return { width, height, bytes: Uint8Array.from(text, (c) => c.charCodeAt(0)) };
-    };
+    const pixels = () => channels(`.plane[data-axis="${axis}"] canvas`, [0, 2]);
     const difference = (a: Uint8Array, b: Uint8Array) =>
       Uint8Array.from({ length: a.length / 2 }, (_, i) =>
         [2 * i, 2 * i + 1].some((j) => Math.abs((a[j] ?? 0) - (b[j] ?? 0)) > 8) ? 1 : 0,
@@ -319,36 +304,49 @@ const light = () => seen('.picture canvas', 0, 48);
 /** Where the page painted a mask. */
 const painted = () => seen('canvas[data-layer=mask]', 3, 1);
 
-function seen(selector: string, channel: number, from: number): Promise<Area> {
-  return page
-    .locator(selector)
-    .evaluate(
-      (element, [channel, from]) => {
-        const at = element as HTMLCanvasElement;
-        const { data } = at.getContext('2d')?.getImageData(0, 0, at.width, at.height) ?? { data: [] };
-        let text = '';
-        for (let i = channel; i < data.length; i += 4) text += (data[i] ?? 0) >= from ? '1' : '0';
-        return { width: at.width, height: at.height, text };
-      },
-      [channel, from] as const,
-    )
-    .then(({ width, height, text }) => ({ width, height, set: Uint8Array.from(text, Number) }));
+async function seen(selector: string, channel: number, from: number): Promise<Area> {
+  const { width, height, bytes } = await channels(selector, [channel]);
+  return { width, height, set: bytes.map((value) => (value >= from ? 1 : 0)) };
+}
+
+/** Channels of a canvas, pixel by pixel. */
+async function channels(selector: string, wanted: number[]) {
+  const [width, height, text] = await page.locator(selector).evaluate((element, wanted) => {
+    const at = element as HTMLCanvasElement;
+    const { data } = at.getContext('2d')?.getImageData(0, 0, at.width, at.height) ?? { data: [] };
+    const bytes = new Uint8Array((data.length / 4) * wanted.length);
+    for (let i = 0, to = 0; i < data.length; i += 4) {
+      for (const channel of wanted) bytes[to++] = data[i + channel] ?? 0;
+    }
+    let text = '';
+    for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+    return [at.width, at.height, btoa(text)] as const;
+  }, wanted);
+  return { width, height, bytes: new Uint8Array(Buffer.from(text, 'base64')) };
+}
+
+/** Column and row of each pixel that is set. */
+function pixelsIn({ width, set }: Area): [number, number][] {
+  const found: [number, number][] = [];
+  for (let i = set.indexOf(1); i >= 0; i = set.indexOf(1, i + 1))
+    found.push([i % width, Math.floor(i / width)]);
+  return found;
 }
 
 /** All that lies within so many pixels of what is set. */
 function grown({ width, height, set }: Area, by: number): Area {
   const all = Uint8Array.from(set);
   const reach = Math.floor(by);
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      if (!set[y * width + x]) continue;
-      for (let dy = -reach; dy <= reach; dy++) {
-        for (let dx = -reach; dx <= reach; dx++) {
-          const [nx, ny] = [x + dx, y + dy];
-          if (Math.hypot(dx, dy) <= by && nx >= 0 && ny >= 0 && nx < width && ny < height)
-            all[ny * width + nx] = 1;
-        }
-      }
+  const near: [number, number][] = [];
+  for (let dy = -reach; dy <= reach; dy++) {
+    for (let dx = -reach; dx <= reach; dx++) {
+      if (Math.hypot(dx, dy) <= by) near.push([dx, dy]);
+    }
+  }
+  for (const [x, y] of pixelsIn({ width, height, set })) {
+    for (const [dx, dy] of near) {
+      const [nx, ny] = [x + dx, y + dy];
+      if (nx >= 0 && ny >= 0 && nx < width && ny < height) all[ny * width + nx] = 1;
     }
   }
   return { width, height, set: all };
@@ -364,11 +362,11 @@ function beyond(one: Area, other: Area, by: number): number {
 function match(one: Area, other: Area): { dice: number; best: [number, number] } {
   expect([other.width, other.height]).toEqual([one.width, one.height]);
   const { width, height } = one;
+  const others = pixelsIn(other);
   const shared = (dx: number, dy: number) => {
     let count = 0;
-    for (let i = 0; i < other.set.length; i++) {
-      if (!other.set[i]) continue;
-      const [x, y] = [(i % width) + dx, Math.floor(i / width) + dy];
+    for (const [ox, oy] of others) {
+      const [x, y] = [ox + dx, oy + dy];
       if (x >= 0 && y >= 0 && x < width && y < height && one.set[y * width + x]) count++;
     }
     return count;
@@ -440,21 +438,26 @@ function inside(slice: Slice, mask: Uint8Array): Vec3 {
 /** Whether the truth has blood at a place in the patient: on the nearest slice, in the nearest pixel; beyond half a thickness of the outermost slices there is nothing. */
 function lookup(slices: readonly Slice[], truth: ReadonlyMap<string, Uint8Array>): (at: Vec3) => boolean {
   const across = normal(slices[0]?.imageOrientationPatient ?? []);
-  const depth = (slice: Slice) => dot(slice.imagePositionPatient, across);
-  const ends = slices.map((slice) =>
-    [-1, 1].map((way) => depth(slice) + (way * (slice.sliceThicknessMm ?? 0)) / 2),
+  const known = slices.map((slice) => {
+    const [right, down] = directions(slice);
+    const [rowMm = 1, columnMm = 1] = slice.pixelSpacingMm;
+    const depth = dot(slice.imagePositionPatient, across);
+    return { slice, right, down, rowMm, columnMm, depth, bits: truth.get(slice.key) };
+  });
+  const ends = known.map(({ slice, depth }) =>
+    [-1, 1].map((way) => depth + (way * (slice.sliceThicknessMm ?? 0)) / 2),
   );
   const [low, high] = [Math.min(...ends.flat()), Math.max(...ends.flat())];
   return (at) => {
     const along = dot(at, across);
     if (along < low || along > high) return false;
-    const far = (slice: Slice) => Math.abs(along - depth(slice));
-    const slice = slices.reduce((best, next) => (far(next) < far(best) ? next : best));
-    const [right, down] = directions(slice);
-    const [rowMm = 1, columnMm = 1] = slice.pixelSpacingMm;
+    const nearest = known.reduce((best, next) =>
+      Math.abs(along - next.depth) < Math.abs(along - best.depth) ? next : best,
+    );
+    const { slice, right, down, rowMm, columnMm, bits } = nearest;
     const from = at.map((v, a) => v - (slice.imagePositionPatient[a] ?? 0));
     const [column, row] = [Math.round(dot(from, right) / columnMm), Math.round(dot(from, down) / rowMm)];
     if (column < 0 || row < 0 || column >= slice.columns || row >= slice.rows) return false;
-    return truth.get(slice.key)?.[row * slice.columns + column] === 1;
+    return bits?.[row * slice.columns + column] === 1;
   };
 }

@@ -2,7 +2,7 @@ import type { Browser, BrowserContext, Locator, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import type { Finding, StudyDetail } from '../src/api/model.ts';
 import { AXES, type Axis } from '../src/viewer/planes/reslice.ts';
-import { axe, launch, open, openStudy, picture, single, study, worklist } from './browser.ts';
+import { axe, close, launch, open, openStudy, picture, single, study, worklist } from './browser.ts';
 
 let browser: Browser;
 let context: BrowserContext;
@@ -26,11 +26,7 @@ beforeEach(async () => {
   await page.keyboard.press('v');
   await page.waitForSelector('[data-planes="ready"]');
 });
-afterEach(async () => {
-  await context.close();
-  expect(foreign, 'requests to other hosts').toEqual([]);
-  expect(errors, 'errors of the page').toEqual([]);
-});
+afterEach((test) => close({ context, page, foreign, errors }, test));
 
 const canvas = (axis: Axis): Locator => page.locator(`.plane[data-axis="${axis}"] canvas`);
 const point = async () => {

@@ -7,6 +7,7 @@ import { atDepth, depthMm } from '../src/viewer/depth.ts';
 import {
   STROKE,
   axe,
+  close,
   described,
   drawn,
   launch,
@@ -35,11 +36,7 @@ beforeEach(async () => {
   ({ context, page, foreign, errors } = await open(browser));
   await openStudy(context, page, stroke.study_instance_uid);
 });
-afterEach(async () => {
-  await context.close();
-  expect(foreign, 'requests to other hosts').toEqual([]);
-  expect(errors, 'errors of the page').toEqual([]);
-});
+afterEach((test) => close({ context, page, foreign, errors }, test));
 
 const findings = () => stroke.analysis?.report.findings ?? [];
 const of = (kind: RegExp): Finding => {

@@ -27,6 +27,8 @@ pub(super) struct Match {
     metadata: Metadata,
     modalities: Option<Vec<String>>,
     counts: Vec<(Tag, i64)>,
+    /// InstanceAvailability; a patient has none.
+    availability: Option<String>,
 }
 
 impl Match {
@@ -52,6 +54,7 @@ impl From<PatientMatch> for Match {
             studies: found.studies,
             metadata: found.metadata,
             modalities: None,
+            availability: None,
         }
     }
 }
@@ -66,6 +69,7 @@ impl From<StudyMatch> for Match {
                 (tags::NUMBER_OF_STUDY_RELATED_SERIES, found.series_count),
                 (tags::NUMBER_OF_STUDY_RELATED_INSTANCES, found.instance_count),
             ],
+            availability: Some(found.availability),
         }
     }
 }
@@ -77,6 +81,7 @@ impl From<SeriesMatch> for Match {
             metadata: found.metadata,
             modalities: None,
             counts: vec![(tags::NUMBER_OF_SERIES_RELATED_INSTANCES, found.instance_count)],
+            availability: Some(found.availability),
         }
     }
 }
@@ -88,6 +93,7 @@ impl From<InstanceMatch> for Match {
             metadata: found.metadata,
             modalities: None,
             counts: Vec::new(),
+            availability: Some(found.availability),
         }
     }
 }
@@ -104,7 +110,13 @@ pub(super) fn answer(identifier: &Identifier, found: &Match, title: &str) -> InM
     };
     answer.put(DataElement::new(tags::QUERY_RETRIEVE_LEVEL, VR::CS, level));
     answer.put(DataElement::new(tags::RETRIEVE_AE_TITLE, VR::AE, title));
-    answer.put(DataElement::new(tags::INSTANCE_AVAILABILITY, VR::CS, "ONLINE"));
+    if let Some(availability) = &found.availability {
+        answer.put(DataElement::new(
+            tags::INSTANCE_AVAILABILITY,
+            VR::CS,
+            availability.as_str(),
+        ));
+    }
     answer
 }
 

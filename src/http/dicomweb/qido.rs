@@ -203,7 +203,11 @@ fn study(search: &Search, links: &Links, row: &StudyMatch) -> Dataset {
         tags::NUMBER_OF_STUDY_RELATED_INSTANCES,
         vec![json!(row.instance_count)],
     );
-    attribute::put(&mut dataset, tags::INSTANCE_AVAILABILITY, vec![json!("ONLINE")]);
+    attribute::put(
+        &mut dataset,
+        tags::INSTANCE_AVAILABILITY,
+        vec![json!(row.availability)],
+    );
     attribute::put(
         &mut dataset,
         tags::STUDY_INSTANCE_UID,
@@ -236,7 +240,11 @@ fn series(search: &Search, links: &Links, row: &SeriesMatch, relational: bool) -
         tags::NUMBER_OF_SERIES_RELATED_INSTANCES,
         vec![json!(row.instance_count)],
     );
-    attribute::put(&mut dataset, tags::INSTANCE_AVAILABILITY, vec![json!("ONLINE")]);
+    attribute::put(
+        &mut dataset,
+        tags::INSTANCE_AVAILABILITY,
+        vec![json!(row.availability)],
+    );
     attribute::put(&mut dataset, tags::STUDY_INSTANCE_UID, vec![json!(study)]);
     attribute::put(&mut dataset, tags::SERIES_INSTANCE_UID, vec![json!(series)]);
     attribute::put(
@@ -277,7 +285,11 @@ fn instance(search: &Search, links: &Links, row: &InstanceMatch, shown: (bool, b
     );
     let url = links.instance(study, series, sop);
     attribute::set_bulk_data_uris(&mut dataset, &format!("{url}/bulkdata"), "");
-    attribute::put(&mut dataset, tags::INSTANCE_AVAILABILITY, vec![json!("ONLINE")]);
+    attribute::put(
+        &mut dataset,
+        tags::INSTANCE_AVAILABILITY,
+        vec![json!(row.availability)],
+    );
     attribute::put(&mut dataset, tags::STUDY_INSTANCE_UID, vec![json!(study)]);
     attribute::put(&mut dataset, tags::SERIES_INSTANCE_UID, vec![json!(series)]);
     attribute::put(&mut dataset, tags::RETRIEVE_URL, vec![json!(url)]);

@@ -1,7 +1,7 @@
 /** Who sits at this page: a person who signed in, or whoever the server takes us for. */
 
 import { createSignal } from 'solid-js';
-import { type ApiError, json, request } from './client.ts';
+import { ApiError, json, request } from './client.ts';
 import { enterKey } from './key.ts';
 import type { Who } from './model.ts';
 
@@ -14,12 +14,12 @@ export { setSigningIn, signingIn, who };
 /** Whether the person here may give verdicts. */
 export const mayJudge = () => who()?.person === true && who()?.role === 'radiologist';
 
-/** Asks the server who we are. */
+/** Asks the server who we are. A server that is not there has not forgotten us. */
 export async function loadWho(): Promise<void> {
   try {
     setWho(await json<Who>('/api/session'));
-  } catch {
-    setWho(null);
+  } catch (error) {
+    if (!(error instanceof ApiError && error.status === 0)) setWho(null);
   }
 }
 
