@@ -658,7 +658,13 @@ async fn who_is_subscribed_hears_what_matches_and_nothing_after_it_ends() {
         StatusCode::OK
     );
     assert_eq!(channel.heard().await, heard(1, "match", "CANCELED"));
-    // A channel that is lost goes on where it was.
+    // A channel that is lost goes on where it was noted to be, which is after each event was sent.
+    let noted = "SELECT count(*) FROM workitem_channel WHERE ae_title = 'WATCH' \
+                 AND sent_to = (SELECT max(id) FROM workitem_event WHERE 'WATCH' = ANY (receivers))";
+    until("what was heard is noted", async || {
+        (desk.server.world.count(noted).await == 1).then_some(())
+    })
+    .await;
     drop(channel);
     assert_eq!(
         desk.subscribe(uid("new").as_str(), "WATCH", "").await.status,

@@ -3,7 +3,7 @@
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import { type Browser, type BrowserContext, chromium, type Page, type Request } from 'playwright-core';
 import { expect, type TestContext } from 'vitest';
 import type { StudyDetail, Worklist } from '../src/api/model.ts';
 import type { DicomJson } from '../src/dicomweb/json.ts';
@@ -35,6 +35,10 @@ export function launch(): Promise<Browser> {
   });
 }
 
+/** What the tabs of a context asked for last, which a test that failed tells. */
+const asked = new WeakMap<BrowserContext, string[]>();
+const TOLD = 30;
+
 /** A tab with the key, and the list of other hosts that it asked for anything. */
 export async function open(browser: Browser, colorScheme: 'dark' | 'light' = 'dark') {
   const context = await browser.newContext({
@@ -54,10 +58,18 @@ export async function open(browser: Browser, colorScheme: 'dark' | 'light' = 'da
     if (protocol.startsWith('http') && origin !== new URL(server()).origin) foreign.push(request.url());
   });
   page.on('pageerror', (error) => errors.push(error.message));
+  const last: string[] = [];
+  asked.set(context, last);
+  const tell = (request: Request, answer: string) => {
+    last.push(`${request.method()} ${new URL(request.url()).pathname}: ${answer}`);
+    if (last.length > TOLD) last.shift();
+  };
+  context.on('response', (response) => tell(response.request(), String(response.status())));
+  context.on('requestfailed', (request) => tell(request, request.failure()?.errorText ?? 'failed'));
   return { context, page, foreign, errors };
 }
 
-/** Closes a tab, which must have asked no other host for anything and met no error. A test that failed leaves what its page showed. */
+/** Closes a tab, which must have asked no other host for anything and met no error. A test that failed tells what its page showed. */
 export async function close(
   { context, page, foreign, errors }: Awaited<ReturnType<typeof open>>,
   test?: TestContext,
@@ -65,7 +77,12 @@ export async function close(
   const task = test?.task;
   if (task?.result?.state === 'fail' && !page.isClosed()) {
     await picture(page, `failed-${task.id}`);
-    console.error(`${task.name}: ${page.url()} said\n${await page.locator('body').innerText()}`);
+    const said = await page.locator('body').innerText();
+    const focus = await page.evaluate(() => document.activeElement?.outerHTML.slice(0, 200));
+    await context.close();
+    throw new Error(
+      [page.url(), said, `focus on ${focus}`, ...(asked.get(context) ?? []), ...errors].join('\n'),
+    );
   }
   await context.close();
   expect(foreign, 'requests to other hosts').toEqual([]);
