@@ -27,7 +27,7 @@ pub mod link;
 pub mod metadata;
 pub mod oidc;
 pub mod outbox;
-mod pattern;
+pub(crate) mod pattern;
 pub mod presence;
 pub mod private;
 pub mod qido;

@@ -44,7 +44,7 @@ fn after(begin: &str) -> Option<String> {
 }
 
 /// DICOM wildcards → SQL's, with SQL's own escaped.
-fn like_pattern(text: &str) -> String {
+pub(crate) fn like_pattern(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     association::requestor::Peer,
-    db::outbox::TargetRule,
+    db::{outbox::TargetRule, pattern::like_pattern},
     domain::failure::FailureClass,
     scu::{
         entries::{self, text},
@@ -442,24 +442,10 @@ fn matching(members: &Map<String, Value>) -> Result<Value, String> {
                 "has a `match` on {keyword} that is neither a text nor a list of texts"
             ));
         }
-        let patterns: Vec<String> = patterns.iter().map(|pattern| like(pattern)).collect();
+        let patterns: Vec<String> = patterns.iter().map(|pattern| like_pattern(pattern)).collect();
         found.push(serde_json::json!({ "tag": format!("{:04X}{:04X}", tag.0, tag.1), "patterns": patterns }));
     }
     Ok(Value::Array(found))
-}
-
-/// `*` and `?` → SQL's, with SQL's own escaped.
-fn like(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '*' => pattern.push('%'),
-            '?' => pattern.push('_'),
-            '%' | '_' | '\\' => pattern.extend(['\\', c]),
-            _ => pattern.push(c),
-        }
-    }
-    pattern
 }
 
 fn urgency(members: &Map<String, Value>) -> Result<Option<i32>, String> {

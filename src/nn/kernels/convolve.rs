@@ -60,23 +60,22 @@ fn pack(weight: Weight, geometry: &Geometry, phase: [usize; 3], isa: Isa) -> Pac
             .for_each(|(group, data)| {
                 let width = data.len() / (blocks(geometry.c_in) * each) * BLOCK;
                 let first = group * vectors * BLOCK;
-                // A block of inputs at a time: what is written stays in the second-level cache.
+                let outputs = width.min(geometry.c_out - first);
                 data.par_chunks_mut(taps.len() * slot * width)
                     .enumerate()
                     .for_each(|(block, data)| {
-                        let inputs = block * BLOCK..((block + 1) * BLOCK).min(geometry.c_in);
-                        for o in first..(first + width).min(geometry.c_out) {
-                            for i in inputs.clone() {
-                                let from = &weight.values[o * weight.output + i * weight.input..];
-                                let to = data[(i - inputs.start) / share * width + o - first..]
-                                    .iter_mut()
-                                    .step_by(slot * width);
-                                for (to, (_, index)) in to.zip(&taps) {
-                                    *to = if share == 1 {
-                                        from[*index]
-                                    } else {
-                                        pair(*to, from[*index], i % 2 == 1)
-                                    };
+                        for i in block * BLOCK..((block + 1) * BLOCK).min(geometry.c_in) {
+                            // The taps of an input lie side by side, so that one pass through its outputs fetches all of them.
+                            for (data, (_, index)) in data.chunks_exact_mut(slot * width).zip(&taps) {
+                                let to = &mut data[i % BLOCK / share * width..][..outputs];
+                                let from = weight.values[first * weight.output + i * weight.input + index..]
+                                    .chunks(weight.output);
+                                if share == 1 {
+                                    to.iter_mut().zip(from).for_each(|(to, from)| *to = from[0]);
+                                } else {
+                                    to.iter_mut()
+                                        .zip(from)
+                                        .for_each(|(to, from)| *to = pair(*to, from[0], i % 2 == 1));
                                 }
                             }
                         }
