@@ -56,3 +56,4 @@ mod syntaxes;
 mod wado;
 mod web;
 mod workitem;
+mod workitem_support;

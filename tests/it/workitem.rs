@@ -3,169 +3,20 @@
 use crate::{
     queue::{Fake, Running, report, until, until_no_job, until_state},
     support::{Slice, uid},
-    web::{Answer, Server, request},
+    web::request,
+    workitem_support::{Desk, JSON, code, dataset, scheduled, value},
 };
 use axum::http::{Method, StatusCode};
-use futures::StreamExt;
 use ictus::{
     audit,
     receive::removal::Target,
     worker::Failure,
-    workitem::{FILTERED_WORKLIST, WORKLIST, perform::Performer},
+    workitem::{FILTERED_WORKLIST, WORKLIST},
 };
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
-use tokio::sync::oneshot;
-use tokio_tungstenite::tungstenite::Message;
+use std::sync::Arc;
 
-const JSON: &str = "application/dicom+json";
 const LOCK: &str = "1.2.826.0.1.3680043.8.498.77";
-
-/// A server with its performer of workitems.
-struct Desk {
-    server: Server,
-    address: std::net::SocketAddr,
-    performer: Performer,
-    _stop: oneshot::Sender<()>,
-}
-
-impl Desk {
-    async fn open() -> Self {
-        Self::with_quiet(Duration::ZERO).await
-    }
-
-    async fn with_quiet(quiet: Duration) -> Self {
-        let server = Server::new().await;
-        let address = server.listen().await;
-        let db = server.world.db.clone();
-        let performer = Performer::new(db.clone(), db.listen().await.unwrap(), "ICTUS", quiet);
-        let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(performer.clone().run(async move { drop(stopped.await) }));
-        Self {
-            server,
-            address,
-            performer,
-            _stop: stop,
-        }
-    }
-
-    async fn send(&self, method: Method, path: &str, body: &Value) -> Answer {
-        let path = format!("/dicom-web/{path}");
-        let body = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
-        let answer = request(method, &path, &[("content-type", JSON)], body.into());
-        self.server.send(answer).await
-    }
-
-    async fn create(&self, workitem: &str, dataset: &Value) -> Answer {
-        self.send(Method::POST, &format!("workitems?{}", uid(workitem)), dataset)
-            .await
-    }
-
-    async fn get(&self, workitem: &str) -> Value {
-        let path = format!("/dicom-web/workitems/{}", uid(workitem));
-        let answer = self.server.get(&path, &[("accept", JSON)]).await;
-        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
-        answer.json()
-    }
-
-    async fn change(&self, workitem: &str, state: &str, transaction: &str) -> Answer {
-        let mut body = dataset(&[("00741000", "CS", json!(state))]);
-        if !transaction.is_empty() {
-            body["00081195"] = json!({ "vr": "UI", "Value": [transaction] });
-        }
-        let path = format!("workitems/{}/state", uid(workitem));
-        self.send(Method::PUT, &path, &body).await
-    }
-
-    async fn subscribe(&self, what: &str, title: &str, query: &str) -> Answer {
-        let path = format!("workitems/{what}/subscribers/{title}{query}");
-        self.send(Method::POST, &path, &Value::Null).await
-    }
-
-    /// Opens the channel of a title.
-    async fn listen(&self, title: &str) -> Channel {
-        let address = format!("ws://{}/dicom-web/subscribers/{title}", self.address);
-        let (socket, _) = tokio_tungstenite::connect_async(address).await.unwrap();
-        Channel(Box::pin(socket.filter_map(async |message| match message {
-            Ok(Message::Text(text)) => Some(serde_json::from_str(&text).unwrap()),
-            _ => None,
-        })))
-    }
-
-    async fn until(&self, workitem: &str, state: &str) -> Value {
-        until(&format!("{workitem} is {state}"), async || {
-            let found = self.get(workitem).await;
-            (value(&found, "00741000") == state).then_some(found)
-        })
-        .await
-    }
-}
-
-/// What an AE hears.
-struct Channel(std::pin::Pin<Box<dyn futures::Stream<Item = Value> + Send>>);
-
-impl Channel {
-    async fn next(&mut self) -> Value {
-        let next = tokio::time::timeout(Duration::from_secs(60), self.0.next()).await;
-        next.expect("an event within a minute").expect("an open channel")
-    }
-
-    /// Kind, workitem and state of the next event.
-    async fn heard(&mut self) -> (u64, String, String) {
-        let event = self.next().await;
-        (
-            event["00001002"]["Value"][0].as_u64().unwrap(),
-            value(&event, "00001000").to_owned(),
-            value(&event, "00741000").to_owned(),
-        )
-    }
-}
-
-fn value<'a>(dataset: &'a Value, tag: &str) -> &'a str {
-    dataset[tag]["Value"][0].as_str().unwrap_or_default()
-}
-
-fn dataset(attributes: &[(&str, &str, Value)]) -> Value {
-    let mut dataset = json!({});
-    for (tag, vr, value) in attributes {
-        dataset[*tag] = json!({ "vr": vr, "Value": [value] });
-    }
-    dataset
-}
-
-fn code(value: &str, scheme: &str) -> Value {
-    dataset(&[
-        ("00080100", "SH", json!(value)),
-        ("00080102", "SH", json!(scheme)),
-        ("00080104", "LO", json!("a meaning")),
-    ])
-}
-
-/// What a task manager sends for a series, to a station.
-fn scheduled(station: &str, study: &str, series: &str) -> Value {
-    let input = dataset(&[
-        ("0040E020", "CS", json!("DICOM")),
-        ("0020000D", "UI", json!(uid(study))),
-        ("0020000E", "UI", json!(uid(series))),
-    ]);
-    dataset(&[
-        ("00404005", "DT", json!("20261128101500")),
-        ("00404018", "SQ", code("110004", "DCM")),
-        ("00404021", "SQ", input),
-        ("00404025", "SQ", code(station, "99HOSPITAL")),
-        ("00404041", "CS", json!("READY")),
-        ("00741000", "CS", json!("SCHEDULED")),
-        ("00741200", "CS", json!("HIGH")),
-        ("00741202", "LO", json!("AI")),
-        ("00741204", "LO", json!("Find the bleed")),
-        ("00100010", "PN", json!({ "Alphabetic": "Phantom^One" })),
-        ("00100020", "LO", json!("P1")),
-    ])
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_manager_schedules_an_analysis_and_hears_of_it_to_the_end() {
