@@ -5,7 +5,8 @@
 
 use super::{
     conv::{Conv, ConvTranspose},
-    kernels::{self, Axis, BLOCK, Geometry, Isa, Source, Weight, Window, blocks},
+    deferred::Deferred,
+    kernels::{self, Axis, BLOCK, Geometry, Isa, Source, Weight, Window, blocks, norm::Totals},
 };
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Error, Layout, Result, Shape, Storage, Tensor};
 use rayon::prelude::*;
@@ -67,14 +68,17 @@ impl Pair {
         }
     }
 
-    /// Wide → narrow.
-    fn down(&self, x: &[Source], weight: &[f32], bias: &[f32], isa: Isa) -> Vec<f32> {
-        let weight = Weight {
-            values: weight,
+    fn down_weight<'a>(&self, values: &'a [f32]) -> Weight<'a> {
+        Weight {
+            values,
             output: self.wide.0 * self.taps(),
             input: self.taps(),
-        };
-        kernels::convolve(x, weight, bias, &self.down_geometry(), isa)
+        }
+    }
+
+    /// Wide → narrow.
+    fn down(&self, x: &[Source], weight: &[f32], bias: &[f32], isa: Isa) -> Vec<f32> {
+        kernels::convolve(x, self.down_weight(weight), bias, &self.down_geometry(), isa)
     }
 
     /// Narrow → wide.
@@ -126,6 +130,34 @@ fn axes_of(x: &Tensor, channels: usize, blocks_found: usize) -> Result<[usize; 3
 
 /// Convolves blocked tensors, one after the other along their channels.
 pub(super) fn convolve(parts: &[&Tensor], conv: &Conv) -> Result<Tensor> {
+    apply(parts, &conv.weight, conv.bias.as_ref(), pair(parts, conv)?, false)
+}
+
+/// The same without gradients, on parts that may not be finished; with the sums over the output if a norm wants them.
+pub(super) fn convolve_deferred(
+    parts: &[&Deferred],
+    conv: &Conv,
+    totals: bool,
+) -> Result<(Tensor, Option<Totals>)> {
+    let raw: Vec<&Tensor> = parts.iter().map(|part| part.raw()).collect();
+    let pair = pair(&raw, conv)?;
+    let run = |x: &[Source], weight: &[f32], bias: &[f32], isa| {
+        if !totals {
+            return (pair.down(x, weight, bias, isa), None);
+        }
+        let geometry = pair.down_geometry();
+        let (out, totals) = kernels::convolve_with_totals(x, pair.down_weight(weight), bias, &geometry, isa);
+        (out, Some(totals))
+    };
+    let (out, totals) = infer(parts, &conv.weight, conv.bias.as_ref(), run)?;
+    Ok((
+        Tensor::from_vec(out, pair.shape(pair.narrow), &Device::Cpu)?,
+        totals,
+    ))
+}
+
+/// A convolution of blocked tensors, checked.
+fn pair(parts: &[&Tensor], conv: &Conv) -> Result<Pair> {
     let weight = &conv.weight;
     let (c_out, c_in) = (weight.dim(0)?, weight.dim(1)?);
     let kernel = kernel_of(weight);
@@ -155,17 +187,35 @@ pub(super) fn convolve(parts: &[&Tensor], conv: &Conv) -> Result<Tensor> {
             Error::Msg(format!("axes {wide:?} are smaller than the kernel {kernel:?}")).bt()
         })?;
     }
-    let pair = Pair {
+    Ok(Pair {
         windows,
         batch: first.dims()[0],
         wide: (c_in, wide),
         narrow: (c_out, narrow),
-    };
-    apply(parts, weight, conv.bias.as_ref(), pair, false)
+    })
 }
 
 /// Convolves a blocked tensor transposed.
 pub(super) fn convolve_transposed(x: &Tensor, conv: &ConvTranspose) -> Result<Tensor> {
+    apply(
+        &[x],
+        &conv.weight,
+        conv.bias.as_ref(),
+        pair_transposed(x, conv)?,
+        true,
+    )
+}
+
+/// The same without gradients, on a tensor that may not be finished.
+pub(super) fn convolve_transposed_deferred(x: &Deferred, conv: &ConvTranspose) -> Result<Tensor> {
+    let pair = pair_transposed(x.raw(), conv)?;
+    let run = |x: &[Source], weight: &[f32], bias: &[f32], isa| pair.up(x, weight, bias, isa);
+    let out = infer(&[x], &conv.weight, conv.bias.as_ref(), run)?;
+    Tensor::from_vec(out, pair.shape(pair.wide), &Device::Cpu)
+}
+
+/// A transposed convolution of a blocked tensor, checked.
+fn pair_transposed(x: &Tensor, conv: &ConvTranspose) -> Result<Pair> {
     let weight = &conv.weight;
     let (c_in, c_out) = (weight.dim(0)?, weight.dim(1)?);
     let kernel = kernel_of(weight);
@@ -178,7 +228,7 @@ pub(super) fn convolve_transposed(x: &Tensor, conv: &ConvTranspose) -> Result<Te
             .filter(|size| *size > 0)
             .ok_or_else(|| Error::Msg(format!("a padding of {:?} leaves nothing", conv.padding)).bt())?;
     }
-    let pair = Pair {
+    Ok(Pair {
         windows: [0, 1, 2].map(|a| Window {
             kernel: kernel[a],
             stride: conv.stride[a],
@@ -188,8 +238,7 @@ pub(super) fn convolve_transposed(x: &Tensor, conv: &ConvTranspose) -> Result<Te
         batch: x.dims()[0],
         wide: (c_out, wide),
         narrow: (c_in, narrow),
-    };
-    apply(&[x], weight, conv.bias.as_ref(), pair, true)
+    })
 }
 
 /// Whether gradients are wanted through any of these.
@@ -217,31 +266,47 @@ fn apply(
         };
         return joined.apply_op3(&weight, &bias, Blocked { pair, transposed });
     }
-    let parts: Vec<Tensor> = parts
+    let parts: Vec<Deferred> = parts
         .iter()
-        .map(|part| part.contiguous())
+        .map(|part| Ok(part.contiguous()?.into()))
         .collect::<Result<_>>()?;
-    let held: Vec<Held> = parts.iter().map(Held::new).collect();
+    let parts: Vec<&Deferred> = parts.iter().collect();
+    let run = |x: &[Source], weight: &[f32], bias: &[f32], isa| {
+        if transposed {
+            pair.up(x, weight, bias, isa)
+        } else {
+            pair.down(x, weight, bias, isa)
+        }
+    };
+    let out = infer(&parts, &weight, bias, run)?;
+    let side = if transposed { pair.wide } else { pair.narrow };
+    Tensor::from_vec(out, pair.shape(side), &Device::Cpu)
+}
+
+/// Runs a convolution on contiguous parts without gradients, in the precision that this thread asks for.
+fn infer<R>(
+    parts: &[&Deferred],
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    run: impl FnOnce(&[Source], &[f32], &[f32], Isa) -> R,
+) -> Result<R> {
+    let held: Vec<Held> = parts.iter().map(|part| Held::new(part.raw())).collect();
     let sources: Vec<Source> = held
         .iter()
-        .zip(&parts)
+        .zip(parts)
         .map(|(held, part)| {
             Ok(Source {
                 values: held.values()?,
-                blocks: part.dims()[1],
+                blocks: part.raw().dims()[1],
+                lines: part.lines(),
             })
         })
         .collect::<Result<_>>()?;
+    let weight = weight.contiguous()?;
     let weight = Held::new(&weight);
     let bias = bias.map(Held::new);
     let bias = bias.as_ref().map_or(Ok(&[][..]), Held::values)?;
-    let isa = kernels::inference_isa();
-    let (out, side) = if transposed {
-        (pair.up(&sources, weight.values()?, bias, isa), pair.wide)
-    } else {
-        (pair.down(&sources, weight.values()?, bias, isa), pair.narrow)
-    };
-    Tensor::from_vec(out, pair.shape(side), &Device::Cpu)
+    Ok(run(&sources, weight.values()?, bias, kernels::inference_isa()))
 }
 
 /// x, weight, bias → y.
@@ -267,6 +332,7 @@ impl CustomOp3 for Blocked {
         let source = [Source {
             values: values(x, xl)?,
             blocks: xl.dims()[1],
+            lines: None,
         }];
         let (weight, bias) = (values(weight, wl)?, values(bias, bl)?);
         let pair = &self.pair;
@@ -299,6 +365,7 @@ impl CustomOp3 for Blocked {
             let source = [Source {
                 values: gv,
                 blocks: grad.dims()[1],
+                lines: None,
             }];
             let out = if self.transposed {
                 pair.down(&source, wv, &[], kernels::isa())

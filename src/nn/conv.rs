@@ -4,7 +4,12 @@
 
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::{blocked, kernels::BLOCK, layout, plain};
+use super::{
+    blocked::{self, tracks},
+    deferred::Deferred,
+    kernels::BLOCK,
+    layout, plain,
+};
 use candle_core::{Error, Result, Tensor};
 
 /// A convolution with PyTorch's parameters.
@@ -72,7 +77,26 @@ impl Conv {
         self.forward(&layout::cat(&[(a, split), (b, rest)], self.weight.rank() - 2)?)
     }
 
-    fn check(&self, x: &Tensor) -> Result<()> {
+    /// Convolves a tensor that may not be finished.
+    pub(super) fn read(&self, x: &Deferred) -> Result<Tensor> {
+        if self.reads(&[x]) {
+            self.check(x.raw())?;
+            return Ok(blocked::convolve_deferred(&[x], self, false)?.0);
+        }
+        self.forward(&x.finished()?)
+    }
+
+    /// Whether the blocked kernels take these parts, without gradients.
+    pub(super) fn reads(&self, parts: &[&Deferred]) -> bool {
+        let fits =
+            |part: &&Deferred| part.is_blocked() && part.raw().is_contiguous() && !tracks(&[part.raw()]);
+        self.groups == 1
+            && parts.iter().all(fits)
+            && !tracks(&[&self.weight])
+            && !self.bias.as_ref().is_some_and(Tensor::track_op)
+    }
+
+    pub(super) fn check(&self, x: &Tensor) -> Result<()> {
         check_rank(x, &self.weight)?;
         check_sizes(&self.weight, &[self.stride, self.dilation, [self.groups; 3]])?;
         check_bias(self.bias.as_ref(), self.weight.dim(0)?)
@@ -103,9 +127,7 @@ impl ConvTranspose {
     /// # Errors
     /// Says which shape was found and which the weight wants.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        check_rank(x, &self.weight)?;
-        check_sizes(&self.weight, &[self.stride])?;
-        check_bias(self.bias.as_ref(), self.weight.dim(1)?)?;
+        self.check(x)?;
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
             return cuda::convolution::convolve_transposed(x, self);
@@ -114,6 +136,23 @@ impl ConvTranspose {
             return plain::convolve_transposed(x, self);
         }
         blocked::convolve_transposed(x, self)
+    }
+
+    /// Spreads a tensor that may not be finished.
+    pub(super) fn read(&self, x: &Deferred) -> Result<Tensor> {
+        // Nothing is left where gradients are wanted, and a tensor of which something is left is blocked.
+        if x.lines().is_none() || tracks(&[&self.weight]) || self.bias.as_ref().is_some_and(Tensor::track_op)
+        {
+            return self.forward(&x.finished()?);
+        }
+        self.check(x.raw())?;
+        blocked::convolve_transposed_deferred(x, self)
+    }
+
+    fn check(&self, x: &Tensor) -> Result<()> {
+        check_rank(x, &self.weight)?;
+        check_sizes(&self.weight, &[self.stride])?;
+        check_bias(self.bias.as_ref(), self.weight.dim(1)?)
     }
 }
 

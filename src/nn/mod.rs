@@ -14,6 +14,7 @@ pub mod conv;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod deepmedic;
+mod deferred;
 mod kernels;
 pub mod layout;
 mod monai_block;
@@ -47,7 +48,10 @@ pub fn instruction_set() -> &'static str {
     kernels::isa().name()
 }
 
-/// How a device computes in a precision: `cpu-{isa}-{dtype}` or `cuda-{sm}-{dtype}`, as in `cpu-avx512-f32` and `cuda-sm80-bf16`.
+/// Which order of operations the CPU kernels have: another number where the last bits of a layer may be others, so that an analysis of an earlier build is not replayed on this one.
+const ARITHMETIC: u32 = 2;
+
+/// How a device computes in a precision: `cpu-{isa}-{dtype}-{arithmetic}` or `cuda-{sm}-{dtype}`, as in `cpu-avx512-f32-2` and `cuda-sm80-bf16`.
 ///
 /// # Errors
 /// The GPU driver's.
@@ -59,7 +63,7 @@ pub fn numeric_mode(device: &Device, precision: Precision) -> Result<String> {
             let (major, minor) = cuda::capability(device)?;
             Ok(format!("cuda-sm{major}{minor}-{dtype}"))
         }
-        _ => Ok(format!("cpu-{}-{dtype}", instruction_set())),
+        _ => Ok(format!("cpu-{}-{dtype}-{ARITHMETIC}", instruction_set())),
     }
 }
 

@@ -5,6 +5,7 @@
 use super::{
     activation::Activation,
     conv::{Conv, ConvTranspose},
+    deferred::Deferred,
     norm::{EPS, NEGATIVE_SLOPE, Norm, NormAct},
     parameters::{Init, Parameters},
     unit::{axes, conv, refuse},
@@ -222,7 +223,7 @@ impl UnetBlock {
             (None, true) => Some(x.clone()),
             (None, false) => None,
         };
-        self.rest(self.norm1.after(&self.conv1, x)?, skip)
+        self.rest(&self.norm1.defer(&self.conv1, &x.clone().into())?, skip)
     }
 
     /// The same for two tensors of equal channels, joined: a residual one has twice the channels that it gives, and so a projection.
@@ -233,12 +234,13 @@ impl UnetBlock {
             .as_ref()
             .map(|(conv, norm)| norm.forward(&conv.forward2(first, second, channels)?))
             .transpose()?;
-        self.rest(self.norm1.after2(&self.conv1, first, second, channels)?, skip)
+        let (first, second) = (first.clone().into(), second.clone().into());
+        self.rest(&self.norm1.defer2(&self.conv1, &first, &second, channels)?, skip)
     }
 
     /// What follows the first convolution, its norm and activation.
-    fn rest(&self, y: Tensor, skip: Option<Tensor>) -> Result<Tensor> {
-        let y = self.norm2.after(&self.conv2, &y)?;
+    fn rest(&self, y: &Deferred, skip: Option<Tensor>) -> Result<Tensor> {
+        let y = self.norm2.defer(&self.conv2, y)?.finish()?;
         match skip {
             Some(skip) => LEAKY.forward(&(y + skip)?),
             None => Ok(y),

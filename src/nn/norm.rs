@@ -4,17 +4,16 @@
 
 use super::{
     activation::Activation,
-    blocked::{Held, tracks, values},
+    blocked::{self, Held, tracks, values},
     conv::Conv,
+    deferred::Deferred,
     kernels::{
         self, BLOCK,
-        norm::{self as kernel, Extent, Moments},
+        norm::{self as kernel, Extent, Lines, Moments, Totals},
     },
     layout,
 };
-use candle_core::{
-    CpuStorage, CustomOp3, D, DType, Device, Error, InplaceOp1, Layout, Result, Shape, Tensor,
-};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Error, Layout, Result, Shape, Tensor};
 use std::{borrow::Cow, sync::OnceLock};
 
 #[cfg(feature = "cuda")]
@@ -237,7 +236,7 @@ impl NormAct {
     /// # Errors
     /// As [`Conv::forward`].
     pub fn after(&self, conv: &Conv, x: &Tensor) -> Result<Tensor> {
-        self.finish(self.feeding(conv, x).forward(x)?)
+        self.defer(conv, &x.clone().into())?.finish()
     }
 
     /// The same on two tensors joined along their channels, of which the first has `split`.
@@ -245,7 +244,43 @@ impl NormAct {
     /// # Errors
     /// As [`Conv::forward2`].
     pub fn after2(&self, conv: &Conv, a: &Tensor, b: &Tensor, split: usize) -> Result<Tensor> {
-        self.finish(self.feeding(conv, a).forward2(a, b, split)?)
+        self.defer2(conv, &a.clone().into(), &b.clone().into(), split)?
+            .finish()
+    }
+
+    /// As [`Self::after`], with norm and activation left to who reads the result where the kernels know both.
+    pub(super) fn defer(&self, conv: &Conv, x: &Deferred) -> Result<Deferred> {
+        if conv.reads(&[x]) {
+            return self.read(conv, &[x]);
+        }
+        let x = x.finished()?;
+        Ok(self.forward(&self.feeding(conv, &x).forward(&x)?)?.into())
+    }
+
+    /// As [`Self::after2`], likewise.
+    pub(super) fn defer2(&self, conv: &Conv, a: &Deferred, b: &Deferred, split: usize) -> Result<Deferred> {
+        if split.is_multiple_of(BLOCK) && conv.reads(&[a, b]) {
+            return self.read(conv, &[a, b]);
+        }
+        let (a, b) = (a.finished()?, b.finished()?);
+        Ok(self
+            .forward(&self.feeding(conv, &a).forward2(&a, &b, split)?)?
+            .into())
+    }
+
+    /// On parts that the blocked kernels read.
+    fn read(&self, conv: &Conv, parts: &[&Deferred]) -> Result<Deferred> {
+        conv.check(parts[0].raw())?;
+        let own = matches!(self.norm, Norm::Instance { .. } | Norm::Group { .. });
+        let (y, totals) = blocked::convolve_deferred(parts, conv, own)?;
+        let (Some(fused), Some(slope)) = (self.fused(&y)?, self.slope()) else {
+            return Ok(self.forward(&y)?.into());
+        };
+        if tracks(&[&fused.weight, &fused.bias]) {
+            return Ok(fused.forward(&y, slope)?.into());
+        }
+        let lines = fused.lines(totals.as_ref(), y.dims(), slope)?;
+        Ok(Deferred::new(y, lines))
     }
 
     /// The convolution without the bias that an instance norm takes off again: on a GPU, where adding it is a pass over the output, and without gradients.
@@ -258,19 +293,6 @@ impl NormAct {
             }),
             _ => Cow::Borrowed(conv),
         }
-    }
-
-    /// As [`Self::forward`] on a tensor that nobody else holds.
-    fn finish(&self, y: Tensor) -> Result<Tensor> {
-        let (Some(fused), Some(slope)) = (self.fused(&y)?, self.slope()) else {
-            return self.forward(&y);
-        };
-        let in_place = layout::is_blocked(&y) && y.is_contiguous();
-        if !in_place || tracks(&[&y, &fused.weight, &fused.bias]) {
-            return fused.forward(&y, slope);
-        }
-        y.inplace_op1(&InPlace { fused: &fused, slope })?;
-        Ok(y)
     }
 
     /// The slope of the activation below zero, if it is of that kind.
@@ -333,13 +355,33 @@ impl Statistics {
 
     fn moments(&self, x: &[f32], extent: Extent) -> Moments {
         match self {
-            Self::Own { eps, .. } => kernel::moments(x, extent, *eps, kernels::isa()),
-            Self::Given => vec![[[0.0; BLOCK], [1.0; BLOCK]]; x.len() / (extent.voxels * BLOCK)],
+            Self::Own { eps, .. } => {
+                kernel::moments(&kernel::totals(x, extent, kernels::isa()), extent, *eps)
+            }
+            Self::Given => given(x.len() / (extent.voxels * BLOCK)),
         }
     }
 }
 
+/// Moments that change nothing.
+fn given(planes: usize) -> Moments {
+    vec![[[0.0; BLOCK], [1.0; BLOCK]]; planes]
+}
+
 impl Fused {
+    /// What is done to each voxel of a blocked tensor of shape `dims`, whose sums are `totals` where they matter.
+    fn lines(&self, totals: Option<&Totals>, dims: &[usize], slope: f32) -> Result<Lines> {
+        let (weight, bias) = (self.weight.contiguous()?, self.bias.contiguous()?);
+        let (weight, bias) = (Held::new(&weight), Held::new(&bias));
+        let (weight, bias) = (weight.values()?, bias.values()?);
+        let extent = self.statistics.extent(dims, weight.len());
+        let moments = match (&self.statistics, totals) {
+            (Statistics::Own { eps, .. }, Some(totals)) => kernel::moments(totals, extent, *eps),
+            _ => given(dims[0] * dims[1]),
+        };
+        Ok(Lines::new(&moments, weight, bias, slope, extent))
+    }
+
     fn check(&self, x: &Tensor) -> Result<()> {
         let channels = self.weight.elem_count();
         let groups = match self.statistics {
@@ -374,35 +416,6 @@ impl Fused {
     }
 }
 
-/// x → y in x's own buffer.
-struct InPlace<'a> {
-    fused: &'a Fused,
-    slope: f32,
-}
-
-impl InplaceOp1 for InPlace<'_> {
-    fn name(&self) -> &'static str {
-        "blocked norm and activation, in place"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let CpuStorage::F32(all) = storage else {
-            return Err(Error::Msg("a blocked layer wants f32".into()).bt());
-        };
-        let Some((from, to)) = layout.contiguous_offsets() else {
-            return Err(Error::Msg("a blocked layer wants contiguous tensors".into()).bt());
-        };
-        let x = &mut all[from..to];
-        let (weight, bias) = (Held::new(&self.fused.weight), Held::new(&self.fused.bias));
-        let (weight, bias) = (weight.values()?, bias.values()?);
-        let extent = self.fused.statistics.extent(layout.dims(), weight.len());
-        let moments = self.fused.statistics.moments(x, extent);
-        let lines = kernel::lines(&moments, weight, bias, extent);
-        kernel::apply(x, &lines, self.slope, extent.voxels, kernels::isa());
-        Ok(())
-    }
-}
-
 /// x, weight, bias → y.
 struct FusedOp {
     statistics: Statistics,
@@ -429,9 +442,9 @@ impl CustomOp3 for FusedOp {
         let (x, weight, bias) = (values(x, xl)?, values(weight, wl)?, values(bias, bl)?);
         let extent = self.statistics.extent(xl.dims(), weight.len());
         let moments = self.moments.get_or_init(|| self.statistics.moments(x, extent));
-        let lines = kernel::lines(moments, weight, bias, extent);
+        let lines = Lines::new(moments, weight, bias, self.slope, extent);
         let mut y = vec![0.0f32; x.len()];
-        kernel::apply_to(x, &mut y, &lines, self.slope, extent.voxels, kernels::isa());
+        lines.apply_to(x, &mut y, extent.voxels, kernels::isa());
         Ok((CpuStorage::F32(y), xl.shape().clone()))
     }
 
@@ -468,14 +481,13 @@ impl CustomOp3 for FusedOp {
         let (xv, wv) = (hx.values()?, hw.values()?);
         let extent = self.statistics.extent(x.dims(), wv.len());
         let moments = self.moments.get_or_init(|| self.statistics.moments(xv, extent));
-        let lines = kernel::lines(moments, wv, hb.values()?, extent);
+        let lines = Lines::new(moments, wv, hb.values()?, self.slope, extent);
         let mut gx = vec![0.0f32; xv.len()];
         let forward = kernel::Forward {
             x: xv,
             weight: wv,
             moments,
             lines: &lines,
-            slope: self.slope,
             extent,
         };
         let (gw, gb) = kernel::gradient(&forward, hg.values()?, &mut gx, kernels::isa());

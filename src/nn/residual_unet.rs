@@ -5,6 +5,7 @@
 
 use super::{
     activation::Activation,
+    deferred::Deferred,
     norm::NEGATIVE_SLOPE,
     parameters::Parameters,
     pool::Pool,
@@ -103,13 +104,13 @@ impl Block {
             skip = pool.forward(&skip)?;
         }
         if let Some(projection) = &self.projection {
-            skip = projection.forward(&skip)?;
+            skip = projection.forward(&skip.into())?.finish()?;
         }
-        let mut y = x.clone();
+        let mut y = Deferred::from(x.clone());
         for unit in &self.units {
             y = unit.forward(&y)?;
         }
-        Activation::LeakyRelu(NEGATIVE_SLOPE).forward(&(y + skip)?)
+        Activation::LeakyRelu(NEGATIVE_SLOPE).forward(&(y.finish()? + skip)?)
     }
 }
 
@@ -188,13 +189,13 @@ impl ResidualEncoderUNet {
 
     /// Logits in the layout of the input, full resolution first: all heads, or only the first.
     pub(super) fn run(&self, x: Tensor, all: bool) -> Result<Vec<Tensor>> {
-        let mut x = self.stem.forward(&x)?;
+        let mut x = self.stem.forward(&x.into())?.finish()?;
         let mut skips = Vec::with_capacity(self.encoder.len());
         for stage in &self.encoder {
             for block in stage {
                 x = block.forward(&x)?;
             }
-            skips.push(x.clone());
+            skips.push(x.clone().into());
         }
         self.decoder.forward(skips, all)
     }

@@ -4,6 +4,7 @@
 //! Source: dynamic-network-architectures, `plain_conv_encoder.py` (names and wiring); Isensee et al., doi:10.1038/s41592-020-01008-z.
 
 use super::{
+    deferred::Deferred,
     parameters::Parameters,
     unet_decoder::{Decoder, DecoderPlan},
     unit::{Unit, UnitPlan},
@@ -61,13 +62,15 @@ impl PlainConvUNet {
     }
 
     /// Logits in the layout of the input, full resolution first: all heads, or only the first.
-    pub(super) fn run(&self, mut x: Tensor, all: bool) -> Result<Vec<Tensor>> {
-        let mut skips = Vec::with_capacity(self.encoder.len());
+    pub(super) fn run(&self, x: Tensor, all: bool) -> Result<Vec<Tensor>> {
+        let mut skips: Vec<Deferred> = Vec::with_capacity(self.encoder.len());
+        let input = Deferred::from(x);
         for stage in &self.encoder {
-            for unit in stage {
+            let mut x = stage[0].forward(skips.last().unwrap_or(&input))?;
+            for unit in &stage[1..] {
                 x = unit.forward(&x)?;
             }
-            skips.push(x.clone());
+            skips.push(x);
         }
         self.decoder.forward(skips, all)
     }

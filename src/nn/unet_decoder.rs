@@ -4,6 +4,7 @@
 
 use super::{
     conv::{Conv, ConvTranspose},
+    deferred::Deferred,
     parameters::Parameters,
     unit::{Unit, UnitPlan, conv, refuse, transpose},
 };
@@ -139,7 +140,7 @@ impl Decoder {
     }
 
     /// The encoder's outputs, full resolution first → logits, full resolution first; all heads or only the first.
-    pub(super) fn forward(&self, mut skips: Vec<Tensor>, all: bool) -> Result<Vec<Tensor>> {
+    pub(super) fn forward(&self, mut skips: Vec<Deferred>, all: bool) -> Result<Vec<Tensor>> {
         let missing = || refuse("one skip a level".into());
         let mut x = skips.pop().ok_or_else(missing)?;
         let mut heads = Vec::new();
@@ -149,7 +150,7 @@ impl Decoder {
                 let skip = skips.pop().ok_or_else(missing)?;
                 level
                     .joined
-                    .forward_joined(&level.transpose.forward(&x)?, &skip)?
+                    .forward_joined(&level.transpose.read(&x)?.into(), &skip)?
             };
             for unit in &level.units {
                 x = unit.forward(&x)?;
@@ -157,7 +158,7 @@ impl Decoder {
             if let Some(head) = &level.head
                 && (all || d + 1 == self.levels.len())
             {
-                heads.push(head.forward(&x)?);
+                heads.push(head.read(&x)?);
             }
         }
         heads.reverse();

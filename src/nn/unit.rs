@@ -3,6 +3,7 @@
 use super::{
     activation::Activation,
     conv::{Conv, ConvTranspose},
+    deferred::Deferred,
     norm::{EPS, NEGATIVE_SLOPE, Norm, NormAct},
     parameters::{Init, Parameters},
 };
@@ -71,14 +72,14 @@ impl Unit {
         })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.norm.after(&self.conv, x)
+    pub(super) fn forward(&self, x: &Deferred) -> Result<Deferred> {
+        self.norm.defer(&self.conv, x)
     }
 
     /// The same for two tensors of equal channels, joined.
-    pub(super) fn forward_joined(&self, first: &Tensor, second: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward_joined(&self, first: &Deferred, second: &Deferred) -> Result<Deferred> {
         let channels = self.conv.weight.dim(1)? / 2;
-        self.norm.after2(&self.conv, first, second, channels)
+        self.norm.defer2(&self.conv, first, second, channels)
     }
 }
 

@@ -115,7 +115,7 @@ impl Engine {
         })
     }
 
-    /// `cpu-{isa}-f32` or `cuda-{sm}-f32`, as in `cpu-avx512-f32` and `cuda-sm80-f32`: how the device computes what asks for nothing else.
+    /// [`nn::numeric_mode`] in single precision: how the device computes what asks for nothing else.
     #[must_use]
     pub fn numeric_mode(&self) -> &str {
         &self.numeric_mode

@@ -75,6 +75,14 @@ impl InferError {
     }
 }
 
+/// Voxels that a batch of small tiles has at most: enough that cutting the work and reading the weights cost nothing beside it.
+const BATCH: usize = 1 << 18;
+
+/// How many inputs of `voxels` make a batch; each one's answer is the same, whatever stands beside it.
+fn batch_of(voxels: usize) -> usize {
+    (BATCH / voxels.max(1)).max(1)
+}
+
 /// Logits of all slices and members of one model.
 ///
 /// # Errors
@@ -101,24 +109,38 @@ pub fn infer(
         [patch_rows, patch_columns],
         plan.configuration.tile_step_size,
     );
-    let dims = vec![window.tiles(), input.channels, patch_rows, patch_columns];
+    let classes = plan.configuration.architecture.num_classes();
     let total = input.slices.len() * plan.members;
     let mut slices = Vec::with_capacity(input.slices.len());
-    for (s, image) in input.slices.iter().enumerate() {
-        let tiles = window.cut(image, input.channels, input.outside);
-        let mut members = Vec::with_capacity(plan.members);
+    for images in input
+        .slices
+        .chunks(batch_of(window.tiles() * patch_rows * patch_columns))
+    {
+        let cut = images
+            .iter()
+            .map(|image| window.cut(image, input.channels, input.outside));
+        let tiles = cut.collect::<Vec<_>>().concat();
+        let dims = vec![
+            images.len() * window.tiles(),
+            input.channels,
+            patch_rows,
+            patch_columns,
+        ];
+        let mut members = vec![Vec::with_capacity(plan.members); images.len()];
         for member in 0..plan.members {
             if control.cancelled() {
                 return Err(InferError::Cancelled);
             }
             let logits = engine.forward(&plan.id, member, tiles.clone(), dims.clone())?;
-            members.push(window.merge(&logits, plan.configuration.architecture.num_classes()));
-            control.progress(s * plan.members + member + 1, total);
+            for (members, logits) in members.iter_mut().zip(logits.chunks(logits.len() / images.len())) {
+                members.push(window.merge(logits, classes));
+            }
+            control.progress(slices.len() * plan.members + (member + 1) * images.len(), total);
         }
-        slices.push(members);
+        slices.extend(members);
     }
     Ok(Members {
-        classes: plan.configuration.architecture.num_classes(),
+        classes,
         shape: input.shape,
         slices,
     })

@@ -271,13 +271,12 @@ pub fn infer<E: From<InferError>>(
         let id = plan.id.clone();
         return Err(InferError::Model { id, what }.into());
     }
-    let mut dims = vec![1, input.channels];
-    dims.extend(&plan.configuration.patch_size);
     let window = match &plan.configuration.grid {
         Grid::Oriented(chain) => Window::monais(input.shape, patch, chain),
         _ => Window::new(input.shape, patch, plan.configuration.tile_step_size),
     };
     let flips = flips(&axes);
+    let tile_voxels: usize = patch.iter().product();
     let classes = plan.configuration.architecture.num_classes();
     let voxels: usize = input.shape.iter().product();
     let origins: Vec<[usize; 3]> = window.origins().collect();
@@ -290,19 +289,24 @@ pub fn infer<E: From<InferError>>(
                 return Err(InferError::Cancelled.into());
             }
             let tile = window.cut(input, *origin);
-            let single = single_values(&tile, patch.iter().product());
+            let single = single_values(&tile, tile_voxels);
             let known = answered
                 .as_ref()
                 .filter(|(values, _)| single.as_ref() == Some(values));
             if let Some((_, mean)) = known {
                 window.add(*origin, mean, &mut sums, &mut weights);
             } else {
-                let mut mean = vec![0.0f32; classes * patch.iter().product::<usize>()];
-                for axes in &flips {
-                    let turned = flip(&tile, patch, axes);
-                    let logits = engine.forward(&plan.id, member, turned, dims.clone())?;
-                    for (sum, logit) in mean.iter_mut().zip(flip(&logits, patch, axes)) {
-                        *sum += logit / flips.len() as f32;
+                let mut mean = vec![0.0f32; classes * tile_voxels];
+                for flips_at_once in flips.chunks(super::batch_of(tile_voxels)) {
+                    let turned = flips_at_once.iter().map(|axes| flip(&tile, patch, axes));
+                    let turned = turned.collect::<Vec<_>>().concat();
+                    let mut dims = vec![flips_at_once.len(), input.channels];
+                    dims.extend(&plan.configuration.patch_size);
+                    let logits = engine.forward(&plan.id, member, turned, dims)?;
+                    for (axes, logits) in flips_at_once.iter().zip(logits.chunks(mean.len())) {
+                        for (sum, logit) in mean.iter_mut().zip(flip(logits, patch, axes)) {
+                            *sum += logit / flips.len() as f32;
+                        }
                     }
                 }
                 window.add(*origin, &mean, &mut sums, &mut weights);

@@ -4,6 +4,7 @@ use super::{
     BLOCK, Isa, blocks, filled,
     geometry::Geometry,
     memory::Aligned,
+    norm::{self, Totals, Wide},
     tile::{Band, Step},
     window::{Copied, Source},
 };
@@ -177,6 +178,86 @@ pub(crate) fn convolve(
     geometry: &Geometry,
     isa: Isa,
 ) -> Vec<f32> {
+    run(x, weight, bias, geometry, isa, |_| ()).0
+}
+
+/// The same for a convolution of one phase, and the sums over its output that a norm wants, taken while the output is in the cache.
+pub(crate) fn convolve_with_totals(
+    x: &[Source],
+    weight: Weight,
+    bias: &[f32],
+    geometry: &Geometry,
+    isa: Isa,
+) -> (Vec<f32>, Totals) {
+    assert_eq!(geometry.phases().len(), 1, "a transposed convolution has no norm");
+    let out_blocks = blocks(geometry.c_out);
+    let [depth, height, width] = [0, 1, 2].map(|a| geometry.axes[a].output);
+    let (out, parts) = run(x, weight, bias, geometry, isa, |done| {
+        let whole = done.columns.len() == width;
+        let (rows, len) = if whole {
+            (0..1, done.rows.len() * width)
+        } else {
+            (0..done.rows.len(), done.columns.len())
+        };
+        (0..out_blocks)
+            .map(|block| {
+                let plane = ((done.n * out_blocks + block) * depth + done.plane) * height;
+                let rows = rows.clone().map(|row| {
+                    let at = ((plane + done.rows.start + row) * width + done.columns.start) * BLOCK;
+                    #[expect(unsafe_code, reason = "reads what this job has just written")]
+                    // SAFETY: the rows are this job's own and whole.
+                    unsafe {
+                        std::slice::from_raw_parts(done.out.add(at), len * BLOCK)
+                    }
+                });
+                norm::add_rows(rows, isa)
+            })
+            .collect::<Vec<[Wide; 2]>>()
+    });
+    // First the parts of each plane, then the planes: the cut into planes depends on the number of threads.
+    let mut planes = vec![[[0.0; BLOCK]; 2]; geometry.batch * depth * out_blocks];
+    for (n, plane, part) in parts {
+        let at = (n * depth + plane) * out_blocks;
+        planes[at..at + out_blocks].iter_mut().zip(part).for_each(add);
+    }
+    let mut totals = vec![[[0.0; BLOCK]; 2]; geometry.batch * out_blocks];
+    for (image, planes) in planes.chunks(depth * out_blocks).enumerate() {
+        for plane in planes.chunks(out_blocks) {
+            let at = image * out_blocks;
+            totals[at..at + out_blocks]
+                .iter_mut()
+                .zip(plane.iter().copied())
+                .for_each(add);
+        }
+    }
+    (out, totals)
+}
+
+fn add((sum, more): (&mut [Wide; 2], [Wide; 2])) {
+    for (sum, more) in sum.iter_mut().flatten().zip(more.iter().flatten()) {
+        *sum += more;
+    }
+}
+
+/// A plane of a job that is written.
+struct Done {
+    n: usize,
+    plane: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// The whole output.
+    out: *const f32,
+}
+
+/// The output, and what `finish` makes of each plane of each job, with its image and plane, in the order of the jobs.
+fn run<T: Send>(
+    x: &[Source],
+    weight: Weight,
+    bias: &[f32],
+    geometry: &Geometry,
+    isa: Isa,
+    finish: impl Fn(&Done) -> T + Sync,
+) -> (Vec<f32>, Vec<(usize, usize, T)>) {
     let in_blocks = blocks(geometry.c_in);
     assert_eq!(
         x.iter().map(|source| source.values.len()).sum::<usize>(),
@@ -196,16 +277,17 @@ pub(crate) fn convolve(
     let mut padded_bias = vec![0.0; blocks(geometry.c_out) * BLOCK];
     padded_bias[..bias.len()].copy_from_slice(bias);
     let cut = Cut::new(geometry, in_blocks, rayon::current_num_threads());
+    let mut parts: Vec<Vec<(usize, usize, T)>> = Vec::new();
     let run = |target: *mut f32| {
         let target = Output(target);
-        (0..geometry.batch * cut.count()).into_par_iter().for_each_init(
+        let jobs = (0..geometry.batch * cut.count()).into_par_iter().map_init(
             || (Copied::default(), Vec::new()),
             |(window, steps), job| {
                 let target = &target;
                 let n = job / cut.count();
                 let [planes, rows, columns] = cut.job(job % cut.count());
                 window.open(geometry, 0..in_blocks, rows.clone(), columns.clone(), isa);
-                for plane in planes {
+                let write = |plane| {
                     window.advance(x, geometry, n, plane, isa);
                     for packed in &packed {
                         let plane = Plane {
@@ -224,15 +306,24 @@ pub(crate) fn convolve(
                             convolve_plane(&plane, steps, target.0, isa);
                         }
                     }
-                }
+                    let done = Done {
+                        n,
+                        plane,
+                        rows: rows.clone(),
+                        columns: columns.clone(),
+                        out: target.0,
+                    };
+                    (n, plane, finish(&done))
+                };
+                planes.map(write).collect()
             },
         );
+        jobs.collect_into_vec(&mut parts);
     };
     #[expect(unsafe_code, reason = "the output is not zeroed first")]
     // SAFETY: the jobs cover all steps, the phases of a step all its voxels, the groups all blocks: every value is written.
-    unsafe {
-        filled(geometry.out_len(), run)
-    }
+    let out = unsafe { filled(geometry.out_len(), run) };
+    (out, parts.into_iter().flatten().collect())
 }
 
 /// One plane of one job.

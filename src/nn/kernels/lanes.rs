@@ -13,9 +13,20 @@ pub(super) trait Lanes: Copy {
     const SLOT: usize = 16;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
-    unsafe fn splat(from: *const f32) -> Self;
+    /// The value of voxel P of the copied input on all lanes.
+    unsafe fn voxel<const P: usize>(from: *const f32) -> Self;
+    /// The value of channel C on all lanes.
+    unsafe fn channel<const C: usize>(from: *const f32) -> Self;
     /// self + a × b.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// self + the value of voxel P × b.
+    #[inline(always)]
+    unsafe fn add_voxel<const P: usize>(self, from: *const f32, b: Self) -> Self {
+        // SAFETY: as `voxel`.
+        unsafe { self.add_product(Self::voxel::<P>(from), b) }
+    }
+    /// The greater of self and self × slope.
+    unsafe fn leaky(self, slope: Self) -> Self;
 }
 
 /// Plain arrays: works everywhere.
@@ -35,14 +46,26 @@ impl Lanes for Portable {
         unsafe { to.cast::<[f32; 16]>().write_unaligned(self.0) }
     }
     #[inline(always)]
-    unsafe fn splat(from: *const f32) -> Self {
+    unsafe fn voxel<const P: usize>(from: *const f32) -> Self {
         // SAFETY: the caller vouches for one value.
-        Self([unsafe { *from }; 16])
+        Self([unsafe { *from.add(P * Self::SLOT) }; 16])
+    }
+    #[inline(always)]
+    unsafe fn channel<const C: usize>(from: *const f32) -> Self {
+        // SAFETY: the caller vouches for one value.
+        Self([unsafe { *from.add(C) }; 16])
     }
     #[inline(always)]
     unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
         for i in 0..16 {
             self.0[i] += a.0[i] * b.0[i];
+        }
+        self
+    }
+    #[inline(always)]
+    unsafe fn leaky(mut self, slope: Self) -> Self {
+        for i in 0..16 {
+            self.0[i] = self.0[i].max(self.0[i] * slope.0[i]);
         }
         self
     }
@@ -56,20 +79,21 @@ mod x86 {
     use super::Lanes;
     use std::arch::{asm, x86_64::*};
 
-    /// A value on all lanes.
+    /// The value that lies `I` times `EACH` values on, on all lanes.
     ///
     /// Written out: the compiler would load neighbouring values as one vector and shuffle, which spills registers.
+    /// The distance is part of the instruction: an addition before each load would cost a third of the kernel's instructions.
     ///
     /// # Safety
-    /// AVX-512F is there, and one value.
+    /// AVX-512F is there, and the value.
     #[inline]
     #[target_feature(enable = "avx512f")]
     #[expect(unsafe_code, reason = "one instruction of inline assembly")]
-    unsafe fn broadcast_512(from: *const f32) -> __m512 {
+    unsafe fn broadcast_512<const I: usize, const EACH: usize>(from: *const f32) -> __m512 {
         let value;
         // SAFETY: reads the one value that the caller vouches for.
         unsafe {
-            asm!("vbroadcastss {}, dword ptr [{}]", out(zmm_reg) value, in(reg) from, options(pure, readonly, nostack, preserves_flags));
+            asm!("vbroadcastss {}, dword ptr [{} + {}]", out(zmm_reg) value, in(reg) from, const 4 * EACH * I, options(pure, readonly, nostack, preserves_flags));
         }
         value
     }
@@ -77,17 +101,36 @@ mod x86 {
     /// As [`broadcast_512`], on 256 bits.
     ///
     /// # Safety
-    /// AVX is there, and one value.
+    /// AVX is there, and the value.
     #[inline]
     #[target_feature(enable = "avx")]
     #[expect(unsafe_code, reason = "one instruction of inline assembly")]
-    unsafe fn broadcast_256(from: *const f32) -> __m256 {
+    unsafe fn broadcast_256<const I: usize, const EACH: usize>(from: *const f32) -> __m256 {
         let value;
         // SAFETY: reads the one value that the caller vouches for.
         unsafe {
-            asm!("vbroadcastss {}, dword ptr [{}]", out(ymm_reg) value, in(reg) from, options(pure, readonly, nostack, preserves_flags));
+            asm!("vbroadcastss {}, dword ptr [{} + {}]", out(ymm_reg) value, in(reg) from, const 4 * EACH * I, options(pure, readonly, nostack, preserves_flags));
         }
         value
+    }
+
+    /// sum + the value `I` times `EACH` values on × b, in one instruction.
+    ///
+    /// # Safety
+    /// As [`broadcast_512`].
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    #[expect(unsafe_code, reason = "one instruction of inline assembly")]
+    unsafe fn add_broadcast_512<const I: usize, const EACH: usize>(
+        mut sum: __m512,
+        from: *const f32,
+        b: __m512,
+    ) -> __m512 {
+        // SAFETY: reads the one value that the caller vouches for.
+        unsafe {
+            asm!("vfmadd231ps {}, {}, dword ptr [{} + {}]{{1to16}}", inout(zmm_reg) sum, in(zmm_reg) b, in(reg) from, const 4 * EACH * I, options(pure, readonly, nostack, preserves_flags));
+        }
+        sum
     }
 
     /// One 512-bit register.
@@ -107,9 +150,24 @@ mod x86 {
             unsafe { _mm512_storeu_ps(to, self.0) }
         }
         #[inline(always)]
-        unsafe fn splat(from: *const f32) -> Self {
+        unsafe fn voxel<const P: usize>(from: *const f32) -> Self {
             // SAFETY: as above, one value.
-            Self(unsafe { broadcast_512(from) })
+            Self(unsafe { broadcast_512::<P, 16>(from) })
+        }
+        #[inline(always)]
+        unsafe fn channel<const C: usize>(from: *const f32) -> Self {
+            // SAFETY: as above, one value.
+            Self(unsafe { broadcast_512::<C, 1>(from) })
+        }
+        #[inline(always)]
+        unsafe fn add_voxel<const P: usize>(self, from: *const f32, b: Self) -> Self {
+            // SAFETY: as above, one value.
+            Self(unsafe { add_broadcast_512::<P, 16>(self.0, from, b.0) })
+        }
+        #[inline(always)]
+        unsafe fn leaky(self, slope: Self) -> Self {
+            // SAFETY: the caller vouches for AVX-512F.
+            Self(unsafe { _mm512_max_ps(self.0, _mm512_mul_ps(self.0, slope.0)) })
         }
         #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
@@ -136,9 +194,19 @@ mod x86 {
             unsafe { _mm512_storeu_ps(to, self.0) }
         }
         #[inline(always)]
-        unsafe fn splat(from: *const f32) -> Self {
+        unsafe fn voxel<const P: usize>(from: *const f32) -> Self {
             // SAFETY: as above, one pair.
-            Self(unsafe { broadcast_512(from) })
+            Self(unsafe { broadcast_512::<P, 8>(from) })
+        }
+        #[inline(always)]
+        unsafe fn channel<const C: usize>(from: *const f32) -> Self {
+            // SAFETY: as above, one pair.
+            Self(unsafe { broadcast_512::<C, 1>(from) })
+        }
+        #[inline(always)]
+        unsafe fn leaky(self, slope: Self) -> Self {
+            // SAFETY: the caller vouches for AVX-512F.
+            Self(unsafe { _mm512_max_ps(self.0, _mm512_mul_ps(self.0, slope.0)) })
         }
         #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
@@ -189,10 +257,26 @@ mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn splat(from: *const f32) -> Self {
+        unsafe fn voxel<const P: usize>(from: *const f32) -> Self {
             // SAFETY: as above, one value.
-            let value = unsafe { broadcast_256(from) };
+            let value = unsafe { broadcast_256::<P, 16>(from) };
             Self(value, value)
+        }
+        #[inline(always)]
+        unsafe fn channel<const C: usize>(from: *const f32) -> Self {
+            // SAFETY: as above, one value.
+            let value = unsafe { broadcast_256::<C, 1>(from) };
+            Self(value, value)
+        }
+        #[inline(always)]
+        unsafe fn leaky(self, slope: Self) -> Self {
+            // SAFETY: the caller vouches for AVX2.
+            unsafe {
+                Self(
+                    _mm256_max_ps(self.0, _mm256_mul_ps(self.0, slope.0)),
+                    _mm256_max_ps(self.1, _mm256_mul_ps(self.1, slope.1)),
+                )
+            }
         }
         #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {

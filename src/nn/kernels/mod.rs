@@ -2,6 +2,7 @@
 //!
 //! Direct convolution: an output tile of up to 12 voxels by 32 channels stays in registers while all taps and input channels pass by.
 //! There is no im2col: a job copies the rows that it needs once, with their zero border, into a window that fits the second-level cache ([`window`]).
+//! The norm and activation of the layer before are done in that copy, and the sums that the norm behind wants are taken of each part of the output while it is in the cache ([`norm`]): between two convolutions nothing passes over memory.
 //! [`geometry`] puts every kind (strided, dilated, transposed, gradient of the input) into one form, so that [`convolve`] is the only loop.
 //! Each output value is summed by one job in one fixed order, so results do not depend on the number of threads.
 //! What it does not do: groups.
@@ -17,7 +18,7 @@ mod tile;
 mod weight_gradient;
 mod window;
 
-pub(crate) use convolve::{Weight, convolve};
+pub(crate) use convolve::{Weight, convolve, convolve_with_totals};
 pub(crate) use geometry::{Axis, Geometry, Window};
 pub(crate) use memory::filled;
 pub use memory::{KeepLarge, release};

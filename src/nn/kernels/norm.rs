@@ -1,4 +1,4 @@
-//! Normalisation and LeakyReLU of blocked activations, forward and backward.
+//! Normalisation and LeakyReLU of blocked activations, forward and backward, as passes of their own and as what a convolution does on its way.
 //!
 //! Sums run over fixed pieces that are added in order, so that results do not depend on the number of threads.
 
@@ -6,9 +6,9 @@ use super::{BLOCK, Isa};
 use rayon::prelude::*;
 
 /// One value for each channel of a block.
-pub(crate) type Lane = [f32; BLOCK];
+pub(super) type Lane = [f32; BLOCK];
 /// The same for sums.
-type Wide = [f64; BLOCK];
+pub(crate) type Wide = [f64; BLOCK];
 
 /// Voxels of a piece that one thread sums.
 const PIECE: usize = 4096;
@@ -101,56 +101,84 @@ fn by_group<T>(
     }
 }
 
+/// Sum and sum of squares of each channel of each image, `[image][block]`.
+pub(crate) type Totals = Vec<[Wide; 2]>;
+
+/// Adds up a run of voxels.
+///
+/// The first voxel as a shift keeps the sums small, so that f32 runs are exact enough.
+#[inline(always)]
+fn add_run(voxels: &[f32], shift: &Lane) -> [Lane; 2] {
+    let (mut s, mut q) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
+    for voxel in voxels.chunks_exact(BLOCK) {
+        for c in 0..BLOCK {
+            let d = voxel[c] - shift[c];
+            s[c] += d;
+            q[c] += d * d;
+        }
+    }
+    [s, q]
+}
+
+/// Adds the sums of `count` voxels that were taken off `shift`.
+fn add_shifted(total: &mut [Wide; 2], [s, q]: [Wide; 2], shift: &Lane, count: usize) {
+    let count = count as f64;
+    for c in 0..BLOCK {
+        let shift = f64::from(shift[c]);
+        total[0][c] += s[c] + count * shift;
+        total[1][c] += q[c] + shift * (2.0 * s[c] + count * shift);
+    }
+}
+
+/// Sum and sum of squares over some rows of one plane of one block, `row_len` values apart.
+pub(super) fn add_rows<'a>(rows: impl Iterator<Item = &'a [f32]>, isa: Isa) -> [Wide; 2] {
+    let mut total = [[0.0; BLOCK]; 2];
+    for row in rows {
+        for run in row.chunks(RUN * BLOCK) {
+            let shift: Lane = std::array::from_fn(|c| run[c]);
+            let sums = isa.widely(
+                #[inline(always)]
+                || add_run(run, &shift),
+            );
+            add_shifted(
+                &mut total,
+                sums.map(|sum| sum.map(f64::from)),
+                &shift,
+                run.len() / BLOCK,
+            );
+        }
+    }
+    total
+}
+
+/// Sum and sum of squares of each channel of each image.
+pub(crate) fn totals(x: &[f32], extent: Extent, isa: Isa) -> Totals {
+    let plane = extent.voxels * BLOCK;
+    let shift = |i: usize| -> Lane { std::array::from_fn(|c| x[i * plane + c]) };
+    let sums = sums(x.len() / plane, extent.voxels, isa, |i, range| {
+        add_run(&x[i * plane..][range], &shift(i))
+    });
+    let whole = |(i, sums)| {
+        let mut total = [[0.0; BLOCK]; 2];
+        add_shifted(&mut total, sums, &shift(i), extent.voxels);
+        total
+    };
+    sums.into_iter().enumerate().map(whole).collect()
+}
+
 /// The statistics of each channel's group.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "statistics are kept in the network's precision"
 )]
-pub(crate) fn moments(x: &[f32], extent: Extent, eps: f64, isa: Isa) -> Moments {
-    let plane = extent.voxels * BLOCK;
-    let planes = x.len() / plane;
-    // The first voxel as a shift keeps the sums small, so that f32 runs are exact enough.
-    let shift = |i: usize| -> Lane { std::array::from_fn(|c| x[i * plane + c]) };
-    let mut totals = sums(planes, extent.voxels, isa, |i, range| {
-        let shift = shift(i);
-        let (mut s, mut q) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
-        for voxel in x[i * plane..][range].chunks_exact(BLOCK) {
-            for c in 0..BLOCK {
-                let d = voxel[c] - shift[c];
-                s[c] += d;
-                q[c] += d * d;
-            }
-        }
-        [s, q]
-    });
-    // Sums of differences to the shift → mean and variance of each channel.
-    let voxels = extent.voxels as f64;
-    for (i, [s, q]) in totals.iter_mut().enumerate() {
-        let shift = shift(i);
-        for c in 0..BLOCK {
-            let mean = s[c] / voxels;
-            q[c] = (q[c] / voxels - mean * mean).max(0.0);
-            s[c] = mean + f64::from(shift[c]);
-        }
-    }
-    let mut moments = vec![[[0.0f32; BLOCK]; 2]; planes];
-    if extent.groups == extent.channels {
-        for (moments, [mean, variance]) in moments.iter_mut().zip(&totals) {
-            for c in 0..BLOCK {
-                moments[0][c] = mean[c] as f32;
-                moments[1][c] = (1.0 / (variance[c] + eps).sqrt()) as f32;
-            }
-        }
-        return moments;
-    }
-    // E[x²] averages over channels, the variance does not.
-    for [mean, variance] in &mut totals {
-        for c in 0..BLOCK {
-            variance[c] += mean[c] * mean[c];
-        }
-    }
+pub(crate) fn moments(totals: &Totals, extent: Extent, eps: f64) -> Moments {
+    let means: Vec<[Wide; 2]> = totals
+        .iter()
+        .map(|total| total.map(|sum| sum.map(|sum| sum / extent.voxels as f64)))
+        .collect();
+    let mut moments = vec![[[0.0f32; BLOCK]; 2]; means.len()];
     by_group(
-        &totals,
+        &means,
         extent,
         |[mean, square]| [mean, 1.0 / ((square - mean * mean).max(0.0) + eps).sqrt()],
         |plane, lane, [mean, inverse]| {
@@ -162,73 +190,77 @@ pub(crate) fn moments(x: &[f32], extent: Extent, eps: f64, isa: Isa) -> Moments 
 }
 
 /// The values of one block of channels of a parameter; lanes beyond the last channel are zero.
-pub(crate) fn lane(parameter: &[f32], block: usize) -> Lane {
+fn lane(parameter: &[f32], block: usize) -> Lane {
     let mut lane = [0.0f32; BLOCK];
     let part = &parameter[block * BLOCK..parameter.len().min((block + 1) * BLOCK)];
     lane[..part.len()].copy_from_slice(part);
     lane
 }
 
-/// What each channel is multiplied with, and what is then added.
-pub(crate) fn lines(moments: &Moments, weight: &[f32], bias: &[f32], extent: Extent) -> Vec<[Lane; 2]> {
-    let line = |(i, [mean, inverse]): (usize, &[Lane; 2])| {
-        let (weight, bias) = (lane(weight, i % extent.blocks), lane(bias, i % extent.blocks));
-        let factor: Lane = std::array::from_fn(|c| weight[c] * inverse[c]);
-        [factor, std::array::from_fn(|c| bias[c] - mean[c] * factor[c])]
-    };
-    moments.iter().enumerate().map(line).collect()
+/// A norm and an activation as they are done to each voxel: LeakyReLU of x · factor + offset.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    /// Factor and offset, `[image][block]`.
+    each: Vec<[Lane; 2]>,
+    /// Of LeakyReLU: 1 for none, 0 for ReLU.
+    slope: f32,
 }
 
-/// LeakyReLU of x · factor + offset, in place.
-pub(crate) fn apply(x: &mut [f32], lines: &[[Lane; 2]], slope: f32, voxels: usize, isa: Isa) {
-    let pieces = voxels.div_ceil(PIECE);
-    // Pieces never straddle planes: a plane is cut from its own start.
-    x.par_chunks_mut(voxels * BLOCK)
-        .zip(lines)
-        .for_each(|(plane, [factor, offset])| {
-            let run = |piece: &mut [f32]| {
-                isa.widely(
-                    #[inline(always)]
-                    || {
-                        for voxel in piece.chunks_exact_mut(BLOCK) {
-                            for c in 0..BLOCK {
-                                let z = voxel[c] * factor[c] + offset[c];
-                                voxel[c] = z.max(z * slope);
-                            }
-                        }
-                    },
-                );
-            };
-            if pieces == 1 {
-                run(plane);
-            } else {
-                plane.par_chunks_mut(PIECE * BLOCK).for_each(run);
-            }
-        });
+/// [`Lines`] of one block of one image.
+#[derive(Clone, Copy)]
+pub(super) struct Line<'a> {
+    pub(super) factor: &'a Lane,
+    pub(super) offset: &'a Lane,
+    /// 0 to 1.
+    pub(super) slope: f32,
 }
 
-/// The same into another buffer.
-pub(crate) fn apply_to(x: &[f32], out: &mut [f32], lines: &[[Lane; 2]], slope: f32, voxels: usize, isa: Isa) {
-    out.par_chunks_mut(voxels * BLOCK)
-        .zip(x.par_chunks(voxels * BLOCK))
-        .zip(lines)
-        .for_each(|((out, x), [factor, offset])| {
-            out.par_chunks_mut(PIECE * BLOCK)
-                .zip(x.par_chunks(PIECE * BLOCK))
-                .for_each(|(out, x)| {
-                    isa.widely(
-                        #[inline(always)]
-                        || {
-                            for (out, x) in out.chunks_exact_mut(BLOCK).zip(x.chunks_exact(BLOCK)) {
-                                for c in 0..BLOCK {
-                                    let z = x[c] * factor[c] + offset[c];
-                                    out[c] = z.max(z * slope);
-                                }
-                            }
-                        },
-                    );
-                });
-        });
+impl Lines {
+    pub(crate) fn new(moments: &Moments, weight: &[f32], bias: &[f32], slope: f32, extent: Extent) -> Self {
+        let line = |(i, [mean, inverse]): (usize, &[Lane; 2])| {
+            let (weight, bias) = (lane(weight, i % extent.blocks), lane(bias, i % extent.blocks));
+            let factor: Lane = std::array::from_fn(|c| weight[c] * inverse[c]);
+            [factor, std::array::from_fn(|c| bias[c] - mean[c] * factor[c])]
+        };
+        Self {
+            each: moments.iter().enumerate().map(line).collect(),
+            slope,
+        }
+    }
+
+    pub(super) fn line(&self, plane: usize) -> Line<'_> {
+        let [factor, offset] = &self.each[plane];
+        Line {
+            factor,
+            offset,
+            slope: self.slope,
+        }
+    }
+
+    /// In place.
+    pub(crate) fn apply(&self, x: &mut [f32], voxels: usize, isa: Isa) {
+        // Pieces never straddle planes: a plane is cut from its own start.
+        x.par_chunks_mut(voxels * BLOCK)
+            .enumerate()
+            .for_each(|(plane, x)| {
+                let line = self.line(plane);
+                x.par_chunks_mut(PIECE * BLOCK)
+                    .for_each(|x| isa.activate_in_place(x, line));
+            });
+    }
+
+    /// Into another buffer.
+    pub(crate) fn apply_to(&self, x: &[f32], out: &mut [f32], voxels: usize, isa: Isa) {
+        out.par_chunks_mut(voxels * BLOCK)
+            .zip(x.par_chunks(voxels * BLOCK))
+            .enumerate()
+            .for_each(|(plane, (out, x))| {
+                let line = self.line(plane);
+                out.par_chunks_mut(PIECE * BLOCK)
+                    .zip(x.par_chunks(PIECE * BLOCK))
+                    .for_each(|(out, x)| isa.activate(x, 1, out, line));
+            });
+    }
 }
 
 /// What the gradient needs from the forward pass.
@@ -236,8 +268,7 @@ pub(crate) struct Forward<'a> {
     pub(crate) x: &'a [f32],
     pub(crate) weight: &'a [f32],
     pub(crate) moments: &'a Moments,
-    pub(crate) lines: &'a [[Lane; 2]],
-    pub(crate) slope: f32,
+    pub(crate) lines: &'a Lines,
     pub(crate) extent: Extent,
 }
 
@@ -247,12 +278,13 @@ pub(crate) struct Forward<'a> {
     reason = "gradients are kept in the network's precision"
 )]
 pub(crate) fn gradient(forward: &Forward, grad: &[f32], gx: &mut [f32], isa: Isa) -> (Vec<f32>, Vec<f32>) {
-    let Forward { x, extent, slope, .. } = *forward;
+    let Forward { x, extent, lines, .. } = *forward;
+    let slope = lines.slope;
     let plane = extent.voxels * BLOCK;
     let planes = x.len() / plane;
     // Σ g and Σ g · x̂ of each channel, g past the activation.
     let mut totals = sums(planes, extent.voxels, isa, |i, range| {
-        let ([factor, offset], [mean, inverse]) = (forward.lines[i], forward.moments[i]);
+        let ([factor, offset], [mean, inverse]) = (lines.each[i], forward.moments[i]);
         let (mut s, mut p) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
         let x = x[i * plane..][range.clone()].chunks_exact(BLOCK);
         for (x, g) in x.zip(grad[i * plane..][range].chunks_exact(BLOCK)) {
@@ -296,7 +328,7 @@ pub(crate) fn gradient(forward: &Forward, grad: &[f32], gx: &mut [f32], isa: Isa
         .zip(x.par_chunks(plane).zip(grad.par_chunks(plane)))
         .enumerate()
         .for_each(|(i, (gx, (x, grad)))| {
-            let ([factor, offset], [mean, inverse]) = (forward.lines[i], forward.moments[i]);
+            let ([factor, offset], [mean, inverse]) = (lines.each[i], forward.moments[i]);
             let [s, p] = means[i];
             let size = PIECE * BLOCK;
             gx.par_chunks_mut(size)

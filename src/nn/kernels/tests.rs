@@ -151,14 +151,20 @@ fn sources(x: &[f32], channels: usize, batch: usize) -> Vec<Source<'_>> {
         return vec![Source {
             values: x,
             blocks: blocks(channels),
+            lines: None,
         }];
     }
     let (a, b) = x.split_at(x.len() / blocks(channels));
     vec![
-        Source { values: a, blocks: 1 },
+        Source {
+            values: a,
+            blocks: 1,
+            lines: None,
+        },
         Source {
             values: b,
             blocks: blocks(channels) - 1,
+            lines: None,
         },
     ]
 }
@@ -199,6 +205,58 @@ proptest! {
             let got = weight_gradient(&x, &y, &case.down(), isa);
             for (got, expected) in got.iter().zip(&gradient) {
                 prop_assert!((f64::from(*got) - expected).abs() < 1e-3, "{isa:?}, weight: {got} {expected}");
+            }
+        }
+    }
+}
+
+/// Some norm and activation of each channel of each image.
+fn lines(channels: usize, batch: usize, slope: f32) -> norm::Lines {
+    let extent = norm::Extent {
+        blocks: blocks(channels),
+        channels,
+        voxels: 1,
+        groups: channels,
+    };
+    let each = fill(batch * blocks(channels) * 2 * BLOCK, 11);
+    let moments = each
+        .chunks(2 * BLOCK)
+        .map(|pair| [0, 1].map(|i| std::array::from_fn(|c| pair[i * BLOCK + c])))
+        .collect();
+    norm::Lines::new(&moments, &fill(channels, 12), &fill(channels, 13), slope, extent)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
+
+    #[test]
+    fn norms_left_to_the_reader_and_sums_taken_by_the_writer_are_those_of_passes_of_their_own(case in cases(), seed in 0usize..1000) {
+        let [c_in, c_out] = case.channels;
+        let w = fill(c_out * c_in * case.taps(), seed + 1);
+        let bias = fill(c_out, seed + 2);
+        let lines = lines(c_in, case.batch, 0.1);
+        let voxels = case.wide.iter().product();
+        for isa in Isa::available().into_iter().chain(Isa::bf16()) {
+            let x = activation(c_in, case.batch, case.wide, seed);
+            let mut finished = x.clone();
+            lines.apply(&mut finished, voxels, isa);
+            let weight = Weight { values: &w, output: c_in * case.taps(), input: case.taps() };
+            let source = |values, lines| [Source { values, blocks: blocks(c_in), lines }];
+            let two_passes = convolve(&source(&finished, None), weight, &bias, &case.down(), isa);
+            let (one_pass, totals) =
+                convolve_with_totals(&source(&x, Some(&lines)), weight, &bias, &case.down(), isa);
+            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            prop_assert!(bits(&one_pass) == bits(&two_passes), "{isa:?}");
+
+            let plane = case.narrow.iter().product::<usize>() * BLOCK;
+            for (image, total) in totals.iter().enumerate() {
+                for c in 0..BLOCK {
+                    let values = one_pass[image * plane..][..plane].chunks(BLOCK).map(|voxel| f64::from(voxel[c]));
+                    let expected = values.fold([0.0, 0.0], |[s, q], v| [s + v, q + v * v]);
+                    for (got, expected) in [total[0][c], total[1][c]].iter().zip(expected) {
+                        prop_assert!((got - expected).abs() <= 1e-4 * (1.0 + expected.abs()), "{isa:?}: {got} {expected}");
+                    }
+                }
             }
         }
     }
@@ -258,10 +316,12 @@ fn results_do_not_depend_on_the_number_of_threads() {
             let source = [Source {
                 values: &x,
                 blocks: 2,
+                lines: None,
             }];
-            let forward = convolve(&source, weight, &[], &case.down(), isa());
+            let (forward, totals) = convolve_with_totals(&source, weight, &[], &case.down(), isa());
             let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-            (bits(forward), bits(weight_gradient(&x, &y, &case.down(), isa())))
+            let gradient = bits(weight_gradient(&x, &y, &case.down(), isa()));
+            (bits(forward), gradient, totals)
         })
     };
     let one = run(1);

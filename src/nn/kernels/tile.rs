@@ -1,7 +1,14 @@
 //! The register tiles, and the choice of the instruction set at run time.
 
-use super::{BLOCK, lanes};
+use super::{
+    BLOCK, lanes,
+    norm::{Lane, Line},
+};
 use lanes::Lanes;
+
+/// Voxels that are normalised at a time before they become bf16.
+#[cfg(target_arch = "x86_64")]
+const NARROWED: usize = 32;
 
 /// One tap of one block of input channels.
 #[derive(Debug, Clone, Copy)]
@@ -103,19 +110,73 @@ impl Isa {
         }
     }
 
-    /// Copies voxels of 16 f32 into the form that the tiles multiply.
+    /// Copies every `step`-th voxel of 16 f32, after `line` if there is one, into the form that the tiles multiply.
     #[inline]
-    pub(super) fn copy(self, from: &[f32], to: &mut [f32]) {
-        match self {
+    pub(super) fn copy(self, from: &[f32], step: usize, to: &mut [f32], line: Option<Line>) {
+        match (self, line) {
             #[cfg(target_arch = "x86_64")]
-            #[expect(unsafe_code, reason = "calls code compiled for the detected instruction set")]
-            // SAFETY: `bf16` has seen the instruction set.
-            Self::Avx512Bf16 => unsafe { lanes::narrow(from, to) },
-            _ => match (to.as_mut_array::<BLOCK>(), from.as_array::<BLOCK>()) {
-                // A single voxel of a strided row: no call.
-                (Some(to), Some(from)) => *to = *from,
-                _ => to.copy_from_slice(from),
-            },
+            (Self::Avx512Bf16, _) => {
+                let mut piece = [0.0; NARROWED * BLOCK];
+                let from = from.chunks(NARROWED * step * BLOCK);
+                for (from, to) in from.zip(to.chunks_mut(NARROWED * self.slot())) {
+                    let piece = &mut piece[..to.len() / self.slot() * BLOCK];
+                    match line {
+                        Some(line) => self.activate(from, step, piece, line),
+                        None => copy(from, step, piece),
+                    }
+                    #[expect(unsafe_code, reason = "calls code compiled for the detected instruction set")]
+                    // SAFETY: `bf16` has seen the instruction set.
+                    unsafe {
+                        lanes::narrow(piece, to);
+                    }
+                }
+            }
+            (_, Some(line)) => self.activate(from, step, to, line),
+            (_, None) => copy(from, step, to),
+        }
+    }
+
+    /// Does to every `step`-th voxel of 16 f32 what `line` says.
+    pub(super) fn activate(self, from: &[f32], step: usize, to: &mut [f32], line: Line) {
+        let voxels = to.len() / BLOCK;
+        assert!(
+            voxels == 0 || ((voxels - 1) * step + 1) * BLOCK <= from.len(),
+            "every voxel is there"
+        );
+        #[expect(unsafe_code, reason = "reads one buffer and writes another")]
+        // SAFETY: both hold that many voxels.
+        unsafe {
+            self.activate_raw(from.as_ptr(), step, to.as_mut_ptr(), voxels, line);
+        }
+    }
+
+    /// Does to all voxels what `line` says, in place.
+    pub(super) fn activate_in_place(self, values: &mut [f32], line: Line) {
+        let (at, voxels) = (values.as_mut_ptr(), values.len() / BLOCK);
+        #[expect(unsafe_code, reason = "reads and writes one buffer")]
+        // SAFETY: the buffer holds that many voxels.
+        unsafe {
+            self.activate_raw(at, 1, at, voxels, line);
+        }
+    }
+
+    /// # Safety
+    /// Every `step`-th voxel of `from` can be read and `to` written for `voxels` × 16 values; the two are the same, with a step of 1, or do not overlap.
+    #[inline]
+    #[expect(
+        unsafe_code,
+        reason = "calls the kernel compiled for the detected instruction set"
+    )]
+    unsafe fn activate_raw(self, from: *const f32, step: usize, to: *mut f32, voxels: usize, line: Line) {
+        // SAFETY: the caller vouches for the buffers, `detect` and `bf16` for the instruction set.
+        unsafe {
+            match self {
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512 | Self::Avx512Bf16 => activate_avx512(from, step, to, voxels, line),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2 => activate_avx2(from, step, to, voxels, line),
+                Self::Portable => activate::<lanes::Portable>(from, step, to, voxels, line),
+            }
         }
     }
 
@@ -242,6 +303,22 @@ unsafe fn wide_avx2<R>(run: impl FnOnce() -> R) -> R {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
+#[expect(unsafe_code, reason = "compiles the generic loop for AVX-512F")]
+unsafe fn activate_avx512(from: *const f32, step: usize, to: *mut f32, voxels: usize, line: Line) {
+    // SAFETY: as `Isa::activate_raw`.
+    unsafe { activate::<lanes::Avx512>(from, step, to, voxels, line) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+#[expect(unsafe_code, reason = "compiles the generic loop for AVX2")]
+unsafe fn activate_avx2(from: *const f32, step: usize, to: *mut f32, voxels: usize, line: Line) {
+    // SAFETY: as `Isa::activate_raw`.
+    unsafe { activate::<lanes::Avx2>(from, step, to, voxels, line) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "compiles the generic band for AVX-512F")]
 unsafe fn band_avx512_two(band: &Band, out: [*mut f32; 2]) {
     // 12 × 2 sums, 2 weights and values of the input; with 14 the compiler spills, at half the speed.
@@ -306,6 +383,43 @@ unsafe fn gradient_avx2(task: &GradTask, sum: &mut [f32]) {
     unsafe { gradient::<lanes::Avx2, 4, 1>(task, sum) }
 }
 
+/// Copies every `step`-th voxel.
+fn copy(from: &[f32], step: usize, to: &mut [f32]) {
+    if step == 1 {
+        to.copy_from_slice(from);
+        return;
+    }
+    for (to, from) in to
+        .as_chunks_mut::<BLOCK>()
+        .0
+        .iter_mut()
+        .zip(from.chunks(step * BLOCK))
+    {
+        to.copy_from_slice(&from[..BLOCK]);
+    }
+}
+
+/// Vectors written out: left to itself, the compiler vectorises over voxels and shuffles.
+///
+/// # Safety
+/// As [`Isa::activate_raw`]; L's instruction set is there.
+#[inline(always)]
+#[expect(unsafe_code, reason = "raw voxels")]
+unsafe fn activate<L: Lanes>(from: *const f32, step: usize, to: *mut f32, voxels: usize, line: Line) {
+    let slope: Lane = [line.slope; BLOCK];
+    // SAFETY: the caller vouches for the voxels; factor, offset and slope are 16 values.
+    unsafe {
+        let [factor, offset, slope] = [line.factor, line.offset, &slope].map(|lane| L::load(lane.as_ptr()));
+        for voxel in 0..voxels {
+            let x = L::load(from.add(voxel * step * BLOCK));
+            offset
+                .add_product(x, factor)
+                .leaky(slope)
+                .store(to.add(voxel * BLOCK));
+        }
+    }
+}
+
 /// All voxels of a band, each row in tiles of nearly equal width of at most P.
 ///
 /// # Safety
@@ -365,12 +479,22 @@ unsafe fn tile_of<L: Lanes, const P: usize, const V: usize>(band: &Band, x: *con
             let end = value.add(band.channels);
             while value != end {
                 let factors: [L; V] = std::array::from_fn(|v| L::load(weight.add(v * BLOCK)));
-                for (p, voxel) in sum.iter_mut().enumerate() {
-                    let x = L::splat(value.add(p * L::SLOT));
-                    for (sum, factor) in voxel.iter_mut().zip(factors) {
-                        *sum = sum.add_product(x, factor);
-                    }
+                /// Each voxel with its number as a constant: it becomes part of an instruction.
+                macro_rules! voxels {
+                    ($($p:literal)*) => { $(
+                        if let Some(voxel) = sum.get_mut($p) {
+                            if V == 1 {
+                                voxel[0] = voxel[0].add_voxel::<$p>(value, factors[0]);
+                            } else {
+                                let x = L::voxel::<$p>(value);
+                                for (sum, factor) in voxel.iter_mut().zip(factors) {
+                                    *sum = sum.add_product(x, factor);
+                                }
+                            }
+                        }
+                    )* };
                 }
+                voxels!(0 1 2 3 4 5 6 7 8 9 10 11);
                 value = value.add(1);
                 weight = weight.add(V * BLOCK);
             }
@@ -420,12 +544,18 @@ unsafe fn channels<L: Lanes, const C: usize, const V: usize>(task: &GradTask, fi
                 std::array::from_fn(|v| task.grad[v].as_ptr().add(row * task.grad_row));
             for _ in 0..task.columns {
                 let g: [L; V] = std::array::from_fn(|v| L::load(grad[v]));
-                for (c, sum) in acc.iter_mut().enumerate() {
-                    let x = L::splat(x.add(c));
-                    for (sum, g) in sum.iter_mut().zip(g) {
-                        *sum = sum.add_product(x, g);
-                    }
+                /// As in [`tile_of`].
+                macro_rules! inputs {
+                    ($($c:literal)*) => { $(
+                        if let Some(sum) = acc.get_mut($c) {
+                            let x = L::channel::<$c>(x);
+                            for (sum, g) in sum.iter_mut().zip(g) {
+                                *sum = sum.add_product(x, g);
+                            }
+                        }
+                    )* };
                 }
+                inputs!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
                 // The last step may point past the end: nothing is read there.
                 x = x.wrapping_add(BLOCK);
                 grad = grad.map(|g| g.wrapping_add(BLOCK));

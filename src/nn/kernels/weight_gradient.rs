@@ -109,6 +109,7 @@ impl Sum<'_> {
         let source = [Source {
             values: self.x,
             blocks: blocks(geometry.c_in),
+            lines: None,
         }];
         let taps = geometry.taps_of([0; 3]);
         let at_once = (VOXELS / columns.len()).max(1);

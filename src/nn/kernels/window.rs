@@ -1,9 +1,9 @@
-//! The part of the input that one job reads, copied once with its zero border.
+//! The part of the input that one job reads, copied once with its zero border, normalised and activated on the way where that was left to the reader.
 //!
 //! Layout: `[plane][block][row][phase][column][16]`; planes form a ring, so that a job that walks through depth copies each plane once.
 //! With a stride along the columns, column c lies at `[c mod stride][c / stride]`: neighbouring outputs always read neighbouring columns.
 
-use super::{BLOCK, Isa, geometry::Geometry, memory::Aligned};
+use super::{BLOCK, Isa, geometry::Geometry, memory::Aligned, norm::Lines};
 use std::ops::Range;
 
 /// An input made of one or more tensors whose channel blocks follow each other.
@@ -12,6 +12,8 @@ pub(crate) struct Source<'a> {
     /// `[batch][blocks][D][H][W][16]`
     pub(crate) values: &'a [f32],
     pub(crate) blocks: usize,
+    /// What is done to the values as they are read.
+    pub(crate) lines: Option<&'a Lines>,
 }
 
 /// A copied part of the input.
@@ -119,6 +121,7 @@ impl Copied {
             }
             let from = ((n * source.blocks + local) * depth + plane as usize) * height * width * BLOCK;
             let from = &source.values[from..from + height * width * BLOCK];
+            let line = source.lines.map(|lines| lines.line(n * source.blocks + local));
             let to = (at * self.blocks.len() + b) * self.rows * self.row_len;
             let to = &mut self.data[to..to + self.rows * self.row_len];
             // With an odd number of channels half of a pair is an unused lane, which may hold anything.
@@ -138,7 +141,9 @@ impl Copied {
                     to[..before * slot].fill(0.0);
                     isa.copy(
                         &row[start * BLOCK..(start + there) * BLOCK],
+                        1,
                         &mut to[before * slot..(before + there) * slot],
+                        line,
                     );
                     to[(before + there) * slot..].fill(0.0);
                     if let Some(odd) = odd {
@@ -165,12 +170,8 @@ impl Copied {
                     if start == end {
                         continue;
                     }
-                    let from = row[(first + (start * self.stride) as isize) as usize * BLOCK..]
-                        .chunks(self.stride * BLOCK);
-                    let to = whole[start * slot..end * slot].chunks_exact_mut(slot);
-                    for (to, from) in to.zip(from) {
-                        isa.copy(&from[..BLOCK], to);
-                    }
+                    let from = &row[(first + (start * self.stride) as isize) as usize * BLOCK..];
+                    isa.copy(from, self.stride, &mut whole[start * slot..end * slot], line);
                     if let Some(odd) = odd {
                         clear_upper(whole, odd, slot);
                     }
