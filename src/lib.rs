@@ -56,32 +56,23 @@
 //! *A mask is placed.* [`analysis::assemble`] orders the slices along their normal and keeps each one's own origin, so tilt and uneven steps need no resampling.
 //! [`analysis::preprocess`] lays one map a plane axis to the network's 1 mm grid; [`analysis::infer`] runs the members on it; [`analysis::uncertainty`] brings each member's logits back through the same map before it accumulates them; [`analysis::postprocess`] measures on the source grid; [`analysis::encode`] writes frames that name their source instance.
 
+pub use ictus_compute::{analysis, dicom, domain, import, nifti, nn, train};
+
 pub mod adt;
-pub mod analysis;
 pub mod archive;
 pub mod association;
 pub mod audit;
 pub mod config;
 pub mod db;
 pub mod deliver;
-pub mod dicom;
 pub mod dimse;
-pub mod domain;
 pub mod fetch;
 pub mod hl7;
 pub mod http;
 pub mod identity;
-pub mod import;
-pub mod nifti;
-pub mod nn;
 pub mod receive;
 pub mod review;
 pub mod scu;
 pub mod telemetry;
-pub mod train;
 pub mod worker;
 pub mod workitem;
-
-/// Activations of 100 MB come and go layer by layer: their pages are kept.
-#[global_allocator]
-static ALLOCATOR: nn::KeepLarge = nn::KeepLarge;

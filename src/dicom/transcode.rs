@@ -31,7 +31,6 @@ const MAX_DEPTH: usize = 32;
 
 /// Why an object cannot be given in another form.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum TranscodeError {
     /// The transfer syntax has no decoder here.
     #[error(

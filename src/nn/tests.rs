@@ -12,7 +12,10 @@ use candle_core::{Device, Result, Tensor, Var};
 use std::collections::{BTreeMap, HashMap};
 
 /// Made by `tests/golden/layers.py`.
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/layers.safetensors");
+const GOLDEN: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../tests/golden/layers.safetensors"
+);
 
 /// A case's parameters.
 type Parameters = BTreeMap<String, Tensor>;

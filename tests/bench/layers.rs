@@ -9,7 +9,7 @@
 )]
 
 use candle_core::{Device, Tensor};
-use ictus::{
+use ictus_compute::{
     nn::{network::Network, parameters::Parameters},
     train::recipe::haemorrhage,
 };
@@ -64,7 +64,7 @@ fn main() {
     // The order statistics that hold the median with 95 % for twenty pairs (binomial).
     println!(
         "one tile of {rows} x {columns}, {}: ours {:.1} ms, candle {:.1} ms, ratio {:.2} (95 % interval {:.2} to {:.2}, {PAIRS} pairs)",
-        ictus::nn::instruction_set(),
+        ictus_compute::nn::instruction_set(),
         a[middle],
         b[middle],
         ratios[middle],

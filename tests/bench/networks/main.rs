@@ -33,7 +33,7 @@ fn main() {
     let threads = rayon::current_num_threads();
     println!(
         "{threads} threads, {}; load before: {}",
-        ictus::nn::instruction_set(),
+        ictus_compute::nn::instruction_set(),
         load()
     );
     let folder = tempfile::tempdir().unwrap();
@@ -107,8 +107,8 @@ fn compare(
         };
         peaks.push(peak::gflops(threads));
         put("ictus", timed(|| network.forward(&x).unwrap()).0);
-        if ictus::nn::has_bf16() {
-            let (ms, y) = timed(|| ictus::nn::with_bf16(|| network.forward(&x).unwrap()));
+        if ictus_compute::nn::has_bf16() {
+            let (ms, y) = timed(|| ictus_compute::nn::with_bf16(|| network.forward(&x).unwrap()));
             put("ictus_bf16", ms);
             let difference = (y - &exact).unwrap().abs().unwrap().flatten_all().unwrap();
             let difference: f32 = difference.max(0).unwrap().to_scalar().unwrap();

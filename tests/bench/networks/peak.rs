@@ -15,7 +15,7 @@ pub(crate) fn gflops(threads: usize) -> f64 {
             scope.spawn(|| std::hint::black_box(run()));
         }
     });
-    let lanes = if ictus::nn::instruction_set() == "avx512" {
+    let lanes = if ictus_compute::nn::instruction_set() == "avx512" {
         16
     } else {
         8
@@ -26,7 +26,7 @@ pub(crate) fn gflops(threads: usize) -> f64 {
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "calls code compiled for the detected instruction set")]
 fn run() -> f32 {
-    match ictus::nn::instruction_set() {
+    match ictus_compute::nn::instruction_set() {
         // SAFETY: the kernels have detected AVX-512F.
         "avx512" => unsafe { x86::avx512() },
         // SAFETY: the kernels have detected AVX2 and FMA.

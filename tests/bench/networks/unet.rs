@@ -3,7 +3,7 @@
 //! Two convolutions a level, affine instance norm, LeakyReLU, stride 2 down, 2× transposed up.
 
 use candle_core::{Device, Tensor, Var};
-use ictus::{
+use ictus_compute::{
     domain::architecture::{Architecture, PlainConvUNet},
     nn::{network::Network, parameters::Parameters},
 };
