@@ -28,6 +28,7 @@
 //!
 //! Edges ([`http`], [`dimse`], [`adt`], [`fetch`]) → services ([`receive`], [`worker`], [`deliver`], [`review`], [`identity`], [`workitem`], [`audit`], [`train`], [`import`]) → [`analysis`] and state ([`archive`], [`db`]) → tools ([`dicom`], [`association`], [`scu`], [`hl7`], [`nifti`], [`nn`]) → words ([`domain`]).
 //! Services never use each other: they meet in the database.
+//! `domain`, `dicom`, `nifti`, `nn`, `analysis`, `train` and `import` are a package of their own (`compute.rs`, `compute/Cargo.toml`), the only one that a debug build optimises; they know nothing of a server.
 //! Only `http` knows axum, only `association` the DICOM upper layer and only `scu`, `dimse` and `deliver` use it, with `fetch`, only `db` knows SQL and the queue, only `nn`, `analysis::infer`, `train` and `import` know candle.
 //!
 //! # What must hold

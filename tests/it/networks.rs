@@ -99,6 +99,46 @@ fn agrees(name: &str) {
     assert!(vars.keys().eq(wanted), "the weights that it asks for");
 }
 
+/// What lets small tiles and mirrored copies go through a network together.
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn an_image_has_the_same_answer_to_the_bit_whatever_stands_beside_it() {
+    for name in [
+        "plain_2d",
+        "plain_3d_anisotropic",
+        "residual_2d",
+        "monai_unet_residual_3d",
+    ] {
+        let Golden {
+            architecture,
+            weights,
+            input,
+            ..
+        } = golden(name);
+        let network = Network::new(&architecture, &mut Parameters::Loaded(weights)).unwrap();
+        let first = input.narrow(0, 0, 1).unwrap();
+        let parts = [
+            first.clone(),
+            (&first * -2.0).unwrap(),
+            (&first + 0.5).unwrap(),
+            first.zeros_like().unwrap(),
+        ];
+        let together = network.forward(&Tensor::cat(&parts, 0).unwrap()).unwrap();
+        let bits = |x: Tensor| -> Vec<u32> {
+            let values: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
+            values.into_iter().map(f32::to_bits).collect()
+        };
+        for (i, part) in parts.iter().enumerate() {
+            let alone = network.forward(part).unwrap();
+            assert_eq!(
+                bits(together.narrow(0, i, 1).unwrap()),
+                bits(alone),
+                "{name}: image {i}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_plain_2d_unet_answers_as_the_original() {
     agrees("plain_2d");
