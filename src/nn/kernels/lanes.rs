@@ -15,8 +15,6 @@ pub(super) trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     /// The value of voxel P of the copied input on all lanes.
     unsafe fn voxel<const P: usize>(from: *const f32) -> Self;
-    /// The value of channel C on all lanes.
-    unsafe fn channel<const C: usize>(from: *const f32) -> Self;
     /// self + a × b.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
     /// self + the value of voxel P × b.
@@ -25,7 +23,17 @@ pub(super) trait Lanes: Copy {
         // SAFETY: as `voxel`.
         unsafe { self.add_product(Self::voxel::<P>(from), b) }
     }
-    /// The greater of self and self × slope.
+}
+
+/// What only f32 is asked for: gradients, norms and activations.
+///
+/// # Safety
+/// As [`Lanes`].
+#[expect(unsafe_code, reason = "as `Lanes`")]
+pub(super) trait Single: Lanes {
+    /// The value of channel C on all lanes.
+    unsafe fn channel<const C: usize>(from: *const f32) -> Self;
+    /// The greater of self and self × slope, a slope of 0 to 1; an infinite self stays what it is.
     unsafe fn leaky(self, slope: Self) -> Self;
 }
 
@@ -51,16 +59,20 @@ impl Lanes for Portable {
         Self([unsafe { *from.add(P * Self::SLOT) }; 16])
     }
     #[inline(always)]
-    unsafe fn channel<const C: usize>(from: *const f32) -> Self {
-        // SAFETY: the caller vouches for one value.
-        Self([unsafe { *from.add(C) }; 16])
-    }
-    #[inline(always)]
     unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
         for i in 0..16 {
             self.0[i] += a.0[i] * b.0[i];
         }
         self
+    }
+}
+
+#[expect(unsafe_code, reason = "see `Lanes`")]
+impl Single for Portable {
+    #[inline(always)]
+    unsafe fn channel<const C: usize>(from: *const f32) -> Self {
+        // SAFETY: the caller vouches for one value.
+        Self([unsafe { *from.add(C) }; 16])
     }
     #[inline(always)]
     unsafe fn leaky(mut self, slope: Self) -> Self {
@@ -76,7 +88,7 @@ pub(super) use x86::{Avx2, Avx512, Avx512Bf16, narrow};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Lanes;
+    use super::{Lanes, Single};
     use std::arch::{asm, x86_64::*};
 
     /// The value that lies `I` times `EACH` values on, on all lanes.
@@ -155,24 +167,29 @@ mod x86 {
             Self(unsafe { broadcast_512::<P, 16>(from) })
         }
         #[inline(always)]
-        unsafe fn channel<const C: usize>(from: *const f32) -> Self {
-            // SAFETY: as above, one value.
-            Self(unsafe { broadcast_512::<C, 1>(from) })
-        }
-        #[inline(always)]
         unsafe fn add_voxel<const P: usize>(self, from: *const f32, b: Self) -> Self {
             // SAFETY: as above, one value.
             Self(unsafe { add_broadcast_512::<P, 16>(self.0, from, b.0) })
         }
         #[inline(always)]
-        unsafe fn leaky(self, slope: Self) -> Self {
-            // SAFETY: the caller vouches for AVX-512F.
-            Self(unsafe { _mm512_max_ps(self.0, _mm512_mul_ps(self.0, slope.0)) })
-        }
-        #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: the caller vouches for AVX-512F.
             Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
+        }
+    }
+
+    #[expect(unsafe_code, reason = "see `Lanes`; AVX-512F was detected by `Isa::detect`")]
+    impl Single for Avx512 {
+        #[inline(always)]
+        unsafe fn channel<const C: usize>(from: *const f32) -> Self {
+            // SAFETY: the caller vouches for one value and for AVX-512F.
+            Self(unsafe { broadcast_512::<C, 1>(from) })
+        }
+        #[inline(always)]
+        unsafe fn leaky(self, slope: Self) -> Self {
+            // Beside no number (∞ × 0) the instruction gives the second.
+            // SAFETY: the caller vouches for AVX-512F.
+            Self(unsafe { _mm512_max_ps(_mm512_mul_ps(self.0, slope.0), self.0) })
         }
     }
 
@@ -197,16 +214,6 @@ mod x86 {
         unsafe fn voxel<const P: usize>(from: *const f32) -> Self {
             // SAFETY: as above, one pair.
             Self(unsafe { broadcast_512::<P, 8>(from) })
-        }
-        #[inline(always)]
-        unsafe fn channel<const C: usize>(from: *const f32) -> Self {
-            // SAFETY: as above, one pair.
-            Self(unsafe { broadcast_512::<C, 1>(from) })
-        }
-        #[inline(always)]
-        unsafe fn leaky(self, slope: Self) -> Self {
-            // SAFETY: the caller vouches for AVX-512F.
-            Self(unsafe { _mm512_max_ps(self.0, _mm512_mul_ps(self.0, slope.0)) })
         }
         #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
@@ -263,28 +270,36 @@ mod x86 {
             Self(value, value)
         }
         #[inline(always)]
-        unsafe fn channel<const C: usize>(from: *const f32) -> Self {
-            // SAFETY: as above, one value.
-            let value = unsafe { broadcast_256::<C, 1>(from) };
-            Self(value, value)
-        }
-        #[inline(always)]
-        unsafe fn leaky(self, slope: Self) -> Self {
-            // SAFETY: the caller vouches for AVX2.
-            unsafe {
-                Self(
-                    _mm256_max_ps(self.0, _mm256_mul_ps(self.0, slope.0)),
-                    _mm256_max_ps(self.1, _mm256_mul_ps(self.1, slope.1)),
-                )
-            }
-        }
-        #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: the caller vouches for FMA.
             unsafe {
                 Self(
                     _mm256_fmadd_ps(a.0, b.0, self.0),
                     _mm256_fmadd_ps(a.1, b.1, self.1),
+                )
+            }
+        }
+    }
+
+    #[expect(
+        unsafe_code,
+        reason = "see `Lanes`; AVX2 and FMA were detected by `Isa::detect`"
+    )]
+    impl Single for Avx2 {
+        #[inline(always)]
+        unsafe fn channel<const C: usize>(from: *const f32) -> Self {
+            // SAFETY: the caller vouches for one value and for AVX2.
+            let value = unsafe { broadcast_256::<C, 1>(from) };
+            Self(value, value)
+        }
+        #[inline(always)]
+        unsafe fn leaky(self, slope: Self) -> Self {
+            // Beside no number (∞ × 0) the instruction gives the second.
+            // SAFETY: the caller vouches for AVX2.
+            unsafe {
+                Self(
+                    _mm256_max_ps(_mm256_mul_ps(self.0, slope.0), self.0),
+                    _mm256_max_ps(_mm256_mul_ps(self.1, slope.1), self.1),
                 )
             }
         }

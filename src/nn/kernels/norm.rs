@@ -130,7 +130,7 @@ fn add_shifted(total: &mut [Wide; 2], [s, q]: [Wide; 2], shift: &Lane, count: us
     }
 }
 
-/// Sum and sum of squares over some rows of one plane of one block, `row_len` values apart.
+/// Sum and sum of squares over some rows of one block.
 pub(super) fn add_rows<'a>(rows: impl Iterator<Item = &'a [f32]>, isa: Isa) -> [Wide; 2] {
     let mut total = [[0.0; BLOCK]; 2];
     for row in rows {

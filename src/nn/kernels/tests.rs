@@ -286,6 +286,25 @@ proptest! {
 }
 
 #[test]
+fn an_activation_keeps_what_is_infinite_on_every_instruction_set() {
+    let extent = norm::Extent {
+        blocks: 1,
+        channels: BLOCK,
+        voxels: 1,
+        groups: BLOCK,
+    };
+    let (one, zero) = ([1.0f32; BLOCK], [0.0f32; BLOCK]);
+    let relu = norm::Lines::new(&vec![[zero, one]], &one, &zero, 0.0, extent);
+    for isa in Isa::available() {
+        let mut x = [f32::INFINITY; BLOCK];
+        x[1] = f32::NAN;
+        x[2] = -3.0;
+        relu.apply(&mut x, 1, isa);
+        assert_eq!((x[0], x[2], x[1].is_nan()), (f32::INFINITY, 0.0, true), "{isa:?}");
+    }
+}
+
+#[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let case = Case {
         batch: 1,

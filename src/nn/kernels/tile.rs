@@ -4,7 +4,7 @@ use super::{
     BLOCK, lanes,
     norm::{Lane, Line},
 };
-use lanes::Lanes;
+use lanes::{Lanes, Single};
 
 /// Voxels that are normalised at a time before they become bf16.
 #[cfg(target_arch = "x86_64")]
@@ -405,7 +405,7 @@ fn copy(from: &[f32], step: usize, to: &mut [f32]) {
 /// As [`Isa::activate_raw`]; L's instruction set is there.
 #[inline(always)]
 #[expect(unsafe_code, reason = "raw voxels")]
-unsafe fn activate<L: Lanes>(from: *const f32, step: usize, to: *mut f32, voxels: usize, line: Line) {
+unsafe fn activate<L: Single>(from: *const f32, step: usize, to: *mut f32, voxels: usize, line: Line) {
     let slope: Lane = [line.slope; BLOCK];
     // SAFETY: the caller vouches for the voxels; factor, offset and slope are 16 values.
     unsafe {
@@ -513,7 +513,7 @@ unsafe fn tile_of<L: Lanes, const P: usize, const V: usize>(band: &Band, x: *con
 /// As [`Isa::accumulate`]; L's instruction set is there.
 #[inline(always)]
 #[expect(unsafe_code, reason = "register kernel on raw pointers")]
-unsafe fn gradient<L: Lanes, const C: usize, const V: usize>(task: &GradTask, sum: &mut [f32]) {
+unsafe fn gradient<L: Single, const C: usize, const V: usize>(task: &GradTask, sum: &mut [f32]) {
     let mut first = 0;
     // SAFETY: `accumulate` checked that the rows lie within `x` and `grad`.
     unsafe {
@@ -532,7 +532,11 @@ unsafe fn gradient<L: Lanes, const C: usize, const V: usize>(task: &GradTask, su
 /// As [`gradient`]; `first + C` is at most 16.
 #[inline(always)]
 #[expect(unsafe_code, reason = "register kernel on raw pointers")]
-unsafe fn channels<L: Lanes, const C: usize, const V: usize>(task: &GradTask, first: usize, sum: &mut [f32]) {
+unsafe fn channels<L: Single, const C: usize, const V: usize>(
+    task: &GradTask,
+    first: usize,
+    sum: &mut [f32],
+) {
     // SAFETY: the caller vouches for the ranges.
     unsafe {
         let to = sum.as_mut_ptr().add(first * V * BLOCK);
