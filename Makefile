@@ -69,7 +69,7 @@ check-memory: ## Run the CPU kernels under Miri and AddressSanitizer (nightly Ru
 
 .PHONY: bench
 bench: ## Run the benchmarks; ICTUS_BENCH_PYTHON=python3 adds PyTorch, ONNX Runtime and OpenVINO
-	cargo bench --locked --profile dev
+	cargo bench --locked --profile dev --bench '*'
 
 .PHONY: fmt
 fmt: web/node_modules/.package-lock.json ## Format all sources

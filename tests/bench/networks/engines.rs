@@ -20,7 +20,7 @@ impl Engines {
             println!("ICTUS_BENCH_PYTHON is not set: PyTorch, ONNX Runtime and OpenVINO are left out");
             return None;
         };
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/networks/engines.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/bench/networks/engines.py");
         let mut child = Command::new(python)
             .arg(script)
             .arg(folder)
