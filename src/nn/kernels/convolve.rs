@@ -7,6 +7,7 @@ use super::{
     norm::{self, Totals, Wide},
     tile::{Band, Step},
     window::{Copied, Source},
+    winograd::{self, Winograd},
 };
 use rayon::prelude::*;
 use std::ops::Range;
@@ -124,6 +125,8 @@ pub(super) struct Cut {
     /// Parts along depth, rows, columns.
     pub(super) parts: [usize; 3],
     steps: [usize; 3],
+    /// Steps that are not cut apart.
+    units: [usize; 3],
 }
 
 impl Cut {
@@ -146,12 +149,22 @@ impl Cut {
         while !fits(rows, columns) && rows < steps[1].div_ceil(2) {
             rows += 1;
         }
-        let planes = (4 * threads)
-            .div_ceil(geometry.batch * rows * columns)
-            .clamp(1, steps[0]);
+        Self::of(geometry, [rows, columns], [1; 3], 4 * threads)
+    }
+
+    /// Cuts rows and columns into so many parts, and planes so that there are about `jobs`.
+    pub(super) fn of(
+        geometry: &Geometry,
+        [rows, columns]: [usize; 2],
+        units: [usize; 3],
+        jobs: usize,
+    ) -> Self {
+        let steps = [0, 1, 2].map(|a| geometry.axes[a].steps());
+        let planes = jobs.div_ceil(geometry.batch * rows * columns).clamp(1, steps[0]);
         Self {
             parts: [planes, rows, columns],
             steps,
+            units,
         }
     }
 
@@ -163,7 +176,11 @@ impl Cut {
     pub(super) fn job(&self, index: usize) -> [Range<usize>; 3] {
         let [_, rows, columns] = self.parts;
         let at = [index / (rows * columns), index / columns % rows, index % columns];
-        [0, 1, 2].map(|a| part(self.steps[a], self.parts[a], at[a]))
+        [0, 1, 2].map(|a| {
+            let unit = self.units[a];
+            let range = part(self.steps[a].div_ceil(unit), self.parts[a], at[a]);
+            range.start * unit..(range.end * unit).min(self.steps[a])
+        })
     }
 }
 
@@ -178,7 +195,7 @@ pub(crate) fn convolve(
     geometry: &Geometry,
     isa: Isa,
 ) -> Vec<f32> {
-    run(x, weight, bias, geometry, isa, |_| ()).0
+    run(x, weight, bias, geometry, isa, |_, _| ()).0
 }
 
 /// The same for a convolution of one phase, and the sums over its output that a norm wants, taken while the output is in the cache.
@@ -192,7 +209,7 @@ pub(crate) fn convolve_with_totals(
     assert_eq!(geometry.phases().len(), 1, "a transposed convolution has no norm");
     let out_blocks = blocks(geometry.c_out);
     let [depth, height, width] = [0, 1, 2].map(|a| geometry.axes[a].output);
-    let (out, parts) = run(x, weight, bias, geometry, isa, |done| {
+    let (out, parts) = run(x, weight, bias, geometry, isa, |done, out| {
         let whole = done.columns.len() == width;
         let (rows, len) = if whole {
             (0..1, done.rows.len() * width)
@@ -207,7 +224,7 @@ pub(crate) fn convolve_with_totals(
                     #[expect(unsafe_code, reason = "reads what this job has just written")]
                     // SAFETY: the rows are this job's own and whole.
                     unsafe {
-                        std::slice::from_raw_parts(done.out.add(at), len * BLOCK)
+                        std::slice::from_raw_parts(out.add(at), len * BLOCK)
                     }
                 });
                 norm::add_rows(rows, isa)
@@ -239,24 +256,24 @@ fn add((sum, more): (&mut [Wide; 2], [Wide; 2])) {
     }
 }
 
-/// A plane of a job that is written.
-struct Done {
-    n: usize,
-    plane: usize,
-    rows: Range<usize>,
-    columns: Range<usize>,
-    /// The whole output.
-    out: *const f32,
+/// A plane of a job.
+pub(super) struct Part {
+    pub(super) n: usize,
+    /// Steps; the plane is one of the planes of the job.
+    pub(super) planes: Range<usize>,
+    pub(super) plane: usize,
+    pub(super) rows: Range<usize>,
+    pub(super) columns: Range<usize>,
 }
 
-/// The output, and what `finish` makes of each plane of each job, with its image and plane, in the order of the jobs.
+/// The output, and what `finish` makes of each plane of each job, once it is written, with its image and plane, in the order of the jobs.
 fn run<T: Send>(
     x: &[Source],
     weight: Weight,
     bias: &[f32],
     geometry: &Geometry,
     isa: Isa,
-    finish: impl Fn(&Done) -> T + Sync,
+    finish: impl Fn(&Part, *const f32) -> T + Sync,
 ) -> (Vec<f32>, Vec<(usize, usize, T)>) {
     let in_blocks = blocks(geometry.c_in);
     assert_eq!(
@@ -269,59 +286,107 @@ fn run<T: Send>(
         geometry.c_in * geometry.c_out * geometry.taps(),
         "the weight has the shape that was declared"
     );
+    let mut padded_bias = vec![0.0; blocks(geometry.c_out) * BLOCK];
+    padded_bias[..bias.len()].copy_from_slice(bias);
+    if winograd::suits(geometry, isa) {
+        return filtered(x, weight, &padded_bias, geometry, isa, finish);
+    }
     let packed: Vec<Packed> = geometry
         .phases()
         .into_iter()
         .map(|phase| pack(weight, geometry, phase, isa))
         .collect();
-    let mut padded_bias = vec![0.0; blocks(geometry.c_out) * BLOCK];
-    padded_bias[..bias.len()].copy_from_slice(bias);
     let cut = Cut::new(geometry, in_blocks, rayon::current_num_threads());
+    let open = |(window, _): &mut (Copied, Vec<Step>), part: &Part| {
+        window.open(
+            geometry,
+            0..in_blocks,
+            part.rows.clone(),
+            part.columns.clone(),
+            isa,
+        );
+    };
+    let write = |(window, steps): &mut (Copied, Vec<Step>), part: &Part, out: *mut f32| {
+        window.advance(x, geometry, part.n, part.plane, isa);
+        for packed in &packed {
+            let plane = Plane {
+                geometry,
+                window,
+                packed,
+                bias: &padded_bias,
+                at: [part.plane, part.rows.start, part.columns.start],
+                rows: part.rows.end,
+                columns: part.columns.end,
+                n: part.n,
+            };
+            #[expect(unsafe_code, reason = "hands each job the voxels that it owns")]
+            // SAFETY: as `jobs` calls it.
+            unsafe {
+                convolve_plane(&plane, steps, out, isa);
+            }
+        }
+    };
+    jobs(geometry, &cut, open, write, finish)
+}
+
+/// The same by Winograd's filtering; `bias` is that of all blocks.
+pub(super) fn filtered<T: Send>(
+    x: &[Source],
+    weight: Weight,
+    bias: &[f32],
+    geometry: &Geometry,
+    isa: Isa,
+    finish: impl Fn(&Part, *const f32) -> T + Sync,
+) -> (Vec<f32>, Vec<(usize, usize, T)>) {
+    let winograd = Winograd::new(x, weight, bias, geometry, isa);
+    let cut = winograd::cut(geometry, rayon::current_num_threads());
+    let open = |held: &mut winograd::Held, part: &Part| winograd.open(held, part);
+    #[expect(unsafe_code, reason = "hands each job the voxels that it owns")]
+    // SAFETY: as `jobs` calls it.
+    let write = |held: &mut _, part: &Part, out| unsafe { winograd.convolve(held, part, out) };
+    jobs(geometry, &cut, open, write, finish)
+}
+
+/// Runs all jobs of a convolution: `open` starts one, given its first plane, `write` writes a plane of it into the output, from the first to the last.
+///
+/// `write` writes every voxel of every phase of its part, and no other.
+fn jobs<S: Default, T: Send>(
+    geometry: &Geometry,
+    cut: &Cut,
+    open: impl Fn(&mut S, &Part) + Sync,
+    write: impl Fn(&mut S, &Part, *mut f32) + Sync,
+    finish: impl Fn(&Part, *const f32) -> T + Sync,
+) -> (Vec<f32>, Vec<(usize, usize, T)>) {
     let mut parts: Vec<Vec<(usize, usize, T)>> = Vec::new();
     let run = |target: *mut f32| {
         let target = Output(target);
-        let jobs = (0..geometry.batch * cut.count()).into_par_iter().map_init(
-            || (Copied::default(), Vec::new()),
-            |(window, steps), job| {
+        let jobs = (0..geometry.batch * cut.count())
+            .into_par_iter()
+            .map_init(S::default, |state, job| {
                 let target = &target;
                 let n = job / cut.count();
                 let [planes, rows, columns] = cut.job(job % cut.count());
-                window.open(geometry, 0..in_blocks, rows.clone(), columns.clone(), isa);
-                let write = |plane| {
-                    window.advance(x, geometry, n, plane, isa);
-                    for packed in &packed {
-                        let plane = Plane {
-                            geometry,
-                            window,
-                            packed,
-                            bias: &padded_bias,
-                            at: [plane, rows.start, columns.start],
-                            rows: rows.end,
-                            columns: columns.end,
-                            n,
-                        };
-                        #[expect(unsafe_code, reason = "hands each job the voxels that it owns")]
-                        // SAFETY: no other job has the same (n, plane, rows, columns), and the output's length is `out_len`.
-                        unsafe {
-                            convolve_plane(&plane, steps, target.0, isa);
-                        }
-                    }
-                    let done = Done {
-                        n,
-                        plane,
-                        rows: rows.clone(),
-                        columns: columns.clone(),
-                        out: target.0,
-                    };
-                    (n, plane, finish(&done))
+                let mut part = Part {
+                    n,
+                    plane: planes.start,
+                    planes,
+                    rows,
+                    columns,
                 };
-                planes.map(write).collect()
-            },
-        );
+                open(state, &part);
+                part.planes
+                    .clone()
+                    .map(|plane| {
+                        part.plane = plane;
+                        write(state, &part, target.0);
+                        (n, plane, finish(&part, target.0))
+                    })
+                    .collect()
+            });
         jobs.collect_into_vec(&mut parts);
     };
     #[expect(unsafe_code, reason = "the output is not zeroed first")]
-    // SAFETY: the jobs cover all steps, the phases of a step all its voxels, the groups all blocks: every value is written.
+    // SAFETY: no two jobs have the same voxels; they cover all steps, the phases of a step all its voxels: every value is written.
     let out = unsafe { filled(geometry.out_len(), run) };
     (out, parts.into_iter().flatten().collect())
 }

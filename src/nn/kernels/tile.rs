@@ -3,6 +3,7 @@
 use super::{
     BLOCK, lanes,
     norm::{Lane, Line},
+    winograd,
 };
 use lanes::{Lanes, Single};
 
@@ -180,6 +181,64 @@ impl Isa {
         }
     }
 
+    /// Values of tiles → their frequencies ([`winograd::spread_of`]).
+    pub(super) fn spread(self, from: &[f32], row_len: usize, to: &mut [f32], [rows, columns]: [usize; 2]) {
+        let last = (winograd::TILE * rows + 1) * row_len + (winograd::TILE * columns + 2) * BLOCK;
+        assert!(last <= from.len(), "every voxel of the tiles is there");
+        assert_eq!(
+            to.len(),
+            winograd::FREQUENCIES * rows * columns * BLOCK,
+            "there is room for every frequency"
+        );
+        let (from, to) = (from.as_ptr(), to.as_mut_ptr());
+        #[expect(
+            unsafe_code,
+            reason = "calls the kernel compiled for the detected instruction set"
+        )]
+        // SAFETY: the ranges were checked above, the instruction set by `detect`.
+        unsafe {
+            match self {
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512 | Self::Avx512Bf16 => spread_avx512(from, row_len, to, [rows, columns]),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2 => spread_avx2(from, row_len, to, [rows, columns]),
+                Self::Portable => winograd::spread_of::<lanes::Portable>(from, row_len, to, [rows, columns]),
+            }
+        }
+    }
+
+    /// Sums of frequencies → one or two rows of outputs ([`winograd::gather_of`]).
+    ///
+    /// # Safety
+    /// Each row of `out` that is not null has `columns` voxels that nobody else touches meanwhile.
+    #[expect(
+        unsafe_code,
+        reason = "calls the kernel compiled for the detected instruction set"
+    )]
+    pub(super) unsafe fn gather(
+        self,
+        from: &[f32],
+        each: usize,
+        bias: &[f32],
+        out: [*mut f32; 2],
+        columns: usize,
+    ) {
+        let last = (winograd::FREQUENCIES - 1) * each + columns.div_ceil(winograd::TILE) * BLOCK;
+        assert!(last <= from.len(), "every frequency of the tiles is there");
+        assert_eq!(bias.len(), BLOCK, "one bias an output");
+        let (from, bias) = (from.as_ptr(), bias.as_ptr());
+        // SAFETY: the ranges were checked above, the instruction set by `detect`; the caller vouches for the output.
+        unsafe {
+            match self {
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512 | Self::Avx512Bf16 => gather_avx512(from, each, bias, out, columns),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2 => gather_avx2(from, each, bias, out, columns),
+                Self::Portable => winograd::gather_of::<lanes::Portable>(from, each, bias, out, columns),
+            }
+        }
+    }
+
     /// The word for it in a numeric mode.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -315,6 +374,38 @@ unsafe fn activate_avx512(from: *const f32, step: usize, to: *mut f32, voxels: u
 unsafe fn activate_avx2(from: *const f32, step: usize, to: *mut f32, voxels: usize, line: Line) {
     // SAFETY: as `Isa::activate_raw`.
     unsafe { activate::<lanes::Avx2>(from, step, to, voxels, line) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[expect(unsafe_code, reason = "compiles the generic loop for AVX-512F")]
+unsafe fn spread_avx512(from: *const f32, row_len: usize, to: *mut f32, tiles: [usize; 2]) {
+    // SAFETY: as `Isa::spread`.
+    unsafe { winograd::spread_of::<lanes::Avx512>(from, row_len, to, tiles) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+#[expect(unsafe_code, reason = "compiles the generic loop for AVX2")]
+unsafe fn spread_avx2(from: *const f32, row_len: usize, to: *mut f32, tiles: [usize; 2]) {
+    // SAFETY: as `Isa::spread`.
+    unsafe { winograd::spread_of::<lanes::Avx2>(from, row_len, to, tiles) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[expect(unsafe_code, reason = "compiles the generic loop for AVX-512F")]
+unsafe fn gather_avx512(from: *const f32, each: usize, bias: *const f32, out: [*mut f32; 2], columns: usize) {
+    // SAFETY: as `Isa::gather`.
+    unsafe { winograd::gather_of::<lanes::Avx512>(from, each, bias, out, columns) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+#[expect(unsafe_code, reason = "compiles the generic loop for AVX2")]
+unsafe fn gather_avx2(from: *const f32, each: usize, bias: *const f32, out: [*mut f32; 2], columns: usize) {
+    // SAFETY: as `Isa::gather`.
+    unsafe { winograd::gather_of::<lanes::Avx2>(from, each, bias, out, columns) }
 }
 
 #[cfg(target_arch = "x86_64")]
