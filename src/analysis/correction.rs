@@ -6,7 +6,7 @@
 use super::{
     assemble::{Assembled, assemble},
     encode::{self, Edited, EncodeError, Stamp, encode_correction},
-    postprocess::{self, PostprocessError, midsagittal::MidsagittalPlane},
+    postprocess::{self, PostprocessError},
     preprocess,
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         code::{self, Code},
         failure::FailureClass,
         finding::{Region, Report},
+        midsagittal::MidsagittalPlane,
         phi::{Redacted, redact},
         plan::{Contrast, Trigger},
         uid::Uid,

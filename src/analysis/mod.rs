@@ -338,8 +338,11 @@ fn on_slices(
 ) -> Result<Seen, AnalysisError> {
     let started = Instant::now();
     let volume = &scan.channels[0];
-    let (input, trace) = preprocess::preprocess(volume, &model.plan)?;
-    let Intracranial { brain, cavity } = preprocess::brain::intracranial(volume, &trace);
+    let preprocess::Sliced {
+        input,
+        trace,
+        intracranial: Intracranial { brain, cavity },
+    } = preprocess::preprocess(volume, &model.plan)?;
     clock(&mut report.timings, "preprocess", started);
     let started = Instant::now();
     let members = infer::infer(engine, model, &input, control)?;

@@ -8,6 +8,7 @@ pub mod finding;
 pub mod from_first;
 pub mod geometry;
 pub mod head_box;
+pub mod midsagittal;
 pub mod network;
 pub mod oriented;
 pub mod phi;

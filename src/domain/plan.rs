@@ -138,7 +138,7 @@ impl Configuration {
 pub enum Grid {
     /// The source's slices, wherever they lie; rows towards the patient's left, columns towards the back, resampled in the plane.
     ///
-    /// With neighbours the network is "2.5-D": the channels are slabs from the feet to the head, the middle one around the slice that is answered for.
+    /// With neighbours the network is "2.5-D": the channels are slabs from the feet to the head, the middle one around the slice that is answered for; a mirrored one comes last.
     SourceSlices {
         /// Height in mm of the slab that a channel shows: slices that are thinner are averaged over it; 0: the slice alone.
         #[serde(default)]
@@ -146,6 +146,9 @@ pub enum Grid {
         /// Slabs below, and as many above, that are channels too.
         #[serde(default)]
         neighbours: usize,
+        /// Whether one more channel shows the middle slab mirrored at the head's midsagittal plane; air where no plane is found.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        mirrored: bool,
     },
     /// nnU-Net's: the array as a NIfTI file holds it (`k, j, i`), transposed, cropped to what is not zero, resampled.
     ///
@@ -186,6 +189,7 @@ impl Default for Grid {
         Self::SourceSlices {
             slab_mm: 0.0,
             neighbours: 0,
+            mirrored: false,
         }
     }
 }

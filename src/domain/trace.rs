@@ -4,7 +4,7 @@
 //! within the plane the way is one map per axis: which source axis, which direction, which scale, which offset.
 //! `analysis::preprocess` lays the trace; the same [`SpatialTrace`] takes images there (averaging where the grid is coarser) and logits back (linear).
 
-use super::volume::Geometry;
+use super::{geometry::Vec3, volume::Geometry};
 use rayon::prelude::*;
 
 /// Where the samples of one network axis lie on a source axis: `source = start + step × index`, in voxels.
@@ -43,6 +43,33 @@ impl SpatialTrace {
     #[must_use]
     pub fn shape(&self) -> [usize; 2] {
         [self.axes[0].len, self.axes[1].len]
+    }
+
+    /// Where a network pixel of a source slice lies, LPS mm.
+    #[must_use]
+    pub fn point_mm(&self, slice: usize, row: f64, column: f64) -> Vec3 {
+        let [first, second] = [(0, row), (1, column)].map(|(axis, at)| {
+            let map: &AxisMap = &self.axes[axis];
+            map.start + map.step * at
+        });
+        let (row, column) = if self.transposed {
+            (second, first)
+        } else {
+            (first, second)
+        };
+        self.source.voxel_to_lps(slice, row, column)
+    }
+
+    /// The network row and column of a point, seen along the slice's normal.
+    #[must_use]
+    pub fn place_of(&self, slice: usize, point_mm: Vec3) -> [f64; 2] {
+        let (row, column, _) = self.source.lps_to_voxel(slice, point_mm);
+        let (first, second) = if self.transposed {
+            (column, row)
+        } else {
+            (row, column)
+        };
+        [self.axes[0].inverse(first), self.axes[1].inverse(second)]
     }
 
     /// A source slice on the network grid; outside the source stands `outside`.

@@ -11,7 +11,11 @@ use super::{
 };
 use crate::{
     analysis::preprocess::{AIR_HU, normalize::normalize},
-    domain::plan::{Grid, Plan},
+    domain::{
+        geometry::{Vec3, add, norm, scale},
+        midsagittal::MidsagittalPlane,
+        plan::{Grid, Plan},
+    },
 };
 use candle_core::{Device, Tensor};
 use rand::{RngExt, SeedableRng};
@@ -24,6 +28,10 @@ const BLEEDING: f64 = 0.68;
 const AT_THE_LESION: f64 = 0.85;
 /// Share of samples whose stack ends here, below or above.
 const END_OF_STACK: f64 = 0.06;
+/// Share of mirrored slabs that are missing, as where no plane is found.
+const WITHOUT_MIRROR: f64 = 0.05;
+/// How far the mirror may stand from the head's own, mm and radians: what its estimate from a scan was wrong by on seven kinds of stack (`tests/it/placement.rs`).
+const MIRROR_OFF: (f64, f64) = (2.0, 0.15);
 /// Millimetres of a rendered slab along both axes.
 const FIELD_MM: f64 = 250.0;
 
@@ -59,7 +67,7 @@ pub struct HaemorrhageSlabs;
 
 impl Samples for HaemorrhageSlabs {
     fn draw(&self, plan: &Plan, _part: Part, seed: u64, index: u64) -> Result<Sample, TrainError> {
-        Ok(slabs(plan, [Kind::Haemorrhage, Kind::Normal], seed, index))
+        Ok(slabs(plan, Kind::Haemorrhage, &[Kind::Normal], seed, index))
     }
 
     fn name(&self) -> String {
@@ -67,13 +75,19 @@ impl Samples for HaemorrhageSlabs {
     }
 }
 
-/// Slabs of phantoms with and without a fresh infarct, all with drawn arteries.
+/// Slabs of phantoms with a fresh infarct, and of those without one: with open arteries, with none drawn, and with a bleed.
 #[derive(Debug, Clone, Copy)]
 pub struct InfarctSlabs;
 
 impl Samples for InfarctSlabs {
     fn draw(&self, plan: &Plan, _part: Part, seed: u64, index: u64) -> Result<Sample, TrainError> {
-        Ok(slabs(plan, [Kind::Infarct, Kind::Open], seed, index))
+        Ok(slabs(
+            plan,
+            Kind::Infarct,
+            &[Kind::Open, Kind::Normal, Kind::Haemorrhage],
+            seed,
+            index,
+        ))
     }
 
     fn name(&self) -> String {
@@ -145,24 +159,34 @@ pub fn batch(samples: &dyn Samples, plan: &Plan, which: Draw, device: &Device) -
 
 /// The plan's value for a class of the truth: its own label's, or that of the only label there is.
 fn value(plan: &Plan, class: u8) -> u8 {
-    // A clot in an artery is neither bleed nor infarct.
-    if class == Class::Thrombus as u8 {
-        return 0;
-    }
+    let infarct = class == Class::Infarct as u8;
     match plan.labels.as_slice() {
-        [only] if class > 0 => only.value,
+        // A clot in an artery is neither bleed nor infarct, and neither of these is the other.
+        _ if class == Class::Thrombus as u8 => 0,
+        [only] if class > 0 && infarct == (only.name == Class::Infarct.name()) => only.value,
+        [_] => 0,
         _ => class,
     }
 }
 
-fn slabs(plan: &Plan, [struck, spared]: [Kind; 2], seed: u64, index: u64) -> Sample {
+fn slabs(plan: &Plan, struck: Kind, spared: &[Kind], seed: u64, index: u64) -> Sample {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index);
-    let kind = if rng.random_bool(BLEEDING) { struck } else { spared };
+    let kind = if rng.random_bool(BLEEDING) {
+        struck
+    } else {
+        spared[rng.random_range(0..spared.len())]
+    };
     let spacing_mm = plan.configuration.spacing[0];
-    let (slab_mm, neighbours) = match plan.configuration.grid {
-        Grid::SourceSlices { slab_mm, neighbours } => (slab_mm, neighbours),
-        Grid::Volume { .. } | Grid::HeadBox { .. } | Grid::Oriented(_) | Grid::Window { .. } => (0.0, 0),
+    let (slab_mm, neighbours, mirrored) = match plan.configuration.grid {
+        Grid::SourceSlices {
+            slab_mm,
+            neighbours,
+            mirrored,
+        } => (slab_mm, neighbours, mirrored),
+        Grid::Volume { .. } | Grid::HeadBox { .. } | Grid::Oriented(_) | Grid::Window { .. } => {
+            (0.0, 0, false)
+        }
     };
     #[expect(
         clippy::cast_possible_truncation,
@@ -186,18 +210,29 @@ fn slabs(plan: &Plan, [struck, spared]: [Kind; 2], seed: u64, index: u64) -> Sam
     );
     let rendered = head.render(&geometry);
     let change = Intensity::draw(&mut rng);
-    let slabs: Vec<Vec<f32>> = (0..3)
+    let mut slabs: Vec<Vec<f32>> = (0..3)
         .map(|s| change.apply(rendered.hu.slice(s).to_vec(), matrix))
         .collect();
     let end = rng
         .random_bool(END_OF_STACK)
         .then(|| if rng.random_bool(0.5) { 0 } else { 2 });
-    let channels: &[usize] = match (neighbours, end) {
-        (0, _) => &[1],
-        (_, None) => &[0, 1, 2],
-        (_, Some(0)) => &[1, 1, 2],
-        (_, Some(_)) => &[0, 1, 1],
+    let mut channels: Vec<usize> = match (neighbours, end) {
+        (0, _) => [1].into(),
+        (_, None) => [0, 1, 2].into(),
+        (_, Some(0)) => [1, 1, 2].into(),
+        (_, Some(_)) => [0, 1, 1].into(),
     };
+    if mirrored {
+        channels.push(slabs.len());
+        slabs.push(if rng.random_bool(WITHOUT_MIRROR) {
+            vec![AIR_HU; matrix * matrix]
+        } else {
+            change.apply(
+                head.render_mirrored(&geometry, 1, &mirror(&head, &mut rng)),
+                matrix,
+            )
+        });
+    }
     let (rows, columns) = (plan.configuration.patch_size[0], plan.configuration.patch_size[1]);
     // The head's box is centred in the tile at inference; a little off here.
     let (top, left) = origin(&slabs[1], matrix, [rows, columns], &mut rng);
@@ -220,6 +255,17 @@ fn slabs(plan: &Plan, [struck, spared]: [Kind; 2], seed: u64, index: u64) -> Sam
         input: image,
         truth: mask,
     }
+}
+
+/// The head's midsagittal plane, about as it would be found.
+fn mirror(head: &Head, rng: &mut ChaCha8Rng) -> MidsagittalPlane {
+    let (origin_mm, [left, back, vertex]) = head.frame();
+    let unit = |v: Vec3| scale(v, 1.0 / norm(v));
+    let (off_mm, off) = MIRROR_OFF;
+    let mut turned = |axis, reach: f64| scale(unit(axis), rng.random_range(-reach..reach));
+    let shift = turned(left, off_mm);
+    let lean = add(turned(back, off), turned(vertex, off));
+    MidsagittalPlane::through(add(origin_mm, shift), add(unit(left), lean))
 }
 
 /// The rendered pixel under tile pixel `i`, if any.
@@ -316,7 +362,7 @@ mod tests {
         let plan = haemorrhage(1);
         let truths: Vec<Vec<u8>> = (0..96)
             .into_par_iter()
-            .map(|i| slabs(&plan, [Kind::Haemorrhage, Kind::Normal], 3, i).truth)
+            .map(|i| slabs(&plan, Kind::Haemorrhage, &[Kind::Normal], 3, i).truth)
             .collect();
         let showing = truths.iter().filter(|t| t.iter().any(|v| *v > 0)).count();
         assert!((35..75).contains(&showing), "{showing} of 96");

@@ -41,6 +41,7 @@ pub fn haemorrhage(members: usize) -> Plan {
             grid: Grid::SourceSlices {
                 slab_mm: SLAB_MM,
                 neighbours: 1,
+                mirrored: false,
             },
             channel_names: names.map(String::from).into(),
             // A head of 22 × 18 cm fits one tile.
@@ -92,16 +93,24 @@ pub fn infarct(members: usize) -> Plan {
     plan.id = "infarct-phantom".into();
     plan.version = "0.1.0".into();
     plan.question = "infarct".into();
-    // A few HU decide: grey against white matter, not blood against bone.
-    for scheme in &mut plan.configuration.normalization_schemes {
-        *scheme = Normalization::CTNormalization {
-            lower_hu: -5.0,
-            upper_hu: 75.0,
-            mean_hu: 30.0,
-            std_hu: 14.0,
-        };
-    }
-    if let Architecture::PlainConvUNet(network) = &mut plan.configuration.architecture {
+    let names = ["slab below", "slice", "slab above", "slice mirrored"];
+    // A few HU decide, and what the other side looks like: grey against white matter, not blood against bone.
+    let scheme = Normalization::CTNormalization {
+        lower_hu: -5.0,
+        upper_hu: 75.0,
+        mean_hu: 30.0,
+        std_hu: 14.0,
+    };
+    let configuration = &mut plan.configuration;
+    configuration.grid = Grid::SourceSlices {
+        slab_mm: SLAB_MM,
+        neighbours: 1,
+        mirrored: true,
+    };
+    configuration.channel_names = names.map(String::from).into();
+    configuration.normalization_schemes = vec![scheme; names.len()];
+    if let Architecture::PlainConvUNet(network) = &mut configuration.architecture {
+        network.input_channels = names.len();
         network.num_classes = 2;
     }
     plan.labels = vec![Label {

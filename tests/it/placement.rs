@@ -5,13 +5,14 @@ use ictus::{
     domain::{
         finding::{Finding, Side},
         geometry,
+        midsagittal::MidsagittalPlane,
         prediction::Prediction,
         uid::Uid,
         volume::Volume,
     },
     train::{
         phantom::{self, Class, GeometryKind, Head, Kind, Range, Rendered},
-        recipe::haemorrhage,
+        recipe::{haemorrhage, infarct},
     },
 };
 
@@ -55,7 +56,9 @@ fn bleeding(kind: GeometryKind, seed: u64, film: bool) -> Rendered {
 
 /// Dice of the truth with itself after the way through the plan's grid and back.
 fn there_and_back(rendered: &Rendered) -> (f64, [usize; 3]) {
-    let (_, trace) = preprocess::preprocess(&rendered.hu, &haemorrhage(1)).unwrap();
+    let trace = preprocess::preprocess(&rendered.hu, &haemorrhage(1))
+        .unwrap()
+        .trace;
     let len = rendered.truth.geometry.slice_len();
     let mask: Vec<f32> = rendered
         .truth
@@ -111,9 +114,8 @@ fn findings_name_the_side_and_the_centre_of_the_truth_on_every_stack() {
     let mut compared = 0;
     for (kind, seed) in STACKS {
         let rendered = bleeding(kind, seed, false);
-        let (_, trace) = preprocess::preprocess(&rendered.hu, &plan).unwrap();
         let preprocess::brain::Intracranial { brain, cavity } =
-            preprocess::brain::intracranial(&rendered.hu, &trace);
+            preprocess::preprocess(&rendered.hu, &plan).unwrap().intracranial;
         let found = postprocess::find(
             &sure(&rendered),
             &rendered.hu,
@@ -159,8 +161,10 @@ fn no_bleed_lies_outside_the_cavity() {
             seed,
             Range::Evaluation,
         ));
-        let (_, trace) = preprocess::preprocess(&rendered.hu, &plan).unwrap();
-        let cavity = preprocess::brain::intracranial(&rendered.hu, &trace).cavity;
+        let cavity = preprocess::preprocess(&rendered.hu, &plan)
+            .unwrap()
+            .intracranial
+            .cavity;
         let (mut blood, mut inside) = (0u32, 0u32);
         for voxel in (0..cavity.data.len()).filter(|v| rendered.truth.data[*v] != 0) {
             blood += 1;
@@ -203,4 +207,75 @@ fn sure(rendered: &Rendered) -> Prediction {
         variance: zeros(),
         disagreement: 0.0,
     }
+}
+
+/// A network that compares sides is shown the other side where it is, and as it was taught: there is the bleed of the other side.
+#[test]
+fn what_lies_on_the_other_side_is_shown_as_training_shows_it_on_every_stack() {
+    let plan = infarct(1);
+    let mut exact = 0;
+    for (kind, seed) in STACKS {
+        let head = Head::new(seed, Kind::Haemorrhage, Range::Evaluation);
+        let geometry = phantom::geometry(kind, seed, Range::Evaluation);
+        let rendered = head.render(&geometry);
+        let preprocess::Sliced {
+            input,
+            trace,
+            intracranial,
+        } = preprocess::preprocess(&rendered.hu, &plan).unwrap();
+
+        let (origin_mm, [left, back, up]) = head.frame();
+        let plane = MidsagittalPlane::through(origin_mm, left);
+        let found = MidsagittalPlane::estimate(&intracranial.brain).unwrap();
+        let off = [[0.0, 0.0], [60.0, 0.0], [-60.0, 0.0], [0.0, 40.0]].map(|[behind, above]| {
+            let along = geometry::add(geometry::scale(back, behind), geometry::scale(up, above));
+            found.left_of_mm(geometry::add(origin_mm, along)).abs()
+        });
+
+        let columns = input.shape[1];
+        let len = input.shape[0] * columns;
+        let bled = |slice: usize, point| {
+            let (row, column, away) = geometry.lps_to_voxel(slice, point);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "what is negative becomes 0, which is air"
+            )]
+            let (row, column) = (row.round() as usize, column.round() as usize);
+            away.abs() < 0.3 * geometry.planes[slice].thickness_mm
+                && row < geometry.rows
+                && column < geometry.columns
+                && rendered.truth.slice(slice)[row * geometry.columns + column] != 0
+        };
+        // The mirrored channel, the slice that training would mirror, and the slice itself, where blood lies on the other side only.
+        let (mut sums, mut pixels) = ([0.0; 3], 0.0);
+        for (i, slice) in trace.slices.iter().copied().enumerate() {
+            let taught = trace.apply(&head.render_mirrored(&geometry, slice, &plane), -1024.0);
+            for v in 0..len {
+                let here = trace.point_mm(slice, (v / columns) as f64, (v % columns) as f64);
+                let there = plane.mirror(here);
+                if !bled(slice, here) && (0..geometry.slices()).any(|other| bled(other, there)) {
+                    // The plan's normalisation.
+                    let taught = (taught[v].clamp(-5.0, 75.0) - 30.0) / 14.0;
+                    let shown = |channel: usize| input.slices[i][channel * len + v];
+                    for (sum, value) in sums.iter_mut().zip([shown(3), taught, shown(1)]) {
+                        *sum += f64::from(value) * 14.0 + 30.0;
+                    }
+                    pixels += 1.0;
+                }
+            }
+        }
+        let [mirrored, taught, own] = sums.map(|sum| sum / pixels);
+        println!(
+            "{kind:?}: the plane is off by {off:.1?} mm; of {pixels} pixels mirrored {mirrored:.1} HU, taught {taught:.1}, own {own:.1}"
+        );
+        assert!(pixels > 300.0, "{kind:?}: too little blood on one side");
+        assert!(mirrored > own + 4.0, "{kind:?}: {mirrored} {own}");
+        // Where the plane is found, the bleed is all there.
+        if off.iter().all(|mm| *mm < 2.0) {
+            exact += 1;
+            assert!((mirrored - taught).abs() < 5.0, "{kind:?}: {mirrored} {taught}");
+        }
+    }
+    assert!(exact > 0, "the plane was found on no stack");
 }

@@ -7,19 +7,18 @@ mod abc2;
 pub mod case_score;
 pub mod components;
 mod kinds;
-pub mod midsagittal;
 
 use crate::domain::{
     failure::FailureClass,
     finding::{Answer, AnswerValue, Finding, Region, Side},
     geometry::{Vec3, add, scale},
+    midsagittal::MidsagittalPlane,
     plan::{Grid, Label, Plan},
     prediction::Prediction,
     uid::Uid,
     volume::{Geometry, Volume},
 };
 use components::Component;
-use midsagittal::MidsagittalPlane;
 use std::borrow::Cow;
 
 /// The question whose findings have an ABC/2.

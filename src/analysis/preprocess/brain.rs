@@ -42,8 +42,12 @@ pub struct Intracranial {
 /// Where the brain is, and what lies outside the cavity for sure.
 #[must_use]
 pub fn intracranial(ct: &Volume<f32>, trace: &SpatialTrace) -> Intracranial {
+    within(&trace.apply_all(&ct.data, AIR_HU), ct, trace)
+}
+
+/// The same of the slices on the network's grid, where they are there already.
+pub(super) fn within(images: &[Vec<f32>], ct: &Volume<f32>, trace: &SpatialTrace) -> Intracranial {
     let shape = trace.shape();
-    let images = trace.apply_all(&ct.data, AIR_HU);
     let cores: Vec<Vec<bool>> = images
         .par_iter()
         .map(|image| {

@@ -7,6 +7,7 @@ mod blast;
 pub mod brain;
 pub mod even;
 pub mod head_box;
+mod mirror;
 pub mod normalize;
 mod oriented;
 pub mod slab;
@@ -14,12 +15,14 @@ pub mod volume;
 
 use crate::domain::{
     failure::FailureClass,
+    midsagittal::MidsagittalPlane,
     network::NetworkInput,
     plan::{Grid, Plan},
     trace::{AxisMap, SpatialTrace},
     volume::{Geometry, Volume},
 };
 
+use brain::Intracranial;
 use normalize::normalize;
 use rayon::prelude::*;
 
@@ -123,52 +126,82 @@ impl PreprocessError {
     }
 }
 
+/// A head, ready for its network.
+#[derive(Debug)]
+pub struct Sliced {
+    /// Normalised slices.
+    pub input: NetworkInput,
+    /// The way back.
+    pub trace: SpatialTrace,
+    /// Where the brain is.
+    pub intracranial: Intracranial,
+}
+
 /// Brings a volume onto the grid of a plan.
 ///
 /// # Errors
 /// [`PreprocessError::NoHead`] when there is nothing to look at.
-pub fn preprocess(ct: &Volume<f32>, plan: &Plan) -> Result<(NetworkInput, SpatialTrace), PreprocessError> {
+pub fn preprocess(ct: &Volume<f32>, plan: &Plan) -> Result<Sliced, PreprocessError> {
     let &[row_spacing, column_spacing] = plan.configuration.spacing.as_slice() else {
         return Err(PreprocessError::Dimensions(plan.configuration.spacing.len()));
     };
-    let Grid::SourceSlices { slab_mm, neighbours } = plan.configuration.grid else {
+    let Grid::SourceSlices {
+        slab_mm,
+        neighbours,
+        mirrored,
+    } = plan.configuration.grid
+    else {
         return Err(PreprocessError::Grid);
     };
+    let expected = 2 * neighbours + 1 + usize::from(mirrored);
     let schemes = &plan.configuration.normalization_schemes;
     // One tissue, one scale: all channels are the same scan.
     let normalization = schemes
         .first()
-        .filter(|first| schemes.len() == 2 * neighbours + 1 && schemes.iter().all(|s| s == *first))
+        .filter(|first| schemes.len() == expected && schemes.iter().all(|s| s == *first))
         .ok_or(PreprocessError::Channels {
             found: schemes.len(),
-            expected: 2 * neighbours + 1,
+            expected,
         })?;
     let normalization = normalize::by_slice(normalization)?;
     let trace = place(ct, [row_spacing, column_spacing])?;
     let images = trace.apply_all(&ct.data, AIR_HU);
     let recipes = slab::recipes(&ct.geometry, &trace.slices, slab_mm, neighbours);
-    let slices = recipes
+    let mut slices: Vec<Vec<f32>> = recipes
         .par_iter()
         .map(|channels| {
-            let mut stack = Vec::with_capacity(channels.len() * images[0].len());
-            for members in channels {
-                stack.extend(slab::mean(&images, members));
-            }
-            normalize(&mut stack, normalization, None);
-            stack
+            let slabs = channels.iter().flat_map(|members| slab::mean(&images, members));
+            slabs.collect()
         })
         .collect();
+    let intracranial = brain::within(&images, ct, &trace);
+    if mirrored {
+        let plane = MidsagittalPlane::estimate(&intracranial.brain);
+        let len = images[0].len();
+        let own: Vec<&[f32]> = slices
+            .iter()
+            .map(|slabs| &slabs[neighbours * len..(neighbours + 1) * len])
+            .collect();
+        let reflected = mirror::reflect(&trace, &own, plane.as_ref());
+        for (slabs, image) in slices.iter_mut().zip(reflected) {
+            slabs.extend(image);
+        }
+    }
+    slices
+        .par_iter_mut()
+        .for_each(|slabs| normalize(slabs, normalization, None));
     let mut air = [AIR_HU];
     normalize(&mut air, normalization, None);
-    Ok((
-        NetworkInput {
+    Ok(Sliced {
+        input: NetworkInput {
             shape: trace.shape(),
             channels: schemes.len(),
             slices,
             outside: air[0],
         },
         trace,
-    ))
+        intracranial,
+    })
 }
 
 /// The trace to the slices of the head at 1 mm, for plans that have no such grid of their own.

@@ -117,16 +117,20 @@ impl Plan {
         let channels = schemes.len();
         match &self.configuration.grid {
             // What only whole-volume plans do is refused here rather than left out in silence.
-            Grid::SourceSlices { slab_mm, neighbours } => ensure(
+            Grid::SourceSlices {
+                slab_mm,
+                neighbours,
+                mirrored,
+            } => ensure(
                 self.configuration.patch_size.len() == 2
-                    && channels == 2 * neighbours + 1
+                    && channels == 2 * neighbours + 1 + usize::from(*mirrored)
                     && (*neighbours == 0 || *slab_mm > 0.0)
                     && (0.0..=20.0).contains(slab_mm)
                     && self.activation == Activation::Softmax
                     && self.keep_largest.is_empty()
                     && self.mirror_axes.is_empty(),
                 || {
-                    "a plan on source_slices has two axes, a channel for the slice and one for each neighbouring slab (of 20 mm at most), softmax, and neither mirror_axes nor keep_largest"
+                    "a plan on source_slices has two axes, a channel for the slice, one for each neighbouring slab (of 20 mm at most) and one for a mirrored slab, softmax, and neither mirror_axes nor keep_largest"
                         .into()
                 },
             ),

@@ -12,7 +12,8 @@ use super::noise::{Draw, Point};
 use super::{HEAD_CENTER_MM, Head, Lesion, Rendered};
 use crate::domain::finding::Side;
 use crate::domain::geometry::{Vec3, add, scale, sub};
-use crate::domain::volume::{Geometry, Volume};
+use crate::domain::midsagittal::MidsagittalPlane;
+use crate::domain::volume::{Geometry, SlicePlane, Volume};
 use rayon::prelude::*;
 
 /// Samples along the normal are at most this far apart, mm.
@@ -49,7 +50,7 @@ impl Head {
     pub fn render(&self, geometry: &Geometry) -> Rendered {
         let slices: Vec<Slice> = (0..geometry.slices())
             .into_par_iter()
-            .map(|slice| self.render_slice(geometry, slice))
+            .map(|slice| self.render_slice(geometry, slice, slice))
             .collect();
         let mut hu = Vec::with_capacity(geometry.len());
         let mut bleed = Vec::with_capacity(geometry.len());
@@ -83,6 +84,22 @@ impl Head {
         }
     }
 
+    /// HU of a slice of a stack as the other half of the head shows it, mirrored at a plane; its noise is that of no slice of the stack.
+    #[must_use]
+    pub fn render_mirrored(&self, geometry: &Geometry, slice: usize, plane: &MidsagittalPlane) -> Vec<f32> {
+        let own = geometry.planes[slice];
+        let mirrored = Geometry {
+            row_direction: plane.mirror_direction(geometry.row_direction),
+            column_direction: plane.mirror_direction(geometry.column_direction),
+            planes: vec![SlicePlane {
+                origin_mm: plane.mirror(own.origin_mm),
+                ..own
+            }],
+            ..geometry.clone()
+        };
+        self.render_slice(&mirrored, 0, geometry.slices() + slice).hu
+    }
+
     /// A point of LPS within one of the lesions, each as likely as the other; nothing when none is met.
     #[must_use]
     pub fn point_in_a_bleed(&self, seed: u64) -> Option<Vec3> {
@@ -99,7 +116,7 @@ impl Head {
             .map(|lps| add(HEAD_CENTER_MM, lps.map(f64::from)))
     }
 
-    fn render_slice(&self, geometry: &Geometry, slice: usize) -> Slice {
+    fn render_slice(&self, geometry: &Geometry, slice: usize, noise: usize) -> Slice {
         let (anatomy, scanner) = (&self.anatomy, &self.scanner);
         let spacing = geometry.pixel_spacing_mm.map(|s| s as f32);
         let thickness = geometry.planes[slice].thickness_mm as f32;
@@ -173,7 +190,7 @@ impl Head {
                 weight.push(scanner.noise_weight(centre));
             }
         }
-        scanner.finish(slice, geometry.columns, spacing, &mut out.hu, &weight);
+        scanner.finish(noise, geometry.columns, spacing, &mut out.hu, &weight);
         out
     }
 

@@ -3,8 +3,8 @@
 //! Searched over yaw, roll and offset for the greatest overlap of the brain mask with its mirror image.
 //! A head that lies turned in the scanner keeps its own left and right.
 
-use crate::domain::{
-    geometry::{Vec3, add, dot, scale, sub},
+use super::{
+    geometry::{Vec3, add, dot, norm, scale, sub},
     volume::Volume,
 };
 use rayon::prelude::*;
@@ -110,8 +110,29 @@ impl MidsagittalPlane {
         }
     }
 
-    fn mirror(&self, p: Vec3) -> Vec3 {
-        sub(p, scale(self.normal, 2.0 * self.left_of_mm(p)))
+    /// The plane through a point, its normal along `left`.
+    #[must_use]
+    pub fn through(point_mm: Vec3, left: Vec3) -> Self {
+        Self {
+            normal: scale(left, 1.0 / norm(left)),
+            point_mm,
+        }
+    }
+
+    /// The point as far on the other side.
+    #[must_use]
+    pub fn mirror(&self, p: Vec3) -> Vec3 {
+        sub(p, self.across(self.left_of_mm(p)))
+    }
+
+    /// The direction on the other side.
+    #[must_use]
+    pub fn mirror_direction(&self, v: Vec3) -> Vec3 {
+        sub(v, self.across(dot(v, self.normal)))
+    }
+
+    fn across(&self, distance: f64) -> Vec3 {
+        scale(self.normal, 2.0 * distance)
     }
 
     /// Distance from the plane in mm, positive on the patient's left.
