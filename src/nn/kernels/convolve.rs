@@ -1,4 +1,4 @@
-//! The one loop of all convolutions.
+//! The jobs of all convolutions, and the loop of those that are done directly.
 
 use super::{
     BLOCK, Isa, blocks, filled,

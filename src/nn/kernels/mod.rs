@@ -4,7 +4,7 @@
 //! With three taps along rows and columns, and enough of channels and voxels, Winograd's filtering saves more than half of the products ([`winograd`]).
 //! There is no im2col: a job copies the rows that it needs once, with their zero border, into a window that fits the second-level cache ([`window`]).
 //! The norm and activation of the layer before are done in that copy, and the sums that the norm behind wants are taken of each part of the output while it is in the cache ([`norm`]): between two convolutions nothing passes over memory.
-//! [`geometry`] puts every kind (strided, dilated, transposed, gradient of the input) into one form, so that [`convolve`] is the only loop.
+//! [`geometry`] puts every kind (strided, dilated, transposed, gradient of the input) into one form, so that [`convolve`] has one loop for all that are done directly.
 //! Each output value is summed by one job in one fixed order, so results do not depend on the number of threads.
 //! What it does not do: groups.
 //!
