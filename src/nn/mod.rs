@@ -49,9 +49,9 @@ pub fn instruction_set() -> &'static str {
 }
 
 /// Which order of operations the CPU kernels have: another number where the last bits of a layer may be others, so that an analysis of an earlier build is not replayed on this one.
-const ARITHMETIC: u32 = 3;
+const ARITHMETIC: u32 = 4;
 
-/// How a device computes in a precision: `cpu-{isa}-{dtype}-{arithmetic}` or `cuda-{sm}-{dtype}`, as in `cpu-avx512-f32-3` and `cuda-sm80-bf16`.
+/// How a device computes in a precision: `cpu-{isa}-{dtype}-{arithmetic}` or `cuda-{sm}-{dtype}`, as in `cpu-avx512-f32-4` and `cuda-sm80-bf16`.
 ///
 /// # Errors
 /// The GPU driver's.

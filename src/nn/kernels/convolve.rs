@@ -7,7 +7,7 @@ use super::{
     norm::{self, Totals, Wide},
     tile::{Band, Step},
     window::{Copied, Source},
-    winograd::{self, Winograd},
+    winograd::{self, Form, Winograd},
 };
 use rayon::prelude::*;
 use std::ops::Range;
@@ -160,7 +160,8 @@ impl Cut {
         jobs: usize,
     ) -> Self {
         let steps = [0, 1, 2].map(|a| geometry.axes[a].steps());
-        let planes = jobs.div_ceil(geometry.batch * rows * columns).clamp(1, steps[0]);
+        let planes = jobs.div_ceil(geometry.batch * rows * columns);
+        let planes = planes.clamp(1, steps[0].div_ceil(units[0]));
         Self {
             parts: [planes, rows, columns],
             steps,
@@ -288,8 +289,8 @@ fn run<T: Send>(
     );
     let mut padded_bias = vec![0.0; blocks(geometry.c_out) * BLOCK];
     padded_bias[..bias.len()].copy_from_slice(bias);
-    if winograd::suits(geometry, isa) {
-        return filtered(x, weight, &padded_bias, geometry, isa, finish);
+    if let Some(form) = Form::of(geometry, isa) {
+        return filtered(x, weight, &padded_bias, geometry, (form, isa), finish);
     }
     let packed: Vec<Packed> = geometry
         .phases()
@@ -335,11 +336,11 @@ pub(super) fn filtered<T: Send>(
     weight: Weight,
     bias: &[f32],
     geometry: &Geometry,
-    isa: Isa,
+    (form, isa): (Form, Isa),
     finish: impl Fn(&Part, *const f32) -> T + Sync,
 ) -> (Vec<f32>, Vec<(usize, usize, T)>) {
-    let winograd = Winograd::new(x, weight, bias, geometry, isa);
-    let cut = winograd::cut(geometry, rayon::current_num_threads());
+    let winograd = Winograd::new(x, weight, bias, geometry, form, isa);
+    let cut = form.cut(geometry, rayon::current_num_threads());
     let open = |held: &mut winograd::Held, part: &Part| winograd.open(held, part);
     #[expect(unsafe_code, reason = "hands each job the voxels that it owns")]
     // SAFETY: as `jobs` calls it.

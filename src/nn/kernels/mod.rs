@@ -16,6 +16,7 @@ mod lanes;
 mod memory;
 pub(crate) mod norm;
 mod tile;
+mod transform;
 mod weight_gradient;
 mod window;
 mod winograd;

@@ -1,4 +1,4 @@
-use super::*;
+use super::{winograd::Form, *};
 use proptest::prelude::*;
 
 /// Random problems of a test, channels and kernel of each below, and voxels beyond the kernel below; Miri interprets, a thousand times as slowly.
@@ -266,9 +266,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(CASES))]
 
     #[test]
-    fn filtering_agrees_with_the_definition_on_every_instruction_set(case in cases(), padding in [0usize..4, 0..4], seed in 0usize..1000) {
+    fn filtering_agrees_with_the_definition_on_every_instruction_set(case in cases(), padding in [0usize..4, 0..4, 0..4], form in prop_oneof![Just(Form::Flat), Just(Form::Deep)], seed in 0usize..1000) {
         let mut case = case;
-        for (a, padding) in [1, 2].into_iter().zip(padding) {
+        for (a, padding) in (0..3).zip(padding).skip(usize::from(form == Form::Flat)) {
             let more = case.wide[a] - case.windows[a].dilation * (case.windows[a].kernel - 1) - 1;
             case.windows[a] = Window { kernel: 3, stride: 1, padding, dilation: 1 };
             case.wide[a] = 3 + more;
@@ -298,15 +298,15 @@ proptest! {
             });
             let weight = Weight { values: &w, output: c_in * case.taps(), input: case.taps() };
             let source = [Source { values: &x, blocks: blocks(c_in), lines: Some(&lines) }];
-            prop_assert!(winograd::has_form(&case.down(), isa));
-            let (got, _) = convolve::filtered(&source, weight, &bias, &case.down(), isa, |_, _| ());
+            prop_assert!(form.suits(&case.down(), isa));
+            let (got, _) = convolve::filtered(&source, weight, &bias, &case.down(), (form, isa), |_, _| ());
             let worst = largest_difference(c_out, case.batch, case.narrow, &got, &down);
             prop_assert!(worst < 1e-3, "{isa:?}: {worst}");
-            if winograd::has_form(&case.up(), isa) {
+            if form.suits(&case.up(), isa) {
                 let weight = Weight { values: &w, output: case.taps(), input: c_in * case.taps() };
                 let none = vec![0.0; blocks(c_in) * BLOCK];
                 let source = sources(&y, c_out, case.batch);
-                let (got, _) = convolve::filtered(&source, weight, &none, &case.up(), isa, |_, _| ());
+                let (got, _) = convolve::filtered(&source, weight, &none, &case.up(), (form, isa), |_, _| ());
                 let worst = largest_difference(c_in, case.batch, case.wide, &got, &up);
                 prop_assert!(worst < 1e-3, "{isa:?}, back: {worst}");
             }
@@ -371,15 +371,17 @@ fn results_do_not_depend_on_the_number_of_threads() {
         wide: if cfg!(miri) { [3, 5, 9] } else { [13, 30, 50] },
         narrow: if cfg!(miri) { [2, 3, 5] } else { [7, 15, 25] },
     });
-    // This one is filtered, and too large for Miri.
+    // These are filtered, the second along depth as well, and too large for Miri.
     if !cfg!(miri) {
-        threads_agree(&Case {
-            batch: 1,
-            channels: [32, 33],
-            windows: [window(1); 3],
-            wide: [6, 51, 99],
-            narrow: [6, 51, 99],
-        });
+        for (channels, wide) in [([32, 33], [6, 51, 99]), ([64, 66], [7, 31, 29])] {
+            threads_agree(&Case {
+                batch: 1,
+                channels,
+                windows: [window(1); 3],
+                wide,
+                narrow: wide,
+            });
+        }
     }
 }
 

@@ -1,9 +1,13 @@
 //! The register tiles, and the choice of the instruction set at run time.
 
 use super::{
-    BLOCK, lanes,
+    BLOCK,
+    convolve::Weight,
+    geometry::Geometry,
+    lanes,
     norm::{Lane, Line},
-    winograd,
+    transform::{self, FREQUENCIES, Sum, TILE},
+    winograd::Form,
 };
 use lanes::{Lanes, Single};
 
@@ -181,16 +185,46 @@ impl Isa {
         }
     }
 
-    /// Values of tiles → their frequencies ([`winograd::spread_of`]).
-    pub(super) fn spread(self, from: &[f32], row_len: usize, to: &mut [f32], [rows, columns]: [usize; 2]) {
-        let last = (winograd::TILE * rows + 1) * row_len + (winograd::TILE * columns + 2) * BLOCK;
-        assert!(last <= from.len(), "every voxel of the tiles is there");
+    /// Weights of W outputs → their frequencies ([`transform::pack_group`]).
+    pub(super) fn pack<const W: usize>(
+        self,
+        weight: Weight,
+        geometry: &Geometry,
+        form: Form,
+        first: usize,
+        to: &mut [f32],
+    ) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "calls code compiled for the detected instruction set")]
+            // SAFETY: `detect` has seen AVX-512F.
+            Self::Avx512 | Self::Avx512Bf16 => unsafe { pack_avx512::<W>(weight, geometry, form, first, to) },
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "calls code compiled for the detected instruction set")]
+            // SAFETY: `detect` has seen AVX2 and FMA.
+            Self::Avx2 => unsafe { pack_avx2::<W>(weight, geometry, form, first, to) },
+            Self::Portable => transform::pack_group::<W>(weight, geometry, form, first, to),
+        }
+    }
+
+    /// Values of tiles → their frequencies ([`transform::spread_of`]).
+    pub(super) fn spread<const N: usize>(
+        self,
+        from: &Sum<N>,
+        row_len: usize,
+        to: &mut [f32],
+        [rows, columns]: [usize; 2],
+    ) {
+        let last = (TILE * rows + 1) * row_len + (TILE * columns + 2) * BLOCK;
+        let there = from.planes.iter().all(|plane| last <= plane.len());
+        assert!(there, "every voxel of the tiles is there");
         assert_eq!(
             to.len(),
-            winograd::FREQUENCIES * rows * columns * BLOCK,
+            FREQUENCIES * rows * columns * BLOCK,
             "there is room for every frequency"
         );
-        let (from, to) = (from.as_ptr(), to.as_mut_ptr());
+        let (sign, from) = (from.sign, from.planes.map(<[f32]>::as_ptr));
+        let to = to.as_mut_ptr();
         #[expect(
             unsafe_code,
             reason = "calls the kernel compiled for the detected instruction set"
@@ -199,15 +233,17 @@ impl Isa {
         unsafe {
             match self {
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 | Self::Avx512Bf16 => spread_avx512(from, row_len, to, [rows, columns]),
+                Self::Avx512 | Self::Avx512Bf16 => spread_avx512(from, sign, row_len, to, [rows, columns]),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => spread_avx2(from, row_len, to, [rows, columns]),
-                Self::Portable => winograd::spread_of::<lanes::Portable>(from, row_len, to, [rows, columns]),
+                Self::Avx2 => spread_avx2(from, sign, row_len, to, [rows, columns]),
+                Self::Portable => {
+                    transform::spread_of::<lanes::Portable, N>(from, sign, row_len, to, [rows, columns]);
+                }
             }
         }
     }
 
-    /// Sums of frequencies → one or two rows of outputs ([`winograd::gather_of`]).
+    /// Sums of frequencies → rows of outputs ([`transform::gather_of`]).
     ///
     /// # Safety
     /// Each row of `out` that is not null has `columns` voxels that nobody else touches meanwhile.
@@ -215,18 +251,19 @@ impl Isa {
         unsafe_code,
         reason = "calls the kernel compiled for the detected instruction set"
     )]
-    pub(super) unsafe fn gather(
+    pub(super) unsafe fn gather<const N: usize, const M: usize>(
         self,
-        from: &[f32],
+        from: [&[f32]; N],
         each: usize,
         bias: &[f32],
-        out: [*mut f32; 2],
+        out: [[*mut f32; TILE]; M],
         columns: usize,
     ) {
-        let last = (winograd::FREQUENCIES - 1) * each + columns.div_ceil(winograd::TILE) * BLOCK;
-        assert!(last <= from.len(), "every frequency of the tiles is there");
+        let last = (FREQUENCIES - 1) * each + columns.div_ceil(TILE) * BLOCK;
+        let there = from.iter().all(|plane| last <= plane.len());
+        assert!(there, "every frequency of the tiles is there");
         assert_eq!(bias.len(), BLOCK, "one bias an output");
-        let (from, bias) = (from.as_ptr(), bias.as_ptr());
+        let (from, bias) = (from.map(<[f32]>::as_ptr), bias.as_ptr());
         // SAFETY: the ranges were checked above, the instruction set by `detect`; the caller vouches for the output.
         unsafe {
             match self {
@@ -234,7 +271,9 @@ impl Isa {
                 Self::Avx512 | Self::Avx512Bf16 => gather_avx512(from, each, bias, out, columns),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => gather_avx2(from, each, bias, out, columns),
-                Self::Portable => winograd::gather_of::<lanes::Portable>(from, each, bias, out, columns),
+                Self::Portable => {
+                    transform::gather_of::<lanes::Portable, N, M>(from, each, bias, out, columns);
+                }
             }
         }
     }
@@ -378,34 +417,76 @@ unsafe fn activate_avx2(from: *const f32, step: usize, to: *mut f32, voxels: usi
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-#[expect(unsafe_code, reason = "compiles the generic loop for AVX-512F")]
-unsafe fn spread_avx512(from: *const f32, row_len: usize, to: *mut f32, tiles: [usize; 2]) {
-    // SAFETY: as `Isa::spread`.
-    unsafe { winograd::spread_of::<lanes::Avx512>(from, row_len, to, tiles) }
+fn pack_avx512<const W: usize>(
+    weight: Weight,
+    geometry: &Geometry,
+    form: Form,
+    first: usize,
+    to: &mut [f32],
+) {
+    transform::pack_group::<W>(weight, geometry, form, first, to);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-#[expect(unsafe_code, reason = "compiles the generic loop for AVX2")]
-unsafe fn spread_avx2(from: *const f32, row_len: usize, to: *mut f32, tiles: [usize; 2]) {
-    // SAFETY: as `Isa::spread`.
-    unsafe { winograd::spread_of::<lanes::Avx2>(from, row_len, to, tiles) }
+fn pack_avx2<const W: usize>(weight: Weight, geometry: &Geometry, form: Form, first: usize, to: &mut [f32]) {
+    transform::pack_group::<W>(weight, geometry, form, first, to);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "compiles the generic loop for AVX-512F")]
-unsafe fn gather_avx512(from: *const f32, each: usize, bias: *const f32, out: [*mut f32; 2], columns: usize) {
-    // SAFETY: as `Isa::gather`.
-    unsafe { winograd::gather_of::<lanes::Avx512>(from, each, bias, out, columns) }
+unsafe fn spread_avx512<const N: usize>(
+    from: [*const f32; N],
+    sign: f32,
+    row_len: usize,
+    to: *mut f32,
+    tiles: [usize; 2],
+) {
+    // SAFETY: as `Isa::spread`.
+    unsafe { transform::spread_of::<lanes::Avx512, N>(from, sign, row_len, to, tiles) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 #[expect(unsafe_code, reason = "compiles the generic loop for AVX2")]
-unsafe fn gather_avx2(from: *const f32, each: usize, bias: *const f32, out: [*mut f32; 2], columns: usize) {
+unsafe fn spread_avx2<const N: usize>(
+    from: [*const f32; N],
+    sign: f32,
+    row_len: usize,
+    to: *mut f32,
+    tiles: [usize; 2],
+) {
+    // SAFETY: as `Isa::spread`.
+    unsafe { transform::spread_of::<lanes::Avx2, N>(from, sign, row_len, to, tiles) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[expect(unsafe_code, reason = "compiles the generic loop for AVX-512F")]
+unsafe fn gather_avx512<const N: usize, const M: usize>(
+    from: [*const f32; N],
+    each: usize,
+    bias: *const f32,
+    out: [[*mut f32; TILE]; M],
+    columns: usize,
+) {
     // SAFETY: as `Isa::gather`.
-    unsafe { winograd::gather_of::<lanes::Avx2>(from, each, bias, out, columns) }
+    unsafe { transform::gather_of::<lanes::Avx512, N, M>(from, each, bias, out, columns) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+#[expect(unsafe_code, reason = "compiles the generic loop for AVX2")]
+unsafe fn gather_avx2<const N: usize, const M: usize>(
+    from: [*const f32; N],
+    each: usize,
+    bias: *const f32,
+    out: [[*mut f32; TILE]; M],
+    columns: usize,
+) {
+    // SAFETY: as `Isa::gather`.
+    unsafe { transform::gather_of::<lanes::Avx2, N, M>(from, each, bias, out, columns) }
 }
 
 #[cfg(target_arch = "x86_64")]
