@@ -31,7 +31,7 @@ const END_OF_STACK: f64 = 0.06;
 /// Share of mirrored slabs that are missing, as where no plane is found.
 const WITHOUT_MIRROR: f64 = 0.05;
 /// How far the mirror may stand from the head's own, mm and radians: what its estimate from a scan was wrong by on seven kinds of stack (`tests/it/placement.rs`).
-const MIRROR_OFF: (f64, f64) = (2.0, 0.15);
+const MIRROR_OFF: (f64, f64) = (1.5, 0.04);
 /// Millimetres of a rendered slab along both axes.
 const FIELD_MM: f64 = 250.0;
 

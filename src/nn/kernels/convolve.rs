@@ -92,7 +92,8 @@ fn pack(weight: Weight, geometry: &Geometry, phase: [usize; 3], isa: Isa) -> Pac
 }
 
 /// Puts `value`, rounded to bf16, into the lower or upper half of a pair.
-fn pair(pair: f32, value: f32, upper: bool) -> f32 {
+#[inline(always)]
+pub(super) fn pair(pair: f32, value: f32, upper: bool) -> f32 {
     let bits = value.to_bits();
     // To the nearest, ties to even.
     let half = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
@@ -340,7 +341,7 @@ pub(super) fn filtered<T: Send>(
     finish: impl Fn(&Part, *const f32) -> T + Sync,
 ) -> (Vec<f32>, Vec<(usize, usize, T)>) {
     let winograd = Winograd::new(x, weight, bias, geometry, form, isa);
-    let cut = form.cut(geometry, rayon::current_num_threads());
+    let cut = form.cut(geometry, isa, rayon::current_num_threads());
     let open = |held: &mut winograd::Held, part: &Part| winograd.open(held, part);
     #[expect(unsafe_code, reason = "hands each job the voxels that it owns")]
     // SAFETY: as `jobs` calls it.

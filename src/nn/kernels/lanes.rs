@@ -17,6 +17,18 @@ pub(super) trait Lanes: Copy {
     unsafe fn voxel<const P: usize>(from: *const f32) -> Self;
     /// self + a × b.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// self + a × b in f32, whatever the tiles multiply.
+    #[inline(always)]
+    unsafe fn add_scaled(self, a: Self, b: Self) -> Self {
+        // SAFETY: as `add_product`.
+        unsafe { self.add_product(a, b) }
+    }
+    /// Stores 16 channels of a voxel as the tiles read them.
+    #[inline(always)]
+    unsafe fn put(self, to: *mut f32) {
+        // SAFETY: as `store`.
+        unsafe { self.store(to) }
+    }
     /// self + the value of voxel P × b.
     #[inline(always)]
     unsafe fn add_voxel<const P: usize>(self, from: *const f32, b: Self) -> Self {
@@ -222,6 +234,16 @@ mod x86 {
                 let pairs = |lanes: Self| std::mem::transmute::<__m512, __m512bh>(lanes.0);
                 Self(_mm512_dpbf16_ps(self.0, pairs(a), pairs(b)))
             }
+        }
+        #[inline(always)]
+        unsafe fn add_scaled(self, a: Self, b: Self) -> Self {
+            // SAFETY: the caller vouches for AVX-512F.
+            Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
+        }
+        #[inline(always)]
+        unsafe fn put(self, to: *mut f32) {
+            // SAFETY: the caller vouches for 8 values and for AVX512-BF16.
+            unsafe { to.cast::<__m256bh>().write_unaligned(_mm512_cvtneps_pbh(self.0)) }
         }
     }
 

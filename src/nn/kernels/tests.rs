@@ -210,6 +210,22 @@ proptest! {
     }
 }
 
+/// The case with three taps along the axes that are filtered.
+fn filtered_case(mut case: Case, padding: [usize; 3], form: Form) -> Case {
+    for (a, padding) in (0..3).zip(padding).skip(usize::from(form == Form::Flat)) {
+        let more = case.wide[a] - case.windows[a].dilation * (case.windows[a].kernel - 1) - 1;
+        case.windows[a] = Window {
+            kernel: 3,
+            stride: 1,
+            padding,
+            dilation: 1,
+        };
+        case.wide[a] = 3 + more;
+        case.narrow[a] = case.windows[a].output(case.wide[a]).unwrap();
+    }
+    case
+}
+
 /// Some norm and activation of each channel of each image.
 fn lines(channels: usize, batch: usize, slope: f32) -> norm::Lines {
     let extent = norm::Extent {
@@ -267,13 +283,7 @@ proptest! {
 
     #[test]
     fn filtering_agrees_with_the_definition_on_every_instruction_set(case in cases(), padding in [0usize..4, 0..4, 0..4], form in prop_oneof![Just(Form::Flat), Just(Form::Deep)], seed in 0usize..1000) {
-        let mut case = case;
-        for (a, padding) in (0..3).zip(padding).skip(usize::from(form == Form::Flat)) {
-            let more = case.wide[a] - case.windows[a].dilation * (case.windows[a].kernel - 1) - 1;
-            case.windows[a] = Window { kernel: 3, stride: 1, padding, dilation: 1 };
-            case.wide[a] = 3 + more;
-            case.narrow[a] = case.windows[a].output(case.wide[a]).unwrap();
-        }
+        let case = filtered_case(case, padding, form);
         let [c_in, c_out] = case.channels;
         let lines = lines(c_in, case.batch, 0.1);
         let w = fill(c_out * c_in * case.taps(), seed + 1);
@@ -316,6 +326,27 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn filtering_bf16_is_exact_on_numbers_whose_frequencies_bf16_holds(case in cases(), padding in [0usize..4, 0..4, 0..4], form in prop_oneof![Just(Form::Flat), Just(Form::Deep)], seed in 0usize..1000) {
+        let Some(isa) = Isa::bf16() else { return Ok(()) };
+        let mut case = filtered_case(case, padding, form);
+        case.channels[0] = case.channels[0].next_multiple_of(2);
+        let [c_in, c_out] = case.channels;
+        // Sums of eight of −3 to 3, and eighths of sums of 27 of −8, 0 and 8.
+        let mut x = activation(c_in, case.batch, case.wide, seed);
+        x.iter_mut().for_each(|v| *v = (*v * 3.4).trunc());
+        let w: Vec<f32> = fill(c_out * c_in * case.taps(), seed + 1).iter().map(|v| (v * 1.9).trunc() * 8.0).collect();
+        let weight = Weight { values: &w, output: c_in * case.taps(), input: case.taps() };
+        let source = sources(&x, c_in, case.batch);
+        let exact = convolve(&source, weight, &[], &case.down(), Isa::Portable);
+        let exact: Vec<f64> = exact.into_iter().map(f64::from).collect();
+        prop_assert!(form.suits(&case.down(), isa));
+        let none = vec![0.0; blocks(c_out) * BLOCK];
+        let (got, _) = convolve::filtered(&source, weight, &none, &case.down(), (form, isa), |_, _| ());
+        let worst = largest_difference(c_out, case.batch, case.narrow, &got, &exact);
+        prop_assert!(worst == 0.0, "{worst}");
+    }
 
     #[test]
     fn bf16_is_exact_on_numbers_that_bf16_holds(case in cases(), seed in 0usize..1000) {

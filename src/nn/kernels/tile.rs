@@ -115,6 +115,15 @@ impl Isa {
         }
     }
 
+    /// The one that has the same registers and multiplies f32.
+    pub(super) fn single(self) -> Self {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => Self::Avx512,
+            other => other,
+        }
+    }
+
     /// Copies every `step`-th voxel of 16 f32, after `line` if there is one, into the form that the tiles multiply.
     #[inline]
     pub(super) fn copy(self, from: &[f32], step: usize, to: &mut [f32], line: Option<Line>) {
@@ -198,12 +207,14 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "calls code compiled for the detected instruction set")]
             // SAFETY: `detect` has seen AVX-512F.
-            Self::Avx512 | Self::Avx512Bf16 => unsafe { pack_avx512::<W>(weight, geometry, form, first, to) },
+            Self::Avx512 | Self::Avx512Bf16 => unsafe {
+                pack_avx512::<W>(weight, geometry, (form, self), first, to)
+            },
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "calls code compiled for the detected instruction set")]
             // SAFETY: `detect` has seen AVX2 and FMA.
-            Self::Avx2 => unsafe { pack_avx2::<W>(weight, geometry, form, first, to) },
-            Self::Portable => transform::pack_group::<W>(weight, geometry, form, first, to),
+            Self::Avx2 => unsafe { pack_avx2::<W>(weight, geometry, (form, self), first, to) },
+            Self::Portable => transform::pack_group::<W>(weight, geometry, (form, self), first, to),
         }
     }
 
@@ -220,7 +231,7 @@ impl Isa {
         assert!(there, "every voxel of the tiles is there");
         assert_eq!(
             to.len(),
-            FREQUENCIES * rows * columns * BLOCK,
+            FREQUENCIES * rows * columns * self.slot(),
             "there is room for every frequency"
         );
         let (sign, from) = (from.sign, from.planes.map(<[f32]>::as_ptr));
@@ -233,7 +244,9 @@ impl Isa {
         unsafe {
             match self {
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 | Self::Avx512Bf16 => spread_avx512(from, sign, row_len, to, [rows, columns]),
+                Self::Avx512 => spread_avx512(from, sign, row_len, to, [rows, columns]),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512Bf16 => spread_bf16(from, sign, row_len, to, [rows, columns]),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => spread_avx2(from, sign, row_len, to, [rows, columns]),
                 Self::Portable => {
@@ -420,7 +433,7 @@ unsafe fn activate_avx2(from: *const f32, step: usize, to: *mut f32, voxels: usi
 fn pack_avx512<const W: usize>(
     weight: Weight,
     geometry: &Geometry,
-    form: Form,
+    form: (Form, Isa),
     first: usize,
     to: &mut [f32],
 ) {
@@ -429,7 +442,13 @@ fn pack_avx512<const W: usize>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn pack_avx2<const W: usize>(weight: Weight, geometry: &Geometry, form: Form, first: usize, to: &mut [f32]) {
+fn pack_avx2<const W: usize>(
+    weight: Weight,
+    geometry: &Geometry,
+    form: (Form, Isa),
+    first: usize,
+    to: &mut [f32],
+) {
     transform::pack_group::<W>(weight, geometry, form, first, to);
 }
 
@@ -445,6 +464,20 @@ unsafe fn spread_avx512<const N: usize>(
 ) {
     // SAFETY: as `Isa::spread`.
     unsafe { transform::spread_of::<lanes::Avx512, N>(from, sign, row_len, to, tiles) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[expect(unsafe_code, reason = "compiles the generic loop for AVX512-BF16")]
+unsafe fn spread_bf16<const N: usize>(
+    from: [*const f32; N],
+    sign: f32,
+    row_len: usize,
+    to: *mut f32,
+    tiles: [usize; 2],
+) {
+    // SAFETY: as `Isa::spread`.
+    unsafe { transform::spread_of::<lanes::Avx512Bf16, N>(from, sign, row_len, to, tiles) }
 }
 
 #[cfg(target_arch = "x86_64")]

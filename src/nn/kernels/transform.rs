@@ -4,8 +4,8 @@
 //! m₀ = (d₀ − d₂) g₀, m₁ = (d₁ + d₂) (g₀ + g₁ + g₂) / 2, m₂ = (d₂ − d₁) (g₀ − g₁ + g₂) / 2, m₃ = (d₁ − d₃) g₂.
 
 use super::{
-    BLOCK,
-    convolve::Weight,
+    BLOCK, Isa,
+    convolve::{Weight, pair},
     geometry::{Axis, Geometry},
     lanes::Lanes,
     winograd::Form,
@@ -47,7 +47,7 @@ fn order(axis: &Axis) -> [usize; 3] {
 pub(super) fn pack_group<const W: usize>(
     weight: Weight,
     geometry: &Geometry,
-    form: Form,
+    (form, isa): (Form, Isa),
     first: usize,
     data: &mut [f32],
 ) {
@@ -55,7 +55,7 @@ pub(super) fn pack_group<const W: usize>(
     let (depths, rows, columns) = (order(z), order(y), order(x));
     let outputs = W.min(geometry.c_out - first);
     let len = data.len() / FREQUENCIES;
-    let depth = form.depth_of_weights(geometry);
+    let (depth, slot) = (form.depth_of_weights(geometry), isa.slot());
     // `[tap][output]`, and the same with frequencies along depth in their place.
     let mut taps = vec![[0.0; W]; PLANE * z.kernel];
     let mut along = vec![[0.0; W]; PLANE * depth];
@@ -79,7 +79,7 @@ pub(super) fn pack_group<const W: usize>(
             }
         }
         for (k, plane) in along.chunks_exact(PLANE).enumerate() {
-            let at = ((i / BLOCK * depth + k) * BLOCK + i % BLOCK) * W;
+            let at = ((i / BLOCK * depth + k) * slot + i % BLOCK * slot / BLOCK) * W;
             let mut across = [[[0.0; W]; SPREAD]; 3];
             for (across, row) in across.iter_mut().zip(rows) {
                 let [a, b, c] = columns;
@@ -88,7 +88,14 @@ pub(super) fn pack_group<const W: usize>(
             for column in 0..SPREAD {
                 let down = frequencies([across[0][column], across[1][column], across[2][column]]);
                 for (row, values) in down.iter().enumerate() {
-                    data[(SPREAD * row + column) * len + at..][..W].copy_from_slice(values);
+                    let to = &mut data[(SPREAD * row + column) * len + at..][..W];
+                    if slot == BLOCK {
+                        to.copy_from_slice(values);
+                    } else {
+                        for (to, value) in to.iter_mut().zip(values) {
+                            *to = pair(*to, *value, i % 2 == 1);
+                        }
+                    }
                 }
             }
         }
@@ -116,10 +123,10 @@ unsafe fn to_frequencies<L: Lanes>([a, b, c, d]: [L; 4], [one, minus]: [L; 2]) -
     // SAFETY: the caller's own.
     unsafe {
         [
-            a.add_product(c, minus),
-            b.add_product(c, one),
-            c.add_product(b, minus),
-            b.add_product(d, minus),
+            a.add_scaled(c, minus),
+            b.add_scaled(c, one),
+            c.add_scaled(b, minus),
+            b.add_scaled(d, minus),
         ]
     }
 }
@@ -134,8 +141,8 @@ unsafe fn to_outputs<L: Lanes>([a, b, c, d]: [L; 4], [one, minus]: [L; 2]) -> [L
     // SAFETY: the caller's own.
     unsafe {
         [
-            a.add_product(b, one).add_product(c, one),
-            b.add_product(c, minus).add_product(d, minus),
+            a.add_scaled(b, one).add_scaled(c, one),
+            b.add_scaled(c, minus).add_scaled(d, minus),
         ]
     }
 }
@@ -157,7 +164,7 @@ unsafe fn load<L: Lanes, const N: usize>(from: [*const f32; N], at: usize, sign:
     unsafe {
         let mut sum = L::load(from[0].add(at));
         for plane in &from[1..] {
-            sum = sum.add_product(L::load(plane.add(at)), sign);
+            sum = sum.add_scaled(L::load(plane.add(at)), sign);
         }
         sum
     }
@@ -186,7 +193,7 @@ unsafe fn load_four<L: Lanes, const N: usize>(
     }
 }
 
-/// Values of tiles → their frequencies: `from` is rows of voxels of planes that are summed, `to` `[frequency][row][column][16]`.
+/// Values of tiles → their frequencies: `from` is rows of voxels of planes that are summed, `to` `[frequency][row][column]` of 16 channels as the tiles read them.
 ///
 /// # Safety
 /// There are 2 + 2 × tiles rows and columns of each plane, and L's instruction set.
@@ -199,14 +206,14 @@ pub(super) unsafe fn spread_of<L: Lanes, const N: usize>(
     to: *mut f32,
     [rows, columns]: [usize; 2],
 ) {
-    let each = rows * columns * BLOCK;
+    let each = rows * columns * L::SLOT;
     // SAFETY: the caller vouches for the ranges.
     unsafe {
         let signs = [L::load([1.0; BLOCK].as_ptr()), L::load([-1.0; BLOCK].as_ptr())];
         let sign = L::load([sign; BLOCK].as_ptr());
         for row in 0..rows {
             let mut at = TILE * row * row_len;
-            let mut to = to.add(row * columns * BLOCK);
+            let mut to = to.add(row * columns * L::SLOT);
             let mut down = [[signs[0]; 4]; 4];
             for c in 0..TILE {
                 down[TILE + c] = to_frequencies(load_four(from, at + c * BLOCK, row_len, sign), signs);
@@ -221,10 +228,10 @@ pub(super) unsafe fn spread_of<L: Lanes, const N: usize>(
                 for (r, values) in turned(down).into_iter().enumerate() {
                     let across = to_frequencies(values, signs);
                     for (c, value) in across.into_iter().enumerate() {
-                        value.store(to.add((4 * r + c) * each));
+                        value.put(to.add((4 * r + c) * each));
                     }
                 }
-                to = to.wrapping_add(BLOCK);
+                to = to.wrapping_add(L::SLOT);
             }
         }
     }
@@ -273,7 +280,7 @@ pub(super) unsafe fn gather_of<L: Lanes, const N: usize, const M: usize>(
                     for (value, out) in to_outputs(values, signs).into_iter().zip(out) {
                         if !out.is_null() {
                             let to = out.add((column + c) * BLOCK);
-                            value.add_product(bias, signs[0]).store(to);
+                            value.add_scaled(bias, signs[0]).store(to);
                         }
                     }
                 }

@@ -42,7 +42,7 @@ const LEAST_DEEP_PLANES: usize = 4;
 /// A convolution that is done this way.
 pub(super) struct Winograd<'a> {
     x: &'a [Source<'a>],
-    /// `[group of up to V blocks][frequency][input block][tap or frequency along depth][16 inputs][V × 16 outputs]`
+    /// `[group of up to V blocks][frequency][input block][tap or frequency along depth][16 inputs, or 8 pairs][V × 16 outputs]`
     weight: Aligned,
     /// Of all blocks.
     bias: &'a [f32],
@@ -86,7 +86,10 @@ impl Form {
     /// The one that a convolution gains by.
     pub(super) fn of(geometry: &Geometry, isa: Isa) -> Option<Self> {
         let (channels, voxels) = (geometry.c_in.min(geometry.c_out), geometry.out_voxels());
-        if !Self::Flat.suits(geometry, isa) || channels < LEAST_CHANNELS || voxels < LEAST_VOXELS {
+        // A product of bf16 costs half as much, and saving it is worth half.
+        let worth = channels * geometry.axes[0].kernel >= LEAST_CHANNELS * BLOCK / isa.slot();
+        let enough = worth && channels >= LEAST_CHANNELS && voxels >= LEAST_VOXELS;
+        if !enough || !Self::Flat.suits(geometry, isa) {
             return None;
         }
         let deep = Self::Deep.suits(geometry, isa)
@@ -96,7 +99,7 @@ impl Form {
         Some(if deep { Self::Deep } else { Self::Flat })
     }
 
-    /// Whether a convolution has f32 and, along the axes that are filtered, three neighbouring taps and no stride.
+    /// Whether a convolution has three neighbouring taps and no stride along the axes that are filtered, and no half of a pair of bf16.
     pub(super) fn suits(self, geometry: &Geometry, isa: Isa) -> bool {
         let neighbours = |axis: &Axis| {
             let (low, high) = axis.reach();
@@ -107,7 +110,8 @@ impl Form {
             Self::Flat => z.step == 1,
             Self::Deep => neighbours(z),
         };
-        isa.slot() == BLOCK && depth && neighbours(y) && neighbours(x)
+        let whole = isa.slot() == BLOCK || geometry.c_in.is_multiple_of(2);
+        whole && depth && neighbours(y) && neighbours(x)
     }
 
     /// Planes of the output that a tile has.
@@ -127,35 +131,36 @@ impl Form {
     }
 
     /// Values of all frequencies of the weights.
-    fn weights(self, geometry: &Geometry) -> usize {
-        let channels = blocks(geometry.c_in) * blocks(geometry.c_out) * BLOCK * BLOCK;
+    fn weights(self, geometry: &Geometry, isa: Isa) -> usize {
+        let channels = blocks(geometry.c_in) * isa.slot() * blocks(geometry.c_out) * BLOCK;
         FREQUENCIES * self.depth_of_weights(geometry) * channels
     }
 
     /// Values that a job of so many rows and columns holds for a plane of tiles.
-    fn held(self, geometry: &Geometry, rows: usize, columns: usize) -> usize {
+    fn held(self, geometry: &Geometry, isa: Isa, rows: usize, columns: usize) -> usize {
         let (spread, copied, sums) = match self {
             Self::Flat => (geometry.axes[0].under(0, 1).1, 1, 1),
             Self::Deep => (SPREAD, SPREAD, SPREAD),
         };
         let (rows, columns) = (rows.div_ceil(TILE), columns.div_ceil(TILE));
-        let tiles = rows * columns * BLOCK * FREQUENCIES;
+        let tiles = rows * columns * FREQUENCIES;
         let raw = (TILE * rows + 2) * (TILE * columns + 2) * BLOCK;
-        blocks(geometry.c_in) * (spread * tiles + copied * raw) + blocks(geometry.c_out) * sums * tiles
+        blocks(geometry.c_in) * (spread * tiles * isa.slot() + copied * raw)
+            + blocks(geometry.c_out) * sums * tiles * BLOCK
     }
 
     /// The cut into jobs: whole tiles.
-    pub(super) fn cut(self, geometry: &Geometry, threads: usize) -> Cut {
+    pub(super) fn cut(self, geometry: &Geometry, isa: Isa, threads: usize) -> Cut {
         let tiles = [1, 2].map(|a| geometry.axes[a].steps().div_ceil(TILE));
         // Every job has all weights pass by: where these are more than what it holds, few jobs hold more.
-        let (most, jobs) = if self.weights(geometry) > HELD_TOGETHER {
+        let (most, jobs) = if self.weights(geometry, isa) > HELD_TOGETHER {
             (HELD_TOGETHER, 2 * threads)
         } else {
             (HELD, 4 * threads)
         };
         let fits = |rows: usize, columns: usize| {
             let [rows, columns] = [tiles[0].div_ceil(rows), tiles[1].div_ceil(columns)];
-            self.held(geometry, TILE * rows, TILE * columns) <= most
+            self.held(geometry, isa, TILE * rows, TILE * columns) <= most
         };
         let (mut rows, mut columns) = (tiles[0].div_ceil(4), 1);
         while !fits(rows, columns) && rows < tiles[0].div_ceil(2) {
@@ -173,7 +178,7 @@ impl Form {
 
 /// The weights of all frequencies: the layout is that of [`Winograd::weight`].
 fn pack(weight: Weight, geometry: &Geometry, form: Form, isa: Isa) -> Aligned {
-    let len = form.weights(geometry);
+    let len = form.weights(geometry, isa);
     let each = len / blocks(geometry.c_out);
     let mut data = Aligned::default();
     data.grow(len);
@@ -231,19 +236,21 @@ impl<'a> Winograd<'a> {
     pub(super) fn open(&self, held: &mut Held, part: &Part) {
         let (in_blocks, out_blocks) = (blocks(self.geometry.c_in), blocks(self.geometry.c_out));
         let [high, wide] = part.tiles();
-        let values = high * wide * BLOCK * FREQUENCIES;
+        let tiles = high * wide * FREQUENCIES;
+        let (spread, sums) = (in_blocks * tiles * self.isa.slot(), out_blocks * tiles * BLOCK);
         let [rows, columns] = [(&part.rows, high), (&part.columns, wide)]
             .map(|(range, tiles)| range.start..range.start + TILE * tiles);
         held.none
             .grow((rows.len() + TILE) * (columns.len() + TILE) * BLOCK);
-        held.raw.open(&self.copied, 0..in_blocks, rows, columns, self.isa);
+        held.raw
+            .open(&self.copied, 0..in_blocks, rows, columns, self.isa.single());
         // Planes that are multiplied for each of the output.
         let (unit, more) = match self.form {
             Form::Flat => (1, 1),
             Form::Deep => (TILE, SPREAD / TILE),
         };
         // All weights pass by once for the planes that are multiplied together: as much should be held as they are.
-        let of_plane = more * (in_blocks + out_blocks) * values;
+        let of_plane = more * (spread + sums);
         held.together = self.weight.len().min(HELD_TOGETHER) / of_plane / unit * unit;
         held.together = held
             .together
@@ -254,8 +261,8 @@ impl<'a> Winograd<'a> {
         };
         held.planes = 0..0;
         held.multiplied = 0..0;
-        held.spread.grow(held.depth * in_blocks * values);
-        held.sums.grow(more * held.together * out_blocks * values);
+        held.spread.grow(held.depth * spread);
+        held.sums.grow(more * held.together * sums);
     }
 
     /// Convolves a plane of the part that was opened.
@@ -299,7 +306,7 @@ impl<'a> Winograd<'a> {
         let wanted = first.max(0)..(first + count as isize).min(axis.input as isize);
         for plane in wanted.start.max(held.planes.end)..wanted.end {
             held.raw
-                .advance(self.x, &self.copied, part.n, plane as usize, self.isa);
+                .advance(self.x, &self.copied, part.n, plane as usize, self.isa.single());
             let at = ring(plane, held.depth);
             self.spread(held, part, at, [Some(plane)], 1.0);
         }
@@ -312,7 +319,8 @@ impl<'a> Winograd<'a> {
         let axis = &self.geometry.axes[0];
         let tiles = held.multiplied.start / TILE..held.multiplied.end.div_ceil(TILE);
         for (at, tile) in tiles.enumerate() {
-            held.raw.advance(self.x, &self.copied, part.n, tile, self.isa);
+            held.raw
+                .advance(self.x, &self.copied, part.n, tile, self.isa.single());
             let first = axis.under(TILE * tile, 1).0;
             for (k, (planes, sign)) in SPREAD_FROM.into_iter().enumerate() {
                 let planes = planes.map(|plane| {
@@ -339,7 +347,7 @@ impl<'a> Winograd<'a> {
         let in_blocks = blocks(self.geometry.c_in);
         let tiles = part.tiles();
         let [y, x] = [1, 2].map(|a| self.geometry.axes[a].reach().0);
-        let each = FREQUENCIES * tiles[0] * tiles[1] * BLOCK;
+        let each = FREQUENCIES * tiles[0] * tiles[1] * self.isa.slot();
         let to = &mut spread[at * in_blocks * each..][..in_blocks * each];
         for (block, to) in to.chunks_exact_mut(each).enumerate() {
             let planes = planes.map(|plane| match plane {
@@ -357,7 +365,7 @@ impl<'a> Winograd<'a> {
         let axis = &self.geometry.axes[0];
         let (in_blocks, out_blocks) = (blocks(self.geometry.c_in), blocks(self.geometry.c_out));
         let vectors = self.isa.vectors();
-        let len = in_blocks * self.form.depth_of_weights(self.geometry) * BLOCK * BLOCK;
+        let len = in_blocks * self.form.depth_of_weights(self.geometry) * self.isa.slot() * BLOCK;
         // The last group may be of fewer blocks; the steps of all others are the same for every frequency.
         let wide = out_blocks / vectors * vectors;
         for (groups, width) in [(0..wide, vectors), (wide..out_blocks, out_blocks - wide)] {
@@ -413,12 +421,12 @@ impl<'a> Winograd<'a> {
     ) -> Range<usize> {
         let start = held.steps.len();
         let in_blocks = blocks(self.geometry.c_in);
-        let depth = self.form.depth_of_weights(self.geometry);
+        let (depth, slot) = (self.form.depth_of_weights(self.geometry), self.isa.slot());
         let [rows, columns] = part.tiles();
         for block in 0..in_blocks {
             held.steps.extend(planes.clone().map(|(plane, k)| Step {
-                x: (plane * in_blocks + block) * FREQUENCIES * rows * columns * BLOCK,
-                weight: (block * depth + k) * BLOCK * BLOCK * width,
+                x: (plane * in_blocks + block) * FREQUENCIES * rows * columns * slot,
+                weight: (block * depth + k) * slot * BLOCK * width,
             }));
         }
         start..held.steps.len()
@@ -434,10 +442,11 @@ impl<'a> Winograd<'a> {
         steps: Range<usize>,
     ) {
         let [rows, columns] = part.tiles();
-        let tiles = rows * columns * BLOCK;
+        let (tiles, slot) = (rows * columns * BLOCK, self.isa.slot());
         let c_in = self.geometry.c_in;
         let in_blocks = blocks(c_in);
-        let width = weight.len() / (in_blocks * self.form.depth_of_weights(self.geometry) * BLOCK * BLOCK);
+        let depth = self.form.depth_of_weights(self.geometry);
+        let width = weight.len() / (in_blocks * depth * slot * BLOCK);
         let to = &mut held.sums[to * tiles..(to + width) * tiles];
         let first = to.as_mut_ptr();
         let to = [first, first.wrapping_add((width - 1) * tiles)];
@@ -446,18 +455,19 @@ impl<'a> Winograd<'a> {
         let (full, rest) = steps.split_at(c_in / BLOCK * (steps.len() / in_blocks));
         let none = [0.0; LANES];
         let mut bias = Some(&none[..width * BLOCK]);
-        for (part, channels) in [(full, BLOCK), (rest, c_in % BLOCK)] {
+        let more = (c_in % BLOCK).div_ceil(BLOCK / slot);
+        for (part, channels) in [(full, slot), (rest, more)] {
             // Without any tap the sums are zero.
-            let none = steps.is_empty() && channels == BLOCK;
+            let none = steps.is_empty() && channels == slot;
             if part.is_empty() && !none {
                 continue;
             }
             let band = Band {
-                x: &held.spread[frequency * tiles..],
+                x: &held.spread[frequency * rows * columns * slot..],
                 // Tiles follow each other whatever their rows.
                 rows: 1,
                 columns: rows * columns,
-                row_step: tiles,
+                row_step: rows * columns * slot,
                 steps: part,
                 channels,
                 weight,
