@@ -238,7 +238,7 @@ pub(super) fn any_ct() -> Trigger {
 /// Between the halves of the head, if there is one.
 pub(super) fn plane_of(volume: &Volume<f32>) -> Option<MidsagittalPlane> {
     let trace = preprocess::head_trace(volume).ok()?;
-    MidsagittalPlane::estimate(&preprocess::brain::intracranial(volume, &trace).brain)
+    MidsagittalPlane::estimate(&preprocess::brain::intracranial(volume, &trace).brain, volume)
 }
 
 /// What a reader may draw where the analysis found nothing, and its code.

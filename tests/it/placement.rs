@@ -213,7 +213,6 @@ fn sure(rendered: &Rendered) -> Prediction {
 #[test]
 fn what_lies_on_the_other_side_is_shown_as_training_shows_it_on_every_stack() {
     let plan = infarct(1);
-    let mut exact = 0;
     for (kind, seed) in STACKS {
         let head = Head::new(seed, Kind::Haemorrhage, Range::Evaluation);
         let geometry = phantom::geometry(kind, seed, Range::Evaluation);
@@ -226,7 +225,7 @@ fn what_lies_on_the_other_side_is_shown_as_training_shows_it_on_every_stack() {
 
         let (origin_mm, [left, back, up]) = head.frame();
         let plane = MidsagittalPlane::through(origin_mm, left);
-        let found = MidsagittalPlane::estimate(&intracranial.brain).unwrap();
+        let found = MidsagittalPlane::estimate(&intracranial.brain, &rendered.hu).unwrap();
         let off = [[0.0, 0.0], [60.0, 0.0], [-60.0, 0.0], [0.0, 40.0]].map(|[behind, above]| {
             let along = geometry::add(geometry::scale(back, behind), geometry::scale(up, above));
             found.left_of_mm(geometry::add(origin_mm, along)).abs()
@@ -271,11 +270,7 @@ fn what_lies_on_the_other_side_is_shown_as_training_shows_it_on_every_stack() {
         );
         assert!(pixels > 300.0, "{kind:?}: too little blood on one side");
         assert!(mirrored > own + 4.0, "{kind:?}: {mirrored} {own}");
-        // Where the plane is found, the bleed is all there.
-        if off.iter().all(|mm| *mm < 2.0) {
-            exact += 1;
-            assert!((mirrored - taught).abs() < 5.0, "{kind:?}: {mirrored} {taught}");
-        }
+        assert!(off.iter().all(|mm| *mm < 3.0), "{kind:?}: {off:.1?}");
+        assert!((mirrored - taught).abs() < 5.0, "{kind:?}: {mirrored} {taught}");
     }
-    assert!(exact > 0, "the plane was found on no stack");
 }

@@ -72,7 +72,7 @@ pub fn keep_largest(labels: &mut Volume<u8>, sets: &[Vec<u8>]) {
 
 /// Turns a prediction into findings and an answer.
 ///
-/// `ct` is what was looked at; `brain` gives the midsagittal plane; regions of which less than a quarter lies in `cavity` are no findings, and only `cavity` counts for the case.
+/// `ct` is what was looked at; it and `brain`, about where the brain is, give the midsagittal plane; regions of which less than a quarter lies in `cavity` are no findings, and only `cavity` counts for the case.
 ///
 /// # Errors
 /// [`PostprocessError::TooMany`].
@@ -85,7 +85,7 @@ pub fn find(
     plan: &Plan,
 ) -> Result<Found, PostprocessError> {
     let geometry = &prediction.labels.geometry;
-    let plane = MidsagittalPlane::estimate(brain);
+    let plane = MidsagittalPlane::estimate(brain, ct);
     // On the source's slices and in a box labels are kinds of one thing; a volume's are what its training data had.
     let labels = match plan.configuration.grid {
         Grid::SourceSlices { .. } | Grid::HeadBox { .. } if plan.labels.len() > 1 => {

@@ -176,7 +176,7 @@ pub fn preprocess(ct: &Volume<f32>, plan: &Plan) -> Result<Sliced, PreprocessErr
         .collect();
     let intracranial = brain::within(&images, ct, &trace);
     if mirrored {
-        let plane = MidsagittalPlane::estimate(&intracranial.brain);
+        let plane = MidsagittalPlane::estimate(&intracranial.brain, ct);
         let len = images[0].len();
         let own: Vec<&[f32]> = slices
             .iter()

@@ -1,7 +1,7 @@
 //! CPU convolutions on channel-blocked activations, `[N, C/16, D, H, W, 16]`, forward and backward; 2-D is depth 1.
 //!
 //! Direct convolution: an output tile of up to 12 voxels by 32 channels stays in registers while all taps and input channels pass by.
-//! With three taps along rows and columns, and enough of channels and voxels, Winograd's filtering saves more than half of the products ([`winograd`]).
+//! With three taps along rows and columns, and enough of channels and voxels, Winograd's filtering saves more than half of the products, and along depth as well two thirds ([`winograd`]).
 //! There is no im2col: a job copies the rows that it needs once, with their zero border, into a window that fits the second-level cache ([`window`]).
 //! The norm and activation of the layer before are done in that copy, and the sums that the norm behind wants are taken of each part of the output while it is in the cache ([`norm`]): between two convolutions nothing passes over memory.
 //! [`geometry`] puts every kind (strided, dilated, transposed, gradient of the input) into one form, so that [`convolve`] has one loop for all that are done directly.

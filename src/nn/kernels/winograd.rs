@@ -6,6 +6,7 @@
 //! Tiles begin at even planes, rows and columns, whatever the cut into jobs, so that results do not depend on it.
 //!
 //! Its sums have other rounding errors than those of a direct convolution, about twice as large (`tests`).
+//! With bf16 it is the frequencies that are rounded; sums before and after are f32.
 //! Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, doi:10.1109/CVPR.2016.435: F(2×2, 3×3).
 
 use super::{
