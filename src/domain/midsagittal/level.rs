@@ -9,6 +9,8 @@ use rayon::prelude::*;
 
 /// Moves downhill with one width of step: more than a basin needs.
 const MOVES: usize = 12;
+/// No plane is looked for beyond this yaw, roll and offset, radians and mm: across a large bleed one that lies quite otherwise may agree better.
+const REACH: [f64; 3] = [0.5, 0.5, 30.0];
 /// So far below the brain's centre the image is compared, mm: the skull base lies within it; jaw and neck, which turn by themselves, do not.
 const BASE_MM: f64 = 95.0;
 /// So far in the other directions, mm: short of the vault's poles.
@@ -111,6 +113,7 @@ impl Level {
                 }
             }
         }
+        trials.retain(|trial: &[f64; 3]| trial.iter().zip(REACH).all(|(at, reach)| at.abs() < reach));
         trials.into_par_iter().map(|t| (self.agreement(t), t)).collect()
     }
 
