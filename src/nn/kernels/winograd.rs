@@ -245,10 +245,11 @@ impl<'a> Winograd<'a> {
             .grow((rows.len() + TILE) * (columns.len() + TILE) * BLOCK);
         held.raw
             .open(&self.copied, 0..in_blocks, rows, columns, self.isa.single());
+        let unit = self.form.planes();
         // Planes that are multiplied for each of the output.
-        let (unit, more) = match self.form {
-            Form::Flat => (1, 1),
-            Form::Deep => (TILE, SPREAD / TILE),
+        let more = match self.form {
+            Form::Flat => 1,
+            Form::Deep => SPREAD / TILE,
         };
         // All weights pass by once for the planes that are multiplied together: as much should be held as they are.
         let of_plane = more * (spread + sums);
