@@ -244,6 +244,7 @@ fn one(
             .collect(),
         answers: look.found.answer.iter().cloned().collect(),
         findings: look.found.findings.clone(),
+        midline_shift: look.found.midline_shift,
         ..report.clone()
     };
     let objects = encode::encode(&EncodeInput {
@@ -317,6 +318,7 @@ pub fn look(
     crate::nn::release();
     report.answers.extend(found.answer.clone());
     report.findings.extend(found.findings.clone());
+    report.midline_shift = report.midline_shift.or(found.midline_shift);
     Ok(Look {
         volume: scan.channels.swap_remove(0),
         brain,
@@ -465,6 +467,7 @@ pub fn empty_report(study_instance_uid: Option<Uid>) -> Report {
         models: Vec::new(),
         answers: Vec::new(),
         findings: Vec::new(),
+        midline_shift: None,
         refusals: Vec::new(),
         warnings: Vec::new(),
         timings: BTreeMap::new(),

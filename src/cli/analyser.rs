@@ -15,6 +15,9 @@ use ictus::{
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
+/// What is computed beside the networks; another name whenever the same networks give other results.
+const METHOD: &[u8] = b"midline shift";
+
 /// What a process analyses with.
 pub(crate) struct Analysers {
     /// Nothing when the process only serves.
@@ -45,8 +48,9 @@ impl Analyser for Stages {
         for model in self.engine.models() {
             hash.update(model.digest);
         }
-        // Another numeric mode may answer otherwise: it is another analysis.
+        // Another numeric mode or method may answer otherwise: it is another analysis.
         hash.update(self.engine.numeric_mode());
+        hash.update(METHOD);
         hash.finalize().to_vec()
     }
 

@@ -301,6 +301,9 @@ pub(crate) fn summary(report: &Report) -> String {
             f.id, f.volume_ml, f.score, f.uncertainty
         ));
     }
+    if let Some(shift) = &report.midline_shift {
+        lines.push(format!("  midline shift: {shift}"));
+    }
     for r in &report.refusals {
         lines.push(format!("  refused ({}): {}", r.code, r.text));
     }

@@ -204,6 +204,15 @@ fn document(said: &Said, to: &Receiver, control_id: &str, now: OffsetDateTime) -
             );
         }
     }
+    if let Some(shift) = &said.report.midline_shift {
+        lines.add(
+            "NM",
+            &format!("midline-shift^Midline shift, positive towards the patient's left^{SCHEME}"),
+            "",
+            &format!("{:.1}", shift.left_mm),
+            "mm^millimeter^UCUM",
+        );
+    }
     for (at, finding) in said.findings().iter().enumerate() {
         let sub = (at + 1).to_string();
         let code = &finding.code;

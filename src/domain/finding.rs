@@ -3,7 +3,7 @@
 //! What is not known is `None` (null), never 0.
 //! Until a model is calibrated `probability` is `None` and only `score` is filled.
 
-use super::{code::Code, geometry::Vec3, uid::Uid};
+use super::{code::Code, geometry::Vec3, midsagittal::MidlineShift, uid::Uid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -187,6 +187,9 @@ pub struct Report {
     pub answers: Vec<Answer>,
     /// Findings, largest first.
     pub findings: Vec<Finding>,
+    /// How far the septum pellucidum lies from the middle of the skull on the non-contrast series; null where that was not to be seen, or an older version did not look.
+    #[serde(default)]
+    pub midline_shift: Option<MidlineShift>,
     /// Refusals: what was not done and why.
     pub refusals: Vec<Refusal>,
     /// Warnings that came with the geometry or the HU: `overlap`, `uneven_spacing`, `gantry_tilt`, …

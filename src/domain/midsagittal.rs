@@ -9,12 +9,14 @@
 //! That one-sided disease asks for a robust estimate: Y. Liu, R. T. Collins and W. E. Rothfus, "Robust midsagittal plane extraction from normal and pathological 3-D neuroradiology images", IEEE Trans. Med. Imaging 20(3), 2001.
 
 mod level;
+mod shift;
 
 use super::{
     geometry::{Vec3, add, dot, norm, scale, sub},
     volume::Volume,
 };
 use level::{Fineness, Level, better};
+pub use shift::MidlineShift;
 
 /// Brain voxels that say where the brain's centre is.
 const SAMPLES: usize = 3000;
@@ -145,9 +147,16 @@ mod tests {
         skew: f64,
         /// Whether the left holds a large bleed.
         bled: bool,
+        /// How far the middle of the brain is pushed to the left, mm.
+        pushed_mm: f64,
     }
 
     impl Pose {
+        /// How far the middle is pushed at a depth and a height: not at all at the skull.
+        fn push(self, y: f64, z: f64) -> f64 {
+            self.pushed_mm * (1.0 - (y / 80.0).powi(2) - (z / 70.0).powi(2)).max(0.0)
+        }
+
         fn place(self, q: Vec3) -> Vec3 {
             let (sin, cos) = self.yaw.sin_cos();
             add(
@@ -167,7 +176,11 @@ mod tests {
                     .sum::<f64>()
             };
             let skew = if z > -10.0 { self.skew } else { 0.0 };
+            let pushed = x - self.push(y, z);
             let vault = (x / 62.0).powi(2) + ((y + skew * x) / 80.0).powi(2) + (z.max(0.0) / 70.0).powi(2);
+            let ventricles = ((pushed.abs() - 12.0) / 6.0).powi(2)
+                + ((y + 5.0) / 30.0).powi(2)
+                + ((z - 20.0) / 10.0).powi(2);
             let hu = match vault {
                 v if v > 1.35 => -1000.0,
                 v if v > 1.2 => 40.0,
@@ -175,8 +188,8 @@ mod tests {
                 _ if z < -10.0 && ball([32.0, 20.0, -25.0], [24.0, 7.0, 12.0]) < 1.0 => 1000.0,
                 _ if z < -10.0 && ball([30.0, -55.0, -25.0], [14.0, 16.0, 12.0]) < 1.0 => -100.0,
                 _ if self.bled && x > 0.0 && ball([32.0, 5.0, 25.0], [22.0, 32.0, 24.0]) < 1.0 => 75.0,
-                _ if y.abs() > 40.0 && x.abs() < 3.0 => 8.0,
-                _ if ball([12.0, -5.0, 20.0], [6.0, 30.0, 10.0]) < 1.0 => 8.0,
+                _ if y.abs() > 40.0 && pushed.abs() < 3.0 => 8.0,
+                _ if ventricles < 1.0 => 8.0,
                 _ => 35.0,
             };
             (vault < 1.0 && z > -10.0, hu)
@@ -245,9 +258,68 @@ mod tests {
                 at_mm: [6.0, 0.0, 0.0],
                 skew,
                 bled,
+                ..Pose::default()
             };
             assert!(pose.off() < 2.0, "{skew} {bled}: {}", pose.off());
         }
+    }
+
+    /// How well it does on heads with more in them is for the phantoms to say.
+    #[test]
+    fn a_pushed_middle_is_measured_however_the_head_lies() {
+        for (yaw, pushed_mm) in [(0.1, 0.0), (0.0, 4.0), (-0.15, -4.0)] {
+            let pose = Pose {
+                yaw,
+                at_mm: [8.0, 5.0, 5.0],
+                pushed_mm,
+                ..Pose::default()
+            };
+            let (brain, hu) = pose.scan();
+            let plane = MidsagittalPlane::estimate(&brain, &hu).unwrap();
+            let shift = plane.midline_shift(&brain, &hu).unwrap();
+            let truth = pose.push(-5.0, 20.0);
+            let [low, high] = shift.interval_mm;
+            assert!(
+                (shift.left_mm - truth).abs() < 1.5 && low < truth && truth < high,
+                "{truth:.1}: {shift}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_shift_is_told_where_the_vertex_is_not_shown_or_nothing_is_symmetric_about_the_septum() {
+        let (mut brain, mut hu) = Pose::default().scan();
+        let plane = MidsagittalPlane::estimate(&brain, &hu).unwrap();
+        assert!(plane.midline_shift(&brain, &hu).is_some());
+        let below = 15 * hu.geometry.slice_len();
+        let mut cut = (brain.clone(), hu.clone());
+        for volume in [&mut cut.0.geometry, &mut cut.1.geometry] {
+            volume.planes.truncate(15);
+        }
+        cut.0.data.truncate(below);
+        cut.1.data.truncate(below);
+        assert_eq!(plane.midline_shift(&cut.0, &cut.1), None, "cut off");
+        hu.data.iter_mut().zip(&brain.data).for_each(|(hu, brain)| {
+            if *brain {
+                *hu = 75.0;
+            }
+        });
+        assert_eq!(plane.midline_shift(&brain, &hu), None, "all blood");
+        brain.data.fill(false);
+        assert_eq!(plane.midline_shift(&brain, &hu), None, "no brain");
+    }
+
+    #[test]
+    fn a_shift_is_said_by_its_side() {
+        let said = |left_mm| {
+            MidlineShift {
+                left_mm,
+                interval_mm: [left_mm - 1.5, left_mm + 2.0],
+            }
+            .to_string()
+        };
+        assert_eq!(said(4.25), "4.2 mm to the left (2.8 to 6.2)");
+        assert_eq!(said(-4.0), "4.0 mm to the right (2.0 to 5.5)");
     }
 
     #[test]

@@ -333,6 +333,16 @@ pub struct Trigger {
     pub body_part: String,
 }
 
+impl Trigger {
+    /// Whether what is looked at are heads on CT without contrast agent.
+    #[must_use]
+    pub fn is_plain_head(&self) -> bool {
+        self.modality == "CT"
+            && self.contrast == Contrast::Without
+            && self.body_part.eq_ignore_ascii_case("HEAD")
+    }
+}
+
 /// Contrast agent wanted by a trigger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -154,6 +154,36 @@ impl<T> Volume<T> {
     }
 }
 
+/// Height of a head below its top that every head CT shows, mm.
+const UPPER_MM: f64 = 100.0;
+
+impl Volume<bool> {
+    /// The centre of mass of what is inside a mask of a head, of its upper part only: stacks end at different heights of the neck. LPS mm.
+    #[must_use]
+    pub fn upper_centre_mm(&self) -> Option<Vec3> {
+        let geometry = &self.geometry;
+        let (len, columns) = (geometry.slice_len(), geometry.columns);
+        let place =
+            |v: usize| geometry.voxel_to_lps(v / len, (v % len / columns) as f64, (v % columns) as f64);
+        let inside = || {
+            (0..)
+                .zip(&self.data)
+                .filter_map(|(v, inside)| inside.then_some(v))
+        };
+        let top = inside().map(|v| place(v)[2]).fold(f64::NEG_INFINITY, f64::max);
+        let (mut sum, mut weight) = ([0.0; 3], 0.0);
+        for v in inside() {
+            let p = place(v);
+            if p[2] >= top - UPPER_MM {
+                let ml = geometry.voxel_volume_ml(v / len);
+                sum = add(sum, scale(p, ml));
+                weight += ml;
+            }
+        }
+        (weight > 0.0).then(|| scale(sum, 1.0 / weight))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

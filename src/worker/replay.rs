@@ -3,7 +3,7 @@
 //! The trail says what was made (a SHA-256 a result) and of what (the identity); archive and index only lend the bytes, and each is held to its digest.
 //! So a replay shows three things at once: nobody changed the images, nobody changed the results, and the machine still answers as it did then.
 //! It stores nothing but its own row in the trail.
-//! It refuses where it could not mean anything: with other models or on another numeric mode, whose last bits may differ.
+//! It refuses where it could not mean anything: with other models, by another method or on another numeric mode, whose last bits may differ.
 
 use super::{Analyser, PreviousReport, Request, identity};
 use crate::{
@@ -77,7 +77,7 @@ pub enum ReplayError {
     /// Other models, another calibration, or another kind of processor.
     #[error(
         "the analysis was made with {recorded}; what runs here is not that, and its last bits may differ: \
-         replay it with the same models and the same numeric mode"
+         replay it with the same version, models and numeric mode"
     )]
     OtherModels {
         /// Models and numeric modes by the trail.

@@ -187,6 +187,12 @@ def judge_sr(folder, meant):
         if segment.referenced_segment_numbers != [finding["segment"]]:
             object_to("highdicom", f"{finding['id']} refers to segments {segment.referenced_segment_numbers}")
 
+    (case,) = report.content.get_image_measurement_groups()
+    for name, value in (("midline-shift", -4.25), ("midline-lower", -6.5), ("midline-upper", -2.5)):
+        measured = case.get_measurements(highdicom.sr.CodedConcept(name, "99ICTUS", name))
+        if [(m.value, m.unit.value) for m in measured] != [(value, "mm")]:
+            object_to("highdicom", f"{name}: {[(m.value, m.unit.value) for m in measured]}, meant was {value} mm")
+
     with tempfile.TemporaryDirectory() as out:
         target = Path(out) / "sr.json"
         code, said = run(BIN / "tid1500reader", "--inputDICOM", path, "--outputMetadata", target)

@@ -17,6 +17,7 @@ use ictus::{
         code,
         finding::{Answer, AnswerValue, DISCLAIMER, Finding, ModelRun, Refusal, Report, Side},
         geometry::{Vec3, add, cross, scale},
+        midsagittal::MidlineShift,
         plan::Plan,
         prediction::Prediction,
         uid::Uid,
@@ -256,6 +257,10 @@ fn report(findings: Vec<Finding>, plan: &Plan) -> Report {
             lane: None,
         }],
         findings,
+        midline_shift: Some(MidlineShift {
+            left_mm: -4.25,
+            interval_mm: [-6.5, -2.5],
+        }),
         refusals: vec![Refusal {
             code: "no_model".into(),
             text: "no model answers infarct: import one".into(),

@@ -217,6 +217,7 @@ fn answered(answer: AnswerValue, volume_ml: Option<f64>) -> Report {
             lane: None,
         }],
         findings: volume_ml.map(finding).into_iter().collect(),
+        midline_shift: None,
         refusals: Vec::new(),
         warnings: Vec::new(),
         timings: BTreeMap::from([("infer".to_owned(), 7)]),

@@ -65,6 +65,19 @@ it('jumps between the findings of two models on two series, each with its own ma
   }
 });
 
+it('says how far the midline is pushed, or that it was not measured', async () => {
+  const shift = stroke.analysis?.report.midline_shift;
+  expect(shift).toBeDefined();
+  const said = await page.locator('[data-midline-shift]').textContent();
+  const { midlineShift, midlineUnknown, midlineTo, sides } = messages.panel;
+  expect(said).toContain(midlineShift);
+  expect(said).toContain(
+    shift
+      ? midlineTo(Math.abs(shift.left_mm).toFixed(1), shift.left_mm < 0 ? sides.right : sides.left)
+      : midlineUnknown,
+  );
+});
+
 it('shows each map of the analysis, and contours of the score', async () => {
   const bleed = of(/haemorrhage/);
   await page.locator(`[data-finding="${bleed.id}"]`).click();

@@ -37,6 +37,7 @@ concepts! {
     // Units
     NO_UNITS = "1", "UCUM", "no units";
     MILLILITRE = "ml", "UCUM", "milliliter";
+    MILLIMETRE = "mm", "UCUM", "millimeter";
     // TID 1204, 1001, 1500
     REPORT = "126000", "DCM", "Imaging Measurement Report";
     LANGUAGE = "121049", "DCM", "Language of Content Item and Descendants";
@@ -82,6 +83,9 @@ concepts! {
     ABC2 = "abc-2", SCHEME, "Volume estimated as ABC/2";
     VOLUME_LOWER = "volume-lower", SCHEME, "Lower end of the volume interval";
     VOLUME_UPPER = "volume-upper", SCHEME, "Upper end of the volume interval";
+    MIDLINE_SHIFT = "midline-shift", SCHEME, "Midline shift, positive towards the patient's left";
+    MIDLINE_LOWER = "midline-lower", SCHEME, "Lower end of the midline shift's interval";
+    MIDLINE_UPPER = "midline-upper", SCHEME, "Upper end of the midline shift's interval";
     FLAGGED = "flagged", SCHEME, "flagged";
     NOT_FLAGGED = "not-flagged", SCHEME, "not flagged";
     UNCERTAIN = "uncertain", SCHEME, "uncertain";

@@ -206,6 +206,16 @@ fn case_group(
     if !context.findings.is_empty() {
         group.push(millilitres(&concept::VOLUME, total_ml));
     }
+    if let Some(shift) = &input.report.midline_shift {
+        let [lower, upper] = shift.interval_mm;
+        for (name, value) in [
+            (&concept::MIDLINE_SHIFT, shift.left_mm),
+            (&concept::MIDLINE_LOWER, lower),
+            (&concept::MIDLINE_UPPER, upper),
+        ] {
+            group.push(number(name, value, 2, &concept::MILLIMETRE));
+        }
+    }
     group.push(code(
         Contains,
         &concept::question(question),

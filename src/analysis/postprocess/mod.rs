@@ -12,7 +12,7 @@ use crate::domain::{
     failure::FailureClass,
     finding::{Answer, AnswerValue, Finding, Region, Side},
     geometry::{Vec3, add, scale},
-    midsagittal::MidsagittalPlane,
+    midsagittal::{MidlineShift, MidsagittalPlane},
     plan::{Grid, Label, Plan},
     prediction::Prediction,
     uid::Uid,
@@ -56,6 +56,8 @@ pub struct Found {
     pub segments: Volume<u16>,
     /// The plan's question, answered; nothing when nobody has chosen when to flag.
     pub answer: Option<Answer>,
+    /// How far the midline is pushed aside, where the plan is for plain scans of the head.
+    pub midline_shift: Option<MidlineShift>,
 }
 
 /// nnU-Net's postprocessing: of each set of labels only the largest region of their union stays.
@@ -86,6 +88,10 @@ pub fn find(
 ) -> Result<Found, PostprocessError> {
     let geometry = &prediction.labels.geometry;
     let plane = MidsagittalPlane::estimate(brain, ct);
+    let midline_shift = plane
+        .as_ref()
+        .filter(|_| plan.trigger.is_plain_head())
+        .and_then(|plane| plane.midline_shift(brain, ct));
     // On the source's slices and in a box labels are kinds of one thing; a volume's are what its training data had.
     let labels = match plan.configuration.grid {
         Grid::SourceSlices { .. } | Grid::HeadBox { .. } if plan.labels.len() > 1 => {
@@ -133,6 +139,7 @@ pub fn find(
         findings,
         segments,
         answer,
+        midline_shift,
     })
 }
 

@@ -10,7 +10,7 @@ use super::{
     normalize::normalize,
 };
 use crate::domain::{
-    geometry::{Vec3, add, scale},
+    geometry::{Vec3, add},
     head_box::BoxTrace,
     network::VolumeInput,
     plan::{Grid, Plan},
@@ -22,8 +22,6 @@ use rayon::prelude::*;
 const COARSE_MM: f64 = 2.0;
 /// Slices of the coarse copy are about this far apart, mm.
 const COARSE_STEP_MM: f64 = 3.0;
-/// Height of the cavity below its top that places the box, mm: what every head CT shows.
-const UPPER_MM: f64 = 100.0;
 
 /// A head, ready for its network.
 #[derive(Debug)]
@@ -53,7 +51,7 @@ pub fn preprocess(ct: &Volume<f32>, plan: &Plan) -> Result<Boxed, PreprocessErro
     };
     let copy = Coarse::new(ct);
     let Intracranial { brain, cavity } = intracranial(&copy.volume, &head_trace(&copy.volume)?);
-    let middle = centre(&cavity).ok_or(PreprocessError::NoHead)?;
+    let middle = cavity.upper_centre_mm().ok_or(PreprocessError::NoHead)?;
     let trace = lay(
         ct.geometry.clone(),
         add(middle, centre_mm),
@@ -91,31 +89,6 @@ pub fn lay(source: Geometry, centre_mm: Vec3, shape: [usize; 3], spacing_mm: [f6
         spacing_mm,
         origin_mm,
     }
-}
-
-/// The centre of mass of the upper part of a cavity, LPS mm.
-fn centre(cavity: &Volume<bool>) -> Option<Vec3> {
-    let geometry = &cavity.geometry;
-    let (len, columns) = (geometry.slice_len(), geometry.columns);
-    let place = |v: usize| geometry.voxel_to_lps(v / len, (v % len / columns) as f64, (v % columns) as f64);
-    let inside = || {
-        cavity
-            .data
-            .iter()
-            .enumerate()
-            .filter_map(|(v, inside)| inside.then_some(v))
-    };
-    let top = inside().map(|v| place(v)[2]).fold(f64::NEG_INFINITY, f64::max);
-    let (mut sum, mut weight) = ([0.0; 3], 0.0);
-    for v in inside() {
-        let p = place(v);
-        if p[2] >= top - UPPER_MM {
-            let ml = geometry.voxel_volume_ml(v / len);
-            sum = add(sum, scale(p, ml));
-            weight += ml;
-        }
-    }
-    (weight > 0.0).then(|| scale(sum, 1.0 / weight))
 }
 
 /// Every so-manieth slice, and means of square blocks of its pixels.

@@ -20,7 +20,7 @@ const BRAIN_HU: f32 = 30.0;
 /// They saturate this far from it, HU: brain is told from CSF, and bone or air from brain weighs only a few times that.
 const SOFT_HU: f32 = 25.0;
 /// Half of an agreement is left at about two thirds of this difference of tones.
-const TOLERANCE: f32 = 0.3;
+pub(super) const TOLERANCE: f32 = 0.3;
 /// So much a point agrees whose mirror image lies outside the stack: about as much as by chance.
 const CHANCE: f64 = 0.4;
 
@@ -28,7 +28,7 @@ const CHANCE: f64 = 0.4;
 pub(super) type Scored = (f64, [f64; 3]);
 
 /// The first of equals, so that the answer does not depend on threads.
-pub(super) fn better(best: Scored, next: Scored) -> Scored {
+pub(super) fn better<T>(best: (f64, T), next: (f64, T)) -> (f64, T) {
     if next.0 > best.0 { next } else { best }
 }
 
@@ -135,9 +135,14 @@ impl Level {
     /// How well the points agree with their mirror images, 0 to 1.
     pub(super) fn agreement(&self, trial: [f64; 3]) -> f64 {
         let plane = MidsagittalPlane::at(self.center_mm, trial);
+        self.agreement_of(|_, p| plane.mirror(p))
+    }
+
+    /// How well the points agree with where each is mapped to, 0 to 1.
+    pub(super) fn agreement_of(&self, map: impl Fn(usize, Vec3) -> Vec3) -> f64 {
         let (mut sum, mut known) = (0.0, 0.0);
-        for (p, tone) in &self.points {
-            let off = (self.between(plane.mirror(*p)) - tone) / TOLERANCE;
+        for (i, (p, tone)) in self.points.iter().enumerate() {
+            let off = (self.between(map(i, *p)) - tone) / TOLERANCE;
             if !off.is_nan() {
                 sum += f64::from((1.0 + off * off).powi(-2));
                 known += 1.0;
@@ -147,6 +152,11 @@ impl Level {
         (sum + CHANCE * unknown) / (known + unknown).max(1.0)
     }
 
+    /// What is compared with its mirror image: places and tones.
+    pub(super) fn points(&self) -> &[(Vec3, f32)] {
+        &self.points
+    }
+
     /// The tone at a point, linearly between voxels.
     #[inline]
     #[expect(
@@ -154,7 +164,7 @@ impl Level {
         clippy::cast_sign_loss,
         reason = "checked to be within"
     )]
-    fn between(&self, p: Vec3) -> f32 {
+    pub(super) fn between(&self, p: Vec3) -> f32 {
         let at = sub(p, self.corner_mm).map(|mm| mm / self.step_mm);
         if at.iter().any(|i| *i < 0.0 || *i >= (self.side - 1) as f64) {
             return f32::NAN;
@@ -243,7 +253,7 @@ impl<'a> Stack<'a> {
 
 /// HU from −1, air, over 0, brain, to 1, bone.
 #[inline]
-fn tone(hu: f32) -> f32 {
+pub(super) fn tone(hu: f32) -> f32 {
     let x = (hu - BRAIN_HU) / SOFT_HU;
     x / (1.0 + x * x).sqrt()
 }

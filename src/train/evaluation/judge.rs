@@ -12,6 +12,7 @@ use crate::{
     domain::{
         finding::AnswerValue,
         geometry::{dot, norm, sub},
+        midsagittal::MidlineShift,
         plan::Plan,
         volume::{Geometry, Volume},
     },
@@ -48,6 +49,8 @@ pub struct Truth {
     pub names: BTreeMap<u8, String>,
     /// Where voxels are counted for calibration; without it where the analysis sees brain.
     pub cavity: Option<Volume<bool>>,
+    /// How far the septum pellucidum lies to the patient's left of the middle of the skull, mm, where that is known.
+    pub midline_left_mm: Option<f64>,
 }
 
 /// One case as it was judged.
@@ -84,10 +87,22 @@ pub struct Case {
     pub score: Option<f64>,
     /// Disagreement of the members: 1 − mean pairwise Dice.
     pub disagreement: f64,
+    /// The midline, where its shift is known.
+    #[serde(default)]
+    pub midline: Option<MidlineCase>,
     /// Voxels inside the cavity by score and entropy.
     pub voxels: Voxels,
     /// Seconds that making or reading, looking and judging took.
     pub seconds: f64,
+}
+
+/// The midline of a case.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MidlineCase {
+    /// How far the septum pellucidum lies to the left, mm.
+    pub truth_left_mm: f64,
+    /// What was measured; null when nothing was told.
+    pub measured: Option<MidlineShift>,
 }
 
 /// A class of a case.
@@ -264,6 +279,13 @@ pub fn judge(subject: Subject, truth: &Truth, look: &Look, plan: &Plan) -> Case 
         answer: answer.map_or(AnswerValue::NotEvaluated, |a| a.answer),
         score: answer.and_then(|a| a.score),
         disagreement: look.prediction.disagreement,
+        midline: truth
+            .midline_left_mm
+            .filter(|_| plan.trigger.is_plain_head())
+            .map(|truth_left_mm| MidlineCase {
+                truth_left_mm,
+                measured: look.found.midline_shift,
+            }),
         voxels,
         seconds: 0.0,
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// The format of `cases.jsonl` and `metrics.json` that this build writes.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// What is judged: the first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -71,6 +71,8 @@ pub struct Metrics {
     pub roc: Vec<[f64; 2]>,
     /// Found minus true volume of positive cases, mL.
     pub volume: Agreement,
+    /// The shift of the midline; null where it is not known.
+    pub midline: Option<Midline>,
     /// Score of voxels inside the cranial cavity against any lesion.
     pub voxel_calibration: Calibration,
     /// Score of cases against any lesion.
@@ -168,6 +170,19 @@ pub struct Subtype {
     pub right: Estimate,
     /// Cases by true class, then by found class.
     pub confusion: BTreeMap<String, BTreeMap<String, usize>>,
+}
+
+/// The measured shift of the midline against the true one.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Midline {
+    /// Share of cases in which it was told.
+    pub told: Estimate,
+    /// Measured minus true distance to the left, mm.
+    pub error: Agreement,
+    /// Size of the error, mm: median, 90th percentile and greatest.
+    pub off_mm: [Option<f64>; 3],
+    /// Share of true shifts within the interval that was told.
+    pub within_interval: Estimate,
 }
 
 /// Flags as a night on call has them.
@@ -294,6 +309,7 @@ pub fn summarise(judged: &Header, names: &BTreeMap<u8, String>, cases: &[Case]) 
         auc_large,
         roc: roc(&high, &low),
         volume: agreement(&positive().map(|c| c.found_ml - c.truth_ml).collect::<Vec<_>>()),
+        midline: midline(cases),
         voxel_calibration: voxels.calibration(),
         case_calibration: Calibration::of_cases(&scored),
         entropy_auroc_wrong: voxels.entropy_auroc_wrong(),
@@ -416,6 +432,25 @@ fn subtype(cases: &[Case]) -> Option<Subtype> {
     (!dominant.is_empty()).then(|| Subtype {
         right: share(right, dominant.len()),
         confusion,
+    })
+}
+
+fn midline(cases: &[Case]) -> Option<Midline> {
+    let known: Vec<_> = cases.iter().filter_map(|c| c.midline).collect();
+    let told: Vec<_> = known
+        .iter()
+        .filter_map(|m| Some((m.truth_left_mm, m.measured?)))
+        .collect();
+    let errors: Vec<f64> = told.iter().map(|(truth, told)| told.left_mm - truth).collect();
+    let off: Vec<f64> = errors.iter().map(|e| e.abs()).collect();
+    let within = told
+        .iter()
+        .filter(|(truth, told)| (told.interval_mm[0]..=told.interval_mm[1]).contains(truth));
+    (!known.is_empty()).then(|| Midline {
+        told: share(told.len(), known.len()),
+        error: agreement(&errors),
+        off_mm: [0.5, 0.9, 1.0].map(|q| quantile_of(off.clone(), q)),
+        within_interval: share(within.count(), told.len()),
     })
 }
 

@@ -220,6 +220,7 @@ fn phantom(first_seed: u64, index: usize, [struck, spared]: [Kind; 2], names: BT
             classes: rendered.truth,
             names,
             cavity: Some(rendered.brain),
+            midline_left_mm: Some(head.midline_shift_mm()),
         },
     }
 }
@@ -437,6 +438,7 @@ fn read(files: &Files, labels: &BTreeMap<u8, String>, plan: &Plan) -> Result<Dra
             },
             names: labels.clone(),
             cavity: None,
+            midline_left_mm: None,
         },
     })
 }

@@ -8,6 +8,7 @@ use crate::{
     analysis::{Look, postprocess::Found},
     domain::{
         finding::{Answer, AnswerValue, Finding, Side},
+        midsagittal::MidlineShift,
         plan::{Label, Plan},
         prediction::Prediction,
         volume::{Geometry, SlicePlane, Volume},
@@ -62,6 +63,7 @@ fn names() -> BTreeMap<u8, String> {
 fn truth(classes: Volume<u8>) -> Truth {
     Truth {
         cavity: Some(volume(|_, _, _| true)),
+        midline_left_mm: Some(-2.0),
         names: names(),
         classes,
     }
@@ -115,6 +117,10 @@ fn look(labels: Volume<u8>, answer: AnswerValue) -> Look {
                 probability: None,
                 uncertainty: None,
                 lane: None,
+            }),
+            midline_shift: (answer == AnswerValue::Present).then_some(MidlineShift {
+                left_mm: -3.5,
+                interval_mm: [-4.5, -2.5],
             }),
         },
         prediction: Prediction {
@@ -181,6 +187,17 @@ fn header(first_seed: u64) -> Header {
         numeric_mode: "cpu".into(),
         source: Description::Phantoms { first_seed, count: 9 },
     }
+}
+
+#[test]
+fn the_midline_is_judged_where_it_was_told_and_where_it_was_not() {
+    let cases: Vec<Case> = (0..9).map(case).collect();
+    let midline = summarise(&header(1), &names(), &cases).midline.unwrap();
+    let told = cases.iter().filter(|c| c.is_flagged()).count();
+    assert!((midline.told.value.unwrap() - told as f64 / 9.0).abs() < 1e-9);
+    assert!((midline.error.bias.value.unwrap() + 1.5).abs() < 1e-9);
+    assert_eq!(midline.off_mm, [Some(1.5); 3]);
+    assert_eq!(midline.within_interval.value, Some(0.0));
 }
 
 #[test]

@@ -5,13 +5,16 @@ use super::base::Base;
 use super::brain::{Brain, Space, Tissue};
 use super::infarct::Infarct;
 use super::lesion::{Bleed, Shift};
-use super::noise::{Draw, Point, sq};
+use super::noise::{Draw, Point};
 use super::past::{Past, Stratum};
 use super::range::Ranges;
 use super::skull::{Place, Skull};
 use super::vessels::{Content, Met};
 use super::{Class, HEAD_CENTER_MM, Kind};
 use crate::domain::geometry::{Vec3, sub};
+
+/// Where the septum pellucidum lies above the foramina of Monro: back and up in head coordinates, mm.
+const SEPTUM: [f32; 2] = [-8.0, 14.0];
 
 /// Streams of random numbers, one a purpose, so that a new draw in one leaves the others alone.
 pub(super) mod stream {
@@ -147,6 +150,19 @@ impl Anatomy {
         self.brain.strata().chain(self.past.strata()).collect()
     }
 
+    /// How far the septum pellucidum above the foramina of Monro is pushed to the left, mm.
+    pub(super) fn midline_shift_mm(&self) -> f32 {
+        let [back, up] = SEPTUM;
+        self.shift.map_or(0.0, |shift| {
+            // What was in the middle is where the push towards a point is as long as its way from the middle.
+            (0..20).fold(0.0, |x, _| {
+                let p = [x, back, up];
+                let place = self.place(p);
+                shift.at(p, place.depth.min(place.above))
+            })
+        })
+    }
+
     /// HU that streaks of metal within the head add at a point.
     #[inline]
     pub(super) fn streak(&self, p: Point) -> f32 {
@@ -222,12 +238,9 @@ impl Anatomy {
                 bleed: 0,
             };
         }
-        let q = self.shift.map_or(p, |shift| {
-            let from = sq(p[0] - shift.centre[0]) + sq(p[1] - shift.centre[1]) + sq(p[2] - shift.centre[2]);
-            // Pushed tissue at p came from where it was before; walls hold it.
-            let weight = 1.0 / (1.0 + from / 3600.0) * (inner / 15.0).min(1.0);
-            [p[0] - shift.by * weight, p[1], p[2]]
-        });
+        let q = self
+            .shift
+            .map_or(p, |shift| [p[0] - shift.at(p, inner), p[1], p[2]]);
         let mut tissue: Tissue = self
             .past
             .within(q, place, self.brain.sample(q, place, &self.skull));

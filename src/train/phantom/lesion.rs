@@ -51,6 +51,16 @@ pub(super) struct Shift {
     pub(super) by: f32,
 }
 
+impl Shift {
+    /// How far what is at `p` has come along x, with that much brain between it and the skull, mm.
+    #[inline]
+    pub(super) fn at(&self, p: Point, inner: f32) -> f32 {
+        let from = sq(p[0] - self.centre[0]) + sq(p[1] - self.centre[1]) + sq(p[2] - self.centre[2]);
+        // Walls hold it.
+        self.by * (1.0 / (1.0 + from / 3600.0) * (inner / 15.0).min(1.0))
+    }
+}
+
 impl Bleed {
     /// Draws the bleeds of one head: one, two or three.
     pub(super) fn draw_all(draw: &mut Draw, ranges: &Ranges, skull: &Skull, brain: &Brain) -> Vec<Self> {

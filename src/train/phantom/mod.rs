@@ -13,6 +13,8 @@ mod dicom;
 mod geometry;
 mod infarct;
 mod lesion;
+#[cfg(test)]
+mod midline_tests;
 mod noise;
 mod past;
 mod range;
@@ -294,6 +296,12 @@ impl Head {
             clot_mm: closure.clot.iter().map(|p| place(*p)).collect(),
             collaterals: closure.collaterals,
         })
+    }
+
+    /// How far the septum pellucidum above the foramina of Monro lies to the patient's left of the head's own midsagittal plane, mm.
+    #[must_use]
+    pub fn midline_shift_mm(&self) -> f64 {
+        f64::from(self.anatomy.midline_shift_mm())
     }
 
     /// Where the head's axes lie: its origin, and the directions to its left, back and vertex, LPS mm.

@@ -213,6 +213,8 @@ export interface Report {
   models: ModelRun[];
   answers: Answer[];
   findings: Finding[];
+  /** Towards the patient's left; null where it was not to be seen, absent in the results of older versions. */
+  midline_shift?: { left_mm: number; interval_mm: [number, number] } | null;
   refusals: Refusal[];
   warnings: Refusal[];
   /** Milliseconds a stage. */

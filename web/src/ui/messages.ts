@@ -447,6 +447,10 @@ export const messages = {
     otherSeries: 'in another series',
     noSlice: 'not in this series',
     notCalibrated: 'not calibrated',
+    midlineShift: 'Midline shift',
+    midlineUnknown: 'not measured',
+    midlineTo: (mm: string, side: string) => `${mm} mm to the ${side}`,
+    midlineBetween: (low: string, high: string) => `${low} to ${high}`,
     scoreNote: 'Scores run from 0 to 1 and are not calibrated.',
     sides: {
       left: 'left',

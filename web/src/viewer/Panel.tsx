@@ -1,7 +1,7 @@
 /** What the analysis said, beside the slices. */
 
 import { For, type JSX, Show } from 'solid-js';
-import type { Analysis, Finding, StudyDetail } from '../api/model.ts';
+import type { Analysis, Finding, Report, StudyDetail } from '../api/model.ts';
 import { Corrections } from '../review/Corrections.tsx';
 import type { Desk } from '../review/desk.ts';
 import type { Masks } from '../review/masks.ts';
@@ -101,7 +101,30 @@ function Answers(props: { analysis: Analysis }) {
           </div>
         )}
       </For>
+      {/* Older versions did not look for it. */}
+      <Show when={props.analysis.report.midline_shift !== undefined}>
+        <dl class="table" data-midline-shift={props.analysis.report.midline_shift?.left_mm ?? ''}>
+          <dt>{panel.midlineShift}</dt>
+          <dd class="num">
+            <Show when={props.analysis.report.midline_shift} keyed fallback={panel.midlineUnknown}>
+              {midlineShift}
+            </Show>
+          </dd>
+        </dl>
+      </Show>
     </Part>
+  );
+}
+
+/** How far to which side, and between what. */
+function midlineShift({ left_mm, interval_mm: [low, high] }: NonNullable<Report['midline_shift']>) {
+  const [least, most] = left_mm < 0 ? [-high, -low] : [low, high];
+  const side = left_mm < 0 ? panel.sides.right : panel.sides.left;
+  const between = panel.midlineBetween(least.toFixed(1), most.toFixed(1));
+  return (
+    <>
+      {panel.midlineTo(Math.abs(left_mm).toFixed(1), side)} <small>{between}</small>
+    </>
   );
 }
 

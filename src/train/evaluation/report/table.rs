@@ -92,6 +92,20 @@ pub(super) fn overall(metrics: &Metrics) -> String {
             said(&flags.uncertain_per_100_normal, 1),
         ),
     ];
+    if let Some(midline) = &metrics.midline {
+        let [median, most, worst] = midline.off_mm.map(|mm| number(mm, 1));
+        rows.extend([
+            row("Midline shift told", said(&midline.told, 3)),
+            row(
+                "Midline shift off by, mm: median, 90 %, greatest",
+                [median, most, worst].join(", "),
+            ),
+            row(
+                "True midline shift within the interval told",
+                said(&midline.within_interval, 3),
+            ),
+        ]);
+    }
     for value in &flags.predictive_values {
         rows.push(row(
             &format!(
