@@ -17,7 +17,9 @@ use crate::{
     dicom::instance::Instance,
     domain::{
         failure::FailureClass,
-        finding::{Answer, AnswerValue, DISCLAIMER, ModelRun, Refusal, Report, SCHEMA, SeriesChoice},
+        finding::{
+            Answer, AnswerValue, DISCLAIMER, ModelRun, Refusal, Report, SCHEMA, SeriesChoice, SeriesMidline,
+        },
         network::{Control, VolumeInput},
         plan::Grid,
         prediction::Prediction,
@@ -40,7 +42,7 @@ use time::OffsetDateTime;
 /// What is asked of an analysis beside its images.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Only these models, whatever their triggers say of contrast and thickness; empty: every model whose trigger matches.
+    /// Only these models, whatever their triggers say of contrast and thickness; empty: every model that a series can ask for.
     pub models: Vec<String>,
     /// Identity of the analysis: the same key gives the same UIDs.
     pub analysis_key: [u8; 32],
@@ -201,10 +203,13 @@ pub fn run(
     })
 }
 
-/// The models that are asked: those named, or all.
+/// The models that are asked: those named, or all that a series can ask for.
 fn asked<'a>(engine: &'a Engine, request: &Request) -> Result<Vec<&'a Model>, AnalysisError> {
     if request.models.is_empty() {
-        return Ok(engine.models().map(AsRef::as_ref).collect());
+        let models = engine.models().map(AsRef::as_ref);
+        return Ok(models
+            .filter(|model: &&Model| !model.plan.trigger.is_only_by_name())
+            .collect());
     }
     request
         .models
@@ -244,7 +249,6 @@ fn one(
             .collect(),
         answers: look.found.answer.iter().cloned().collect(),
         findings: look.found.findings.clone(),
-        midline_shift: look.found.midline_shift,
         ..report.clone()
     };
     let objects = encode::encode(&EncodeInput {
@@ -318,7 +322,11 @@ pub fn look(
     crate::nn::release();
     report.answers.extend(found.answer.clone());
     report.findings.extend(found.findings.clone());
-    report.midline_shift = report.midline_shift.or(found.midline_shift);
+    let shift = found.midline_shift.map(|shift| SeriesMidline {
+        series: series.clone(),
+        shift,
+    });
+    report.midline_shift = report.midline_shift.take().or(shift);
     Ok(Look {
         volume: scan.channels.swap_remove(0),
         brain,

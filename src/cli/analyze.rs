@@ -301,8 +301,10 @@ pub(crate) fn summary(report: &Report) -> String {
             f.id, f.volume_ml, f.score, f.uncertainty
         ));
     }
-    if let Some(shift) = &report.midline_shift {
-        lines.push(format!("  midline shift: {shift}"));
+    if let Some(midline) = &report.midline_shift {
+        lines.push(format!("  midline shift: {}", midline.shift));
+    } else if !report.models.is_empty() {
+        lines.push("  midline shift: not measured".to_owned());
     }
     for r in &report.refusals {
         lines.push(format!("  refused ({}): {}", r.code, r.text));

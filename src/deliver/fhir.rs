@@ -131,6 +131,22 @@ fn bundle(said: &Said) -> Value {
         put_finding(&mut observation, finding);
         observations.push((name, observation));
     }
+    if let Some(midline) = &said.report.midline_shift {
+        let name = format!("midline.{own}");
+        let mut observation = observation(said, status, &study, &name);
+        let millimetres = |value: f64| json!({ "value": value, "unit": "mm", "system": UCUM, "code": "mm" });
+        let [low, high] = midline.shift.interval_mm.map(millimetres);
+        observation["code"] = json!({
+            "coding": [{ "system": OURS, "code": "midline-shift" }],
+            "text": "Midline shift, positive towards the patient's left",
+        });
+        observation["valueQuantity"] = millimetres(midline.shift.left_mm);
+        observation["component"] = json!([{
+            "code": { "coding": [{ "system": OURS, "code": "interval" }], "text": "Interval" },
+            "valueRange": { "low": low, "high": high },
+        }]);
+        observations.push((name, observation));
+    }
     let references: Vec<Value> = observations
         .iter()
         .map(|(name, _)| json!({ "reference": urn(name) }))

@@ -204,14 +204,28 @@ fn document(said: &Said, to: &Receiver, control_id: &str, now: OffsetDateTime) -
             );
         }
     }
-    if let Some(shift) = &said.report.midline_shift {
-        lines.add(
-            "NM",
-            &format!("midline-shift^Midline shift, positive towards the patient's left^{SCHEME}"),
-            "",
-            &format!("{:.1}", shift.left_mm),
-            "mm^millimeter^UCUM",
-        );
+    if let Some(midline) = &said.report.midline_shift {
+        let [lower, upper] = midline.shift.interval_mm;
+        for (code, meaning, mm) in [
+            (
+                "midline-shift",
+                "Midline shift, positive towards the patient's left",
+                midline.shift.left_mm,
+            ),
+            (
+                "midline-lower",
+                "Lower end of the midline shift's interval",
+                lower,
+            ),
+            (
+                "midline-upper",
+                "Upper end of the midline shift's interval",
+                upper,
+            ),
+        ] {
+            let code = format!("{code}^{meaning}^{SCHEME}");
+            lines.add("NM", &code, "", &format!("{mm:.1}"), "mm^millimeter^UCUM");
+        }
     }
     for (at, finding) in said.findings().iter().enumerate() {
         let sub = (at + 1).to_string();

@@ -60,6 +60,16 @@ pub struct Region {
     pub key_slice: usize,
 }
 
+/// How far the midline of a head is pushed aside on a series.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeriesMidline {
+    /// The source series.
+    pub series: Uid,
+    /// How far, and how sure that is.
+    #[serde(flatten)]
+    pub shift: MidlineShift,
+}
+
 /// A clinical statement about one connected region.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
@@ -187,9 +197,9 @@ pub struct Report {
     pub answers: Vec<Answer>,
     /// Findings, largest first.
     pub findings: Vec<Finding>,
-    /// How far the septum pellucidum lies from the middle of the skull on the non-contrast series; null where that was not to be seen, or an older version did not look.
+    /// How far the midline is pushed aside; null where that was not to be seen, or an older version did not look.
     #[serde(default)]
-    pub midline_shift: Option<MidlineShift>,
+    pub midline_shift: Option<SeriesMidline>,
     /// Refusals: what was not done and why.
     pub refusals: Vec<Refusal>,
     /// Warnings that came with the geometry or the HU: `overlap`, `uneven_spacing`, `gantry_tilt`, …

@@ -276,7 +276,7 @@ mod tests {
             };
             let (brain, hu) = pose.scan();
             let plane = MidsagittalPlane::estimate(&brain, &hu).unwrap();
-            let shift = plane.midline_shift(&brain, &hu).unwrap();
+            let shift = plane.midline_shift(&brain, &brain, &hu).unwrap();
             let truth = pose.push(-5.0, 20.0);
             let [low, high] = shift.interval_mm;
             assert!(
@@ -290,7 +290,7 @@ mod tests {
     fn no_shift_is_told_where_the_vertex_is_not_shown_or_nothing_is_symmetric_about_the_septum() {
         let (mut brain, mut hu) = Pose::default().scan();
         let plane = MidsagittalPlane::estimate(&brain, &hu).unwrap();
-        assert!(plane.midline_shift(&brain, &hu).is_some());
+        assert!(plane.midline_shift(&brain, &brain, &hu).is_some());
         let below = 15 * hu.geometry.slice_len();
         let mut cut = (brain.clone(), hu.clone());
         for volume in [&mut cut.0.geometry, &mut cut.1.geometry] {
@@ -298,28 +298,36 @@ mod tests {
         }
         cut.0.data.truncate(below);
         cut.1.data.truncate(below);
-        assert_eq!(plane.midline_shift(&cut.0, &cut.1), None, "cut off");
+        assert_eq!(plane.midline_shift(&cut.0, &cut.0, &cut.1), None, "cut off above");
+        let above = 11 * hu.geometry.slice_len();
+        let mut cut = (brain.clone(), hu.clone());
+        for volume in [&mut cut.0.geometry, &mut cut.1.geometry] {
+            volume.planes.drain(..11);
+        }
+        cut.0.data.drain(..above);
+        cut.1.data.drain(..above);
+        assert_eq!(plane.midline_shift(&cut.0, &cut.0, &cut.1), None, "cut off below");
         hu.data.iter_mut().zip(&brain.data).for_each(|(hu, brain)| {
             if *brain {
                 *hu = 75.0;
             }
         });
-        assert_eq!(plane.midline_shift(&brain, &hu), None, "all blood");
+        assert_eq!(plane.midline_shift(&brain, &brain, &hu), None, "all blood");
         brain.data.fill(false);
-        assert_eq!(plane.midline_shift(&brain, &hu), None, "no brain");
+        assert_eq!(plane.midline_shift(&brain, &brain, &hu), None, "no brain");
     }
 
     #[test]
-    fn a_shift_is_said_by_its_side() {
-        let said = |left_mm| {
-            MidlineShift {
-                left_mm,
-                interval_mm: [left_mm - 1.5, left_mm + 2.0],
-            }
-            .to_string()
-        };
-        assert_eq!(said(4.25), "4.2 mm to the left (2.8 to 6.2)");
-        assert_eq!(said(-4.0), "4.0 mm to the right (2.0 to 5.5)");
+    fn a_shift_is_said_by_its_side_and_so_are_the_ends_of_its_interval() {
+        for (left_mm, interval_mm, said) in [
+            (4.2, [2.8, 6.2], "4.2 mm left (2.8 mm left to 6.2 mm left)"),
+            (-4.0, [-6.0, -2.6], "4.0 mm right (2.6 mm right to 6.0 mm right)"),
+            (-1.0, [-2.6, 0.6], "1.0 mm right (0.6 mm left to 2.6 mm right)"),
+            (0.0, [-1.4, 1.4], "0.0 mm (1.4 mm right to 1.4 mm left)"),
+            (-1.4, [-2.8, -0.0], "1.4 mm right (0.0 mm to 2.8 mm right)"),
+        ] {
+            assert_eq!(MidlineShift { left_mm, interval_mm }.to_string(), said);
+        }
     }
 
     #[test]

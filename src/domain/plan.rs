@@ -327,13 +327,19 @@ pub struct Trigger {
     pub modality: String,
     /// Whether the series must be with or without contrast agent.
     pub contrast: Contrast,
-    /// Allowed step between slices in mm, from and to.
+    /// Allowed step between slices in mm, from and to; up to 0 no series is looked at unless the model is asked for by name.
     pub thickness_mm: [f64; 2],
     /// Body part, judged by content: `HEAD`.
     pub body_part: String,
 }
 
 impl Trigger {
+    /// Whether no series asks for the model by itself.
+    #[must_use]
+    pub fn is_only_by_name(&self) -> bool {
+        self.thickness_mm[1] <= 0.0
+    }
+
     /// Whether what is looked at are heads on CT without contrast agent.
     #[must_use]
     pub fn is_plain_head(&self) -> bool {

@@ -187,9 +187,11 @@ def judge_sr(folder, meant):
         if segment.referenced_segment_numbers != [finding["segment"]]:
             object_to("highdicom", f"{finding['id']} refers to segments {segment.referenced_segment_numbers}")
 
-    (case,) = report.content.get_image_measurement_groups()
-    for name, value in (("midline-shift", -4.25), ("midline-lower", -6.5), ("midline-upper", -2.5)):
-        measured = case.get_measurements(highdicom.sr.CodedConcept(name, "99ICTUS", name))
+    case, midline = report.content.get_image_measurement_groups()
+    if midline.tracking_identifier != "midline":
+        object_to("highdicom", f"the midline is tracked as {midline.tracking_identifier}")
+    for name, value in (("midline-shift", -4.2), ("midline-lower", -6.4), ("midline-upper", -2.6)):
+        measured = midline.get_measurements(highdicom.sr.CodedConcept(name, "99ICTUS", name))
         if [(m.value, m.unit.value) for m in measured] != [(value, "mm")]:
             object_to("highdicom", f"{name}: {[(m.value, m.unit.value) for m in measured]}, meant was {value} mm")
 
@@ -199,7 +201,7 @@ def judge_sr(folder, meant):
         if code != 0 or not target.exists():
             object_to("dcmqi", f"tid1500reader: {code}: {said[-300:]}")
         else:
-            # One group a finding, and one for the case.
+            # One group a finding, one for the case, one for the midline.
             read = json.loads(target.read_text())["Measurements"]
             segments = [group["ReferencedSegment"] for group in read if "ReferencedSegment" in group]
             if segments != [finding["segment"] for finding in meant["findings"]]:

@@ -15,7 +15,7 @@ use ictus::{
     dicom::{attribute::Attributes, instance::Instance},
     domain::{
         code,
-        finding::{Answer, AnswerValue, DISCLAIMER, Finding, ModelRun, Refusal, Report, Side},
+        finding::{Answer, AnswerValue, DISCLAIMER, Finding, ModelRun, Refusal, Report, SeriesMidline, Side},
         geometry::{Vec3, add, cross, scale},
         midsagittal::MidlineShift,
         plan::Plan,
@@ -257,9 +257,12 @@ fn report(findings: Vec<Finding>, plan: &Plan) -> Report {
             lane: None,
         }],
         findings,
-        midline_shift: Some(MidlineShift {
-            left_mm: -4.25,
-            interval_mm: [-6.5, -2.5],
+        midline_shift: Some(SeriesMidline {
+            series: uid("source.series", 0),
+            shift: MidlineShift {
+                left_mm: -4.2,
+                interval_mm: [-6.4, -2.6],
+            },
         }),
         refusals: vec![Refusal {
             code: "no_model".into(),

@@ -316,6 +316,9 @@ async fn an_oru_says_who_what_and_how_sure_and_an_aa_takes_it() {
     assert_eq!(value("haemorrhage").as_deref(), Some("present"));
     assert_eq!(value("118565006").as_deref(), Some("12.50"));
     assert_eq!(value("272741003").as_deref(), Some("left"));
+    assert_eq!(value("midline-shift").as_deref(), Some("-4.2"));
+    assert_eq!(value("midline-lower").as_deref(), Some("-6.4"));
+    assert_eq!(value("midline-upper").as_deref(), Some("-2.6"));
     let notes: Vec<_> = lines.iter().filter_map(|line| line.text(5, 1)).collect();
     assert!(
         notes.iter().any(|note| note.contains("not for clinical use")),
@@ -446,7 +449,13 @@ async fn fhir_gets_a_transaction_that_a_second_attempt_does_not_double() {
         .collect();
     assert_eq!(
         kinds,
-        ["ImagingStudy", "Observation", "Observation", "DiagnosticReport"]
+        [
+            "ImagingStudy",
+            "Observation",
+            "Observation",
+            "Observation",
+            "DiagnosticReport"
+        ]
     );
     assert!(entries.iter().all(|entry| {
         entry["request"]["ifNoneExist"]
@@ -454,7 +463,7 @@ async fn fhir_gets_a_transaction_that_a_second_attempt_does_not_double() {
             .unwrap()
             .starts_with("identifier=")
     }));
-    let report = &entries[3]["resource"];
+    let report = &entries[4]["resource"];
     assert_eq!(report["status"], "preliminary");
     assert_eq!(report["result"][0]["reference"], entries[1]["fullUrl"]);
     assert_eq!(report["imagingStudy"][0]["reference"], entries[0]["fullUrl"]);
@@ -466,6 +475,9 @@ async fn fhir_gets_a_transaction_that_a_second_attempt_does_not_double() {
             .contains("not for clinical use")
     );
     assert_eq!(entries[2]["resource"]["valueQuantity"]["value"], 12.5);
+    let midline = &entries[3]["resource"];
+    assert_eq!(midline["valueQuantity"]["value"], -4.2);
+    assert_eq!(midline["component"][0]["valueRange"]["low"]["value"], -6.4);
     assert_eq!(
         entries[0]["resource"]["identifier"][0]["value"],
         format!("urn:oid:{}", uid("s"))

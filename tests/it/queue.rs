@@ -15,7 +15,8 @@ use ictus::{
     domain::{
         code::HEMORRHAGE,
         failure::FailureClass,
-        finding::{Answer, AnswerValue, DISCLAIMER, Finding, ModelRun, Report, SCHEMA, Side},
+        finding::{Answer, AnswerValue, DISCLAIMER, Finding, ModelRun, Report, SCHEMA, SeriesMidline, Side},
+        midsagittal::MidlineShift,
         network::Control,
         uid::Uid,
     },
@@ -217,7 +218,13 @@ fn answered(answer: AnswerValue, volume_ml: Option<f64>) -> Report {
             lane: None,
         }],
         findings: volume_ml.map(finding).into_iter().collect(),
-        midline_shift: None,
+        midline_shift: volume_ml.map(|_| SeriesMidline {
+            series: uid("a"),
+            shift: MidlineShift {
+                left_mm: -4.2,
+                interval_mm: [-6.4, -2.6],
+            },
+        }),
         refusals: Vec::new(),
         warnings: Vec::new(),
         timings: BTreeMap::from([("infer".to_owned(), 7)]),

@@ -21,6 +21,7 @@ use super::{
 use crate::domain::{
     code::{BRAIN, Code},
     finding::{Answer, AnswerValue, Finding},
+    midsagittal::MidlineShift,
     uid::Uid,
 };
 use dicom_core::{Tag, VR};
@@ -92,6 +93,13 @@ fn report(
         .map(|f| finding_group(context, input, f))
         .collect();
     groups.push(case_group(context, input, results)?);
+    // That of the series that this report is about.
+    let midline = input.report.midline_shift.as_ref();
+    groups.extend(
+        midline
+            .filter(|midline| midline.series == context.series)
+            .map(|midline| midline_group(context, &midline.shift)),
+    );
     Ok(vec![
         code(HasConceptModifier, &concept::LANGUAGE, &concept::ENGLISH),
         code(HasObservationContext, &concept::OBSERVER_TYPE, &concept::DEVICE),
@@ -206,16 +214,6 @@ fn case_group(
     if !context.findings.is_empty() {
         group.push(millilitres(&concept::VOLUME, total_ml));
     }
-    if let Some(shift) = &input.report.midline_shift {
-        let [lower, upper] = shift.interval_mm;
-        for (name, value) in [
-            (&concept::MIDLINE_SHIFT, shift.left_mm),
-            (&concept::MIDLINE_LOWER, lower),
-            (&concept::MIDLINE_UPPER, upper),
-        ] {
-            group.push(number(name, value, 2, &concept::MILLIMETRE));
-        }
-    }
     group.push(code(
         Contains,
         &concept::question(question),
@@ -229,6 +227,34 @@ fn case_group(
         }
     }
     Ok(container(&concept::MEASUREMENT_GROUP, Some("1501"), group))
+}
+
+/// TID 1501: the midline, which is measured without a network.
+fn midline_group(context: &Context<'_>, shift: &MidlineShift) -> Dataset {
+    let [lower, upper] = shift.interval_mm;
+    let millimetres = |name: &Code, value: f64| number(name, value, 1, &concept::MILLIMETRE);
+    let group = vec![
+        text(HasObservationContext, &concept::TRACKING_IDENTIFIER, "midline"),
+        uid_reference(
+            HasObservationContext,
+            &concept::TRACKING_UID,
+            &context.uid("tracking.midline", 1),
+        ),
+        text(
+            HasConceptModifier,
+            &concept::ALGORITHM_NAME,
+            "ictus, symmetry about the septum pellucidum",
+        ),
+        text(
+            HasConceptModifier,
+            &concept::ALGORITHM_VERSION,
+            env!("CARGO_PKG_VERSION"),
+        ),
+        millimetres(&concept::MIDLINE_SHIFT, shift.left_mm),
+        millimetres(&concept::MIDLINE_LOWER, lower),
+        millimetres(&concept::MIDLINE_UPPER, upper),
+    ];
+    container(&concept::MEASUREMENT_GROUP, Some("1501"), group)
 }
 
 /// TID 4019: which network, which weights.

@@ -74,7 +74,7 @@ pub fn keep_largest(labels: &mut Volume<u8>, sets: &[Vec<u8>]) {
 
 /// Turns a prediction into findings and an answer.
 ///
-/// `ct` is what was looked at; it and `brain`, about where the brain is, give the midsagittal plane; regions of which less than a quarter lies in `cavity` are no findings, and only `cavity` counts for the case.
+/// `ct` is what was looked at; it and `brain`, about where the brain is, give the midsagittal plane and the shift of the midline; regions of which less than a quarter lies in `cavity` are no findings, and only `cavity` counts for the case.
 ///
 /// # Errors
 /// [`PostprocessError::TooMany`].
@@ -91,7 +91,7 @@ pub fn find(
     let midline_shift = plane
         .as_ref()
         .filter(|_| plan.trigger.is_plain_head())
-        .and_then(|plane| plane.midline_shift(brain, ct));
+        .and_then(|plane| plane.midline_shift(brain, cavity, ct));
     // On the source's slices and in a box labels are kinds of one thing; a volume's are what its training data had.
     let labels = match plan.configuration.grid {
         Grid::SourceSlices { .. } | Grid::HeadBox { .. } if plan.labels.len() > 1 => {

@@ -1,4 +1,4 @@
-//! How far the middle of the brain is pushed aside: an image and its midsagittal plane → the shift of the septum pellucidum in mm, and how sure that is.
+//! How far the middle of the brain is pushed aside: an image and its midsagittal plane → the distance of the septum pellucidum from that plane in mm, and how sure that is.
 //!
 //! A pushed brain pulls along the plane that was found by the whole head.
 //! So plane and push are fitted once more, together: bone stays where it is, the brain is pushed by a bell about its middle, and both are moved until the image agrees best with its mirror image.
@@ -37,8 +37,8 @@ const UP_MM: [f64; 2] = [-24.0, 6.0];
 const LINES_MM: f64 = 2.0;
 /// Distances from the plane that are tried, mm.
 const REACH_MM: usize = 15;
-/// Trials a mm.
-const STEPS: usize = 4;
+/// Trials a mm; a fifth is what one decimal can say.
+const STEPS: usize = 5;
 /// So far on both sides tissue is compared, mm; what is nearer counts more.
 const BESIDE_MM: usize = 35;
 /// How fast it counts less (standard deviation), mm.
@@ -55,14 +55,18 @@ const AS_LIKELY: f64 = 0.02;
 const WIDEST_MM: f64 = 5.0;
 /// See [`WIDEST_MM`].
 const LEAST_RISE: f64 = 0.08;
-/// Nor is anything said when the lower and the upper half of the lines, or the fitted push, say something else by more than this, mm.
+/// Nor is anything said when the lower or the upper half of the lines, or the fitted push, says nothing or something else by more than this, mm.
 const APART_MM: f64 = 4.0;
-/// What the interval has beyond these distances on both sides, mm: 95 of 100 phantoms lie within it then.
-const MARGIN_MM: f64 = 1.25;
-/// A stack whose uppermost slice has more than this share of the largest slice's brain does not show the vertex, which says where the septum is.
+/// Or when the fitted plane has left the first one by more than this, mm and as the sine of an angle.
+const MOVED: (f64, f64) = (10.0, 0.17);
+/// What the interval has beyond these distances on both sides, mm: chosen on phantoms, of which 95 in 100 lie within it then.
+const MARGIN_MM: f64 = 1.4;
+/// A stack whose uppermost slice has more than this share of the largest slice's cavity does not show the vertex, which says where the septum is.
 const OPEN_TOP: f64 = 0.3;
+/// So far below the vertex the stack must reach, mm, for the same reason.
+const LEAST_HEIGHT_MM: f64 = 95.0;
 
-/// How far the septum pellucidum lies from the middle of the skull.
+/// How far the septum pellucidum lies from the midsagittal plane, by at most [`REACH_MM`]; the phantoms on which it was judged have up to 6 mm.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct MidlineShift {
     /// Towards the patient's left, mm; negative towards the right.
@@ -73,29 +77,41 @@ pub struct MidlineShift {
 
 impl std::fmt::Display for MidlineShift {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sided = |mm: f64| match mm {
+            mm if mm.abs() < 0.05 => "0.0 mm".to_owned(),
+            mm if mm > 0.0 => format!("{mm:.1} mm left"),
+            mm => format!("{:.1} mm right", -mm),
+        };
         let [low, high] = self.interval_mm;
-        let side = if self.left_mm < 0.0 { "right" } else { "left" };
-        let (least, most) = if self.left_mm < 0.0 {
-            (-high, -low)
+        // The end that lies nearer to the middle first.
+        let (from, to) = if self.left_mm < 0.0 {
+            (high, low)
         } else {
             (low, high)
         };
-        write!(
-            f,
-            "{:.1} mm to the {side} ({least:.1} to {most:.1})",
-            self.left_mm.abs()
-        )
+        write!(f, "{} ({} to {})", sided(self.left_mm), sided(from), sided(to))
     }
 }
 
 impl MidsagittalPlane {
-    /// The midline shift of a head whose plane this is about; `None` where the vertex is not shown or nothing symmetric is found about the septum.
+    /// The midline shift of a head whose plane this is about, from its image, about where its brain is and what its skull encloses.
+    ///
+    /// `None` where the stack does not show where the septum is, where nothing about it is symmetric, and where it lies farther away than is looked.
     #[must_use]
-    pub fn midline_shift(&self, brain: &Volume<bool>, hu: &Volume<f32>) -> Option<MidlineShift> {
-        let centre = centre_below_the_vertex(brain)?;
+    pub fn midline_shift(
+        &self,
+        brain: &Volume<bool>,
+        cavity: &Volume<bool>,
+        hu: &Volume<f32>,
+    ) -> Option<MidlineShift> {
+        let centre = centre_below_the_vertex(cavity)?;
         let centre = sub(centre, scale(self.normal, self.left_of_mm(centre)));
         let level = Level::new(hu, centre, FINE);
         let (plane, push) = self.fitted(&level, brain);
+        let turned = norm(cross(self.normal, plane.normal));
+        if plane.left_of_mm(centre).abs() > MOVED.0 || turned > MOVED.1 {
+            return None;
+        }
         let centre = sub(centre, scale(plane.normal, plane.left_of_mm(centre)));
         Lines::new(&level, &plane, centre).middle(push)
     }
@@ -289,9 +305,12 @@ impl Lines {
         let (lower, upper) = self
             .tones
             .split_at(self.tones.len() / self.length / 2 * self.length);
-        let halves = [lower, upper].map(|half| best_of(&self.agreements(half)));
-        let others = halves.into_iter().flatten().map(|half| half.0).chain([push_mm]);
-        if others.into_iter().any(|mm| (mm - best.0).abs() > APART_MM) {
+        let others = [
+            best_of(&self.agreements(lower))?.0,
+            best_of(&self.agreements(upper))?.0,
+            push_mm,
+        ];
+        if others.iter().any(|mm| (mm - best.0).abs() > APART_MM) {
             return None;
         }
         let mut sorted: Vec<f64> = tried.iter().map(|t| t.1).collect();
@@ -308,20 +327,29 @@ impl Lines {
     }
 }
 
-/// The centre of the upper brain; `None` when its top is not in the stack.
-fn centre_below_the_vertex(brain: &Volume<bool>) -> Option<Vec3> {
-    let geometry = &brain.geometry;
+/// The centre of the upper cavity; `None` when the stack does not show it from its top down to the skull base.
+fn centre_below_the_vertex(cavity: &Volume<bool>) -> Option<Vec3> {
+    let geometry = &cavity.geometry;
     let areas: Vec<usize> = (0..geometry.slices())
-        .map(|s| brain.slice(s).iter().filter(|b| **b).count())
+        .map(|s| cavity.slice(s).iter().filter(|b| **b).count())
         .collect();
     let height = |slice: usize| {
         geometry.voxel_to_lps(slice, geometry.rows as f64 / 2.0, geometry.columns as f64 / 2.0)[2]
     };
     let last = geometry.slices().checked_sub(1)?;
-    let uppermost = if height(last) > height(0) { last } else { 0 };
+    let (uppermost, lowest) = if height(last) > height(0) {
+        (last, 0)
+    } else {
+        (0, last)
+    };
     let largest = *areas.iter().max()?;
-    if largest == 0 || areas[uppermost] as f64 > OPEN_TOP * largest as f64 {
+    let top = (0..=last)
+        .filter(|s| areas[*s] > 0)
+        .map(height)
+        .reduce(f64::max)?;
+    let is_open = areas[uppermost] as f64 > OPEN_TOP * largest as f64;
+    if is_open || top - height(lowest) < LEAST_HEIGHT_MM {
         return None;
     }
-    brain.upper_centre_mm()
+    cavity.upper_centre_mm()
 }

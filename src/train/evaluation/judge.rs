@@ -49,7 +49,7 @@ pub struct Truth {
     pub names: BTreeMap<u8, String>,
     /// Where voxels are counted for calibration; without it where the analysis sees brain.
     pub cavity: Option<Volume<bool>>,
-    /// How far the septum pellucidum lies to the patient's left of the middle of the skull, mm, where that is known.
+    /// How far the septum pellucidum lies to the patient's left of the midsagittal plane, mm, where that is known.
     pub midline_left_mm: Option<f64>,
 }
 

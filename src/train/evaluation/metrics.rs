@@ -2,7 +2,7 @@
 
 use super::{
     calibration::{Calibration, RiskCoverage, Voxels, risk_coverage},
-    judge::{Case, FOUND_SHARE, LesionCase, TOLERANCE_MM},
+    judge::{Case, FOUND_SHARE, LesionCase, MidlineCase, TOLERANCE_MM},
     ledger::{Header, SCHEMA},
     source::Description,
     statistics::{
@@ -29,6 +29,8 @@ const THIN_MM: f64 = 2.5;
 const TILTED_DEGREES: f64 = 5.0;
 /// Lesions of a case from which it counts as one that must not be overlooked, mL.
 const LARGE_ML: f64 = 10.0;
+/// From this distance on a midline counts as shifted, mm.
+const SHIFTED_MM: f64 = 2.0;
 /// Prevalences of a lesion for which predictive values are given: an emergency department's, low and high.
 const PREVALENCES: [f64; 2] = [0.05, 0.10];
 
@@ -175,9 +177,18 @@ pub struct Subtype {
 /// The measured shift of the midline against the true one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Midline {
+    /// All cases; most have no shift.
+    pub all: MidlineGroup,
+    /// Those whose midline is shifted by at least [`SHIFTED_MM`].
+    pub shifted: MidlineGroup,
+}
+
+/// Some of the cases.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MidlineGroup {
     /// Share of cases in which it was told.
     pub told: Estimate,
-    /// Measured minus true distance to the left, mm.
+    /// Measured minus true shift in the direction of the true one, mm: below 0 shifts are told too small.
     pub error: Agreement,
     /// Size of the error, mm: median, 90th percentile and greatest.
     pub off_mm: [Option<f64>; 3],
@@ -437,21 +448,36 @@ fn subtype(cases: &[Case]) -> Option<Subtype> {
 
 fn midline(cases: &[Case]) -> Option<Midline> {
     let known: Vec<_> = cases.iter().filter_map(|c| c.midline).collect();
+    let shifted: Vec<_> = known
+        .iter()
+        .copied()
+        .filter(|m| m.truth_left_mm.abs() >= SHIFTED_MM)
+        .collect();
+    (!known.is_empty()).then(|| Midline {
+        all: midline_group(&known),
+        shifted: midline_group(&shifted),
+    })
+}
+
+fn midline_group(known: &[MidlineCase]) -> MidlineGroup {
     let told: Vec<_> = known
         .iter()
         .filter_map(|m| Some((m.truth_left_mm, m.measured?)))
         .collect();
-    let errors: Vec<f64> = told.iter().map(|(truth, told)| told.left_mm - truth).collect();
+    let errors: Vec<f64> = told
+        .iter()
+        .map(|(truth, told)| (told.left_mm - truth) * truth.signum())
+        .collect();
     let off: Vec<f64> = errors.iter().map(|e| e.abs()).collect();
     let within = told
         .iter()
         .filter(|(truth, told)| (told.interval_mm[0]..=told.interval_mm[1]).contains(truth));
-    (!known.is_empty()).then(|| Midline {
+    MidlineGroup {
         told: share(told.len(), known.len()),
         error: agreement(&errors),
         off_mm: [0.5, 0.9, 1.0].map(|q| quantile_of(off.clone(), q)),
         within_interval: share(within.count(), told.len()),
-    })
+    }
 }
 
 fn flags(cases: &[Case]) -> Flags {

@@ -163,6 +163,14 @@ impl Anatomy {
         })
     }
 
+    /// Pushes the brain so many times as far, for tests of what is measured.
+    #[cfg(test)]
+    pub(super) fn push_harder(&mut self, times: f32) {
+        if let Some(shift) = &mut self.shift {
+            shift.by *= times;
+        }
+    }
+
     /// HU that streaks of metal within the head add at a point.
     #[inline]
     pub(super) fn streak(&self, p: Point) -> f32 {

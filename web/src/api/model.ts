@@ -214,7 +214,7 @@ export interface Report {
   answers: Answer[];
   findings: Finding[];
   /** Towards the patient's left; null where it was not to be seen, absent in the results of older versions. */
-  midline_shift?: { left_mm: number; interval_mm: [number, number] } | null;
+  midline_shift?: { series: string; left_mm: number; interval_mm: [number, number] } | null;
   refusals: Refusal[];
   warnings: Refusal[];
   /** Milliseconds a stage. */

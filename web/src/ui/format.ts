@@ -66,6 +66,14 @@ export function millilitres(value: number | null): string {
   return value === null ? DASH : `${value.toFixed(value < 100 ? 1 : 0)} mL`;
 }
 
+/** Millimetres to the patient's left, by their side. */
+export function sided(leftMm: number): string {
+  const { midlineTo, midlineMiddle, sides } = messages.panel;
+  const mm = Math.abs(leftMm).toFixed(1);
+  if (Number(mm) === 0) return midlineMiddle(mm);
+  return midlineTo(mm, leftMm < 0 ? sides.right : sides.left);
+}
+
 export function duration(ms: number | null): string {
   return ms === null ? DASH : messages.time.seconds((ms / 1000).toFixed(ms < 9_950 ? 1 : 0));
 }

@@ -449,8 +449,9 @@ export const messages = {
     notCalibrated: 'not calibrated',
     midlineShift: 'Midline shift',
     midlineUnknown: 'not measured',
-    midlineTo: (mm: string, side: string) => `${mm} mm to the ${side}`,
-    midlineBetween: (low: string, high: string) => `${low} to ${high}`,
+    midlineTo: (mm: string, side: string) => `${mm} mm ${side}`,
+    midlineMiddle: (mm: string) => `${mm} mm`,
+    midlineBetween: (from: string, to: string) => `${from} to ${to}`,
     scoreNote: 'Scores run from 0 to 1 and are not calibrated.',
     sides: {
       left: 'left',

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { dicomDate, dicomTime, duration, millilitres, personName, since, unit } from './format.ts';
+import { dicomDate, dicomTime, duration, millilitres, personName, sided, since, unit } from './format.ts';
 import { messages } from './messages.ts';
 
 describe('what a reader sees', () => {
@@ -14,6 +14,9 @@ describe('what a reader sees', () => {
       '0.9 s',
       '22 s',
     ]);
+  });
+  it('names a distance from the middle by its side', () => {
+    expect([sided(4.2), sided(-11.04), sided(-0.02)]).toEqual(['4.2 mm left', '11.0 mm right', '0.0 mm']);
   });
   it('names a person by the alphabetic group', () => {
     expect(personName('YAMADA^Tarou=山田^太郎=やまだ^たろう')).toBe('YAMADA, Tarou');

@@ -6,7 +6,7 @@ import { Corrections } from '../review/Corrections.tsx';
 import type { Desk } from '../review/desk.ts';
 import type { Masks } from '../review/masks.ts';
 import { VerdictButtons, Verdicts } from '../review/Verdicts.tsx';
-import { duration, kind, millilitres, moment, unit } from '../ui/format.ts';
+import { duration, kind, millilitres, moment, sided, unit } from '../ui/format.ts';
 import { messages } from '../ui/messages.ts';
 import { MeasureList } from './Measures.tsx';
 import { css } from './palette.ts';
@@ -116,14 +116,12 @@ function Answers(props: { analysis: Analysis }) {
   );
 }
 
-/** How far to which side, and between what. */
+/** How far to which side, and between what; the end nearer to the middle first. */
 function midlineShift({ left_mm, interval_mm: [low, high] }: NonNullable<Report['midline_shift']>) {
-  const [least, most] = left_mm < 0 ? [-high, -low] : [low, high];
-  const side = left_mm < 0 ? panel.sides.right : panel.sides.left;
-  const between = panel.midlineBetween(least.toFixed(1), most.toFixed(1));
+  const [from, to] = left_mm < 0 ? [high, low] : [low, high];
   return (
     <>
-      {panel.midlineTo(Math.abs(left_mm).toFixed(1), side)} <small>{between}</small>
+      {sided(left_mm)} <small>{panel.midlineBetween(sided(from), sided(to))}</small>
     </>
   );
 }

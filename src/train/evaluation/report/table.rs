@@ -93,18 +93,27 @@ pub(super) fn overall(metrics: &Metrics) -> String {
         ),
     ];
     if let Some(midline) = &metrics.midline {
-        let [median, most, worst] = midline.off_mm.map(|mm| number(mm, 1));
-        rows.extend([
-            row("Midline shift told", said(&midline.told, 3)),
-            row(
-                "Midline shift off by, mm: median, 90 %, greatest",
-                [median, most, worst].join(", "),
-            ),
-            row(
-                "True midline shift within the interval told",
-                said(&midline.within_interval, 3),
-            ),
-        ]);
+        for (which, group) in [
+            ("all cases", &midline.all),
+            ("shifted by 2 mm or more", &midline.shifted),
+        ] {
+            let [median, most, worst] = group.off_mm.map(|mm| number(mm, 1));
+            rows.extend([
+                row(&format!("Midline shift told, {which}"), said(&group.told, 3)),
+                row(
+                    &format!("Midline shift off by, mm: median, 90 %, greatest, {which}"),
+                    [median, most, worst].join(", "),
+                ),
+                row(
+                    &format!("Bias in the direction of the shift, mm, {which}"),
+                    said(&group.error.bias, 2),
+                ),
+                row(
+                    &format!("True shift within the interval told, {which}"),
+                    said(&group.within_interval, 3),
+                ),
+            ]);
+        }
     }
     for value in &flags.predictive_values {
         rows.push(row(
