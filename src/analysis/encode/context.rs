@@ -15,6 +15,7 @@ use crate::{
     dicom::instance::Instance,
     domain::{
         finding::{Answer, Finding, ModelRun},
+        midsagittal::MidlineShift,
         phi::redact,
         plan::Plan,
         uid::Uid,
@@ -163,6 +164,8 @@ pub(super) struct Context<'a> {
     pub(super) findings: Vec<&'a Finding>,
     /// The plan's answer.
     pub(super) answer: Option<&'a Answer>,
+    /// How far the midline is pushed aside, if that was measured on this series.
+    pub(super) midline_shift: Option<MidlineShift>,
     /// The source study.
     pub(super) study: Uid,
     /// The source series.
@@ -200,10 +203,13 @@ impl<'a> Context<'a> {
             run: input.report.models.iter().find(|model| model.id == input.plan.id),
         };
         let mut answers = input.report.answers.iter();
+        let context = Self::new(input.source, &input.segments.geometry, input.stamp, maker)?;
+        let midline = input.report.midline_shift.as_ref();
         Ok(Self {
             findings,
             answer: answers.find(|a| a.question == input.plan.question),
-            ..Self::new(input.source, &input.segments.geometry, input.stamp, maker)?
+            midline_shift: midline.filter(|m| m.series == context.series).map(|m| m.shift),
+            ..context
         })
     }
 
@@ -250,6 +256,7 @@ impl<'a> Context<'a> {
             maker,
             findings: Vec::new(),
             answer: None,
+            midline_shift: None,
             study: one_uid(source, tags::STUDY_INSTANCE_UID)?,
             series: one_uid(source, tags::SERIES_INSTANCE_UID)?,
             references,

@@ -139,6 +139,9 @@ fn above(context: &Context<'_>, input: &EncodeInput<'_>) -> Vec<(String, Colour)
     if !findings.is_empty() {
         lines.push((findings.join("; "), WHITE));
     }
+    if let Some(shift) = context.midline_shift {
+        lines.push((format!("Midline shift {shift}"), WHITE));
+    }
     lines.push((
         format!(
             "ictus {}, {} {}",

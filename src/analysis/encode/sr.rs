@@ -93,13 +93,7 @@ fn report(
         .map(|f| finding_group(context, input, f))
         .collect();
     groups.push(case_group(context, input, results)?);
-    // That of the series that this report is about.
-    let midline = input.report.midline_shift.as_ref();
-    groups.extend(
-        midline
-            .filter(|midline| midline.series == context.series)
-            .map(|midline| midline_group(context, &midline.shift)),
-    );
+    groups.extend(context.midline_shift.map(|shift| midline_group(context, &shift)));
     Ok(vec![
         code(HasConceptModifier, &concept::LANGUAGE, &concept::ENGLISH),
         code(HasObservationContext, &concept::OBSERVER_TYPE, &concept::DEVICE),
