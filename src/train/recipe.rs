@@ -93,6 +93,8 @@ pub fn infarct(members: usize) -> Plan {
     plan.id = "infarct-phantom".into();
     plan.version = "0.1.0".into();
     plan.question = "infarct".into();
+    // Not good enough to be asked of every head.
+    plan.trigger.thickness_mm = [0.0, 0.0];
     let names = ["slab below", "slice", "slab above", "slice mirrored"];
     // A few HU decide, and what the other side looks like: grey against white matter, not blood against bone.
     let scheme = Normalization::CTNormalization {
@@ -133,7 +135,7 @@ pub fn occlusion(members: usize) -> Plan {
     let n_stages = features_per_stage.len();
     Plan {
         id: "occlusion-phantom".into(),
-        version: "0.1.0".into(),
+        version: "0.2.0".into(),
         question: "occlusion".into(),
         configuration: Configuration {
             // The circle of Willis lies below and in front of the middle of the cavity.
@@ -191,7 +193,8 @@ fn closed(value: u8, site: Site) -> Label {
         name: format!("{}_occlusion", site.name()),
         category: MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
         kind: ARTERIAL_OCCLUSION,
-        side_aware: true,
+        // The basilar artery is one for both sides.
+        side_aware: site != Site::Basilar,
         // A third of the ball that is taught.
         min_volume_ml: 0.15,
         threshold: 0.0,

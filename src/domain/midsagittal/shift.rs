@@ -54,7 +54,7 @@ const AS_LIKELY: f64 = 0.02;
 /// When those are farther apart, mm, or agree less than that above the usual, nothing is said.
 const WIDEST_MM: f64 = 5.0;
 /// See [`WIDEST_MM`].
-const LEAST_RISE: f64 = 0.08;
+const LEAST_RISE: f64 = 0.07;
 /// Nor is anything said when the lower or the upper half of the lines, or the fitted push, says nothing or something else by more than this, mm.
 const APART_MM: f64 = 4.0;
 /// Or when the fitted plane has left the first one by more than this, mm and as the sine of an angle.
@@ -64,7 +64,7 @@ const MARGIN_MM: f64 = 1.4;
 /// A stack whose uppermost slice has more than this share of the largest slice's cavity does not show the vertex, which says where the septum is.
 const OPEN_TOP: f64 = 0.3;
 /// So far below the vertex the stack must reach, mm, for the same reason.
-const LEAST_HEIGHT_MM: f64 = 95.0;
+const LEAST_HEIGHT_MM: f64 = 80.0;
 
 /// How far the septum pellucidum lies from the midsagittal plane, by at most [`REACH_MM`]; the phantoms on which it was judged have up to 6 mm.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -320,9 +320,11 @@ impl Lines {
         let low = as_likely().map(|t| t.0).fold(f64::INFINITY, f64::min);
         let high = as_likely().map(|t| t.0).fold(f64::NEG_INFINITY, f64::max);
         let at_the_end = best.0.abs() >= REACH_MM as f64 - 0.5;
+        // What one decimal says, without the crumbs of binary fractions.
+        let tenths = |mm: f64| (10.0 * mm).round() / 10.0;
         (high - low <= WIDEST_MM && best.1 - usual >= LEAST_RISE && !at_the_end).then_some(MidlineShift {
-            left_mm: best.0,
-            interval_mm: [low - MARGIN_MM, high + MARGIN_MM],
+            left_mm: tenths(best.0),
+            interval_mm: [tenths(low - MARGIN_MM), tenths(high + MARGIN_MM)],
         })
     }
 }
