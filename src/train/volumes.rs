@@ -24,8 +24,10 @@ use rand_chacha::ChaCha8Rng;
 const CLOSED: f64 = 0.65;
 /// The arteries that the detector is taught, in the order of its labels.
 ///
-/// Four sites were tried: in 5,000 steps M2 and the basilar artery were not learned at all, and a label that is never found would promise what it does not hold.
-pub const TAUGHT: [Site; 2] = [Site::IcaTerminus, Site::M1];
+/// M2 was tried and not learned, and a label that is never found would promise what it does not hold.
+pub const TAUGHT: [Site; 3] = [Site::IcaTerminus, Site::M1, Site::Basilar];
+/// How often each is shown: the basilar artery is learned last.
+const SHOWN: [Site; 4] = [Site::IcaTerminus, Site::M1, Site::Basilar, Site::Basilar];
 /// Radius of the balls that mark where a lumen ends, mm.
 pub const BALL_MM: f64 = 5.0;
 /// How much of the clot is marked, mm.
@@ -68,10 +70,10 @@ fn draw(plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError> {
     } else {
         Kind::Cta
     };
+    let wanted = (kind == Kind::Occlusion).then(|| SHOWN[rng.random_range(0..SHOWN.len())]);
     let head = loop {
         let head = Head::new(rng.random(), kind, Range::Training);
-        let site = head.occlusion().map(|occlusion| occlusion.site);
-        if site.is_none_or(|site| TAUGHT.contains(&site)) {
+        if head.occlusion().map(|occlusion| occlusion.site) == wanted {
             break head;
         }
     };

@@ -71,7 +71,7 @@ pub struct Metrics {
     pub auc_large: Estimate,
     /// The same of M2.
     pub auc_m2: Estimate,
-    /// First findings of flagged large closed arteries whose side is right.
+    /// First findings of flagged closed ICA termini and M1 whose side is right.
     pub side_right: Estimate,
     /// First findings of flagged closed arteries that lie at the true place.
     pub at_the_place: Estimate,
@@ -257,7 +257,8 @@ fn summarise(judged: Header, cases: &[Case]) -> Metrics {
     let (large, m2, open) = (of(&is_large), of(&is_m2), of(&|c| c.site.is_none()));
     let hits = |of: &[&Case]| share(of.iter().filter(|c| flagged(c)).count(), of.len());
     let scores = |of: &[&Case]| of.iter().map(|c| c.score).collect::<Vec<f64>>();
-    let sided: Vec<_> = large.iter().filter(|c| flagged(c)).collect();
+    let is_paired = |c: &&&Case| c.side.is_some_and(|side| side != Side::Midline);
+    let sided: Vec<_> = large.iter().filter(|c| flagged(c)).filter(is_paired).collect();
     let told = of(&|c| c.site.is_some() && flagged(c));
     let near = |c: &&&Case| c.distance_mm.is_some_and(|mm| mm <= NEAR_MM);
     let mut sites = [[0; 5]; 4];

@@ -44,7 +44,7 @@ pub(super) fn html(metrics: &Metrics, cases: &[Case], picture: impl Fn(&Case) ->
         ),
         ("Open arteries not flagged", wanted(&metrics.specificity, 0.90)),
         (
-            "Side right, large ones flagged",
+            "Side right, flagged ICA termini and M1",
             wanted(&metrics.side_right, 0.95),
         ),
         ("M2 flagged", told(&metrics.sensitivity_m2)),
