@@ -134,6 +134,7 @@ impl MidsagittalPlane {
             })
             .collect();
         let [x, y, z] = self.normal;
+        let start = |push| [y.atan2(x), z.asin(), 0.0, push];
         let agreement = |[yaw, roll, shift, push]: [f64; 4]| {
             let plane = Self::at(level.center_mm, [yaw, roll, shift]);
             level.agreement_of(|i, p| add(plane.mirror(p), scale(plane.normal, 2.0 * push * bell[i])))
@@ -141,13 +142,13 @@ impl MidsagittalPlane {
         let found = STARTS_MM
             .into_par_iter()
             .map(|push| {
-                let start = [y.atan2(x), z.asin(), 0.0, push];
+                let start = start(push);
                 downhill(&agreement, (agreement(start), start))
             })
             .collect::<Vec<_>>()
             .into_iter()
             .reduce(better)
-            .map_or([y.atan2(x), z.asin(), 0.0, 0.0], |found| found.1);
+            .map_or(start(0.0), |found| found.1);
         let [yaw, roll, shift, push] = found;
         (Self::at(level.center_mm, [yaw, roll, shift]), push)
     }
@@ -224,6 +225,8 @@ struct Lines {
     tones: Vec<f32>,
     /// Tones of a line.
     length: usize,
+    /// How much what lies so far from a place counts, mm by mm from 1 on.
+    weights: Vec<f64>,
 }
 
 /// Steps from the middle of a line to its end.
@@ -255,7 +258,12 @@ impl Lines {
                 }));
             }
         }
-        Self { tones, length }
+        let weight = |mm: f64| (-mm * mm / (2.0 * NEAR_MM * NEAR_MM)).exp();
+        Self {
+            tones,
+            length,
+            weights: (1..=BESIDE_MM).map(|mm| weight(mm as f64)).collect(),
+        }
     }
 
     /// How well the two sides agree at each distance that is tried, in mm, along some of the lines; without those at which too little is known.
@@ -276,9 +284,8 @@ impl Lines {
         let middle = HALF - TRIED + tried;
         let (mut sum, mut known, mut all) = (0.0, 0.0, 0.0);
         for line in tones.chunks_exact(self.length) {
-            for beside in 1..=BESIDE_MM {
-                let (k, mm) = (beside * STEPS, beside as f64);
-                let weight = (-mm * mm / (2.0 * NEAR_MM * NEAR_MM)).exp();
+            for (mm, weight) in (1..).zip(&self.weights) {
+                let k = mm * STEPS;
                 all += weight;
                 let off = (line[middle + k] - line[middle - k]) / TOLERANCE;
                 if !off.is_nan() {
