@@ -66,7 +66,7 @@ const OPEN_TOP: f64 = 0.3;
 /// So far below the vertex the stack must reach, mm, for the same reason.
 const LEAST_HEIGHT_MM: f64 = 80.0;
 
-/// How far the septum pellucidum lies from the midsagittal plane, by at most [`REACH_MM`]; the phantoms on which it was judged have up to 6 mm.
+/// How far the septum pellucidum lies from the midsagittal plane, by at most 15 mm; the phantoms on which it was judged have up to 6 mm.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct MidlineShift {
     /// Towards the patient's left, mm; negative towards the right.

@@ -179,7 +179,7 @@ pub struct Subtype {
 pub struct Midline {
     /// All cases; most have no shift.
     pub all: MidlineGroup,
-    /// Those whose midline is shifted by at least [`SHIFTED_MM`].
+    /// Those whose midline is shifted by at least 2 mm.
     pub shifted: MidlineGroup,
 }
 
