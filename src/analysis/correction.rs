@@ -232,6 +232,8 @@ pub(super) fn any_ct() -> Trigger {
         contrast: Contrast::Any,
         thickness_mm: [0.0, f64::INFINITY],
         body_part: String::new(),
+        brain_hu: None,
+        noise_hu: None,
     }
 }
 

@@ -42,7 +42,7 @@ use time::OffsetDateTime;
 /// What is asked of an analysis beside its images.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Only these models, whatever their triggers say of contrast and thickness; empty: every model that a series can ask for.
+    /// Only these models, whatever their triggers say of contrast, thickness, density and noise; empty: every model that a series can ask for.
     pub models: Vec<String>,
     /// Identity of the analysis: the same key gives the same UIDs.
     pub analysis_key: [u8; 32],
@@ -164,6 +164,7 @@ pub fn run(
         if request.models.contains(&model.plan.id) {
             trigger.contrast = crate::domain::plan::Contrast::Any;
             trigger.thickness_mm = [0.0, f64::INFINITY];
+            (trigger.brain_hu, trigger.noise_hu) = (None, None);
         }
         let assembled = match assemble::assemble(instances, &trigger) {
             Ok(assembled) => assembled,
@@ -317,6 +318,7 @@ pub fn look(
         weights_sha256: model.weights_sha256.clone(),
         numeric_mode: engine.numeric_mode_of(model).to_owned(),
         duration_ms,
+        calibration: model.plan.calibration.as_ref().map(ToString::to_string),
     });
     // The network's buffers are large, and the next study may be hours away.
     crate::nn::release();

@@ -55,8 +55,15 @@ impl Analyser for Stages {
     }
 
     fn calibration_digest(&self) -> Vec<u8> {
-        // No model has a calibration yet.
-        Vec::new()
+        let digests: Vec<[u8; 32]> = self
+            .engine
+            .models()
+            .filter_map(|m| m.calibration_digest)
+            .collect();
+        if digests.is_empty() {
+            return Vec::new();
+        }
+        Sha256::digest(digests.concat()).to_vec()
     }
 
     fn analyse(

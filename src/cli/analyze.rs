@@ -283,12 +283,22 @@ pub(crate) fn summary(report: &Report) -> String {
             AnswerValue::NotEvaluated => "not evaluated",
         };
         let number = |v: Option<f64>| v.map_or("–".into(), |v| format!("{v:.2}"));
+        let probability = answer
+            .probability
+            .map_or("not calibrated".into(), |p| format!("probability {p:.2}"));
         lines.push(format!(
-            "{}: {word} (score {}, not calibrated; disagreement of members {})",
+            "{}: {word} (score {}, {probability}; disagreement of members {})",
             answer.question,
             number(answer.score),
             number(answer.uncertainty)
         ));
+        if let Some(calibration) = answer
+            .model
+            .as_deref()
+            .and_then(|model| report.calibration_of(model))
+        {
+            lines.push(format!("  calibrated on {calibration}"));
+        }
     }
     for f in &report.findings {
         let side = format!("{:?}", f.side).to_lowercase();
@@ -296,8 +306,14 @@ pub(crate) fn summary(report: &Report) -> String {
         let abc2 = f
             .abc2_ml
             .map_or(String::new(), |ml| format!(" (ABC/2 {ml:.1} mL)"));
+        let interval = f.volume_interval_ml.map_or(String::new(), |[low, high]| {
+            format!(" ({low:.1} to {high:.1} mL)")
+        });
+        let probability = f
+            .probability
+            .map_or(String::new(), |p| format!(", probability {p:.2}"));
         lines.push(format!(
-            "  {}: {:.1} mL{abc2}, side {side}, centre {x:.0} {y:.0} {z:.0} mm LPS, score {:.2}, uncertainty {:.2}",
+            "  {}: {:.1} mL{interval}{abc2}, side {side}, centre {x:.0} {y:.0} {z:.0} mm LPS, score {:.2}{probability}, uncertainty {:.2}",
             f.id, f.volume_ml, f.score, f.uncertainty
         ));
     }

@@ -6,6 +6,7 @@ pub(crate) mod analyser;
 pub(crate) mod analyze;
 mod archive;
 pub(crate) mod audit;
+pub(crate) mod calibrate;
 mod channels;
 pub(crate) mod database;
 pub(crate) mod deliver;

@@ -2,13 +2,16 @@
 
 use anyhow::Context;
 use ictus::{
-    analysis::infer::{bundle::Bundle, engine},
+    analysis::infer::{
+        bundle::{Bundle, CALIBRATION},
+        engine,
+    },
     domain::device::DeviceChoice,
     import::{self, Request},
 };
 use rust_embed::RustEmbed;
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -18,7 +21,7 @@ use std::{
 #[folder = "models"]
 struct Shipped;
 
-/// All models: the shipped ones, and those of `folder`, which win over shipped ones of the same id.
+/// All models: the shipped ones, and those of `folder`, which win over shipped ones of the same id; a folder of that name with a calibration alone calibrates the shipped one.
 pub(crate) fn bundles(folder: Option<&Path>) -> anyhow::Result<Vec<Bundle>> {
     let mut all = Vec::new();
     for name in Shipped::iter().filter(|n| n.ends_with("/plan.json")) {
@@ -28,21 +31,40 @@ pub(crate) fn bundles(folder: Option<&Path>) -> anyhow::Result<Vec<Bundle>> {
                 .map(|f| f.data.into_owned())
                 .with_context(|| format!("the binary lacks models/{path}"))
         };
-        all.push(Bundle::parse(
+        let mut bundle = Bundle::parse(
             &file("plan.json")?,
             file("weights.safetensors")?,
             file("golden.safetensors")?,
-        )?);
+        )?;
+        if let Ok(calibration) = file(CALIBRATION) {
+            bundle.calibrate(&calibration)?;
+        }
+        all.push(bundle);
     }
     if let Some(folder) = folder {
         let read = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-        for entry in read {
-            let path = entry?.path();
-            if path.join("plan.json").is_file() {
-                let bundle = Bundle::read(&path)?;
-                all.retain(|known: &Bundle| known.plan.id != bundle.plan.id);
-                all.push(bundle);
-            }
+        let folders: Vec<PathBuf> = read.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+        let (models, others): (Vec<_>, Vec<_>) = folders
+            .into_iter()
+            .partition(|path| path.join("plan.json").is_file());
+        for path in models {
+            let bundle = Bundle::read(&path)?;
+            all.retain(|known: &Bundle| known.plan.id != bundle.plan.id);
+            all.push(bundle);
+        }
+        for path in others.iter().filter(|path| path.join(CALIBRATION).is_file()) {
+            let id = path.file_name().unwrap_or_default().to_string_lossy();
+            let file = path.join(CALIBRATION);
+            let bundle = all
+                .iter_mut()
+                .find(|known| known.plan.id == id)
+                .with_context(|| {
+                    format!(
+                        "{} is for a model {id}, which is not there; remove it, or bring the model",
+                        file.display()
+                    )
+                })?;
+            bundle.calibrate(&fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?)?;
         }
     }
     Ok(all)
@@ -112,6 +134,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                     bundle.weights_sha256()
                 );
                 super::say(&line)?;
+                if let Some(calibration) = &plan.calibration {
+                    super::say(&format!("  calibrated: {calibration}"))?;
+                }
             }
         }
         Command::Check { id, folder } => {

@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const OURS: &str = "urn:ictus";
 /// UCUM.
 const UCUM: &str = "http://unitsofmeasure.org";
+/// What a score is called.
+const SCORE: &str = "Score, not calibrated";
 
 /// Sends a message.
 pub(super) async fn send(
@@ -117,18 +119,31 @@ fn bundle(said: &Said) -> Value {
         observation["valueCodeableConcept"] = json!({
             "coding": [{ "system": OURS, "code": in_code(answer), "display": in_words(answer) }],
         });
-        if let Some(score) = answer.score {
-            observation["component"] = json!([{
-                "code": { "coding": [{ "system": OURS, "code": "score" }], "text": "Score, not calibrated" },
-                "valueQuantity": { "value": score, "unit": "1", "system": UCUM, "code": "1" },
-            }]);
+        let numbers = [
+            ("score", SCORE.to_owned(), answer.score),
+            (
+                "probability",
+                probability_in_words(said, answer.model.as_deref()),
+                answer.probability,
+            ),
+        ];
+        let components: Vec<Value> = numbers
+            .into_iter()
+            .filter_map(|(code, words, value)| Some(quantity(code, &words, value?)))
+            .collect();
+        if !components.is_empty() {
+            observation["component"] = components.into();
         }
         observations.push((name, observation));
     }
     for (at, finding) in said.findings().iter().enumerate() {
         let name = format!("finding.{at}.{own}");
         let mut observation = observation(said, status, &study, &name);
-        put_finding(&mut observation, finding);
+        put_finding(
+            &mut observation,
+            finding,
+            &probability_in_words(said, Some(&finding.model)),
+        );
         observations.push((name, observation));
     }
     if let Some(midline) = &said.report.midline_shift {
@@ -282,7 +297,7 @@ fn observation(said: &Said, status: &str, study: &str, name: &str) -> Value {
     })
 }
 
-fn put_finding(observation: &mut Value, finding: &Finding) {
+fn put_finding(observation: &mut Value, finding: &Finding, probability: &str) {
     let system = match &*finding.code.scheme {
         "SCT" => "http://snomed.info/sct",
         "DCM" => "http://dicom.nema.org/resources/ontology/DCM",
@@ -293,19 +308,43 @@ fn put_finding(observation: &mut Value, finding: &Finding) {
     observation["focus"] = json!([{ "display": format!("{}: {}", finding.id, finding.code.meaning) }]);
     observation["valueQuantity"] =
         json!({ "value": finding.volume_ml, "unit": "mL", "system": UCUM, "code": "mL" });
-    let quantity = |code: &str, words: &str, value: f64| {
-        json!({
-            "code": { "coding": [{ "system": OURS, "code": code }], "text": words },
-            "valueQuantity": { "value": value, "unit": "1", "system": UCUM, "code": "1" },
-        })
-    };
-    observation["component"] = json!([
-        { "code": { "text": "Finding" }, "valueCodeableConcept": { "coding": [{
-            "system": system, "code": finding.code.value, "display": finding.code.meaning }] } },
-        { "code": { "text": "Side of the patient" }, "valueString": finding.side },
-        quantity("score", "Score, not calibrated", finding.score),
+    let mut components = vec![
+        json!({ "code": { "text": "Finding" }, "valueCodeableConcept": { "coding": [{
+            "system": system, "code": finding.code.value, "display": finding.code.meaning }] } }),
+        json!({ "code": { "text": "Side of the patient" }, "valueString": finding.side }),
+        quantity("score", SCORE, finding.score),
         quantity("uncertainty", "Mean normalised entropy", finding.uncertainty),
-    ]);
+    ];
+    components.extend(
+        finding
+            .probability
+            .map(|value| quantity("probability", probability, value)),
+    );
+    if let Some([low, high]) = finding.volume_interval_ml {
+        let millilitres = |value: f64| json!({ "value": value, "unit": "mL", "system": UCUM, "code": "mL" });
+        components.push(json!({
+            "code": { "coding": [{ "system": OURS, "code": "volume-interval" }], "text": "Interval of the volume" },
+            "valueRange": { "low": millilitres(low), "high": millilitres(high) },
+        }));
+    }
+    observation["component"] = components.into();
+}
+
+/// A number without a unit, as a component.
+fn quantity(code: &str, words: &str, value: f64) -> Value {
+    json!({
+        "code": { "coding": [{ "system": OURS, "code": code }], "text": words },
+        "valueQuantity": { "value": value, "unit": "1", "system": UCUM, "code": "1" },
+    })
+}
+
+/// What a model's probability is, and on what it rests.
+fn probability_in_words(said: &Said, model: Option<&str>) -> String {
+    let calibration = model.and_then(|model| said.report.calibration_of(model));
+    format!(
+        "Probability, calibrated on {}",
+        calibration.unwrap_or("cases that were not named")
+    )
 }
 
 #[cfg(test)]

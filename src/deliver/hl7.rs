@@ -194,14 +194,19 @@ fn document(said: &Said, to: &Receiver, control_id: &str, now: OffsetDateTime) -
         );
         let value = format!("{}^{}^{SCHEME}", in_code(answer), in_words(answer));
         lines.add("CWE", &code, "", &value, "");
-        if let Some(score) = answer.score {
-            lines.add(
-                "NM",
-                &format!("score^Score, not calibrated^{SCHEME}"),
-                "",
-                &format!("{score:.3}"),
-                "",
-            );
+        for (code, meaning, value) in [
+            ("score", "Score, not calibrated", answer.score),
+            ("probability", "Calibrated probability", answer.probability),
+        ] {
+            if let Some(value) = value {
+                lines.add(
+                    "NM",
+                    &format!("{code}^{meaning}^{SCHEME}"),
+                    "",
+                    &format!("{value:.3}"),
+                    "",
+                );
+            }
         }
     }
     if let Some(midline) = &said.report.midline_shift {
@@ -239,13 +244,32 @@ fn document(said: &Said, to: &Receiver, control_id: &str, now: OffsetDateTime) -
         lines.add("CWE", "121071^Finding^DCM", &sub, &value, "");
         let volume = format!("{:.2}", finding.volume_ml);
         lines.add("NM", "118565006^Volume^SCT", &sub, &volume, "mL^milliliter^UCUM");
+        let ends = finding
+            .volume_interval_ml
+            .map_or([None; 2], |ends| ends.map(Some));
+        for (code, meaning, ml) in [
+            ("volume-lower", "Lower end of the volume's interval", ends[0]),
+            ("volume-upper", "Upper end of the volume's interval", ends[1]),
+        ] {
+            if let Some(ml) = ml {
+                let code = format!("{code}^{meaning}^{SCHEME}");
+                lines.add("NM", &code, &sub, &format!("{ml:.2}"), "mL^milliliter^UCUM");
+            }
+        }
+        if let Some(probability) = finding.probability {
+            let code = format!("probability^Calibrated probability^{SCHEME}");
+            lines.add("NM", &code, &sub, &format!("{probability:.3}"), "");
+        }
         lines.add("ST", "272741003^Laterality^SCT", &sub, finding.side.name(), "");
     }
     let reading = said.reading().map(|word| format!("Reader: {word}"));
-    let models = said
-        .models()
-        .iter()
-        .map(|model| format!("Model {} {}", model.id, model.version));
+    let models = said.models().iter().map(|model| match &model.calibration {
+        Some(calibration) => format!(
+            "Model {} {}, calibrated on {calibration}",
+            model.id, model.version
+        ),
+        None => format!("Model {} {}", model.id, model.version),
+    });
     let notes = reading.into_iter().chain(models).chain([said.disclaimer()]);
     for note in notes {
         lines.add("TX", &format!("note^Note^{SCHEME}"), "", &escaped(&note), "");

@@ -90,7 +90,7 @@ pub struct Finding {
     /// ABC/2, an ellipsoid's volume from three diameters as it is taken at the bedside; null where it is not about a haemorrhage, or an older version did not say.
     #[serde(default)]
     pub abc2_ml: Option<f64>,
-    /// Interval at a stated level, once conformal intervals exist.
+    /// Between what the true volume lies, at the calibration's level; null until calibrated.
     pub volume_interval_ml: Option<[f64; 2]>,
     /// Centre of mass, LPS mm.
     pub center_mm: Vec3,
@@ -139,8 +139,32 @@ pub struct Answer {
     pub probability: Option<f64>,
     /// Disagreement of the members about the case, 0 to 1.
     pub uncertainty: Option<f64>,
-    /// Triage lane; null until conformal lanes exist.
-    pub lane: Option<String>,
+    /// Triage lane, whose promise the calibration keeps; null until calibrated.
+    pub lane: Option<Lane>,
+}
+
+/// How urgent a study is to be read, with a share of errors that the calibration promises not to exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lane {
+    /// Of cases without a lesion at most the promised share is here.
+    High,
+    /// Neither can be promised.
+    Uncertain,
+    /// Of cases with a lesion at most the promised share is here.
+    Low,
+}
+
+impl Lane {
+    /// That of an answer which was given by calibrated thresholds.
+    #[must_use]
+    pub fn of(answer: AnswerValue) -> Self {
+        match answer {
+            AnswerValue::Present => Self::High,
+            AnswerValue::Absent => Self::Low,
+            AnswerValue::Uncertain | AnswerValue::NotEvaluated => Self::Uncertain,
+        }
+    }
 }
 
 /// What became of one series of the study.
@@ -169,6 +193,18 @@ pub struct ModelRun {
     pub numeric_mode: String,
     /// Wall time of inference.
     pub duration_ms: u64,
+    /// On what its probabilities and thresholds rest, and what they promise; null where it is not calibrated, or an older version did not say.
+    #[serde(default)]
+    pub calibration: Option<String>,
+}
+
+impl Report {
+    /// On what a model's probabilities rest, if it is calibrated.
+    #[must_use]
+    pub fn calibration_of(&self, model: &str) -> Option<&str> {
+        let run = self.models.iter().find(|run| run.id == model)?;
+        run.calibration.as_deref()
+    }
 }
 
 /// Why something was not analysed, or a warning about what was.

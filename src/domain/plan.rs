@@ -4,7 +4,9 @@
 
 mod check;
 
-use super::{architecture::Architecture, code::Code, finding::DISCLAIMER, oriented::Oriented};
+use super::{
+    architecture::Architecture, calibration::Calibration, code::Code, finding::DISCLAIMER, oriented::Oriented,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -52,10 +54,22 @@ pub struct Plan {
     /// What its convolutions multiply, where the device can; else f32.
     #[serde(default, skip_serializing_if = "Precision::is_single")]
     pub precision: Precision,
-    /// What turns scores into probabilities; null until `ictus calibrate` has made one.
-    pub calibration: Option<String>,
+    /// What scores meant on known cases; null until `ictus calibrate` has said it, in `calibration.json` beside the plan.
+    pub calibration: Option<Calibration>,
     /// How closely `golden.safetensors` must be reproduced before the model serves.
     pub golden: Golden,
+}
+
+impl Plan {
+    /// Case score from which a study is flagged, and below which it is not: the lowest of the labels'; nothing where nobody has chosen one for each.
+    #[must_use]
+    pub fn flag_score(&self) -> Option<[f64; 2]> {
+        let all: Option<Vec<[f64; 2]>> = self.labels.iter().map(|label| label.flag_score).collect();
+        Some(
+            all?.iter()
+                .fold([1.0, 1.0], |[low, high], [l, h]| [low.min(*l), high.min(*h)]),
+        )
+    }
 }
 
 /// An earlier stage of a cascade.
@@ -331,6 +345,12 @@ pub struct Trigger {
     pub thickness_mm: [f64; 2],
     /// Body part, judged by content: `HEAD`.
     pub body_part: String,
+    /// Density of the brain that the network has learnt from, in the median, HU: another one is out of its distribution; null: nobody has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brain_hu: Option<[f64; 2]>,
+    /// Noise of the brain up to which it has learnt, as slices of 5 mm have it, HU: more is out of its distribution; null: nobody has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_hu: Option<f64>,
 }
 
 impl Trigger {

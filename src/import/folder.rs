@@ -216,6 +216,8 @@ fn plan(id: &str, trained: &Trained) -> Plan {
             contrast: Contrast::Any,
             thickness_mm: [0.0, 0.0],
             body_part: "HEAD".to_owned(),
+            brain_hu: None,
+            noise_hu: None,
         },
         mirror_axes: trained.mirror_axes.clone(),
         precision: Precision::F32,

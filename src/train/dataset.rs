@@ -22,16 +22,18 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-/// Heads that bleed, among others.
+/// Heads that bleed, among others; each kind of bleed is taught as often, since subarachnoid blood is the hardest to see and epidural the rarest.
 const BLEEDING: Mix = Mix {
     struck: Kind::Haemorrhage,
-    share: 0.68,
+    share: 0.5,
+    taught: &Class::BLEEDS,
     spared: &[Kind::Normal],
 };
 /// Heads with an infarct, among others; a third of the infarcts can hardly be seen, and a network that meets mostly heads with one guesses.
 const INFARCTED: Mix = Mix {
     struck: Kind::Infarct,
     share: 0.4,
+    taught: &[Class::Infarct],
     spared: &[Kind::Open, Kind::Normal, Kind::Haemorrhage],
 };
 /// Share of the samples of a head with a lesion that are made to show it.
@@ -42,6 +44,11 @@ const END_OF_STACK: f64 = 0.06;
 const WITHOUT_MIRROR: f64 = 0.05;
 /// How far the mirror may stand from the head's own, mm and radians: its estimate from a scan is within 2 mm at 60 mm from the middle on nine of ten stacks.
 const MIRROR_OFF: (f64, f64) = (1.5, 0.04);
+/// Share of samples that are shaded, by how many waves, of which height at most, HU, and with how many turns over the slab along each axis.
+const SHADED: f64 = 0.5;
+const WAVES: usize = 2;
+const WAVE_HU: f32 = 4.0;
+const WAVE_TURNS: f32 = 2.0;
 /// Millimetres of a rendered slab along both axes.
 const FIELD_MM: f64 = 250.0;
 
@@ -81,7 +88,7 @@ impl Samples for HaemorrhageSlabs {
     }
 
     fn name(&self) -> String {
-        "haemorrhage slabs".into()
+        format!("haemorrhage slabs, {} with one, shaded", BLEEDING.share)
     }
 }
 
@@ -95,7 +102,7 @@ impl Samples for InfarctSlabs {
     }
 
     fn name(&self) -> String {
-        format!("infarct slabs, {} with one", INFARCTED.share)
+        format!("infarct slabs, {} with one, shaded", INFARCTED.share)
     }
 }
 
@@ -105,6 +112,8 @@ struct Mix {
     struck: Kind,
     /// Their share.
     share: f64,
+    /// Classes of lesions of which a struck head has one; each is wanted as often.
+    taught: &'static [Class],
     /// The others.
     spared: &'static [Kind],
 }
@@ -186,10 +195,13 @@ fn value(plan: &Plan, class: u8) -> u8 {
 fn slabs(plan: &Plan, mix: &Mix, seed: u64, index: u64) -> Sample {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index);
-    let kind = if rng.random_bool(mix.share) {
-        mix.struck
+    let (kind, wanted) = if rng.random_bool(mix.share) {
+        (
+            mix.struck,
+            Some(mix.taught[rng.random_range(0..mix.taught.len())]),
+        )
     } else {
-        mix.spared[rng.random_range(0..mix.spared.len())]
+        (mix.spared[rng.random_range(0..mix.spared.len())], None)
     };
     let spacing_mm = plan.configuration.spacing[0];
     let (slab_mm, neighbours, mirrored) = match plan.configuration.grid {
@@ -208,11 +220,16 @@ fn slabs(plan: &Plan, mix: &Mix, seed: u64, index: u64) -> Sample {
         reason = "a few hundred pixels"
     )]
     let matrix = (FIELD_MM / spacing_mm) as usize;
-    let head = Head::new(rng.random(), kind, Range::Training);
+    let head = loop {
+        let head = Head::new(rng.random(), kind, Range::Training);
+        if wanted.is_none_or(|class| head.classes().contains(&class)) {
+            break head;
+        }
+    };
     let (here, lay) = (rng.random(), rng.random());
     let through = rng
         .random_bool(AT_THE_LESION)
-        .then(|| head.point_in_a_bleed(here))
+        .then(|| head.point_in_a_lesion(wanted, here))
         .flatten();
     let geometry = training_slabs(
         lay,
@@ -223,7 +240,7 @@ fn slabs(plan: &Plan, mix: &Mix, seed: u64, index: u64) -> Sample {
         slab_mm.max(3.0),
     );
     let rendered = head.render(&geometry);
-    let change = Intensity::draw(&mut rng);
+    let change = Intensity::draw(&mut rng, matrix);
     let mut slabs: Vec<Vec<f32>> = (0..3)
         .map(|s| change.apply(rendered.hu.slice(s).to_vec(), matrix))
         .collect();
@@ -309,30 +326,45 @@ fn origin(hu: &[f32], matrix: usize, tile: [usize; 2], rng: &mut ChaCha8Rng) -> 
     (start(&rows, tile[0]), start(&columns, tile[1]))
 }
 
-/// Small changes of gain, offset and sharpness beyond those of the phantom's scanner, the same for all slabs of a sample.
+/// Small changes of gain, offset, shading and sharpness beyond those of the phantom's scanner, the same for all slabs of a sample.
 struct Intensity {
     gain: f32,
-    offset: f32,
+    /// HU of each pixel: an offset, and in half of the samples a slow wave over the head, as scatter, bone and metal leave it.
+    offset: Vec<f32>,
     /// Share of each of the four neighbours; negative sharpens.
     soft: f32,
 }
 
 impl Intensity {
-    fn draw(rng: &mut ChaCha8Rng) -> Self {
+    fn draw(rng: &mut ChaCha8Rng, matrix: usize) -> Self {
+        let gain = rng.random_range(0.92..1.08);
+        let offset = rng.random_range(-4.0..4.0);
+        let soft = match rng.random_range(0..4) {
+            0 => rng.random_range(0.05..0.18),
+            1 => rng.random_range(-0.12..0.0),
+            _ => 0.0,
+        };
+        let mut field = vec![offset; matrix * matrix];
+        for _ in 0..if rng.random_bool(SHADED) { WAVES } else { 0 } {
+            let height = rng.random_range(0.0..WAVE_HU);
+            let [down, across, phase] = [WAVE_TURNS, WAVE_TURNS, 1.0]
+                .map(|turns| std::f32::consts::TAU * rng.random_range(-turns..turns));
+            let step = 1.0 / matrix as f32;
+            for (i, value) in field.iter_mut().enumerate() {
+                let (r, c) = ((i / matrix) as f32 * step, (i % matrix) as f32 * step);
+                *value += height * (down * r + across * c + phase).sin();
+            }
+        }
         Self {
-            gain: rng.random_range(0.92..1.08),
-            offset: rng.random_range(-4.0..4.0),
-            soft: match rng.random_range(0..4) {
-                0 => rng.random_range(0.05..0.18),
-                1 => rng.random_range(-0.12..0.0),
-                _ => 0.0,
-            },
+            gain,
+            offset: field,
+            soft,
         }
     }
 
     fn apply(&self, mut hu: Vec<f32>, matrix: usize) -> Vec<f32> {
-        for value in &mut hu {
-            *value = (*value - 30.0) * self.gain + 30.0 + self.offset;
+        for (value, offset) in hu.iter_mut().zip(&self.offset) {
+            *value = (*value - 30.0) * self.gain + 30.0 + offset;
         }
         if self.soft == 0.0 {
             return hu;

@@ -1,8 +1,9 @@
 //! Offline work, no database: phantoms, training, evaluation.
 //!
-//! `dataset` draws samples from phantoms, `nnunet` from somebody's labelled scans, `loss` says how wrong the network is, `optimizer` moves the parameters, `training` loops and resumes, `evaluation` judges on held-out phantoms.
+//! `dataset` draws samples from phantoms, `nnunet` from somebody's labelled scans, `loss` says how wrong the network is, `optimizer` moves the parameters, `training` loops and resumes, `evaluation` judges on held-out cases, `calibration` learns from them what scores mean.
 
 pub mod augment;
+pub mod calibration;
 pub mod dataset;
 pub mod evaluation;
 pub mod events;

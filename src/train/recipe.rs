@@ -20,6 +20,13 @@ use crate::domain::{
 /// Height of the slabs that the network sees, mm: the usual thick slice.
 const SLAB_MM: f64 = 5.0;
 
+/// Density of the brain from and to which the models are asked, HU: phantoms of the training ranges have 23 to 39 in the median, those of the evaluation ranges 21 to 41, a real head 31.
+const BRAIN_HU: [f64; 2] = [12.0, 48.0];
+/// Noise up to which the models for plain heads are asked, as slices of 5 mm have it, HU: they are judged up to 8, a real head has 3.
+const PLAIN_NOISE_HU: f64 = 10.0;
+/// The same for CT angiography: judged in slices of 0.8 to 1.5 mm with noise up to 20.
+const ANGIO_NOISE_HU: f64 = 12.0;
+
 /// The plan, with as many members as asked for.
 #[must_use]
 pub fn haemorrhage(members: usize) -> Plan {
@@ -74,6 +81,8 @@ pub fn haemorrhage(members: usize) -> Plan {
             contrast: Contrast::Without,
             thickness_mm: [0.4, 8.0],
             body_part: "HEAD".into(),
+            brain_hu: Some(BRAIN_HU),
+            noise_hu: Some(PLAIN_NOISE_HU),
         },
         stages: Vec::new(),
         mirror_axes: vec![],
@@ -176,6 +185,8 @@ pub fn occlusion(members: usize) -> Plan {
             contrast: Contrast::With,
             thickness_mm: [0.2, 2.5],
             body_part: "HEAD".into(),
+            brain_hu: Some(BRAIN_HU),
+            noise_hu: Some(ANGIO_NOISE_HU),
         },
         ..haemorrhage(members)
     }

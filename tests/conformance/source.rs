@@ -242,6 +242,7 @@ fn report(findings: Vec<Finding>, plan: &Plan) -> Report {
             weights_sha256: "0f".repeat(32),
             numeric_mode: "cpu-avx2-f32".into(),
             duration_ms: 1,
+            calibration: None,
         }],
         answers: vec![Answer {
             question: plan.question.clone(),

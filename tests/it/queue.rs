@@ -207,6 +207,7 @@ fn answered(answer: AnswerValue, volume_ml: Option<f64>) -> Report {
             weights_sha256: "00".to_owned(),
             numeric_mode: "cpu-test-f32".to_owned(),
             duration_ms: 1,
+            calibration: None,
         }],
         answers: vec![Answer {
             question: "haemorrhage".to_owned(),

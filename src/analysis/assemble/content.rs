@@ -2,6 +2,7 @@
 //!
 //! Head: tissue of 0 to 80 HU enclosed by bone on all four sides of a slice, in a ring no larger than a skull, over enough height.
 //! Contrast agent: several spots well above blood and away from bone, of a vessel's size, in many slices of the vault.
+//! Appearance: density and noise of the brain, against what the network has learnt from.
 //! These are gates against wrong series, not measurements; they know nothing of findings.
 #![expect(
     clippy::cast_precision_loss,
@@ -46,12 +47,71 @@ const LEAST_VESSELS: usize = 2;
 /// Phantoms with agent had 0.40 or more, plain ones and a real plain head 0.09 or less.
 const ENHANCED_SHARE: f64 = 0.25;
 
+/// Side of the squares in which density and noise are measured, mm: smaller than most of what the brain is made of.
+const SQUARE_MM: f64 = 4.0;
+/// Which square's deviation is the noise, of all from the lowest to the highest: sulci and vessels make higher ones.
+const NOISE_QUANTILE: f64 = 0.25;
+/// Noise is told as slices of this thickness have it, mm: what networks on thick slabs see of thin slices.
+const SLAB_MM: f64 = 5.0;
+/// Squares that are needed to say anything.
+const LEAST_SQUARES: usize = 100;
+
 /// What the pixels of one slice say.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Evidence {
     is_head: bool,
     is_vault: bool,
     vessels: usize,
+    /// Mean and standard deviation of squares of enclosed tissue.
+    squares: Vec<[f64; 2]>,
+}
+
+/// What brain looks like in a series.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Appearance {
+    /// Density in the median, HU.
+    brain_hu: f64,
+    /// Standard deviation where the brain is even, in slices of [`SLAB_MM`], HU.
+    noise_hu: f64,
+}
+
+impl Appearance {
+    /// Of the vault's slices, so thick; nothing where too little of it is seen.
+    fn of(evidence: &[Evidence], thickness_mm: f64) -> Option<Self> {
+        let squares: Vec<[f64; 2]> = evidence.iter().flat_map(|e| &e.squares).copied().collect();
+        let quantile = |which: usize, share: f64| {
+            let mut values: Vec<f64> = squares.iter().map(|square| square[which]).collect();
+            values.sort_by(f64::total_cmp);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "an index below the length"
+            )]
+            let at = (share * (values.len() - 1) as f64) as usize;
+            values[at]
+        };
+        (squares.len() >= LEAST_SQUARES).then(|| Self {
+            brain_hu: quantile(0, 0.5),
+            noise_hu: quantile(1, NOISE_QUANTILE) * (thickness_mm / SLAB_MM).min(1.0).sqrt(),
+        })
+    }
+
+    /// What the network has not learnt from, if anything, in words.
+    fn is_foreign_to(self, trigger: &Trigger) -> Option<String> {
+        let Self { brain_hu, noise_hu } = self;
+        if let Some([low, high]) = trigger.brain_hu
+            && !(low..=high).contains(&brain_hu)
+        {
+            return Some(format!(
+                "brain has {brain_hu:.0} HU in the median, the network has learnt from brain of {low:.0} to {high:.0} HU"
+            ));
+        }
+        trigger.noise_hu.filter(|most| noise_hu > *most).map(|most| {
+            format!(
+                "noise of the brain is {noise_hu:.1} HU (in slices of {SLAB_MM:.0} mm), the network has learnt from up to {most:.0} HU"
+            )
+        })
+    }
 }
 
 /// Checks the content against the trigger and against what the header says of contrast agent.
@@ -93,6 +153,15 @@ pub(super) fn check(
                 100.0 * share,
                 100.0 * ENHANCED_SHARE
             ),
+        ));
+    }
+    let extents = (0..evidence.len()).map(|slice| volume.geometry.slice_extent_mm(slice));
+    let thickness_mm = extents.sum::<f64>() / evidence.len().max(1) as f64;
+    let appearance = Appearance::of(&evidence, thickness_mm);
+    if let Some(what) = appearance.and_then(|appearance| appearance.is_foreign_to(trigger)) {
+        refusals.push(refusal(
+            "out_of_distribution",
+            format!("Out of the model's distribution: {what}; its answer would be a guess. Send a series with a softer kernel or thicker slices, or name the model to run it all the same."),
         ));
     }
     if !refusals.is_empty() {
@@ -179,7 +248,7 @@ fn look(volume: &Volume<f32>, slice: usize) -> Evidence {
             ..Evidence::default()
         };
     }
-    let (reach_rows, reach_columns) = (reach(row_mm), reach(column_mm));
+    let (reach_rows, reach_columns) = (pixels(EDGE_MM, row_mm), pixels(EDGE_MM, column_mm));
     let is_away_from_bone = |&&(row, column): &&(usize, usize)| {
         let near_rows = row.saturating_sub(reach_rows)..(row + reach_rows + 1).min(rows);
         near_rows.into_iter().all(|r| {
@@ -202,10 +271,36 @@ fn look(volume: &Volume<f32>, slice: usize) -> Evidence {
         .collect();
     let is_vessel = |pixels: &usize| VESSEL_MM2.contains(&(*pixels as f64 * row_mm * column_mm));
     let vessels = spots(bright).into_iter().filter(is_vessel).count();
+    let side = pixels(SQUARE_MM, row_mm.max(column_mm));
+    let square = |row: usize, column: usize| {
+        let all = || (row..row + side).flat_map(|r| (column..column + side).map(move |c| (r, c)));
+        if !all().all(|(r, c)| is_inside(r, c)) {
+            return None;
+        }
+        let (mut sum, mut squares) = (0.0f64, 0.0f64);
+        for (r, c) in all() {
+            let value = f64::from(hu[r * columns + c]);
+            (sum, squares) = (sum + value, squares + value * value);
+        }
+        let n = (side * side) as f64;
+        let mean = sum / n;
+        let is_tissue = (0.0..=80.0).contains(&mean);
+        is_tissue.then(|| [mean, (squares / n - mean * mean).max(0.0).sqrt()])
+    };
+    let squares = (top..bottom.saturating_sub(side))
+        .step_by(side)
+        .flat_map(|row| {
+            (left..right.saturating_sub(side))
+                .step_by(side)
+                .map(move |column| (row, column))
+        })
+        .filter_map(|(row, column)| square(row, column))
+        .collect();
     Evidence {
         is_head,
         is_vault: true,
         vessels,
+        squares,
     }
 }
 
@@ -227,9 +322,9 @@ fn spots(mut pixels: HashSet<(usize, usize)>) -> Vec<usize> {
     sizes
 }
 
-/// Pixels within [`EDGE_MM`], at least one.
-fn reach(spacing_mm: f64) -> usize {
-    let pixels = (EDGE_MM / spacing_mm).ceil();
+/// Pixels that span a distance, at least one.
+fn pixels(distance_mm: f64, spacing_mm: f64) -> usize {
+    let pixels = (distance_mm / spacing_mm).ceil();
     (1..64).find(|n| *n as f64 >= pixels).unwrap_or(64)
 }
 
@@ -295,6 +390,8 @@ mod tests {
             contrast,
             thickness_mm: [0.5, 8.0],
             body_part: "HEAD".into(),
+            brain_hu: Some([12.0, 48.0]),
+            noise_hu: Some(10.0),
         }
     }
 
@@ -342,6 +439,50 @@ mod tests {
             ["uncertain_phase"]
         );
         assert!(codes(&enhanced, Contrast::Any, false).is_empty());
+    }
+
+    #[test]
+    fn brain_of_another_density_or_with_more_noise_than_was_learnt_from_is_refused_unless_nobody_said() {
+        let noisy = |hu: f32, deviation: f32, thickness_mm: f64| {
+            let mut volume = head(80.0, hu, hu);
+            for (k, plane) in (0u32..).zip(&mut volume.geometry.planes) {
+                plane.origin_mm[2] = thickness_mm * f64::from(k);
+            }
+            // Two values that are as likely: as noise of that deviation, and the same each time.
+            let mut state = 1u32;
+            for value in volume
+                .data
+                .iter_mut()
+                .filter(|value| (0.0..80.0).contains(*value))
+            {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *value += if state >> 31 == 0 { deviation } else { -deviation };
+            }
+            volume
+        };
+        let refused = |volume: &Volume<f32>| codes(volume, Contrast::Without, false);
+        for (hu, deviation, thickness_mm) in [
+            (35.0, 0.0, 5.0),
+            (35.0, 8.0, 5.0),
+            (16.0, 3.0, 5.0),
+            (35.0, 18.0, 1.0),
+        ] {
+            let found = refused(&noisy(hu, deviation, thickness_mm));
+            let head_alone: Vec<String> = found.into_iter().filter(|code| code != "not_head").collect();
+            assert!(
+                head_alone.is_empty(),
+                "{hu} {deviation} {thickness_mm}: {head_alone:?}"
+            );
+        }
+        assert_eq!(refused(&noisy(35.0, 14.0, 5.0)), ["out_of_distribution"]);
+        assert_eq!(refused(&noisy(60.0, 3.0, 5.0)), ["out_of_distribution"]);
+        assert_eq!(refused(&noisy(6.0, 3.0, 5.0)), ["out_of_distribution"]);
+        let open = Trigger {
+            brain_hu: None,
+            noise_hu: None,
+            ..trigger(Contrast::Without)
+        };
+        check(&noisy(60.0, 14.0, 5.0), &open, false).unwrap();
     }
 
     #[test]

@@ -132,7 +132,10 @@ impl<'a> Maker<'a> {
         .map(|(name, value)| format!("{name}={value}"))
         .chain([
             format!("members={}", plan.members),
-            format!("calibration={}", plan.calibration.as_deref().unwrap_or("none")),
+            match &plan.calibration {
+                Some(calibration) => format!("calibration={calibration}"),
+                None => "calibration=none".to_owned(),
+            },
             self.limits().to_owned(),
         ])
         .collect()

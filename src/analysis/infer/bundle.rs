@@ -1,13 +1,19 @@
-//! A model's folder: `plan.json`, `weights.safetensors`, `golden.safetensors` → a checked [`Model`].
+//! A model's folder: `plan.json`, `weights.safetensors`, `golden.safetensors` and, where there is one, `calibration.json` → a checked [`Model`].
 
 use super::InferError;
 use crate::{
-    domain::plan::{Plan, Precision, SCHEMA},
+    domain::{
+        calibration::Calibration,
+        plan::{Plan, Precision, SCHEMA},
+    },
     nn::{self, network::Network, parameters::Parameters},
 };
 use candle_core::{DType, Device, Tensor, safetensors};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+/// What scores mean, beside the plan.
+pub const CALIBRATION: &str = "calibration.json";
 
 /// The files of a model, as bytes.
 #[derive(Debug, Clone)]
@@ -18,6 +24,8 @@ pub struct Bundle {
     pub weights: Vec<u8>,
     /// `golden.safetensors`: `input` and `logits_{member}`.
     pub golden: Vec<u8>,
+    /// SHA-256 of `calibration.json`, if there is one; what it says is the plan's.
+    pub calibration_digest: Option<[u8; 32]>,
 }
 
 /// A loaded model.
@@ -27,8 +35,10 @@ pub struct Model {
     pub plan: Plan,
     /// SHA-256 of `weights.safetensors`, hexadecimal.
     pub weights_sha256: String,
-    /// SHA-256 over plan and weights: the model's part of an analysis key.
+    /// SHA-256 over plan and weights, without the calibration: the model's part of an analysis key.
     pub digest: [u8; 32],
+    /// SHA-256 of `calibration.json`, if there is one.
+    pub calibration_digest: Option<[u8; 32]>,
     /// One network a member.
     pub(super) members: Vec<Network>,
     /// The earlier stages of a cascade, the first one first.
@@ -63,11 +73,15 @@ impl Bundle {
                 source,
             })
         };
-        Self::parse(
+        let mut bundle = Self::parse(
             &file("plan.json")?,
             file("weights.safetensors")?,
             file("golden.safetensors")?,
-        )
+        )?;
+        if folder.join(CALIBRATION).exists() {
+            bundle.calibrate(&file(CALIBRATION)?)?;
+        }
+        Ok(bundle)
     }
 
     /// The same from bytes.
@@ -90,7 +104,27 @@ impl Bundle {
             plan,
             weights,
             golden,
+            calibration_digest: None,
         })
+    }
+
+    /// Takes over a `calibration.json`.
+    ///
+    /// # Errors
+    /// When it is not understood, or of another model or other weights.
+    pub fn calibrate(&mut self, json: &[u8]) -> Result<(), InferError> {
+        let calibration: Result<Calibration, String> =
+            serde_json::from_slice(json).map_err(|e| format!("it is not understood: {e}"));
+        let checked = calibration.and_then(|calibration| {
+            calibration.check(&self.plan.id, &self.weights_sha256())?;
+            Ok(calibration)
+        });
+        self.plan.calibration = Some(checked.map_err(|what| InferError::Model {
+            id: self.plan.id.clone(),
+            what: format!("{CALIBRATION} cannot be used: {what}"),
+        })?);
+        self.calibration_digest = Some(Sha256::digest(json).into());
+        Ok(())
     }
 
     /// SHA-256 of the weights, hexadecimal.
@@ -121,8 +155,13 @@ impl Bundle {
             by_stage[stage].insert(key, tensor);
         }
         let mut digest = Sha256::new();
+        let uncalibrated = Plan {
+            calibration: None,
+            ..self.plan.clone()
+        };
         digest.update(
-            serde_json::to_vec(&self.plan).map_err(|e| wrong(format!("the plan cannot be written: {e}")))?,
+            serde_json::to_vec(&uncalibrated)
+                .map_err(|e| wrong(format!("the plan cannot be written: {e}")))?,
         );
         digest.update(&self.weights);
         let (digest, weights_sha256) = (digest.finalize().into(), self.weights_sha256());
@@ -133,6 +172,7 @@ impl Bundle {
                 plan,
                 weights_sha256: weights_sha256.clone(),
                 digest,
+                calibration_digest: self.calibration_digest,
                 stages: Vec::new(),
             });
         }

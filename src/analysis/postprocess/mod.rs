@@ -10,7 +10,7 @@ mod kinds;
 
 use crate::domain::{
     failure::FailureClass,
-    finding::{Answer, AnswerValue, Finding, Region, Side},
+    finding::{Answer, AnswerValue, Finding, Lane, Region, Side},
     geometry::{Vec3, add, scale},
     midsagittal::{MidlineShift, MidsagittalPlane},
     plan::{Grid, Label, Plan},
@@ -54,6 +54,8 @@ pub struct Found {
     pub findings: Vec<Finding>,
     /// Segment number of each voxel, 0 = no finding.
     pub segments: Volume<u16>,
+    /// Score of the case: that of its strongest lesion.
+    pub score: f64,
     /// The plan's question, answered; nothing when nobody has chosen when to flag.
     pub answer: Option<Answer>,
     /// How far the midline is pushed aside, where the plan is for plain scans of the head.
@@ -138,6 +140,7 @@ pub fn find(
     Ok(Found {
         findings,
         segments,
+        score,
         answer,
         midline_shift,
     })
@@ -201,6 +204,8 @@ fn finding(
         entropy += ml * f64::from(prediction.entropy.data[*v]);
     }
     let region = region(component, segment, geometry, plane.filter(|_| label.side_aware));
+    let score = score / weight;
+    let known = plan.calibration.as_ref();
     Finding {
         id: format!("{}-{segment}", label.name),
         kind: label.name.clone(),
@@ -210,13 +215,13 @@ fn finding(
         segment,
         volume_ml: region.volume_ml,
         abc2_ml: (plan.question == HAEMORRHAGE).then(|| abc2::abc2_ml(component, geometry)),
-        volume_interval_ml: None,
+        volume_interval_ml: known.and_then(|known| known.volume_interval_ml(region.volume_ml)),
         center_mm: region.center_mm,
         bounding_box_mm: region.bounding_box_mm,
         side: region.side,
         site: label.site.clone(),
-        score: score / weight,
-        probability: None,
+        score,
+        probability: known.and_then(|known| known.finding_probability(score)),
         uncertainty: entropy / weight,
         key_slice: region.key_slice,
     }
@@ -314,11 +319,11 @@ fn numbered<'a>(
 
 /// The case's answer: flagged when the case score is high and something can be shown, not flagged when it is low and nothing was found, uncertain between.
 fn answer(case_score: f64, disagreement: f64, findings: &[Finding], plan: &Plan) -> Option<Answer> {
-    let (mut low, mut high) = (1.0f64, 1.0f64);
-    for label in &plan.labels {
-        let [l, h] = label.flag_score?;
-        (low, high) = (low.min(l), high.min(h));
-    }
+    let known = plan.calibration.as_ref();
+    let [low, high] = match known {
+        Some(known) => known.flag_score,
+        None => plan.flag_score()?,
+    };
     let answer = match (findings.is_empty(), case_score) {
         (false, score) if score >= high => AnswerValue::Present,
         (true, score) if score < low => AnswerValue::Absent,
@@ -329,8 +334,8 @@ fn answer(case_score: f64, disagreement: f64, findings: &[Finding], plan: &Plan)
         model: Some(plan.id.clone()),
         answer,
         score: Some(case_score),
-        probability: None,
+        probability: known.and_then(|known| known.case_probability(case_score)),
         uncertainty: Some(disagreement),
-        lane: None,
+        lane: known.map(|_| Lane::of(answer)),
     })
 }

@@ -81,10 +81,12 @@ pub struct Case {
     pub lesions: Vec<LesionCase>,
     /// Found regions that are no lesion.
     pub false_lesions: Vec<FalseLesion>,
+    /// All found regions: what calibration learns from.
+    pub regions: Vec<Region>,
     /// The answer.
     pub answer: AnswerValue,
-    /// Case score; null when the model answers nothing.
-    pub score: Option<f64>,
+    /// Case score.
+    pub score: f64,
     /// Disagreement of the members: 1 − mean pairwise Dice.
     pub disagreement: f64,
     /// The midline, where its shift is known.
@@ -142,6 +144,17 @@ pub struct FalseLesion {
     pub score: f64,
     /// Slice with most of it.
     pub slice: usize,
+}
+
+/// A found region and what it stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Region {
+    /// Its volume.
+    pub volume_ml: f64,
+    /// Mean score of its voxels.
+    pub score: f64,
+    /// Volume of the lesions that it lies in; 0 of a false one.
+    pub truth_ml: f64,
 }
 
 impl Case {
@@ -240,6 +253,15 @@ pub fn judge(subject: Subject, truth: &Truth, look: &Look, plan: &Plan) -> Case 
         );
     }
     let answer = look.found.answer.as_ref();
+    let lesions = components(&truth_mask, grid);
+    let mean_score = |region: &Component| {
+        let scores = region
+            .voxels
+            .iter()
+            .map(|v| f64::from(look.prediction.score.data[*v]));
+        scores.sum::<f64>() / region.voxels.len() as f64
+    };
+    let is_false = |region: &Component| share(region, &truth_mask) <= FOUND_SHARE;
     Case {
         subject,
         slices: grid.slices(),
@@ -251,7 +273,7 @@ pub fn judge(subject: Subject, truth: &Truth, look: &Look, plan: &Plan) -> Case 
         nsd: distances.map(|d| d.nsd),
         hd95_mm: distances.and_then(|d| d.hd95_mm),
         classes: classes(truth, &shown, &labels, &ml),
-        lesions: components(&truth_mask, grid)
+        lesions: lesions
             .iter()
             .map(|lesion| LesionCase {
                 class: name_of(lesion, &truth.classes, &truth.names),
@@ -263,21 +285,28 @@ pub fn judge(subject: Subject, truth: &Truth, look: &Look, plan: &Plan) -> Case 
             .collect(),
         false_lesions: found_regions
             .iter()
-            .filter(|region| share(region, &truth_mask) <= FOUND_SHARE)
+            .filter(|region| is_false(region))
             .map(|region| FalseLesion {
                 class: name_of(region, &shown, &labels),
                 volume_ml: region.volume_ml,
-                score: region
-                    .voxels
-                    .iter()
-                    .map(|v| f64::from(look.prediction.score.data[*v]))
-                    .sum::<f64>()
-                    / region.voxels.len() as f64,
+                score: mean_score(region),
                 slice: key_slice(region, grid),
             })
             .collect(),
+        regions: found_regions
+            .iter()
+            .map(|region| Region {
+                volume_ml: region.volume_ml,
+                score: mean_score(region),
+                truth_ml: if is_false(region) {
+                    0.0
+                } else {
+                    touched_ml(region, &lesions)
+                },
+            })
+            .collect(),
         answer: answer.map_or(AnswerValue::NotEvaluated, |a| a.answer),
-        score: answer.and_then(|a| a.score),
+        score: look.found.score,
         disagreement: look.prediction.disagreement,
         midline: truth
             .midline_left_mm
@@ -377,6 +406,21 @@ fn lesion_dice(lesion: &Component, found: &[Component], ml: &Millilitres) -> f64
         }
     }
     dice(lesion.volume_ml, touching, both).unwrap_or(0.0)
+}
+
+/// Volume of the lesions that a region has a voxel in.
+fn touched_ml(region: &Component, lesions: &[Component]) -> f64 {
+    let touches = |lesion: &&Component| {
+        region
+            .voxels
+            .iter()
+            .any(|v| lesion.voxels.binary_search(v).is_ok())
+    };
+    lesions
+        .iter()
+        .filter(touches)
+        .map(|lesion| lesion.volume_ml)
+        .sum()
 }
 
 fn key_slice(region: &Component, grid: &Geometry) -> usize {

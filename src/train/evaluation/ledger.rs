@@ -3,8 +3,11 @@
 //! A run that was interrupted goes on after the last whole line; one with another model, weights, device or cases is refused.
 //! Metrics are made from the lines as they are read back, so that they do not depend on where a run was interrupted.
 
-use super::{super::TrainError, source::Description};
-use crate::analysis::infer::{Engine, bundle::Model};
+use super::super::TrainError;
+use crate::{
+    analysis::infer::{Engine, bundle::Model},
+    domain::calibration::Cases,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,7 +16,7 @@ use std::{
 };
 
 /// The format of `cases.jsonl` and `metrics.json` that this build writes.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// What is judged: the first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,13 +38,13 @@ pub struct Header {
     /// What computed it.
     pub numeric_mode: String,
     /// The cases.
-    pub source: Description,
+    pub source: Cases,
 }
 
 impl Header {
     /// What is judged when `model` looks at `source` with `engine`.
     #[must_use]
-    pub fn of(engine: &Engine, model: &Model, source: Description) -> Self {
+    pub fn of(engine: &Engine, model: &Model, source: Cases) -> Self {
         Self {
             schema: SCHEMA,
             ictus: env!("CARGO_PKG_VERSION").into(),
@@ -78,16 +81,11 @@ impl<Case: Serialize + DeserializeOwned> Ledger<Case> {
         };
         // What follows the last line's end was being written when the run stopped.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let mut lines = text[..whole].lines();
-        let begun = lines.next();
-        if let Some(begun) = begun {
-            let begun: Header = serde_json::from_str(begun).map_err(|_| unreadable(path, 1))?;
-            check(path, &begun, header)?;
+        let begun = header_of(path, &text[..whole])?;
+        if let Some(begun) = &begun {
+            check(path, begun, header)?;
         }
-        let cases = (2..)
-            .zip(lines)
-            .map(|(number, line)| serde_json::from_str(line).map_err(|_| unreadable(path, number)))
-            .collect::<Result<Vec<Case>, _>>()?;
+        let cases = cases_of(path, &text[..whole])?;
         let file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -132,6 +130,59 @@ impl<Case: Serialize + DeserializeOwned> Ledger<Case> {
     }
 }
 
+/// The header of a run that came to its end.
+///
+/// # Errors
+/// When there is none, or it was written by another build.
+pub fn read_header(path: &Path) -> Result<Header, TrainError> {
+    let text = fs::read_to_string(path).map_err(|e| TrainError::file(path, e))?;
+    let header = header_of(path, &text)?.ok_or_else(|| unreadable(path, 1))?;
+    if header.schema == SCHEMA {
+        Ok(header)
+    } else {
+        Err(TrainError::Mismatch(format!(
+            "{} has schema {}, this build reads {SCHEMA}; evaluate anew, into another folder",
+            path.display(),
+            header.schema
+        )))
+    }
+}
+
+/// The cases of a run that came to its end.
+///
+/// # Errors
+/// When there are fewer than its header says.
+pub fn read_cases<Case: DeserializeOwned>(path: &Path, header: &Header) -> Result<Vec<Case>, TrainError> {
+    let text = fs::read_to_string(path).map_err(|e| TrainError::file(path, e))?;
+    let cases = cases_of(path, &text)?;
+    if cases.len() == header.source.count() {
+        Ok(cases)
+    } else {
+        Err(TrainError::Mismatch(format!(
+            "{} holds {} of {}; let `ictus evaluate` come to its end with the same arguments",
+            path.display(),
+            cases.len(),
+            header.source
+        )))
+    }
+}
+
+/// The first line, if there is one.
+fn header_of(path: &Path, text: &str) -> Result<Option<Header>, TrainError> {
+    let first = text.lines().next();
+    first
+        .map(|line| serde_json::from_str(line).map_err(|_| unreadable(path, 1)))
+        .transpose()
+}
+
+/// The lines after the first.
+fn cases_of<Case: DeserializeOwned>(path: &Path, text: &str) -> Result<Vec<Case>, TrainError> {
+    (2..)
+        .zip(text.lines().skip(1))
+        .map(|(number, line)| serde_json::from_str(line).map_err(|_| unreadable(path, number)))
+        .collect()
+}
+
 fn unreadable(path: &Path, line: usize) -> TrainError {
     TrainError::Mismatch(format!(
         "line {line} of {} is not what this build writes; choose another folder or remove the file",
@@ -141,12 +192,6 @@ fn unreadable(path: &Path, line: usize) -> TrainError {
 
 /// Refuses to go on with something else.
 fn check(path: &Path, begun: &Header, header: &Header) -> Result<(), TrainError> {
-    let cases = |d: &Description| match d {
-        Description::Phantoms { first_seed, count } => format!("{count} phantoms from seed {first_seed}"),
-        Description::Dataset { name, count, digest } => {
-            format!("{count} cases of {name} ({})", &digest[..digest.len().min(8)])
-        }
-    };
     let words = |h: &Header| {
         [
             ("schema", h.schema.to_string()),
@@ -154,7 +199,7 @@ fn check(path: &Path, begun: &Header, header: &Header) -> Result<(), TrainError>
             ("model", format!("{} {}", h.model, h.model_version)),
             ("plan and weights", h.model_sha256.clone()),
             ("numeric mode", h.numeric_mode.clone()),
-            ("cases", cases(&h.source)),
+            ("cases", h.source.to_string()),
         ]
     };
     let other = words(begun).into_iter().zip(words(header)).find(|(a, b)| a != b);

@@ -4,13 +4,12 @@ use super::{
     calibration::{Calibration, RiskCoverage, Voxels, risk_coverage},
     judge::{Case, FOUND_SHARE, LesionCase, MidlineCase, TOLERANCE_MM},
     ledger::{Header, SCHEMA},
-    source::Description,
     statistics::{
         Agreement, BOOTSTRAP_SEED, Estimate, RESAMPLES, agreement, auc, mean, predictive_value, quantile_of,
         rate, roc, share,
     },
 };
-use crate::domain::finding::AnswerValue;
+use crate::domain::{calibration::Cases, finding::AnswerValue};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -249,9 +248,8 @@ pub fn summarise(judged: &Header, names: &BTreeMap<u8, String>, cases: &[Case]) 
     let lesions = || cases.iter().flat_map(|c| &c.lesions);
     let positive = || cases.iter().filter(|c| c.is_positive());
     let normal = || cases.iter().filter(|c| !c.is_positive());
-    let is_phantom = matches!(judged.source, Description::Phantoms { .. });
-    let scores =
-        |cases: &mut dyn Iterator<Item = &Case>| -> Vec<f64> { cases.filter_map(|c| c.score).collect() };
+    let is_phantom = matches!(judged.source, Cases::Phantoms { .. });
+    let scores = |cases: &mut dyn Iterator<Item = &Case>| -> Vec<f64> { cases.map(|c| c.score).collect() };
     let (high, low) = (scores(&mut positive()), scores(&mut normal()));
     let mut voxels = Voxels::default();
     cases.iter().for_each(|c| voxels.merge(&c.voxels));
@@ -260,10 +258,7 @@ pub fn summarise(judged: &Header, names: &BTreeMap<u8, String>, cases: &[Case]) 
     let flags = flags(cases);
     let large = scores(&mut positive().filter(|c| c.truth_ml > LARGE_ML));
     let auc_large = auc(&large, &low);
-    let scored: Vec<(f64, bool)> = cases
-        .iter()
-        .filter_map(|c| Some((c.score?, c.is_positive())))
-        .collect();
+    let scored: Vec<(f64, bool)> = cases.iter().map(|c| (c.score, c.is_positive())).collect();
     // Nothing found where nothing is, is no risk.
     let risks: Vec<(f64, f64)> = cases
         .iter()

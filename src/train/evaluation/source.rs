@@ -17,6 +17,7 @@ use crate::{
         assemble::{Values, from_nifti},
     },
     domain::{
+        calibration::Cases,
         geometry::{add, dot, norm, scale, sub},
         plan::Plan,
         volume::{Geometry, SlicePlane, Volume},
@@ -24,7 +25,6 @@ use crate::{
     },
     nifti,
 };
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -76,28 +76,6 @@ pub struct Files {
     pub label: PathBuf,
 }
 
-/// A source in few words: what a run that goes on must have in common with the one that began.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Description {
-    /// Phantoms.
-    Phantoms {
-        /// Seed of the first.
-        first_seed: u64,
-        /// How many.
-        count: usize,
-    },
-    /// Scans with labels.
-    Dataset {
-        /// The folder's name.
-        name: String,
-        /// How many.
-        count: usize,
-        /// SHA-256 over the names of cases and labels and the sizes of files, hexadecimal.
-        digest: String,
-    },
-}
-
 /// A case ready to be looked at.
 #[derive(Debug)]
 pub struct Drawn {
@@ -128,13 +106,13 @@ impl Source {
         }
     }
 
-    /// In few words.
+    /// In few words: what a run that goes on must have in common with the one that began.
     ///
     /// # Errors
     /// When a file is not there.
-    pub fn description(&self) -> Result<Description, TrainError> {
+    pub fn description(&self) -> Result<Cases, TrainError> {
         match self {
-            Self::Phantoms { first_seed, count } => Ok(Description::Phantoms {
+            Self::Phantoms { first_seed, count } => Ok(Cases::Phantoms {
                 first_seed: *first_seed,
                 count: *count,
             }),
@@ -150,7 +128,7 @@ impl Source {
                         hash.update(size.to_le_bytes());
                     }
                 }
-                Ok(Description::Dataset {
+                Ok(Cases::Dataset {
                     name: dataset.name.clone(),
                     count: dataset.cases.len(),
                     digest: hex::encode(hash.finalize()),

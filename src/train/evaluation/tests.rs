@@ -1,12 +1,13 @@
 use super::{
     judge::{FOUND_SHARE, Subject, Truth},
     ledger::SCHEMA,
-    source::{Dataset, Description},
+    source::Dataset,
     *,
 };
 use crate::{
     analysis::{Look, postprocess::Found},
     domain::{
+        calibration::Cases,
         finding::{Answer, AnswerValue, Finding, Side},
         midsagittal::MidlineShift,
         plan::{Label, Plan},
@@ -109,11 +110,12 @@ fn look(labels: Volume<u8>, answer: AnswerValue) -> Look {
                 data: labels.data.iter().map(|v| u16::from(*v)).collect(),
                 geometry: grid(),
             },
+            score: if answer == AnswerValue::Present { 0.9 } else { 0.1 },
             answer: Some(Answer {
                 question: "haemorrhage".into(),
                 model: None,
                 answer,
-                score: Some(if answer == AnswerValue::Present { 0.9 } else { 0.1 }),
+                score: None,
                 probability: None,
                 uncertainty: None,
                 lane: None,
@@ -185,7 +187,7 @@ fn header(first_seed: u64) -> Header {
         model_sha256: "aa".into(),
         weights_sha256: "bb".into(),
         numeric_mode: "cpu".into(),
-        source: Description::Phantoms { first_seed, count: 9 },
+        source: Cases::Phantoms { first_seed, count: 9 },
     }
 }
 
@@ -237,6 +239,11 @@ fn a_case_is_counted_in_millilitres_by_lesion_and_by_class() {
     assert_eq!(case.false_lesions.len(), 1);
     near(case.false_lesions[0].volume_ml, 0.5);
     near(case.false_lesions[0].score, f64::from(0.9f32));
+    let regions: Vec<[f64; 2]> = case.regions.iter().map(|r| [r.volume_ml, r.truth_ml]).collect();
+    assert_eq!(regions.len(), 2);
+    near(regions[0][0], 0.75);
+    near(regions[0][1], 1.5);
+    assert_eq!(regions[1][1], 0.0, "the false one stands for nothing");
     assert_eq!(case.classes["subdural"].dice, Some(0.0));
     near(case.classes["epidural"].found_ml, 0.75);
     assert_eq!(case.dominant(), Some(("subdural".into(), "epidural".into())));

@@ -139,6 +139,7 @@ fn alone(bundle: &Bundle, member: usize) -> Result<Bundle, TrainError> {
         },
         weights: bytes(&weights)?,
         golden: bytes(&golden)?,
+        calibration_digest: None,
     })
 }
 

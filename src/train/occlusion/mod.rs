@@ -11,7 +11,6 @@ use super::{
     TrainError,
     evaluation::{
         ledger::{Header, Ledger, SCHEMA},
-        source::Description,
         statistics::{Estimate, auc, quantile_of, share},
     },
     phantom::{HEAD_CENTER_MM, Head, Kind, Occlusion, Range, Site},
@@ -23,6 +22,7 @@ use crate::{
         infer::{Engine, bundle::Model},
     },
     domain::{
+        calibration::Cases,
         finding::{AnswerValue, Finding, Side},
         geometry::{Vec3, norm, sub},
         network::Unattended,
@@ -138,7 +138,7 @@ pub fn evaluate(
     let pictures = out.join(PICTURES);
     fs::create_dir_all(&pictures).map_err(|e| TrainError::file(&pictures, e))?;
     let write = |path: &Path, bytes: &[u8]| fs::write(path, bytes).map_err(|e| TrainError::file(path, e));
-    let header = Header::of(engine, model, Description::Phantoms { first_seed, count });
+    let header = Header::of(engine, model, Cases::Phantoms { first_seed, count });
     let mut ledger: Ledger<Case> = Ledger::open(&out.join("cases.jsonl"), &header)?;
     tell(ledger.cases());
     for seed in (first_seed..).take(count).skip(ledger.cases().len()) {

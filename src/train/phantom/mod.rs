@@ -320,6 +320,12 @@ impl Head {
         )
     }
 
+    /// The class of each lesion.
+    #[must_use]
+    pub fn classes(&self) -> Vec<Class> {
+        self.anatomy.lesions()
+    }
+
     /// What the vessels hold at a point in LPS: 0 nothing, 1 flowing arterial blood, 2 clot, 3 venous blood.
     #[must_use]
     pub fn vessel_at(&self, lps_mm: Vec3) -> u8 {

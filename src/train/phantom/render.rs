@@ -9,7 +9,7 @@
 
 use super::anatomy::stream;
 use super::noise::{Draw, Point};
-use super::{HEAD_CENTER_MM, Head, Lesion, Rendered};
+use super::{Class, HEAD_CENTER_MM, Head, Lesion, Rendered};
 use crate::domain::finding::Side;
 use crate::domain::geometry::{Vec3, add, scale, sub};
 use crate::domain::midsagittal::MidsagittalPlane;
@@ -100,14 +100,18 @@ impl Head {
         self.render_slice(&mirrored, 0, geometry.slices() + slice).hu
     }
 
-    /// A point of LPS within one of the lesions, each as likely as the other; nothing when none is met.
+    /// A point of LPS within one of the lesions, or of those of one class, each as likely as the other; nothing when none is met.
     #[must_use]
-    pub fn point_in_a_bleed(&self, seed: u64) -> Option<Vec3> {
-        let bleeds = self.anatomy.lesions().len();
+    pub fn point_in_a_lesion(&self, class: Option<Class>, seed: u64) -> Option<Vec3> {
+        let lesions: Vec<usize> = (1..)
+            .zip(self.anatomy.lesions())
+            .filter(|(_, lesion)| class.is_none_or(|class| class == *lesion))
+            .map(|(at, _)| at)
+            .collect();
         let mut draw = Draw::new(seed, stream::GEOMETRY + 101);
-        let wanted = draw.count(1, bleeds.max(1));
+        let wanted = *lesions.get(draw.count(1, lesions.len().max(1)) - 1)?;
         let mut at = || [draw.around(82.0), draw.around(105.0), draw.within([-70.0, 100.0])];
-        (0..if bleeds > 0 { TRIES } else { 0 })
+        (0..TRIES)
             .map(|_| at())
             .find(|lps| {
                 let p = self.anatomy.to_head(*lps);

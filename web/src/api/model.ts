@@ -180,6 +180,8 @@ export interface Finding {
   side: Side;
   site: Code | null;
   score: number;
+  /** Null until the model is calibrated. */
+  probability: number | null;
   uncertainty: number;
   /** Index of the slice, along the normal, from 0. */
   key_slice: number;
@@ -190,6 +192,8 @@ export interface Answer {
   model: string | null;
   answer: 'present' | 'absent' | 'uncertain' | 'not_evaluated';
   score: number | null;
+  /** Null until the model is calibrated. */
+  probability: number | null;
   uncertainty: number | null;
 }
 
@@ -199,6 +203,8 @@ export interface ModelRun {
   weights_sha256: string;
   numeric_mode: string;
   duration_ms: number;
+  /** On what its probabilities and thresholds rest; null or absent where it is not calibrated. */
+  calibration?: string | null;
 }
 
 export interface Refusal {

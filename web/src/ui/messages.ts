@@ -1,7 +1,7 @@
 /**
  * Every English sentence and word that a reader sees, in one place.
  *
- * Two rules: a result that is not calibrated is a "score", never a probability; a study is "flagged" or "not flagged", never "cleared".
+ * Two rules: a "probability" is what a calibrated model gives, all else is a "score"; a study is "flagged" or "not flagged", never "cleared".
  */
 
 const plural = (n: number, one: string, many: string) => `${n} ${n === 1 ? one : many}`;
@@ -447,6 +447,8 @@ export const messages = {
     otherSeries: 'in another series',
     noSlice: 'not in this series',
     notCalibrated: 'not calibrated',
+    probability: 'Probability',
+    calibratedOn: (cases: string) => `Calibrated on ${cases}.`,
     midlineShift: 'Midline shift',
     midlineUnknown: 'not measured',
     midlineTo: (mm: string, side: string) => `${mm} mm ${side}`,

@@ -36,7 +36,7 @@ describe('what a reader sees', () => {
       since('2026-01-01T00:00:00Z', Date.parse('2026-01-01T00:00:00Z') + minutes * 60_000);
     expect([at(0.5), at(6), at(95), at(3000)]).toEqual(['now', '6 min', '1 h 35 min', '2 days']);
   });
-  it('never speaks of probability and never clears a study', () => {
+  it('speaks of probability in one place only and never clears a study', () => {
     const said: string[] = [];
     const collect = (value: unknown) => {
       if (typeof value === 'string') said.push(value);
@@ -44,6 +44,8 @@ describe('what a reader sees', () => {
     };
     collect(messages);
     expect(said.length).toBeGreaterThan(100);
-    expect(said.filter((text) => /probab|clear|normal study/i.test(text))).toEqual([]);
+    expect(said.filter((text) => /probab|clear|normal study/i.test(text))).toEqual([
+      messages.panel.probability,
+    ]);
   });
 });

@@ -1,7 +1,7 @@
 /** What the analysis said, beside the slices. */
 
 import { For, type JSX, Show } from 'solid-js';
-import type { Analysis, Finding, Report, StudyDetail } from '../api/model.ts';
+import type { Analysis, Answer, Finding, Report, StudyDetail } from '../api/model.ts';
 import { Corrections } from '../review/Corrections.tsx';
 import type { Desk } from '../review/desk.ts';
 import type { Masks } from '../review/masks.ts';
@@ -81,6 +81,8 @@ function NoAnalysis(props: { study: StudyDetail }) {
 }
 
 function Answers(props: { analysis: Analysis }) {
+  const calibration = (answer: Answer) =>
+    props.analysis.report.models.find(({ id }) => id === answer.model)?.calibration;
   return (
     <Part title={panel.answers} name="answers">
       <For each={props.analysis.report.answers}>
@@ -95,9 +97,18 @@ function Answers(props: { analysis: Analysis }) {
               <dd class="num">
                 {unit(answer.score)} <small>{panel.notCalibrated}</small>
               </dd>
+              <Show when={answer.probability !== null}>
+                <dt>{panel.probability}</dt>
+                <dd class="num" data-probability={answer.probability}>
+                  {unit(answer.probability)}
+                </dd>
+              </Show>
               <dt>{panel.uncertainty}</dt>
               <dd class="num">{unit(answer.uncertainty)}</dd>
             </dl>
+            <Show when={calibration(answer)} keyed>
+              {(on) => <p class="dim">{panel.calibratedOn(on)}</p>}
+            </Show>
           </div>
         )}
       </For>
@@ -179,6 +190,11 @@ function FindingButton(props: { finding: Finding; session: Session }) {
         <span>
           {panel.score} <b>{unit(props.finding.score)}</b> {panel.notCalibrated}
         </span>
+        <Show when={props.finding.probability !== null}>
+          <span>
+            {panel.probability} <b>{unit(props.finding.probability)}</b>
+          </span>
+        </Show>
         <span>
           {panel.uncertainty} <b>{unit(props.finding.uncertainty)}</b>
         </span>

@@ -13,7 +13,8 @@ mod figures;
 mod plot;
 mod table;
 
-use super::{judge::Case, ledger::Header, metrics::Metrics, source::Description, statistics::Estimate};
+use super::{judge::Case, ledger::Header, metrics::Metrics, statistics::Estimate};
+use crate::domain::calibration::Cases;
 pub(in crate::train) use table::table;
 
 /// Light and dark by what the reader's system asks for.
@@ -57,8 +58,8 @@ pub fn summary(metrics: &Metrics) -> String {
     let all = &metrics.overall;
     let flags = &metrics.flags;
     let what = match &metrics.judged.source {
-        Description::Phantoms { .. } => "phantoms",
-        Description::Dataset { .. } => "scans",
+        Cases::Phantoms { .. } => "phantoms",
+        Cases::Dataset { .. } => "scans",
     };
     format!(
         "{} {what} with a lesion, {} without: mean Dice {}, normalised surface Dice {}; lesions of 1 mL or more found {}; false lesions a case {}; \

@@ -1,12 +1,10 @@
 //! The tables of the report.
 
 use super::{
-    super::{
-        metrics::{ClassGroup, Goal, Group, LesionGroup, Metrics, Subtype},
-        source::Description,
-    },
+    super::metrics::{ClassGroup, Goal, Group, LesionGroup, Metrics, Subtype},
     escape, number, said, words,
 };
+use crate::domain::calibration::Cases;
 use std::{collections::BTreeSet, fmt::Write as _};
 
 /// A table: caption, names of columns, rows of which the first cell is their name; what goes in is escaped.
@@ -283,11 +281,11 @@ fn confusion(subtype: &Subtype) -> String {
 pub(super) fn definitions(metrics: &Metrics) -> String {
     let (d, judged) = (&metrics.definitions, &metrics.judged);
     let source = match &judged.source {
-        Description::Phantoms { first_seed, count } => format!(
+        Cases::Phantoms { first_seed, count } => format!(
             "{count} phantoms of the evaluation ranges, seeds {first_seed} to {}",
             first_seed + (*count as u64).saturating_sub(1)
         ),
-        Description::Dataset { name, count, digest } => {
+        Cases::Dataset { name, count, digest } => {
             format!("{count} scans of the data set {name}, digest {digest}")
         }
     };
