@@ -65,9 +65,6 @@ pub struct Analysis {
     pub looks: Vec<Look>,
 }
 
-/// The plan's word for a head.
-const HEAD: &str = "HEAD";
-
 /// What is looked at: channels on one grid.
 #[derive(Debug, Clone)]
 pub struct Scan {
@@ -299,6 +296,15 @@ pub fn look(
         series,
         &model.plan,
     )?;
+    if model.plan.calibration.is_some()
+        && let Some(what) = assemble::foreign_to(&scan.channels[0], &model.plan.trigger)
+    {
+        found.forget_calibration();
+        report.warnings.push(Refusal {
+            code: "out_of_distribution".into(),
+            text: format!("Out of the distribution of {}: {what}; its calibration does not hold, and no probability is told.", model.plan.id),
+        });
+    }
     // Two models may call their findings the same.
     for finding in &mut found.findings {
         if report.findings.iter().any(|other| other.id == finding.id) {
@@ -383,7 +389,10 @@ fn on_volume(
     let (mut prediction, ms) = staged(scan, engine, model, previous.as_ref(), control, report)?;
     let duration_ms = spent_ms + ms;
     postprocess::keep_largest(&mut prediction.labels, &plan.keep_largest);
-    let head = (plan.trigger.body_part == HEAD).then(|| preprocess::head_trace(&scan.channels[0]));
+    let head = plan
+        .trigger
+        .is_head()
+        .then(|| preprocess::head_trace(&scan.channels[0]));
     let Intracranial { brain, cavity } = match head {
         Some(Ok(head)) => preprocess::brain::intracranial(&scan.channels[0], &head),
         // Nobody said that the model looks at heads, or there is none: then nothing is inside or outside a skull.

@@ -190,7 +190,7 @@ fn file_name(object: &DefaultDicomObject) -> anyhow::Result<String> {
     )
 }
 
-/// SHA-256 over the sorted instances and the models: the same input gives the same UIDs.
+/// SHA-256 over the sorted instances, the models and their calibrations: the same input gives the same UIDs.
 fn key(instances: &[Instance], engine: &Engine) -> [u8; 32] {
     let mut digests: Vec<[u8; 32]> = instances.par_iter().map(Instance::digest).collect();
     digests.sort_unstable();
@@ -200,6 +200,7 @@ fn key(instances: &[Instance], engine: &Engine) -> [u8; 32] {
     }
     for model in engine.models() {
         hash.update(model.digest);
+        hash.update(model.calibration_digest.unwrap_or_default());
     }
     hash.update(engine.numeric_mode());
     hash.finalize().into()

@@ -13,7 +13,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 /// Learn what a model's scores mean from cases whose truth is known: when to flag, and from your own scans probabilities and intervals of volumes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Folder that `ictus evaluate` has filled
+    /// Folder that `ictus evaluate` has filled, with cases that the model was not trained on
     #[arg(value_name = "EVALUATION")]
     evaluation: PathBuf,
     /// Folder of models: the calibration goes to MODEL/calibration.json in it
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Share of studies with a lesion where the model will work: probabilities are meant for it; else that of the cases
     #[arg(long, value_parser = part)]
     prevalence: Option<f64>,
-    /// Share of studies with a lesion that may be answered "not flagged"
+    /// Share of studies with a lesion of 1 mL or more that may be answered "not flagged"
     #[arg(long, default_value_t = 0.05, value_parser = part)]
     missed: f64,
     /// Share of studies without one that may be flagged
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         "{}: {calibration}. Flagged from a case score of {high:.3}, not flagged below {low:.3}.",
         calibration.model
     ))?;
-    if calibration.is_of_patients() {
+    if calibration.case.is_some() {
         for (what, there) in [
             ("probabilities of findings", calibration.finding.is_some()),
             ("intervals of volumes", calibration.volume.is_some()),
@@ -90,14 +90,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// How the promises fare on other cases.
 fn held(checked: &Checked, missed: f64, false_flags: f64) -> String {
     let mut text = format!(
-        "On {}: missed {} (promised {missed}), flagged without a lesion {} (promised {false_flags}), uncertain {}; expected calibration error {:.3}, Brier {:.3}",
+        "On {}: missed {} (promised {missed}), flagged without a lesion {} (promised {false_flags}), uncertain {}",
         checked.cases,
         said(checked.missed),
         said(checked.false_flags),
-        said(checked.uncertain),
-        checked.ece,
-        checked.brier
+        said(checked.uncertain)
     );
+    if let Some([ece, brier]) = checked.case {
+        text.push_str(&format!(
+            "; expected calibration error {ece:.3}, Brier {brier:.3}"
+        ));
+    }
     if let Some(volume) = checked.volume {
         text.push_str(&format!("; true volume within its interval {}", said(volume)));
     }

@@ -101,13 +101,14 @@ pub(super) fn document(said: &Said, names_patient: bool) -> Value {
             "series_instance_uid": finding.series,
             "side": finding.side,
             "volume_ml": finding.volume_ml,
+            "volume_interval_ml": finding.volume_interval_ml,
             "score": finding.score,
             "probability": finding.probability,
             "uncertainty": finding.uncertainty,
         })
     });
     let models = said.models().iter().map(
-        |model| json!({ "id": model.id, "version": model.version, "weights_sha256": model.weights_sha256 }),
+        |model| json!({ "id": model.id, "version": model.version, "weights_sha256": model.weights_sha256, "calibration": model.calibration }),
     );
     let mut document = json!({
         "schema": 1,

@@ -1,9 +1,9 @@
 //! What a model's scores meant on cases whose truth was known → what they mean on others like them: probabilities, thresholds and intervals.
 //!
-//! Probability: a logistic curve over the score's log-odds (Platt), fitted to cases that weigh as often as they occur at a stated prevalence.
 //! Thresholds: conformal, each side for itself, so that of cases with a lesion at most the share `missed` is answered "absent", and of cases without one at most `false_flags` "present", in the mean over calibrations.
-//! Interval of a volume: the conformal range of true over found.
-//! All of it holds for cases that are drawn as the known ones were, and for no others: what phantoms say of probabilities and volumes is not said of a patient.
+//! Probability: a logistic curve over the score's log-odds (Platt), moved to a stated prevalence.
+//! Interval of a volume: the conformal range of true over found, for a finding that is a lesion; it takes each finding as drawn alone.
+//! All of it holds for cases that come as the known ones did, and for no others: phantoms give thresholds, for there must be some, and nothing that is called a probability.
 //!
 //! Source: Platt, "Probabilistic outputs for support vector machines" (1999), with its targets; label-conditional conformal prediction, Vovk, arXiv:1209.2673; split conformal intervals, Lei et al., arXiv:1604.04173.
 
@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub const SCHEMA: u32 = 1;
 /// Scores nearer to 0 or 1 than this count as so near: their log-odds say no more.
 const EDGE: f64 = 0.01;
+/// Lesions below this do not count for the sensitivity, and cases with less are neither with nor without one, mL.
+pub const SMALLEST_ML: f64 = 1.0;
 /// Added to volumes before they are compared, mL: small ones differ by voxels, not by shares.
 const SMALL_ML: f64 = 0.5;
 
@@ -39,6 +41,22 @@ pub enum Cases {
 }
 
 impl Cases {
+    /// Whether some of them are the same, as far as can be told.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let seeds = |cases: &Self| match cases {
+            Self::Phantoms { first_seed, count } => Some(*first_seed..first_seed + *count as u64),
+            Self::Dataset { .. } => None,
+        };
+        match (self, other) {
+            (Self::Dataset { digest, .. }, Self::Dataset { digest: same, .. }) => digest == same,
+            _ => match (seeds(self), seeds(other)) {
+                (Some(a), Some(b)) => a.start < b.end && b.start < a.end,
+                _ => false,
+            },
+        }
+    }
+
     /// How many.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -67,27 +85,27 @@ pub struct Calibration {
     pub schema: u32,
     /// The model's id.
     pub model: String,
-    /// SHA-256 of its weights, hexadecimal: other weights mean other scores.
-    pub weights_sha256: String,
+    /// SHA-256 over its plan and weights, hexadecimal: another model has other scores.
+    pub model_sha256: String,
     /// The cases whose truth was known.
     pub cases: Cases,
-    /// Those with a lesion.
+    /// Those with a lesion of [`SMALLEST_ML`] or more in all.
     pub positive: usize,
-    /// Those without one.
+    /// Those without one; smaller ones are neither.
     pub negative: usize,
-    /// Share of cases with a lesion for which probabilities are meant.
-    pub prevalence: f64,
-    /// Case score → probability that there is a lesion.
-    pub case: Curve,
-    /// Mean score of a finding → probability that it is a lesion; null where too few were found.
-    pub finding: Option<Curve>,
     /// Case score from which the study is flagged, and below which it is not: instead of the plan's.
     pub flag_score: [f64; 2],
     /// Cases with a lesion that are answered "absent": at most this share.
     pub missed: f64,
     /// Cases without one that are answered "present": at most this share.
     pub false_flags: f64,
-    /// The range of true over found volumes; null where too few were found.
+    /// Share of cases with a lesion for which probabilities are meant; null of phantoms.
+    pub prevalence: Option<f64>,
+    /// Case score → probability that there is a lesion; null of phantoms.
+    pub case: Option<Curve>,
+    /// Score of a finding → probability that it is a lesion; null of phantoms, and where too few were found.
+    pub finding: Option<Curve>,
+    /// The range of true over found volumes; null of phantoms, and where too few were found.
     pub volume: Option<VolumeRange>,
 }
 
@@ -142,39 +160,29 @@ impl VolumeRange {
 }
 
 impl Calibration {
-    /// Whether it speaks of patients: phantoms give thresholds, for there must be some, and nothing that is called a probability.
-    #[must_use]
-    pub fn is_of_patients(&self) -> bool {
-        matches!(self.cases, Cases::Dataset { .. })
-    }
-
     /// Probability that a case has a lesion.
     #[must_use]
     pub fn case_probability(&self, score: f64) -> Option<f64> {
-        self.is_of_patients().then(|| self.case.at(score))
+        self.case.map(|curve| curve.at(score))
     }
 
     /// Probability that a finding is a lesion.
     #[must_use]
     pub fn finding_probability(&self, score: f64) -> Option<f64> {
-        self.finding
-            .filter(|_| self.is_of_patients())
-            .map(|curve| curve.at(score))
+        self.finding.map(|curve| curve.at(score))
     }
 
-    /// Between what the true volume of a finding lies, mL.
+    /// Between what the true volume of a finding lies if it is a lesion, mL.
     #[must_use]
     pub fn volume_interval_ml(&self, found_ml: f64) -> Option<[f64; 2]> {
-        self.volume
-            .filter(|_| self.is_of_patients())
-            .map(|range| range.around(found_ml))
+        self.volume.map(|range| range.around(found_ml))
     }
 
     /// Checks that it is meant for a model and that its numbers can be used.
     ///
     /// # Errors
     /// Says what is wrong, and what to do.
-    pub fn check(&self, model: &str, weights_sha256: &str) -> Result<(), String> {
+    pub fn check(&self, model: &str, model_sha256: &str) -> Result<(), String> {
         let short = |sha: &str| sha[..sha.len().min(8)].to_owned();
         if self.schema != SCHEMA {
             return Err(format!(
@@ -182,20 +190,22 @@ impl Calibration {
                 self.schema
             ));
         }
-        if self.model != model || self.weights_sha256 != weights_sha256 {
+        if self.model != model || self.model_sha256 != model_sha256 {
             return Err(format!(
-                "it is of {} with weights {}, this is {model} with weights {}; evaluate and calibrate this one, or remove the file",
+                "it is of {} {}, this is {model} {} (SHA-256 over plan and weights); evaluate and calibrate this one, or remove the file",
                 self.model,
-                short(&self.weights_sha256),
-                short(weights_sha256)
+                short(&self.model_sha256),
+                short(model_sha256)
             ));
         }
         let [low, high] = self.flag_score;
-        let curves = [Some(self.case), self.finding];
+        let from_phantoms = matches!(self.cases, Cases::Phantoms { .. });
+        let curves = [self.case, self.finding];
         let usable = curves
             .iter()
             .flatten()
             .all(|curve| curve.intercept.is_finite() && curve.slope.is_finite() && curve.slope >= 0.0)
+            && !(from_phantoms && (self.case.is_some() || self.finding.is_some() || self.volume.is_some()))
             && (0.0..=1.0).contains(&low)
             && (low..=1.0).contains(&high)
             && self.volume.is_none_or(|range| {
@@ -214,9 +224,21 @@ impl std::fmt::Display for Calibration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{}, {} of them with a lesion; prevalence {:.2}; missed at most {:.2}, false flags at most {:.2}",
-            self.cases, self.positive, self.prevalence, self.missed, self.false_flags
-        )
+            "{}, {} with a lesion of {SMALLEST_ML} mL or more: missed at most {}, false flags at most {}",
+            self.cases, self.positive, self.missed, self.false_flags
+        )?;
+        match self.prevalence {
+            Some(prevalence) => write!(f, "; probabilities at a prevalence of {prevalence}")?,
+            None => f.write_str("; no probabilities")?,
+        }
+        match self.volume {
+            Some(range) => write!(
+                f,
+                "; volumes of lesions lie in {} of their intervals",
+                range.level
+            ),
+            None => Ok(()),
+        }
     }
 }
 
@@ -228,15 +250,15 @@ mod tests {
         Calibration {
             schema: SCHEMA,
             model: "m".into(),
-            weights_sha256: "0123456789".into(),
+            model_sha256: "0123456789".into(),
             cases,
             positive: 40,
             negative: 60,
-            prevalence: 0.1,
-            case: Curve {
+            prevalence: Some(0.1),
+            case: Some(Curve {
                 intercept: -1.0,
                 slope: 0.8,
-            },
+            }),
             finding: Some(Curve {
                 intercept: 0.5,
                 slope: 1.0,
@@ -275,18 +297,30 @@ mod tests {
     }
 
     #[test]
-    fn phantoms_give_thresholds_and_no_probability() {
-        let known = calibration(Cases::Phantoms {
+    fn a_probability_from_phantoms_is_refused() {
+        let phantoms = Cases::Phantoms {
             first_seed: 1,
             count: 100,
-        });
-        assert_eq!(known.case_probability(0.9), None);
-        assert_eq!(known.finding_probability(0.9), None);
-        assert_eq!(known.volume_interval_ml(3.0), None);
+        };
+        let known = calibration(phantoms);
+        assert!(known.check("m", "0123456789").is_err());
+        let thresholds = Calibration {
+            prevalence: None,
+            case: None,
+            finding: None,
+            volume: None,
+            ..known
+        };
+        thresholds.check("m", "0123456789").unwrap();
+        assert_eq!(thresholds.case_probability(0.9), None);
+        assert!(
+            thresholds.to_string().ends_with("; no probabilities"),
+            "{thresholds}"
+        );
     }
 
     #[test]
-    fn is_refused_for_other_weights_and_for_numbers_that_cannot_be() {
+    fn is_refused_for_another_model_and_for_numbers_that_cannot_be() {
         let known = calibration(scans());
         known.check("m", "0123456789").unwrap();
         let other = known.check("m", "9999999999").unwrap_err();

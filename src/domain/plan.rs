@@ -360,12 +360,16 @@ impl Trigger {
         self.thickness_mm[1] <= 0.0
     }
 
+    /// Whether what is looked at are heads.
+    #[must_use]
+    pub fn is_head(&self) -> bool {
+        self.body_part.eq_ignore_ascii_case("HEAD")
+    }
+
     /// Whether what is looked at are heads on CT without contrast agent.
     #[must_use]
     pub fn is_plain_head(&self) -> bool {
-        self.modality == "CT"
-            && self.contrast == Contrast::Without
-            && self.body_part.eq_ignore_ascii_case("HEAD")
+        self.modality == "CT" && self.contrast == Contrast::Without && self.is_head()
     }
 }
 

@@ -1,28 +1,31 @@
 //! Judged cases → `calibration.json`: what the scores of a model meant on cases whose truth is known; and whether that holds on others.
 //!
-//! Reads the folders that `ictus evaluate` fills. Lesions below the smallest that counts are left out: they are neither to be found nor false.
+//! Reads the folders that `ictus evaluate` fills. Cases with less of a lesion than counts are left out, and phantoms with a closed M2, which no detector is made for.
 //! What is fitted, and what it promises: `domain::calibration`.
 
 use super::{
     TrainError,
     evaluation::{
-        judge::{self, Region},
+        judge::{self, FindingCase},
         ledger::{Header, read_cases, read_header},
-        metrics::SMALLEST_ML,
         statistics::{Estimate, share},
     },
     occlusion,
     phantom::Site,
 };
-use crate::domain::calibration::{Calibration, Cases, Curve, SCHEMA, VolumeRange, excess, log_odds};
+use crate::domain::calibration::{
+    Calibration, Cases, Curve, SCHEMA, SMALLEST_ML, VolumeRange, excess, log_odds,
+};
 use std::path::Path;
 
-/// Share of findings whose true volume lies in its interval.
-const LEVEL: f64 = 0.9;
+/// Share of findings whose true volume lies below its interval, and above it.
+const TAIL: f64 = 0.05;
 /// True and false findings that a curve of findings needs of each.
 const LEAST_FINDINGS: usize = 10;
 /// Steps of Newton's method; a handful is enough.
 const STEPS: usize = 50;
+/// How often a step is halved before it counts as none.
+const HALVINGS: i32 = 30;
 /// Beyond the score that is still taken for no lesion: more than a number loses when it is written.
 const BEYOND: f64 = 1e-6;
 
@@ -42,9 +45,8 @@ pub struct Wanted {
 struct Known {
     score: f64,
     has_lesion: bool,
-    /// Whether anything would be shown.
     has_finding: bool,
-    regions: Vec<Region>,
+    findings: Vec<FindingCase>,
 }
 
 /// The cases of a folder that count.
@@ -60,8 +62,8 @@ fn known(folder: &Path) -> Result<(Header, Vec<Known>), TrainError> {
             .map(|case| Known {
                 score: case.score,
                 has_lesion: case.site.is_some(),
-                has_finding: case.found_site.is_some(),
-                regions: Vec::new(),
+                has_finding: case.findings > 0,
+                findings: Vec::new(),
             })
             .collect()
     } else {
@@ -73,19 +75,12 @@ fn known(folder: &Path) -> Result<(Header, Vec<Known>), TrainError> {
             .map(|case| Known {
                 score: case.score,
                 has_lesion: case.is_positive(),
-                has_finding: !case.regions.is_empty(),
-                regions: case.regions,
+                has_finding: !case.findings.is_empty(),
+                findings: case.findings,
             })
             .collect()
     };
     Ok((header, cases))
-}
-
-/// How often each case with a lesion, and each without one, occurs at a prevalence beside how often it is there.
-fn weights(cases: &[Known], prevalence: f64) -> [f64; 2] {
-    let positive = cases.iter().filter(|case| case.has_lesion).count() as f64;
-    let negative = cases.len() as f64 - positive;
-    [(1.0 - prevalence) / negative, prevalence / positive]
 }
 
 /// Makes the calibration of the model that a folder's cases were judged with.
@@ -114,121 +109,157 @@ pub fn calibrate(folder: &Path, wanted: Wanted) -> Result<Calibration, TrainErro
             wanted.false_flags
         )));
     }
-    let prevalence = wanted
-        .prevalence
-        .unwrap_or(positive.len() as f64 / cases.len() as f64);
-    let weights = weights(&cases, prevalence);
-    let weight = |case: &Known| weights[usize::from(case.has_lesion)];
-    let points = cases
-        .iter()
-        .map(|case| (case.score, case.has_lesion, weight(case)));
-    let regions: Vec<(Region, f64)> = cases
-        .iter()
-        .flat_map(|case| case.regions.iter().map(|region| (*region, weight(case))))
-        .collect();
-    let is_true = |region: &Region| region.truth_ml > 0.0;
-    let found = regions.iter().filter(|(region, _)| is_true(region)).count();
-    let enough = found.min(regions.len() - found) >= LEAST_FINDINGS;
-    let finding = enough.then(|| {
-        let points = regions
-            .iter()
-            .map(|(region, weight)| (region.score, is_true(region), *weight));
-        curve(&points.collect::<Vec<_>>())
-    });
+    let meaning = Meaning::of(&header.source, &cases, wanted.prevalence);
     Ok(Calibration {
         schema: SCHEMA,
         model: header.model,
-        weights_sha256: header.weights_sha256,
+        model_sha256: header.model_sha256,
         cases: header.source,
         positive: positive.len(),
         negative: negative.len(),
-        prevalence,
-        case: curve(&points.collect::<Vec<_>>()),
-        finding,
         flag_score: [low.min(high), high],
         missed: wanted.missed,
         false_flags: wanted.false_flags,
-        volume: volume(
-            regions
-                .iter()
-                .map(|(region, _)| region)
-                .filter(|region| is_true(region)),
-        ),
+        prevalence: meaning.prevalence,
+        case: meaning.case,
+        finding: meaning.finding,
+        volume: meaning.volume,
     })
+}
+
+/// How many of `n` known ones may lie outside so that the next one does with at most the probability `share`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of a count"
+)]
+fn outside(n: usize, share: f64) -> usize {
+    // A twentieth of twenty is one, however it is rounded.
+    ((share * (n as f64 + 1.0) + 1e-9).floor() as usize).min(n)
 }
 
 /// How many of `n` known cases may lie on the wrong side of a threshold so that the next one does with at most the probability `share`.
 fn allowed(n: usize, share: f64, which: &str, what: &str) -> Result<usize, TrainError> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a share of a count"
-    )]
-    let (allowed, needed) = (
-        (share * (n as f64 + 1.0)).floor() as usize,
-        (1.0 / share).ceil() as usize - 1,
-    );
+    let allowed = outside(n, share);
     if allowed > 0 {
-        Ok(allowed.min(n))
+        Ok(allowed)
     } else {
+        let needed = (n..).find(|n| outside(*n, share) > 0).unwrap_or(usize::MAX);
         Err(TrainError::Mismatch(format!(
             "found {n} cases {which} a lesion, at least {needed} are needed to promise that at most a share of {share} is {what}; evaluate more cases, or allow a larger share"
         )))
     }
 }
 
-/// Fits a curve to scores, whether each was true, and its weight: the likeliest by Newton's method, never falling.
-fn curve(points: &[(f64, bool, f64)]) -> Curve {
+/// What only scans can say.
+#[derive(Debug, Default)]
+struct Meaning {
+    prevalence: Option<f64>,
+    case: Option<Curve>,
+    finding: Option<Curve>,
+    volume: Option<VolumeRange>,
+}
+
+impl Meaning {
+    fn of(source: &Cases, cases: &[Known], prevalence: Option<f64>) -> Self {
+        if matches!(source, Cases::Phantoms { .. }) {
+            return Self::default();
+        }
+        let there = cases.iter().filter(|case| case.has_lesion).count() as f64 / cases.len() as f64;
+        let prevalence = prevalence.unwrap_or(there);
+        // How much more often a case with a lesion, and one without, occurs than it is there.
+        let weights = [(1.0 - prevalence) / (1.0 - there), prevalence / there];
+        let is_true = |finding: &FindingCase| finding.truth_ml > 0.0;
+        let (mut findings, mut often) = (Vec::new(), [0.0; 2]);
+        for case in cases {
+            for finding in &case.findings {
+                findings.push((finding.score, is_true(finding)));
+                often[usize::from(is_true(finding))] += weights[usize::from(case.has_lesion)];
+            }
+        }
+        let found = findings.iter().filter(|(_, is_true)| *is_true).count();
+        let enough = found.min(findings.len() - found) >= LEAST_FINDINGS;
+        let scores: Vec<(f64, bool)> = cases.iter().map(|case| (case.score, case.has_lesion)).collect();
+        Self {
+            prevalence: Some(prevalence),
+            case: Some(curve(&scores, prevalence)),
+            finding: enough.then(|| curve(&findings, often[1] / (often[0] + often[1]))),
+            volume: volume(
+                cases
+                    .iter()
+                    .flat_map(|case| &case.findings)
+                    .filter(|finding| is_true(finding)),
+            ),
+        }
+    }
+}
+
+/// Fits a curve to scores and whether each was true, never falling, and moves it to another share of true ones.
+fn curve(points: &[(f64, bool)], share: f64) -> Curve {
     let count = |which: bool| points.iter().filter(|point| point.1 == which).count() as f64;
     // Platt's targets: nobody is sure after so many cases.
     let target = [
         1.0 / (count(false) + 2.0),
         (count(true) + 1.0) / (count(true) + 2.0),
     ];
-    let all: f64 = points.iter().map(|point| point.2).sum();
-    let mean = points.iter().map(|p| p.2 * target[usize::from(p.1)]).sum::<f64>() / all;
+    let odds = |share: f64| (share / (1.0 - share)).ln();
+    let there = count(true) / points.len() as f64;
     let level = Curve {
-        intercept: (mean / (1.0 - mean)).ln(),
+        intercept: odds(there),
         slope: 0.0,
     };
-    let mut fitted = level;
+    let unlikeliness = |curve: Curve| -> f64 {
+        let terms = points.iter().map(|(score, is_true)| {
+            let (p, t) = (curve.at(*score), target[usize::from(*is_true)]);
+            -(t * p.max(1e-300).ln() + (1.0 - t) * (1.0 - p).max(1e-300).ln())
+        });
+        terms.sum()
+    };
+    let (mut fitted, mut worst) = (level, unlikeliness(level));
     for _ in 0..STEPS {
         let (mut down, mut bend) = ([0.0; 2], [1e-9, 0.0, 1e-9]);
-        for (score, is_true, weight) in points {
+        for (score, is_true) in points {
             let (x, p) = (log_odds(*score), fitted.at(*score));
-            let (off, steep) = (
-                weight / all * (target[usize::from(*is_true)] - p),
-                weight / all * p * (1.0 - p),
-            );
+            let (off, steep) = (target[usize::from(*is_true)] - p, p * (1.0 - p));
             down = [down[0] + off, down[1] + off * x];
             bend = [bend[0] + steep, bend[1] + steep * x, bend[2] + steep * x * x];
         }
         let determinant = bend[0] * bend[2] - bend[1] * bend[1];
-        if determinant <= 0.0 {
-            break;
-        }
-        let limit = |step: f64| step.clamp(-2.0, 2.0);
-        fitted.intercept += limit((bend[2] * down[0] - bend[1] * down[1]) / determinant);
-        fitted.slope += limit((bend[0] * down[1] - bend[1] * down[0]) / determinant);
+        let step = [
+            (bend[2] * down[0] - bend[1] * down[1]) / determinant,
+            (bend[0] * down[1] - bend[1] * down[0]) / determinant,
+        ];
+        // Half as far as long as that is no better.
+        let next = (0..HALVINGS)
+            .map(|halving| 0.5f64.powi(halving))
+            .find_map(|part| {
+                let tried = Curve {
+                    intercept: fitted.intercept + part * step[0],
+                    slope: fitted.slope + part * step[1],
+                };
+                let value = unlikeliness(tried);
+                (value < worst).then_some((tried, value))
+            });
+        let Some((tried, value)) = next else { break };
+        (fitted, worst) = (tried, value);
     }
-    if fitted.slope > 0.0 { fitted } else { level }
+    let fitted = if fitted.slope > 0.0 { fitted } else { level };
+    Curve {
+        intercept: fitted.intercept + odds(share) - odds(there),
+        ..fitted
+    }
 }
 
 /// The conformal range of true over found volumes, where there are enough.
-fn volume<'a>(found: impl Iterator<Item = &'a Region>) -> Option<VolumeRange> {
+fn volume<'a>(found: impl Iterator<Item = &'a FindingCase>) -> Option<VolumeRange> {
     let mut logs: Vec<f64> = found
-        .map(|region| excess(region.truth_ml, region.volume_ml))
+        .map(|finding| excess(finding.truth_ml, finding.volume_ml))
         .collect();
     logs.sort_by(f64::total_cmp);
     let n = logs.len();
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a share of a count"
-    )]
-    let outside = ((1.0 - LEVEL) / 2.0 * (n as f64 + 1.0)).floor() as usize;
+    let outside = outside(n, TAIL);
     (outside > 0).then(|| VolumeRange {
-        level: LEVEL,
+        level: 1.0 - 2.0 * TAIL,
         log_range: [logs[outside - 1], logs[n - outside]],
     })
 }
@@ -244,10 +275,8 @@ pub struct Checked {
     pub false_flags: Estimate,
     /// Cases that are answered "uncertain".
     pub uncertain: Estimate,
-    /// Expected calibration error of the case's probability at the calibration's prevalence, in ten bins.
-    pub ece: f64,
-    /// Its mean squared error.
-    pub brier: f64,
+    /// Of the case's probability at the calibration's prevalence: expected calibration error in ten bins, and mean squared error; null where there is none.
+    pub case: Option<[f64; 2]>,
     /// Findings that are lesions and whose true volume lies in its interval.
     pub volume: Option<Estimate>,
 }
@@ -259,16 +288,16 @@ pub struct Checked {
 pub fn check(calibration: &Calibration, folder: &Path) -> Result<Checked, TrainError> {
     let (header, cases) = known(folder)?;
     let refused = |what: String| Err(TrainError::Mismatch(format!("{}: {what}", folder.display())));
-    if (&header.model, &header.weights_sha256) != (&calibration.model, &calibration.weights_sha256) {
+    if (&header.model, &header.model_sha256) != (&calibration.model, &calibration.model_sha256) {
         return refused(format!(
             "its cases were judged with {} {}, the calibration is of {}; evaluate the same model",
             header.model, header.model_version, calibration.model
         ));
     }
-    if header.source == calibration.cases {
+    if header.source.overlaps(&calibration.cases) {
         return refused(format!(
-            "the calibration was made on these cases ({}); check it on others",
-            header.source
+            "the calibration was made on cases ({}) that are among these ({}); check it on others",
+            calibration.cases, header.source
         ));
     }
     let [low, high] = calibration.flag_score;
@@ -281,11 +310,42 @@ pub fn check(calibration: &Calibration, folder: &Path) -> Result<Checked, TrainE
     };
     let is_absent = |case: &Known| !case.has_finding && case.score < low;
     let is_present = |case: &Known| case.has_finding && case.score >= high;
-    let weights = weights(&cases, calibration.prevalence);
+    let is_inside = |finding: &&&FindingCase| {
+        let ratio = excess(finding.truth_ml, finding.volume_ml);
+        calibration
+            .volume
+            .is_some_and(|range| (range.log_range[0]..=range.log_range[1]).contains(&ratio))
+    };
+    let found: Vec<&FindingCase> = cases
+        .iter()
+        .flat_map(|case| &case.findings)
+        .filter(|finding| finding.truth_ml > 0.0)
+        .collect();
+    Ok(Checked {
+        missed: count(Some(true), &is_absent),
+        false_flags: count(Some(false), &is_present),
+        uncertain: count(None, &|case| !is_absent(case) && !is_present(case)),
+        case: probability_errors(calibration, &cases),
+        volume: calibration
+            .volume
+            .map(|_| share(found.iter().filter(is_inside).count(), found.len())),
+        cases: header.source,
+    })
+}
+
+/// Expected calibration error and mean squared error of the case's probability, each case weighing as often as it occurs at the prevalence that is meant.
+fn probability_errors(calibration: &Calibration, cases: &[Known]) -> Option<[f64; 2]> {
+    let (curve, prevalence) = (calibration.case?, calibration.prevalence?);
+    let positive = cases.iter().filter(|case| case.has_lesion).count() as f64;
+    let negative = cases.len() as f64 - positive;
+    if positive == 0.0 || negative == 0.0 {
+        return None;
+    }
+    let weights = [(1.0 - prevalence) / negative, prevalence / positive];
     let (mut gaps, mut squares) = ([0.0f64; 10], 0.0);
-    for case in &cases {
+    for case in cases {
         let weight = weights[usize::from(case.has_lesion)];
-        let probability = calibration.case.at(case.score);
+        let probability = curve.at(case.score);
         let off = probability - f64::from(u8::from(case.has_lesion));
         #[expect(
             clippy::cast_possible_truncation,
@@ -296,24 +356,7 @@ pub fn check(calibration: &Calibration, folder: &Path) -> Result<Checked, TrainE
         gaps[bin] += weight * off;
         squares += weight * off * off;
     }
-    Ok(Checked {
-        missed: count(Some(true), &is_absent),
-        false_flags: count(Some(false), &is_present),
-        uncertain: count(None, &|case| !is_absent(case) && !is_present(case)),
-        ece: gaps.iter().map(|gap| gap.abs()).sum(),
-        brier: squares,
-        volume: calibration.volume.map(|range| {
-            let found: Vec<&Region> = cases
-                .iter()
-                .flat_map(|case| &case.regions)
-                .filter(|region| region.truth_ml > 0.0)
-                .collect();
-            let [low, high] = range.log_range;
-            let inside = |r: &&&Region| (low..=high).contains(&excess(r.truth_ml, r.volume_ml));
-            share(found.iter().filter(inside).count(), found.len())
-        }),
-        cases: header.source,
-    })
+    Some([gaps.iter().map(|gap| gap.abs()).sum(), squares])
 }
 
 #[cfg(test)]
@@ -334,17 +377,17 @@ mod tests {
     fn header(name: &str, count: usize) -> serde_json::Value {
         json!({
             "schema": crate::train::evaluation::ledger::SCHEMA, "ictus": "0", "question": "haemorrhage", "model": "m",
-            "model_version": "1", "model_sha256": "aa", "weights_sha256": "bb", "numeric_mode": "cpu",
+            "model_version": "1", "model_sha256": "aa", "weights_sha256": "bb", "calibration_sha256": null, "numeric_mode": "cpu",
             "source": { "kind": "dataset", "name": name, "count": count, "digest": "cc" },
         })
     }
 
-    fn case(index: usize, truth_ml: f64, score: f64, regions: &[Region]) -> serde_json::Value {
+    fn case(index: usize, truth_ml: f64, score: f64, findings: &[FindingCase]) -> serde_json::Value {
         json!({
             "name": index.to_string(), "seed": null, "kind": "unknown", "stack": "file", "strata": [],
             "slices": 1, "thickness_mm": 5.0, "tilt_degrees": 0.0, "truth_ml": truth_ml, "found_ml": 0.0,
             "dice": null, "nsd": null, "hd95_mm": null, "classes": {}, "lesions": [], "false_lesions": [],
-            "regions": regions, "answer": AnswerValue::Uncertain, "score": score, "disagreement": 0.0,
+            "findings": findings, "answer": AnswerValue::Uncertain, "score": score, "disagreement": 0.0,
             "voxels": Voxels::default(), "seconds": 0.0,
         })
     }
@@ -383,13 +426,13 @@ mod tests {
                 } else {
                     2.0
                 };
-                let region = Region {
+                let finding = FindingCase {
                     volume_ml: found_ml,
                     score,
                     truth_ml,
                 };
                 // Nothing is shown of a weak one.
-                let shown = if score > 0.3 { vec![region] } else { Vec::new() };
+                let shown = if score > 0.3 { vec![finding] } else { Vec::new() };
                 case(index, truth_ml, score, &shown)
             })
             .collect()
@@ -413,7 +456,8 @@ mod tests {
                 let found = calibration.case_probability(score).unwrap();
                 assert!((found - score).abs() < 0.15, "{round}: {score} means {found}");
             }
-            assert!(checked.ece < 0.15 && checked.brier < 0.22, "{round}: {checked:?}");
+            let [ece, brier] = checked.case.unwrap();
+            assert!(ece < 0.15 && brier < 0.22, "{round}: {checked:?}");
         }
         let mean = |sum: f64| sum / f64::from(rounds);
         assert!(mean(missed) <= 0.05 && mean(missed) > 0.0, "{}", mean(missed));
@@ -447,6 +491,50 @@ mod tests {
     }
 
     #[test]
+    fn probabilities_are_as_rare_as_lesions_are_meant_to_be_however_few_cases_there_are() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), &header("one", 80), &drawn(5, 80));
+        let wanted = Wanted {
+            prevalence: Some(0.01),
+            ..WANTED
+        };
+        let curve = calibrate(root.path(), wanted).unwrap().case.unwrap();
+        // Scores as they come at that prevalence: the higher of two for one in a hundred.
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        let told = (0..20_000).map(|index| {
+            let two: [f64; 2] = [rng.random(), rng.random()];
+            curve.at(if index % 100 == 0 {
+                two[0].max(two[1])
+            } else {
+                two[0].min(two[1])
+            })
+        });
+        let mean = told.sum::<f64>() / 20_000.0;
+        assert!((0.005..0.02).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn phantoms_give_thresholds_and_nothing_that_is_called_a_probability() {
+        let root = tempfile::tempdir().unwrap();
+        let mut header = header("one", 200);
+        header["source"] = json!({ "kind": "phantoms", "first_seed": 100, "count": 200 });
+        write(root.path(), &header, &drawn(1, 200));
+        let calibration = calibrate(root.path(), WANTED).unwrap();
+        calibration.check("m", "aa").unwrap();
+        assert_eq!(
+            (calibration.case, calibration.finding, calibration.volume),
+            (None, None, None)
+        );
+        // Seeds that are among those it was made on.
+        header["source"] = json!({ "kind": "phantoms", "first_seed": 250, "count": 200 });
+        write(root.path(), &header, &drawn(2, 200));
+        assert!(check(&calibration, root.path()).is_err());
+        header["source"] = json!({ "kind": "phantoms", "first_seed": 300, "count": 200 });
+        write(root.path(), &header, &drawn(2, 200));
+        assert!(check(&calibration, root.path()).unwrap().case.is_none());
+    }
+
+    #[test]
     fn small_lesions_count_neither_as_lesions_nor_as_none() {
         let root = tempfile::tempdir().unwrap();
         let mut cases = drawn(3, 200);
@@ -477,7 +565,7 @@ mod tests {
         };
         let calibration = calibrate(root.path(), looser).unwrap();
         let same = check(&calibration, root.path()).unwrap_err().to_string();
-        assert!(same.contains("made on these cases"), "{same}");
+        assert!(same.contains("check it on others"), "{same}");
         write(root.path(), &header("one", 31), &drawn(1, 30));
         let unfinished = refused(looser);
         assert!(unfinished.contains("holds 30 of 31 cases of one"), "{unfinished}");

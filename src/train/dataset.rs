@@ -242,7 +242,7 @@ fn slabs(plan: &Plan, mix: &Mix, seed: u64, index: u64) -> Sample {
     let rendered = head.render(&geometry);
     let change = Intensity::draw(&mut rng, matrix);
     let mut slabs: Vec<Vec<f32>> = (0..3)
-        .map(|s| change.apply(rendered.hu.slice(s).to_vec(), matrix))
+        .map(|s| change.apply(rendered.hu.slice(s).to_vec(), matrix, false))
         .collect();
     let end = rng
         .random_bool(END_OF_STACK)
@@ -261,6 +261,7 @@ fn slabs(plan: &Plan, mix: &Mix, seed: u64, index: u64) -> Sample {
             change.apply(
                 head.render_mirrored(&geometry, 1, &mirror(&head, &mut rng)),
                 matrix,
+                true,
             )
         });
     }
@@ -362,8 +363,15 @@ impl Intensity {
         }
     }
 
-    fn apply(&self, mut hu: Vec<f32>, matrix: usize) -> Vec<f32> {
-        for (value, offset) in hu.iter_mut().zip(&self.offset) {
+    /// Changes a slab; one that shows the other half of the head has that half's shading, about.
+    fn apply(&self, mut hu: Vec<f32>, matrix: usize, mirrored: bool) -> Vec<f32> {
+        for (i, value) in hu.iter_mut().enumerate() {
+            let column = if mirrored {
+                matrix - 1 - i % matrix
+            } else {
+                i % matrix
+            };
+            let offset = self.offset[i - i % matrix + column];
             *value = (*value - 30.0) * self.gain + 30.0 + offset;
         }
         if self.soft == 0.0 {

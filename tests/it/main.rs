@@ -8,6 +8,7 @@ mod blast;
 mod bucket;
 mod bundles;
 mod cache;
+mod calibrate;
 mod commitment;
 mod commitment_request;
 mod correction;

@@ -1,7 +1,7 @@
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import type { Finding, StudyDetail } from '../src/api/model.ts';
-import { sided } from '../src/ui/format.ts';
+import { millilitres, sided } from '../src/ui/format.ts';
 import { messages } from '../src/ui/messages.ts';
 import { stack } from '../src/dicomweb/geometry.ts';
 import { atDepth, depthMm } from '../src/viewer/depth.ts';
@@ -73,6 +73,40 @@ it('says how far the midline is pushed, or that it was not measured', async () =
   expect(said).toContain(messages.panel.midlineShift);
   const wanted = shift ? [shift.left_mm, ...shift.interval_mm].map(sided) : [messages.panel.midlineUnknown];
   for (const words of wanted) expect(said).toContain(words);
+});
+
+it('says a probability, and between what a volume lies, where the model is calibrated, and on what', async () => {
+  const bleed = of(/haemorrhage/);
+  // What a server whose model is calibrated says; the rest is this server's own.
+  const on = '120 cases of clinic (c1d2e3f4), 60 of them with a lesion; prevalence 0.10';
+  await context.route(`**/api/studies/${stroke.study_instance_uid}`, async (route) => {
+    const response = await route.fetch();
+    const detail = (await response.json()) as StudyDetail;
+    const report = detail.analysis?.report;
+    for (const answer of report?.answers ?? []) {
+      if (answer.model === bleed.model) answer.probability = 0.83;
+    }
+    for (const finding of report?.findings ?? []) {
+      if (finding.id === bleed.id)
+        Object.assign(finding, { probability: 0.91, volume_interval_ml: [1.5, 3.2] });
+    }
+    for (const run of report?.models ?? []) {
+      if (run.id === bleed.model) run.calibration = on;
+    }
+    await route.fulfill({ response, json: detail });
+  });
+  const { panel } = messages;
+  expect(await page.locator('[data-part="answers"]').textContent()).not.toContain(panel.probability);
+  await openStudy(context, page, stroke.study_instance_uid);
+  const answers = page.locator('[data-part="answers"]');
+  await expect.poll(() => answers.textContent()).toContain(`${panel.probability}0.83`);
+  expect(await answers.textContent()).toContain(panel.calibratedOn(on));
+  // The other model is not calibrated, and no probability of its is said.
+  expect(await answers.locator('[data-probability]').count()).toBe(1);
+  const said = await page.locator(`[data-finding="${bleed.id}"]`).textContent();
+  expect(said).toContain(`${panel.probability} 0.91`);
+  expect(said).toContain(panel.between(millilitres(1.5), millilitres(3.2)));
+  expect(await axe(page)).toEqual([]);
 });
 
 it('shows each map of the analysis, and contours of the score', async () => {

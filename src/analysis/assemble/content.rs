@@ -13,7 +13,7 @@ use super::refusal;
 use crate::domain::{
     finding::Refusal,
     plan::{Contrast, Trigger},
-    volume::Volume,
+    volume::{Geometry, Volume},
 };
 use rayon::prelude::*;
 use std::collections::HashSet;
@@ -76,7 +76,7 @@ struct Appearance {
 }
 
 impl Appearance {
-    /// Of the vault's slices, so thick; nothing where too little of it is seen.
+    /// Of the slices of a head, so thick; nothing where too little of it is seen.
     fn of(evidence: &[Evidence], thickness_mm: f64) -> Option<Self> {
         let squares: Vec<[f64; 2]> = evidence.iter().flat_map(|e| &e.squares).copied().collect();
         let quantile = |which: usize, share: f64| {
@@ -103,12 +103,12 @@ impl Appearance {
             && !(low..=high).contains(&brain_hu)
         {
             return Some(format!(
-                "brain has {brain_hu:.0} HU in the median, the network has learnt from brain of {low:.0} to {high:.0} HU"
+                "brain has {brain_hu:.0} HU in the median, expected {low:.0} to {high:.0} HU"
             ));
         }
         trigger.noise_hu.filter(|most| noise_hu > *most).map(|most| {
             format!(
-                "noise of the brain is {noise_hu:.1} HU (in slices of {SLAB_MM:.0} mm), the network has learnt from up to {most:.0} HU"
+                "noise of the brain is {noise_hu:.1} HU in slices of {SLAB_MM:.0} mm, expected at most {most:.0} HU"
             )
         })
     }
@@ -122,16 +122,13 @@ pub(super) fn check(
     trigger: &Trigger,
     has_agent: bool,
 ) -> Result<Vec<Refusal>, Vec<Refusal>> {
-    let evidence: Vec<Evidence> = (0..volume.geometry.slices())
-        .into_par_iter()
-        .map(|slice| look(volume, slice))
-        .collect();
+    let evidence = looked_at(volume);
     let mut refusals = Vec::new();
     let head_mm: f64 = (0..evidence.len())
         .filter(|&slice| evidence[slice].is_head)
         .map(|slice| volume.geometry.slice_extent_mm(slice))
         .sum();
-    if trigger.body_part.eq_ignore_ascii_case("HEAD") && head_mm < LEAST_HEAD_MM {
+    if trigger.is_head() && head_mm < LEAST_HEAD_MM {
         refusals.push(refusal(
             "not_head",
             format!("{head_mm:.0} mm of the stack show brain within a skull; expected at least {LEAST_HEAD_MM:.0} mm."),
@@ -155,19 +152,16 @@ pub(super) fn check(
             ),
         ));
     }
-    let extents = (0..evidence.len()).map(|slice| volume.geometry.slice_extent_mm(slice));
-    let thickness_mm = extents.sum::<f64>() / evidence.len().max(1) as f64;
-    let appearance = Appearance::of(&evidence, thickness_mm);
-    if let Some(what) = appearance.and_then(|appearance| appearance.is_foreign_to(trigger)) {
+    if let Some(what) = foreign(&volume.geometry, &evidence, trigger) {
         refusals.push(refusal(
             "out_of_distribution",
-            format!("Out of the model's distribution: {what}; its answer would be a guess. Send a series with a softer kernel or thicker slices, or name the model to run it all the same."),
+            format!("Out of the model's distribution: {what}; its answer would be a guess. Send another series, or name the model to run it all the same."),
         ));
     }
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    let partial = trigger.body_part.eq_ignore_ascii_case("HEAD") && head_mm < WHOLE_HEAD_MM;
+    let partial = trigger.is_head() && head_mm < WHOLE_HEAD_MM;
     let warning = || {
         refusal(
             "partial_head",
@@ -177,6 +171,31 @@ pub(super) fn check(
         )
     };
     Ok(partial.then(warning).into_iter().collect())
+}
+
+/// What the network has not learnt from, if anything, in words.
+fn foreign(geometry: &Geometry, evidence: &[Evidence], trigger: &Trigger) -> Option<String> {
+    // Slices that overlap are thicker than the step between them.
+    let thicknesses = (0..evidence.len()).map(|slice| {
+        geometry
+            .slice_extent_mm(slice)
+            .max(geometry.planes[slice].thickness_mm)
+    });
+    let thickness_mm = thicknesses.sum::<f64>() / evidence.len().max(1) as f64;
+    Appearance::of(evidence, thickness_mm)?.is_foreign_to(trigger)
+}
+
+/// The same of a volume that was asked for by name, whatever it looks like.
+#[must_use]
+pub fn foreign_to(volume: &Volume<f32>, trigger: &Trigger) -> Option<String> {
+    foreign(&volume.geometry, &looked_at(volume), trigger)
+}
+
+fn looked_at(volume: &Volume<f32>) -> Vec<Evidence> {
+    (0..volume.geometry.slices())
+        .into_par_iter()
+        .map(|slice| look(volume, slice))
+        .collect()
 }
 
 /// Share of the slices of the vault that show vessels; 0 without a vault.
@@ -242,9 +261,38 @@ fn look(volume: &Volume<f32>, slice: usize) -> Evidence {
     }
     let share = tissue as f64 / inside.max(1) as f64;
     let is_head = tissue as f64 * row_mm * column_mm >= LEAST_ENCLOSED_MM2 && share >= LEAST_TISSUE_SHARE;
-    if !is_head || share < VAULT_TISSUE_SHARE {
+    if !is_head {
+        return Evidence::default();
+    }
+    let side = pixels(SQUARE_MM, row_mm.max(column_mm));
+    let square = |row: usize, column: usize| {
+        let all = || (row..row + side).flat_map(|r| (column..column + side).map(move |c| (r, c)));
+        if !all().all(|(r, c)| is_inside(r, c)) {
+            return None;
+        }
+        let (mut sum, mut squares) = (0.0f64, 0.0f64);
+        for (r, c) in all() {
+            let value = f64::from(hu[r * columns + c]);
+            (sum, squares) = (sum + value, squares + value * value);
+        }
+        let n = (side * side) as f64;
+        let mean = sum / n;
+        let is_tissue = (0.0..=80.0).contains(&mean);
+        is_tissue.then(|| [mean, (squares / n - mean * mean).max(0.0).sqrt()])
+    };
+    let squares: Vec<[f64; 2]> = (top..bottom.saturating_sub(side))
+        .step_by(side)
+        .flat_map(|row| {
+            (left..right.saturating_sub(side))
+                .step_by(side)
+                .map(move |column| (row, column))
+        })
+        .filter_map(|(row, column)| square(row, column))
+        .collect();
+    if share < VAULT_TISSUE_SHARE {
         return Evidence {
             is_head,
+            squares,
             ..Evidence::default()
         };
     }
@@ -271,31 +319,6 @@ fn look(volume: &Volume<f32>, slice: usize) -> Evidence {
         .collect();
     let is_vessel = |pixels: &usize| VESSEL_MM2.contains(&(*pixels as f64 * row_mm * column_mm));
     let vessels = spots(bright).into_iter().filter(is_vessel).count();
-    let side = pixels(SQUARE_MM, row_mm.max(column_mm));
-    let square = |row: usize, column: usize| {
-        let all = || (row..row + side).flat_map(|r| (column..column + side).map(move |c| (r, c)));
-        if !all().all(|(r, c)| is_inside(r, c)) {
-            return None;
-        }
-        let (mut sum, mut squares) = (0.0f64, 0.0f64);
-        for (r, c) in all() {
-            let value = f64::from(hu[r * columns + c]);
-            (sum, squares) = (sum + value, squares + value * value);
-        }
-        let n = (side * side) as f64;
-        let mean = sum / n;
-        let is_tissue = (0.0..=80.0).contains(&mean);
-        is_tissue.then(|| [mean, (squares / n - mean * mean).max(0.0).sqrt()])
-    };
-    let squares = (top..bottom.saturating_sub(side))
-        .step_by(side)
-        .flat_map(|row| {
-            (left..right.saturating_sub(side))
-                .step_by(side)
-                .map(move |column| (row, column))
-        })
-        .filter_map(|(row, column)| square(row, column))
-        .collect();
     Evidence {
         is_head,
         is_vault: true,
@@ -337,7 +360,7 @@ fn span(indices: impl Iterator<Item = usize>) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::volume::{Geometry, SlicePlane};
+    use crate::domain::volume::SlicePlane;
 
     /// Ten slices of 80 × 80 at 2.5 mm: a ring of bone around tissue, and `inner` at its centre.
     fn head(radius_mm: f64, tissue_hu: f32, inner: f32) -> Volume<f32> {
@@ -447,6 +470,7 @@ mod tests {
             let mut volume = head(80.0, hu, hu);
             for (k, plane) in (0u32..).zip(&mut volume.geometry.planes) {
                 plane.origin_mm[2] = thickness_mm * f64::from(k);
+                plane.thickness_mm = thickness_mm;
             }
             // Two values that are as likely: as noise of that deviation, and the same each time.
             let mut state = 1u32;
@@ -474,7 +498,13 @@ mod tests {
                 "{hu} {deviation} {thickness_mm}: {head_alone:?}"
             );
         }
-        assert_eq!(refused(&noisy(35.0, 14.0, 5.0)), ["out_of_distribution"]);
+        for (deviation, thickness_mm) in [(14.0, 5.0), (34.0, 5.0), (34.0, 1.0)] {
+            let found = refused(&noisy(35.0, deviation, thickness_mm));
+            assert!(
+                found.contains(&"out_of_distribution".to_owned()),
+                "{deviation} {thickness_mm}: {found:?}"
+            );
+        }
         assert_eq!(refused(&noisy(60.0, 3.0, 5.0)), ["out_of_distribution"]);
         assert_eq!(refused(&noisy(6.0, 3.0, 5.0)), ["out_of_distribution"]);
         let open = Trigger {

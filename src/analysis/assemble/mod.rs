@@ -16,6 +16,7 @@ mod select;
 mod stack;
 mod tilt;
 
+pub use content::foreign_to;
 pub use nifti::{Values, from_nifti};
 
 use crate::{

@@ -114,7 +114,11 @@ fn above(context: &Context<'_>, input: &EncodeInput<'_>) -> Vec<(String, Colour)
         numbers.push(format!("Score {score:.2} (not calibrated)"));
     }
     if let Some(probability) = answer.and_then(|answer| answer.probability) {
-        numbers.push(format!("Probability {probability:.2}"));
+        let prevalence = input.plan.calibration.as_ref().and_then(|known| known.prevalence);
+        numbers.push(match prevalence {
+            Some(prevalence) => format!("Probability {probability:.2} (prevalence {prevalence})"),
+            None => format!("Probability {probability:.2}"),
+        });
     }
     if let Some(uncertainty) = answer.and_then(|answer| answer.uncertainty) {
         numbers.push(format!("Disagreement {uncertainty:.2}"));

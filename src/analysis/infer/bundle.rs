@@ -100,6 +100,10 @@ impl Bundle {
             let what = format!("plan.json contradicts itself: {what}");
             return Err(InferError::Model { id: plan.id, what });
         }
+        if plan.calibration.is_some() {
+            let what = format!("plan.json holds a calibration; it belongs into {CALIBRATION} beside it");
+            return Err(InferError::Model { id: plan.id, what });
+        }
         Ok(Self {
             plan,
             weights,
@@ -111,12 +115,12 @@ impl Bundle {
     /// Takes over a `calibration.json`.
     ///
     /// # Errors
-    /// When it is not understood, or of another model or other weights.
+    /// When it is not understood, or of another model.
     pub fn calibrate(&mut self, json: &[u8]) -> Result<(), InferError> {
         let calibration: Result<Calibration, String> =
             serde_json::from_slice(json).map_err(|e| format!("it is not understood: {e}"));
         let checked = calibration.and_then(|calibration| {
-            calibration.check(&self.plan.id, &self.weights_sha256())?;
+            calibration.check(&self.plan.id, &hex::encode(self.digest()?))?;
             Ok(calibration)
         });
         self.plan.calibration = Some(checked.map_err(|what| InferError::Model {
@@ -125,6 +129,20 @@ impl Bundle {
         })?);
         self.calibration_digest = Some(Sha256::digest(json).into());
         Ok(())
+    }
+
+    /// SHA-256 over plan and weights, without the calibration.
+    fn digest(&self) -> Result<[u8; 32], String> {
+        let uncalibrated = Plan {
+            calibration: None,
+            ..self.plan.clone()
+        };
+        let plan =
+            serde_json::to_vec(&uncalibrated).map_err(|e| format!("the plan cannot be written: {e}"))?;
+        let mut digest = Sha256::new();
+        digest.update(plan);
+        digest.update(&self.weights);
+        Ok(digest.finalize().into())
     }
 
     /// SHA-256 of the weights, hexadecimal.
@@ -154,17 +172,7 @@ impl Bundle {
             let (stage, key) = slot.unwrap_or((stages.len(), name));
             by_stage[stage].insert(key, tensor);
         }
-        let mut digest = Sha256::new();
-        let uncalibrated = Plan {
-            calibration: None,
-            ..self.plan.clone()
-        };
-        digest.update(
-            serde_json::to_vec(&uncalibrated)
-                .map_err(|e| wrong(format!("the plan cannot be written: {e}")))?,
-        );
-        digest.update(&self.weights);
-        let (digest, weights_sha256) = (digest.finalize().into(), self.weights_sha256());
+        let (digest, weights_sha256) = (self.digest().map_err(wrong)?, self.weights_sha256());
         let mut models = Vec::with_capacity(by_stage.len());
         for (plan, tensors) in stages.into_iter().chain([self.plan.clone()]).zip(by_stage) {
             models.push(Model {

@@ -62,6 +62,18 @@ pub struct Found {
     pub midline_shift: Option<MidlineShift>,
 }
 
+impl Found {
+    /// Takes back what only a calibration says, where it does not hold.
+    pub fn forget_calibration(&mut self) {
+        for finding in &mut self.findings {
+            (finding.probability, finding.volume_interval_ml) = (None, None);
+        }
+        if let Some(answer) = &mut self.answer {
+            (answer.probability, answer.lane) = (None, None);
+        }
+    }
+}
+
 /// nnU-Net's postprocessing: of each set of labels only the largest region of their union stays.
 pub fn keep_largest(labels: &mut Volume<u8>, sets: &[Vec<u8>]) {
     for set in sets {

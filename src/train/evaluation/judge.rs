@@ -81,8 +81,8 @@ pub struct Case {
     pub lesions: Vec<LesionCase>,
     /// Found regions that are no lesion.
     pub false_lesions: Vec<FalseLesion>,
-    /// All found regions: what calibration learns from.
-    pub regions: Vec<Region>,
+    /// All findings: what calibration learns from.
+    pub findings: Vec<FindingCase>,
     /// The answer.
     pub answer: AnswerValue,
     /// Case score.
@@ -146,14 +146,14 @@ pub struct FalseLesion {
     pub slice: usize,
 }
 
-/// A found region and what it stands for.
+/// A finding and what it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Region {
+pub struct FindingCase {
     /// Its volume.
     pub volume_ml: f64,
-    /// Mean score of its voxels.
+    /// Its score.
     pub score: f64,
-    /// Volume of the lesions that it lies in; 0 of a false one.
+    /// Volume of the lesions, each of one class, of which it has more than any other finding; at least what it has of lesions itself; 0 of a false one.
     pub truth_ml: f64,
 }
 
@@ -253,15 +253,6 @@ pub fn judge(subject: Subject, truth: &Truth, look: &Look, plan: &Plan) -> Case 
         );
     }
     let answer = look.found.answer.as_ref();
-    let lesions = components(&truth_mask, grid);
-    let mean_score = |region: &Component| {
-        let scores = region
-            .voxels
-            .iter()
-            .map(|v| f64::from(look.prediction.score.data[*v]));
-        scores.sum::<f64>() / region.voxels.len() as f64
-    };
-    let is_false = |region: &Component| share(region, &truth_mask) <= FOUND_SHARE;
     Case {
         subject,
         slices: grid.slices(),
@@ -273,7 +264,7 @@ pub fn judge(subject: Subject, truth: &Truth, look: &Look, plan: &Plan) -> Case 
         nsd: distances.map(|d| d.nsd),
         hd95_mm: distances.and_then(|d| d.hd95_mm),
         classes: classes(truth, &shown, &labels, &ml),
-        lesions: lesions
+        lesions: components(&truth_mask, grid)
             .iter()
             .map(|lesion| LesionCase {
                 class: name_of(lesion, &truth.classes, &truth.names),
@@ -285,26 +276,20 @@ pub fn judge(subject: Subject, truth: &Truth, look: &Look, plan: &Plan) -> Case 
             .collect(),
         false_lesions: found_regions
             .iter()
-            .filter(|region| is_false(region))
+            .filter(|region| share(region, &truth_mask) <= FOUND_SHARE)
             .map(|region| FalseLesion {
                 class: name_of(region, &shown, &labels),
                 volume_ml: region.volume_ml,
-                score: mean_score(region),
+                score: region
+                    .voxels
+                    .iter()
+                    .map(|v| f64::from(look.prediction.score.data[*v]))
+                    .sum::<f64>()
+                    / region.voxels.len() as f64,
                 slice: key_slice(region, grid),
             })
             .collect(),
-        regions: found_regions
-            .iter()
-            .map(|region| Region {
-                volume_ml: region.volume_ml,
-                score: mean_score(region),
-                truth_ml: if is_false(region) {
-                    0.0
-                } else {
-                    touched_ml(region, &lesions)
-                },
-            })
-            .collect(),
+        findings: findings(truth, look, &ml),
         answer: answer.map_or(AnswerValue::NotEvaluated, |a| a.answer),
         score: look.found.score,
         disagreement: look.prediction.disagreement,
@@ -408,19 +393,50 @@ fn lesion_dice(lesion: &Component, found: &[Component], ml: &Millilitres) -> f64
     dice(lesion.volume_ml, touching, both).unwrap_or(0.0)
 }
 
-/// Volume of the lesions that a region has a voxel in.
-fn touched_ml(region: &Component, lesions: &[Component]) -> f64 {
-    let touches = |lesion: &&Component| {
-        region
-            .voxels
-            .iter()
-            .any(|v| lesion.voxels.binary_search(v).is_ok())
-    };
-    lesions
+/// The findings, each with the volume that it stands for.
+fn findings(truth: &Truth, look: &Look, ml: &Millilitres) -> Vec<FindingCase> {
+    let (segments, classes) = (&look.found.segments, &truth.classes);
+    // Of each segment: voxels, those in a lesion, their volume, and that of the lesions it has most of.
+    let mut sums: BTreeMap<u16, (u64, u64, f64, f64)> = BTreeMap::new();
+    let len = classes.geometry.slice_len();
+    for (v, segment) in segments
+        .data
         .iter()
-        .filter(touches)
-        .map(|lesion| lesion.volume_ml)
-        .sum()
+        .enumerate()
+        .filter(|(_, segment)| **segment > 0)
+    {
+        let sum = sums.entry(*segment).or_default();
+        sum.0 += 1;
+        if classes.data[v] > 0 {
+            sum.1 += 1;
+            sum.2 += ml.0.voxel_volume_ml(v / len);
+        }
+    }
+    for class in truth.names.keys() {
+        let mask: Vec<bool> = classes.data.iter().map(|value| value == class).collect();
+        for lesion in components(&mask, &classes.geometry) {
+            let mut within: BTreeMap<u16, u64> = BTreeMap::new();
+            for v in lesion.voxels.iter().filter(|v| segments.data[**v] > 0) {
+                *within.entry(segments.data[*v]).or_default() += 1;
+            }
+            let most = within.iter().max_by_key(|(_, count)| **count);
+            if let Some(sum) = most.and_then(|(segment, _)| sums.get_mut(segment)) {
+                sum.3 += lesion.volume_ml;
+            }
+        }
+    }
+    let stands_for = |segment| {
+        let (all, within, own_ml, lesions_ml) = sums.get(&segment).copied().unwrap_or_default();
+        let is_true = within as f64 > FOUND_SHARE * all as f64;
+        if is_true { own_ml.max(lesions_ml) } else { 0.0 }
+    };
+    let all = look.found.findings.iter();
+    all.map(|finding| FindingCase {
+        volume_ml: finding.volume_ml,
+        score: finding.score,
+        truth_ml: stands_for(finding.segment),
+    })
+    .collect()
 }
 
 fn key_slice(region: &Component, grid: &Geometry) -> usize {

@@ -35,6 +35,8 @@ pub struct Header {
     pub model_sha256: String,
     /// SHA-256 of the weights, hexadecimal.
     pub weights_sha256: String,
+    /// SHA-256 of the calibration, hexadecimal; null without one.
+    pub calibration_sha256: Option<String>,
     /// What computed it.
     pub numeric_mode: String,
     /// The cases.
@@ -53,6 +55,7 @@ impl Header {
             model_version: model.plan.version.clone(),
             model_sha256: hex::encode(model.digest),
             weights_sha256: model.weights_sha256.clone(),
+            calibration_sha256: model.calibration_digest.map(hex::encode),
             numeric_mode: engine.numeric_mode_of(model).into(),
             source,
         }
@@ -198,6 +201,10 @@ fn check(path: &Path, begun: &Header, header: &Header) -> Result<(), TrainError>
             ("ictus", h.ictus.clone()),
             ("model", format!("{} {}", h.model, h.model_version)),
             ("plan and weights", h.model_sha256.clone()),
+            (
+                "calibration",
+                h.calibration_sha256.clone().unwrap_or("none".into()),
+            ),
             ("numeric mode", h.numeric_mode.clone()),
             ("cases", h.source.to_string()),
         ]

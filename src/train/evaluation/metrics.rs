@@ -9,12 +9,13 @@ use super::{
         rate, roc, share,
     },
 };
-use crate::domain::{calibration::Cases, finding::AnswerValue};
+use crate::domain::{
+    calibration::{Cases, SMALLEST_ML},
+    finding::AnswerValue,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Lesions below this do not count for the sensitivity, mL.
-pub const SMALLEST_ML: f64 = 1.0;
 /// Sizes of lesions and of all lesions of a case, mL: names and where they end.
 const SIZES: [(&str, f64); 4] = [
     ("< 1 mL", SMALLEST_ML),

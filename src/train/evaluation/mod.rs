@@ -20,11 +20,11 @@ use crate::{
         self,
         infer::{Engine, bundle::Model},
     },
-    domain::{network::Unattended, uid::Uid},
+    domain::{calibration::SMALLEST_ML, network::Unattended, uid::Uid},
 };
 use judge::{Case, judge};
 use ledger::{Header, Ledger};
-use metrics::{Metrics, SMALLEST_ML, summarise};
+use metrics::{Metrics, summarise};
 pub use report::summary;
 use source::Source;
 use std::{collections::BTreeMap, fs, path::Path, time::Instant};

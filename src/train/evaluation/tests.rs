@@ -186,6 +186,7 @@ fn header(first_seed: u64) -> Header {
         model_version: "1".into(),
         model_sha256: "aa".into(),
         weights_sha256: "bb".into(),
+        calibration_sha256: None,
         numeric_mode: "cpu".into(),
         source: Cases::Phantoms { first_seed, count: 9 },
     }
@@ -239,11 +240,9 @@ fn a_case_is_counted_in_millilitres_by_lesion_and_by_class() {
     assert_eq!(case.false_lesions.len(), 1);
     near(case.false_lesions[0].volume_ml, 0.5);
     near(case.false_lesions[0].score, f64::from(0.9f32));
-    let regions: Vec<[f64; 2]> = case.regions.iter().map(|r| [r.volume_ml, r.truth_ml]).collect();
-    assert_eq!(regions.len(), 2);
-    near(regions[0][0], 0.75);
-    near(regions[0][1], 1.5);
-    assert_eq!(regions[1][1], 0.0, "the false one stands for nothing");
+    let stands_for: Vec<f64> = case.findings.iter().map(|finding| finding.truth_ml).collect();
+    assert_eq!(stands_for[0], 0.0, "the false one stands for nothing");
+    near(stands_for[1], 1.5);
     assert_eq!(case.classes["subdural"].dice, Some(0.0));
     near(case.classes["epidural"].found_ml, 0.75);
     assert_eq!(case.dominant(), Some(("subdural".into(), "epidural".into())));

@@ -106,8 +106,8 @@ pub struct Case {
     pub found_side: Option<Side>,
     /// Its distance from the true place, mm.
     pub distance_mm: Option<f64>,
-    /// Findings beside the first.
-    pub others: usize,
+    /// How many findings there are.
+    pub findings: usize,
     /// What the analysis took, without drawing the phantom.
     pub seconds: f64,
 }
@@ -239,12 +239,12 @@ fn judge(seed: u64, stack: &str, truth: Option<&Occlusion>, look: &Look, seconds
         side: truth.map(|t| t.side),
         collaterals: truth.map(|t| t.collaterals),
         answer: answer.map_or(AnswerValue::NotEvaluated, |a| a.answer),
-        score: answer.and_then(|a| a.score).unwrap_or(0.0),
+        score: look.found.score,
         disagreement: look.prediction.disagreement,
         found_site: first.and_then(site),
         found_side: first.map(|f| f.side),
         distance_mm: first.zip(truth).map(|(f, t)| from(f, t.point_mm)),
-        others: look.found.findings.len().saturating_sub(1),
+        findings: look.found.findings.len(),
         seconds,
     }
 }

@@ -1,9 +1,7 @@
 //! The cases that went most wrong, with their pictures.
 
-use super::{
-    super::{judge::Case, metrics::SMALLEST_ML},
-    escape, number,
-};
+use super::{super::judge::Case, escape, number};
+use crate::domain::calibration::SMALLEST_ML;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::fmt::Write as _;
 
