@@ -378,7 +378,7 @@ mod tests {
         json!({
             "schema": crate::train::evaluation::ledger::SCHEMA, "ictus": "0", "question": "haemorrhage", "model": "m",
             "model_version": "1", "model_sha256": "aa", "weights_sha256": "bb", "calibration_sha256": null, "numeric_mode": "cpu",
-            "source": { "kind": "dataset", "name": name, "count": count, "digest": "cc" },
+            "source": { "kind": "dataset", "name": name, "count": count, "digest": format!("of {name}") },
         })
     }
 

@@ -27,7 +27,7 @@
 //! | chance each of clip, dense tumour and missing bone flap | 0 | 0.06 |
 //! | tilt of tilted stacks, degrees | ±18.5 | ±18.5 |
 //!
-//! Both tables were fixed before the weights that ship (0.3.0) were trained, and have not been touched since.
+//! Both tables were fixed before the weights that ship were trained, and have not been touched since.
 //! Other numbers of the anatomy stand where they are used: they are the same for both.
 
 /// Which table a phantom is drawn from.
