@@ -39,7 +39,7 @@ fn judged(folder: &Path, source: &Value) {
         "model_sha256": digest(), "weights_sha256": "bb", "calibration_sha256": null, "numeric_mode": "cpu", "source": source,
     });
     let case = |index: u32| {
-        let (lesion, step) = (index % 2 == 0, f64::from(index % 60) / 60.0);
+        let (lesion, step) = (index.is_multiple_of(2), f64::from(index % 60) / 60.0);
         let score = if lesion { 0.5 + 0.5 * step } else { 0.6 * step };
         let truth_ml = if lesion { 2.0 + 50.0 * step } else { 0.0 };
         let finding = json!({ "volume_ml": 0.9 * truth_ml + 0.5, "score": score, "truth_ml": truth_ml });
