@@ -145,6 +145,16 @@ async fn a_flag_is_told_signed_before_anything_else_and_its_status_acknowledges_
     assert_eq!(said["analysis"]["alert"], "first");
     assert_eq!(said["analysis"]["findings"][0]["volume_ml"], 12.5);
     assert_eq!(said["text"], "haemorrhage: flagged, 12.5 mL");
+    assert_eq!(said["analysis"]["answers"][0]["probability"], 0.83);
+    assert_eq!(said["analysis"]["findings"][0]["probability"], 0.91);
+    assert_eq!(
+        said["analysis"]["findings"][0]["volume_interval_ml"],
+        json!([6.25, 25.0])
+    );
+    assert_eq!(
+        said["analysis"]["models"][0]["calibration"],
+        "100 cases of a clinic"
+    );
     assert!(
         said["disclaimer"]
             .as_str()
@@ -316,12 +326,21 @@ async fn an_oru_says_who_what_and_how_sure_and_an_aa_takes_it() {
     assert_eq!(value("haemorrhage").as_deref(), Some("present"));
     assert_eq!(value("118565006").as_deref(), Some("12.50"));
     assert_eq!(value("272741003").as_deref(), Some("left"));
+    assert_eq!(value("probability").as_deref(), Some("0.830"));
+    assert_eq!(value("volume-lower").as_deref(), Some("6.25"));
+    assert_eq!(value("volume-upper").as_deref(), Some("25.00"));
     assert_eq!(value("midline-shift").as_deref(), Some("-4.2"));
     assert_eq!(value("midline-lower").as_deref(), Some("-6.4"));
     assert_eq!(value("midline-upper").as_deref(), Some("-2.6"));
     let notes: Vec<_> = lines.iter().filter_map(|line| line.text(5, 1)).collect();
     assert!(
         notes.iter().any(|note| note.contains("not for clinical use")),
+        "{notes:?}"
+    );
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.contains("calibrated on 100 cases of a clinic")),
         "{notes:?}"
     );
     // A later revision is a correction of what was said.
@@ -475,6 +494,19 @@ async fn fhir_gets_a_transaction_that_a_second_attempt_does_not_double() {
             .contains("not for clinical use")
     );
     assert_eq!(entries[2]["resource"]["valueQuantity"]["value"], 12.5);
+    let part = |entry: usize, code: &str| -> Value {
+        let parts = entries[entry]["resource"]["component"].as_array().unwrap();
+        let is_it = |part: &&Value| part["code"]["coding"][0]["code"] == code;
+        parts.iter().find(is_it).unwrap().clone()
+    };
+    let probability = part(1, "probability");
+    assert_eq!(probability["valueQuantity"]["value"], 0.83);
+    assert_eq!(
+        probability["code"]["text"],
+        "Probability, calibrated on 100 cases of a clinic"
+    );
+    assert_eq!(part(2, "probability")["valueQuantity"]["value"], 0.91);
+    assert_eq!(part(2, "volume-interval")["valueRange"]["high"]["value"], 25.0);
     let midline = &entries[3]["resource"];
     assert_eq!(midline["valueQuantity"]["value"], -4.2);
     assert_eq!(midline["component"][0]["valueRange"]["low"]["value"], -6.4);

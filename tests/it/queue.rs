@@ -166,7 +166,7 @@ fn result(
     object
 }
 
-/// A report with one finding of this volume, or with none.
+/// A report with one finding of this volume by a calibrated model, or with none by one that is not.
 pub(crate) fn report(volume_ml: Option<f64>) -> Report {
     let value = if volume_ml.is_some() {
         AnswerValue::Present
@@ -186,13 +186,13 @@ fn answered(answer: AnswerValue, volume_ml: Option<f64>) -> Report {
         segment: 1,
         volume_ml,
         abc2_ml: None,
-        volume_interval_ml: None,
+        volume_interval_ml: Some([0.5 * volume_ml, 2.0 * volume_ml]),
         center_mm: [0.0; 3],
         bounding_box_mm: [[0.0; 3]; 2],
         side: Side::Left,
         site: None,
         score: 0.9,
-        probability: None,
+        probability: Some(0.91),
         uncertainty: 0.1,
         key_slice: 0,
     };
@@ -207,14 +207,14 @@ fn answered(answer: AnswerValue, volume_ml: Option<f64>) -> Report {
             weights_sha256: "00".to_owned(),
             numeric_mode: "cpu-test-f32".to_owned(),
             duration_ms: 1,
-            calibration: None,
+            calibration: volume_ml.map(|_| "100 cases of a clinic".to_owned()),
         }],
         answers: vec![Answer {
             question: "haemorrhage".to_owned(),
             model: Some("fake".to_owned()),
             answer,
             score: Some(0.9),
-            probability: None,
+            probability: volume_ml.map(|_| 0.83),
             uncertainty: Some(0.2),
             lane: None,
         }],
