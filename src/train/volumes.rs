@@ -195,26 +195,11 @@ mod tests {
 
     #[test]
     fn a_box_is_laid_where_training_lays_it_however_the_head_lies() {
-        use crate::{
-            analysis::preprocess::head_box, domain::volume::SlicePlane, train::phantom::HEAD_CENTER_MM,
-        };
+        use crate::{analysis::preprocess::head_box, train::phantom::coarse};
         let plan = occlusion(1);
         for seed in 904..908 {
             let head = Head::new(seed, Kind::Occlusion, Range::Evaluation);
-            let grid = Geometry {
-                rows: 120,
-                columns: 120,
-                row_direction: [1.0, 0.0, 0.0],
-                column_direction: [0.0, 1.0, 0.0],
-                pixel_spacing_mm: [2.0, 2.0],
-                planes: (0..60)
-                    .map(|k| SlicePlane {
-                        origin_mm: add(HEAD_CENTER_MM, [-119.0, -119.0, 3.0 * f64::from(k) - 75.0]),
-                        thickness_mm: 3.0,
-                    })
-                    .collect(),
-            };
-            let boxed = head_box::preprocess(&head.render(&grid).hu, &plan).unwrap();
+            let boxed = head_box::preprocess(&head.render(&coarse(60, 3.0)).hu, &plan).unwrap();
             let (origin, axes) = head.frame();
             let middle = (0..3).fold(origin, |sum, a| add(sum, scale(axes[a], CAVITY_CENTRE_MM[a])));
             let grid = boxed.trace.geometry();

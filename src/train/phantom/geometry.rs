@@ -117,6 +117,30 @@ const SCANNER_COLUMN: Vec3 = [0.0, 0.9483237, -0.3173047];
 /// The top of stacks above [`HEAD_CENTER_MM`], mm: over the vertex of the largest head.
 const TOP_MM: f64 = 102.0;
 
+/// An even axial stack that holds a phantom's head: 120 × 120 pixels of 2 mm, slices from 75 mm below the nominal centre on.
+#[cfg(test)]
+pub(in crate::train) fn coarse(slices: u32, thickness_mm: f64) -> Geometry {
+    let origin_mm = |k: u32| {
+        add(
+            HEAD_CENTER_MM,
+            [-119.0, -119.0, thickness_mm * f64::from(k) - 75.0],
+        )
+    };
+    Geometry {
+        rows: 120,
+        columns: 120,
+        row_direction: [1.0, 0.0, 0.0],
+        column_direction: [0.0, 1.0, 0.0],
+        pixel_spacing_mm: [2.0, 2.0],
+        planes: (0..slices)
+            .map(|k| SlicePlane {
+                origin_mm: origin_mm(k),
+                thickness_mm,
+            })
+            .collect(),
+    }
+}
+
 /// Lays a stack of full slices, as a scanner stores them.
 #[must_use]
 pub fn geometry(kind: GeometryKind, seed: u64, range: Range) -> Geometry {

@@ -1,35 +1,18 @@
 //! The midline shift of phantoms, measured as an analysis does.
 
-use super::{HEAD_CENTER_MM, Head, Kind, Range};
+use super::{Head, Kind, Range, geometry::coarse};
 use crate::{
     analysis::preprocess::{
         brain::{Intracranial, intracranial},
         head_trace,
     },
-    domain::{
-        geometry::add,
-        midsagittal::{MidlineShift, MidsagittalPlane},
-        volume::{Geometry, SlicePlane},
-    },
+    domain::midsagittal::{MidlineShift, MidsagittalPlane},
 };
 use rayon::prelude::*;
 
 /// What is measured on a stack of 2 mm pixels and 4 mm slices.
 fn measured(head: &Head) -> Option<MidlineShift> {
-    let grid = Geometry {
-        rows: 120,
-        columns: 120,
-        row_direction: [1.0, 0.0, 0.0],
-        column_direction: [0.0, 1.0, 0.0],
-        pixel_spacing_mm: [2.0, 2.0],
-        planes: (0..45)
-            .map(|k| SlicePlane {
-                origin_mm: add(HEAD_CENTER_MM, [-119.0, -119.0, 4.0 * f64::from(k) - 75.0]),
-                thickness_mm: 4.0,
-            })
-            .collect(),
-    };
-    let hu = head.render(&grid).hu;
+    let hu = head.render(&coarse(45, 4.0)).hu;
     let Intracranial { brain, cavity } = intracranial(&hu, &head_trace(&hu).unwrap());
     MidsagittalPlane::estimate(&brain, &hu)?.midline_shift(&brain, &cavity, &hu)
 }

@@ -29,6 +29,8 @@ mod vessel_tests;
 mod vessels;
 
 pub use dicom::write_dicom;
+#[cfg(test)]
+pub(in crate::train) use geometry::coarse;
 pub use geometry::{GeometryKind, HEAD_CENTER_MM, geometry, training_slabs};
 pub use past::Stratum;
 pub use range::Range;
