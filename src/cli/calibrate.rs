@@ -1,14 +1,10 @@
 //! `ictus calibrate`: a folder of `ictus evaluate` → `calibration.json`, which the model takes from then on.
 
-use anyhow::Context as _;
-use ictus::{
-    analysis::infer::bundle::CALIBRATION,
-    train::{
-        calibration::{Checked, Wanted, calibrate, check},
-        evaluation::statistics::Estimate,
-    },
+use ictus::train::{
+    calibration::{Checked, Wanted, calibrate, check, save},
+    evaluation::statistics::Estimate,
 };
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 /// Learn what a model's scores mean from cases whose truth is known: when to flag, and from your own scans probabilities and intervals of volumes.
 #[derive(Debug, clap::Args)]
@@ -53,14 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .as_ref()
         .map(|folder| check(&calibration, folder))
         .transpose()?;
-    let folder = args.models_dir.join(&calibration.model);
-    let path = folder.join(CALIBRATION);
-    let cannot = || format!("cannot write {}", path.display());
-    fs::create_dir_all(&folder).with_context(cannot)?;
-    let partial = path.with_extension("tmp");
-    fs::write(&partial, serde_json::to_vec_pretty(&calibration)?)
-        .and_then(|()| fs::rename(&partial, &path))
-        .with_context(cannot)?;
+    let path = save(&calibration, &args.models_dir)?;
     let [low, high] = calibration.flag_score;
     super::say(&format!(
         "{}: {calibration}. Flagged from a case score of {high:.3}, not flagged below {low:.3}.",

@@ -306,8 +306,8 @@ fn put_finding(observation: &mut Value, finding: &Finding, probability: &str) {
     observation["code"] = json!({ "coding": [{ "system": "http://snomed.info/sct", "code": "118565006",
         "display": "Volume" }], "text": format!("Volume of {}", finding.id) });
     observation["focus"] = json!([{ "display": format!("{}: {}", finding.id, finding.code.meaning) }]);
-    observation["valueQuantity"] =
-        json!({ "value": finding.volume_ml, "unit": "mL", "system": UCUM, "code": "mL" });
+    let millilitres = |value: f64| json!({ "value": value, "unit": "mL", "system": UCUM, "code": "mL" });
+    observation["valueQuantity"] = millilitres(finding.volume_ml);
     let mut components = vec![
         json!({ "code": { "text": "Finding" }, "valueCodeableConcept": { "coding": [{
             "system": system, "code": finding.code.value, "display": finding.code.meaning }] } }),
@@ -321,7 +321,6 @@ fn put_finding(observation: &mut Value, finding: &Finding, probability: &str) {
             .map(|value| quantity("probability", probability, value)),
     );
     if let Some([low, high]) = finding.volume_interval_ml {
-        let millilitres = |value: f64| json!({ "value": value, "unit": "mL", "system": UCUM, "code": "mL" });
         components.push(json!({
             "code": { "coding": [{ "system": OURS, "code": "volume-interval" }], "text": "Interval of the volume" },
             "valueRange": { "low": millilitres(low), "high": millilitres(high) },

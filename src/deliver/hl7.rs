@@ -244,14 +244,11 @@ fn document(said: &Said, to: &Receiver, control_id: &str, now: OffsetDateTime) -
         lines.add("CWE", "121071^Finding^DCM", &sub, &value, "");
         let volume = format!("{:.2}", finding.volume_ml);
         lines.add("NM", "118565006^Volume^SCT", &sub, &volume, "mL^milliliter^UCUM");
-        let ends = finding
-            .volume_interval_ml
-            .map_or([None; 2], |ends| ends.map(Some));
-        for (code, meaning, ml) in [
-            ("volume-lower", "Lower end of the volume's interval", ends[0]),
-            ("volume-upper", "Upper end of the volume's interval", ends[1]),
-        ] {
-            if let Some(ml) = ml {
+        if let Some([lower, upper]) = finding.volume_interval_ml {
+            for (code, meaning, ml) in [
+                ("volume-lower", "Lower end of the volume's interval", lower),
+                ("volume-upper", "Upper end of the volume's interval", upper),
+            ] {
                 let code = format!("{code}^{meaning}^{SCHEME}");
                 lines.add("NM", &code, &sub, &format!("{ml:.2}"), "mL^milliliter^UCUM");
             }

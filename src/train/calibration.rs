@@ -12,11 +12,16 @@ use super::{
     },
     occlusion,
     phantom::Site,
+    training,
 };
-use crate::domain::calibration::{
-    Calibration, Cases, Curve, SCHEMA, SMALLEST_ML, VolumeRange, excess, log_odds,
+use crate::{
+    analysis::infer::bundle::CALIBRATION,
+    domain::calibration::{Calibration, Cases, Curve, SCHEMA, SMALLEST_ML, VolumeRange, excess, log_odds},
 };
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Share of findings whose true volume lies below its interval, and above it.
 const TAIL: f64 = 0.05;
@@ -264,6 +269,19 @@ fn volume<'a>(found: impl Iterator<Item = &'a FindingCase>) -> Option<VolumeRang
     })
 }
 
+/// Writes a calibration into its model's folder below `models`, whole or not at all; where it lies now.
+///
+/// # Errors
+/// When that cannot be written.
+pub fn save(calibration: &Calibration, models: &Path) -> Result<PathBuf, TrainError> {
+    let folder = models.join(&calibration.model);
+    fs::create_dir_all(&folder).map_err(|e| TrainError::file(&folder, e))?;
+    let path = folder.join(CALIBRATION);
+    let json = serde_json::to_vec_pretty(calibration).map_err(|e| TrainError::file(&path, e.into()))?;
+    training::write(&path, &json)?;
+    Ok(path)
+}
+
 /// How a calibration fares on other cases of the same model.
 #[derive(Debug, Clone)]
 pub struct Checked {
@@ -366,7 +384,6 @@ mod tests {
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use serde_json::json;
-    use std::fs;
 
     const WANTED: Wanted = Wanted {
         prevalence: None,
