@@ -18,7 +18,8 @@ use crate::{
     domain::{
         failure::FailureClass,
         finding::{
-            Answer, AnswerValue, DISCLAIMER, ModelRun, Refusal, Report, SCHEMA, SeriesChoice, SeriesMidline,
+            Answer, AnswerValue, DISCLAIMER, ModelRun, Refusal, Report, SCHEMA, SeriesAspects, SeriesChoice,
+            SeriesMidline,
         },
         network::{Control, VolumeInput},
         plan::Grid,
@@ -335,6 +336,13 @@ pub fn look(
         shift,
     });
     report.midline_shift = report.midline_shift.take().or(shift);
+    report.warnings.extend(found.warnings.iter().cloned());
+    let aspects = found.aspects.clone().map(|aspects| SeriesAspects {
+        series: series.clone(),
+        model: model.plan.id.clone(),
+        aspects,
+    });
+    report.aspects = report.aspects.take().or(aspects);
     Ok(Look {
         volume: scan.channels.swap_remove(0),
         brain,
@@ -487,6 +495,7 @@ pub fn empty_report(study_instance_uid: Option<Uid>) -> Report {
         answers: Vec::new(),
         findings: Vec::new(),
         midline_shift: None,
+        aspects: None,
         refusals: Vec::new(),
         warnings: Vec::new(),
         timings: BTreeMap::new(),

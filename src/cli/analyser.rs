@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// What is computed beside the networks; another name whenever the same networks give other results.
-const METHOD: &[u8] = b"midline shift";
+const METHOD: &[u8] = b"midline shift, ASPECTS";
 
 /// What a process analyses with.
 pub(crate) struct Analysers {

@@ -323,6 +323,9 @@ pub(crate) fn summary(report: &Report) -> String {
     } else if !report.models.is_empty() {
         lines.push("  midline shift: not measured".to_owned());
     }
+    for (side, reading) in report.aspects.iter().flat_map(|told| told.aspects.sides()) {
+        lines.push(format!("  ASPECTS {}: {reading}", side.name()));
+    }
     for r in &report.refusals {
         lines.push(format!("  refused ({}): {}", r.code, r.text));
     }

@@ -1,6 +1,6 @@
 //! `ictus phantom`: seeds → DICOM series of synthetic heads with their truth.
 //!
-//! Writes `DIR/NNNN/ct/*.dcm`, `DIR/NNNN/truth.nii.gz` and `DIR/NNNN/truth.json`, NNNN being the seed.
+//! Writes `DIR/NNNN/ct/*.dcm`, `truth.nii.gz`, `aspects.nii.gz` and `truth.json` in `DIR/NNNN`, NNNN being the seed.
 
 use anyhow::Context;
 use ictus::train::phantom::{GeometryKind, Head, Kind, Range, geometry, write_dicom, write_truth};

@@ -13,7 +13,12 @@ use super::{
 };
 use crate::{
     db::{letter::Letter, outbox::Attempt},
-    domain::{finding::Finding, phi::redact},
+    domain::{
+        aspects::SideReading,
+        code::Code,
+        finding::{Finding, Side},
+        phi::redact,
+    },
 };
 use reqwest::{Client, Url, header};
 use serde_json::{Value, json};
@@ -160,6 +165,12 @@ fn bundle(said: &Said) -> Value {
             "code": { "coding": [{ "system": OURS, "code": "interval" }], "text": "Interval" },
             "valueRange": { "low": low, "high": high },
         }]);
+        observations.push((name, observation));
+    }
+    for (side, reading) in said.report.aspects.iter().flat_map(|told| told.aspects.sides()) {
+        let name = format!("aspects.{}.{own}", side.name());
+        let mut observation = observation(said, status, &study, &name);
+        put_aspects(&mut observation, side, reading);
         observations.push((name, observation));
     }
     let references: Vec<Value> = observations
@@ -326,6 +337,28 @@ fn put_finding(observation: &mut Value, finding: &Finding, probability: &str) {
             "valueRange": { "low": millilitres(low), "high": millilitres(high) },
         }));
     }
+    observation["component"] = components.into();
+}
+
+fn put_aspects(observation: &mut Value, side: Side, reading: &SideReading) {
+    let points = |value: u8| json!({ "value": value, "unit": "1", "system": UCUM, "code": "1" });
+    observation["code"] = json!({ "coding": [{ "system": OURS, "code": "aspects" }],
+        "text": format!("ASPECTS of the {} side", side.name()) });
+    observation["valueQuantity"] = points(reading.score);
+    let [low, high] = reading.range.map(points);
+    let mut components = vec![
+        json!({ "code": { "text": "Side of the patient" }, "valueString": side }),
+        json!({
+            "code": { "coding": [{ "system": OURS, "code": "interval" }], "text": "Interval" },
+            "valueRange": { "low": low, "high": high },
+        }),
+    ];
+    let affected = reading.regions.iter().filter(|reading| reading.affected);
+    components.extend(affected.map(|reading| {
+        let Code { value, meaning, .. } = reading.region.code();
+        json!({ "code": { "text": "Affected region" }, "valueCodeableConcept": { "coding": [{
+            "system": OURS, "code": value, "display": meaning }] } })
+    }));
     observation["component"] = components.into();
 }
 

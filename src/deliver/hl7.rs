@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     db::{letter::Letter, outbox::Attempt},
+    domain::code::Code,
     hl7::{Acknowledgement, Hl7Error, charset, escaped, mllp},
 };
 use std::time::Duration;
@@ -231,6 +232,38 @@ fn document(said: &Said, to: &Receiver, control_id: &str, now: OffsetDateTime) -
             let code = format!("{code}^{meaning}^{SCHEME}");
             lines.add("NM", &code, "", &format!("{mm:.1}"), "mm^millimeter^UCUM");
         }
+    }
+    for (side, reading) in said.report.aspects.iter().flat_map(|told| told.aspects.sides()) {
+        // Not a finding's number, so that nobody takes it for one.
+        let sub = format!("aspects-{}", side.name());
+        let [least, most] = reading.range;
+        for (code, meaning, points) in [
+            ("aspects", "ASPECTS of this side", reading.score),
+            (
+                "aspects-lower",
+                "ASPECTS if all that may be affected counted",
+                least,
+            ),
+            (
+                "aspects-upper",
+                "ASPECTS if only what surely is affected counted",
+                most,
+            ),
+        ] {
+            let code = format!("{code}^{meaning}^{SCHEME}");
+            lines.add("NM", &code, &sub, &points.to_string(), "");
+        }
+        for affected in reading.regions.iter().filter(|reading| reading.affected) {
+            let Code {
+                value,
+                scheme,
+                meaning,
+            } = affected.region.code();
+            let code = format!("affected-region^Affected region of ASPECTS^{SCHEME}");
+            let region = format!("{}^{}^{}", escaped(&value), escaped(&meaning), escaped(&scheme));
+            lines.add("CWE", &code, &sub, &region, "");
+        }
+        lines.add("ST", "272741003^Laterality^SCT", &sub, side.name(), "");
     }
     for (at, finding) in said.findings().iter().enumerate() {
         let sub = (at + 1).to_string();

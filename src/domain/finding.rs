@@ -3,7 +3,7 @@
 //! What is not known is `None` (null), never 0.
 //! Until a model is calibrated `probability` is `None` and only `score` is filled.
 
-use super::{code::Code, geometry::Vec3, midsagittal::MidlineShift, uid::Uid};
+use super::{aspects::Aspects, code::Code, geometry::Vec3, midsagittal::MidlineShift, uid::Uid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -68,6 +68,18 @@ pub struct SeriesMidline {
     /// How far, and how sure that is.
     #[serde(flatten)]
     pub shift: MidlineShift,
+}
+
+/// How much of the territories of the middle cerebral arteries is affected on a series.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeriesAspects {
+    /// The source series.
+    pub series: Uid,
+    /// The model that says so.
+    pub model: String,
+    /// The scores.
+    #[serde(flatten)]
+    pub aspects: Aspects,
 }
 
 /// A clinical statement about one connected region.
@@ -236,6 +248,9 @@ pub struct Report {
     /// How far the midline is pushed aside; null where that was not to be seen, or an older version did not look.
     #[serde(default)]
     pub midline_shift: Option<SeriesMidline>,
+    /// ASPECTS of both sides; null where no model that tells it ran, or no side could be scored.
+    #[serde(default)]
+    pub aspects: Option<SeriesAspects>,
     /// Refusals: what was not done and why.
     pub refusals: Vec<Refusal>,
     /// Warnings that came with the geometry or the HU: `overlap`, `uneven_spacing`, `gantry_tilt`, …

@@ -191,6 +191,7 @@ impl BoxTrace {
             entropy,
             mutual_information,
             variance,
+            structures: None,
             disagreement: boxed.disagreement,
         }
     }

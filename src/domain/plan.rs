@@ -5,7 +5,8 @@
 mod check;
 
 use super::{
-    architecture::Architecture, calibration::Calibration, code::Code, finding::DISCLAIMER, oriented::Oriented,
+    architecture::Architecture, aspects::Region, calibration::Calibration, code::Code, finding::DISCLAIMER,
+    oriented::Oriented,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +37,9 @@ pub struct Plan {
     pub activation: Activation,
     /// The foreground labels; with [`Activation::Sigmoid`] one a region and output channel, painted in this order.
     pub labels: Vec<Label>,
+    /// What the network says beside its labels: which anatomical structure a voxel belongs to, in output channels of their own after those of the labels, the first of them "none".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub structures: Vec<Structure>,
     /// nnU-Net's postprocessing, in order: of each set of label values only the largest component of their union stays.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep_largest: Vec<Vec<u8>>,
@@ -61,6 +65,25 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Output channels of the labels: one each, and the background's where classes exclude each other.
+    #[must_use]
+    pub fn label_channels(&self) -> usize {
+        self.labels.len() + usize::from(self.activation == Activation::Softmax)
+    }
+
+    /// Output channels of the structures: one each and one for none of them, or no channel at all.
+    #[must_use]
+    pub fn structure_channels(&self) -> usize {
+        self.structures.len() + usize::from(!self.structures.is_empty())
+    }
+
+    /// Whether the structures are the regions of ASPECTS.
+    #[must_use]
+    pub fn tells_aspects(&self) -> bool {
+        let names = self.structures.iter().map(|structure| structure.name.as_str());
+        names.eq(Region::ALL.map(Region::name))
+    }
+
     /// Case score from which a study is flagged, and below which it is not: the lowest of the labels'; nothing where nobody has chosen one for each.
     #[must_use]
     pub fn flag_score(&self) -> Option<[f64; 2]> {
@@ -70,6 +93,16 @@ impl Plan {
                 .fold([1.0, 1.0], |[low, high], [l, h]| [low.min(*l), high.min(*h)]),
         )
     }
+}
+
+/// An anatomical structure that the network knows: no finding, and never part of a score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Structure {
+    /// Machine name.
+    pub name: String,
+    /// What it is, coded.
+    pub code: Code,
 }
 
 /// An earlier stage of a cascade.

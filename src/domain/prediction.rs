@@ -15,6 +15,8 @@ pub struct Prediction {
     pub mutual_information: Volume<f32>,
     /// Variance of the members' foreground probability.
     pub variance: Volume<f32>,
+    /// Anatomical structure of each voxel, its place among the plan's from 1, 0 = none of them; nothing where the plan has none.
+    pub structures: Option<Volume<u8>>,
     /// Disagreement of the members about the case, 0 to 1: 1 − mean pairwise Dice of their masks.
     pub disagreement: f64,
 }

@@ -199,6 +199,7 @@ fn plan(id: &str, trained: &Trained) -> Plan {
         ensemble: trained.ensemble,
         activation: trained.activation,
         labels: trained.labels.clone(),
+        structures: Vec::new(),
         keep_largest: trained.keep_largest.clone(),
         stages: trained
             .stages

@@ -15,6 +15,7 @@ use crate::{
         geometry::{Vec3, add, norm, scale},
         midsagittal::MidsagittalPlane,
         plan::{Grid, Plan},
+        volume::Geometry,
     },
 };
 use candle_core::{Device, Tensor};
@@ -59,6 +60,8 @@ pub struct Sample {
     pub input: Vec<f32>,
     /// The class of each voxel.
     pub truth: Vec<u8>,
+    /// The structure of each voxel; empty where the plan has none.
+    pub structures: Vec<u8>,
 }
 
 /// Where samples come from.
@@ -125,6 +128,8 @@ pub struct Batch {
     pub input: Tensor,
     /// The class of each of the `N × ...` voxels.
     pub truth: Vec<u8>,
+    /// The structure of each, where the plan has some.
+    pub structures: Vec<u8>,
     /// The classes of what was mixed in, and the share that the first truth has.
     pub mixed: Option<(Vec<u8>, f64)>,
 }
@@ -162,6 +167,7 @@ pub fn batch(samples: &dyn Samples, plan: &Plan, which: Draw, device: &Device) -
     dims.extend(&plan.configuration.patch_size);
     let mut input: Vec<f32> = drawn.iter().flat_map(|s| &s.input).copied().collect();
     let truth: Vec<u8> = drawn.iter().flat_map(|s| &s.truth).copied().collect();
+    let structures: Vec<u8> = drawn.iter().flat_map(|s| &s.structures).copied().collect();
     let mut mixed = None;
     if let Some(share) = samples.mixup(seed, step).filter(|_| size > 1) {
         // The neighbour's, the last one's being the first.
@@ -176,6 +182,7 @@ pub fn batch(samples: &dyn Samples, plan: &Plan, which: Draw, device: &Device) -
     Ok(Batch {
         input: Tensor::from_vec(input, dims, device)?,
         truth,
+        structures,
         mixed,
     })
 }
@@ -271,12 +278,23 @@ fn slabs(plan: &Plan, mix: &Mix, seed: u64, index: u64) -> Sample {
     let mut image = vec![AIR_HU; channels.len() * rows * columns];
     let mut mask = vec![0u8; rows * columns];
     let truth = rendered.truth.slice(1);
+    let mut structures = vec![0u8; if plan.tells_aspects() { rows * columns } else { 0 }];
+    let regions = plan.tells_aspects().then(|| {
+        let middle = Geometry {
+            planes: vec![geometry.planes[1]],
+            ..geometry.clone()
+        };
+        head.aspects(&middle)
+    });
     for r in 0..rows {
         for c in 0..columns {
             let Some((y, x)) = pixel(top, r, matrix).zip(pixel(left, c, matrix)) else {
                 continue;
             };
             mask[r * columns + c] = value(plan, truth[y * matrix + x]);
+            if let Some(regions) = &regions {
+                structures[r * columns + c] = regions.data[y * matrix + x];
+            }
             for (k, slab) in channels.iter().enumerate() {
                 image[(k * rows + r) * columns + c] = slabs[*slab][y * matrix + x];
             }
@@ -286,6 +304,7 @@ fn slabs(plan: &Plan, mix: &Mix, seed: u64, index: u64) -> Sample {
     Sample {
         input: image,
         truth: mask,
+        structures,
     }
 }
 

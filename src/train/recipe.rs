@@ -6,6 +6,7 @@ use super::{
 };
 use crate::domain::{
     architecture::{Architecture, PlainConvUNet},
+    aspects::Region,
     code::{
         ARTERIAL_OCCLUSION, BASILAR_ARTERY, CAROTID_TERMINUS, CEREBRAL_HEMORRHAGE, EPIDURAL_HEMORRHAGE,
         INFARCT, INTRAVENTRICULAR_HEMORRHAGE, MIDDLE_CEREBRAL_M1, MIDDLE_CEREBRAL_M2,
@@ -13,7 +14,7 @@ use crate::domain::{
     },
     plan::{
         Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Normalization, Plan, Precision,
-        Provenance, SCHEMA, Trigger,
+        Provenance, SCHEMA, Structure, Trigger,
     },
 };
 
@@ -75,6 +76,7 @@ pub fn haemorrhage(members: usize) -> Plan {
         ensemble: Ensemble::MeanProbabilities,
         activation: Activation::Softmax,
         labels: Class::BLEEDS.map(label).into(),
+        structures: Vec::new(),
         keep_largest: Vec::new(),
         trigger: Trigger {
             modality: "CT".into(),
@@ -95,12 +97,12 @@ pub fn haemorrhage(members: usize) -> Plan {
     }
 }
 
-/// The plan for fresh infarcts on non-contrast CT, with as many members as asked for.
+/// The plan for fresh infarcts on non-contrast CT and the regions of ASPECTS, with as many members as asked for.
 #[must_use]
 pub fn infarct(members: usize) -> Plan {
     let mut plan = haemorrhage(members);
     plan.id = "infarct-phantom".into();
-    plan.version = "0.1.0".into();
+    plan.version = "0.2.0".into();
     plan.question = "infarct".into();
     // Not good enough to be asked of every head.
     plan.trigger.thickness_mm = [0.0, 0.0];
@@ -122,8 +124,9 @@ pub fn infarct(members: usize) -> Plan {
     configuration.normalization_schemes = vec![scheme; names.len()];
     if let Architecture::PlainConvUNet(network) = &mut configuration.architecture {
         network.input_channels = names.len();
-        network.num_classes = 2;
+        network.num_classes = 3 + Region::ALL.len();
     }
+    plan.structures = Region::ALL.map(structure).into();
     plan.labels = vec![Label {
         value: 1,
         min_volume_ml: 3.0,
@@ -190,6 +193,13 @@ pub fn occlusion(members: usize) -> Plan {
             noise_hu: Some(ANGIO_NOISE_HU),
         },
         ..haemorrhage(members)
+    }
+}
+
+fn structure(region: Region) -> Structure {
+    Structure {
+        name: region.name().into(),
+        code: region.code(),
     }
 }
 

@@ -276,6 +276,22 @@ fn loss_of(config: &Config, network: &Network, batch: &Batch) -> Result<Loss, Tr
     } else {
         vec![network.forward(&batch.input)?]
     };
+    let (labels, structures) = (config.plan.label_channels(), config.plan.structure_channels());
+    if structures > 0 {
+        let of = |from, count| {
+            heads
+                .iter()
+                .map(move |head| head.narrow(1, from, count))
+                .collect::<candle_core::Result<Vec<_>>>()
+        };
+        let loss = loss::of_heads(config.loss, &of(0, labels)?, &batch.truth)?;
+        let beside = loss::of_heads(
+            loss::Kind::CrossEntropy,
+            &of(labels, structures)?,
+            &batch.structures,
+        )?;
+        return Ok(loss.plus(&beside.scaled(BESIDE)?)?);
+    }
     let loss = loss::of_heads(config.loss, &heads, &batch.truth)?;
     let Some((other, share)) = &batch.mixed else {
         return Ok(loss);
@@ -283,6 +299,9 @@ fn loss_of(config: &Config, network: &Network, batch: &Batch) -> Result<Loss, Tr
     let rest = loss::of_heads(config.loss, &heads, other)?;
     Ok(loss.scaled(*share)?.plus(&rest.scaled(1.0 - share)?)?)
 }
+
+/// What a step towards the structures counts beside one towards the labels: they are many voxels, and easy.
+const BESIDE: f64 = 0.2;
 
 fn has_further_heads(architecture: &Architecture) -> bool {
     match architecture {

@@ -97,7 +97,11 @@ fn draw(plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError> {
         mark(&occlusion, &grid, &mut truth);
     }
     normalize(&mut input, &configuration.normalization_schemes[0], None);
-    Ok(Sample { input, truth })
+    Ok(Sample {
+        input,
+        truth,
+        structures: Vec::new(),
+    })
 }
 
 /// A source without slices, for a box that nothing is brought into.

@@ -86,6 +86,10 @@ concepts! {
     MIDLINE_SHIFT = "midline-shift", SCHEME, "Midline shift, positive towards the patient's left";
     MIDLINE_LOWER = "midline-lower", SCHEME, "Lower end of the midline shift's interval";
     MIDLINE_UPPER = "midline-upper", SCHEME, "Upper end of the midline shift's interval";
+    ASPECTS = "aspects", SCHEME, "ASPECTS of this side, 0 to 10";
+    ASPECTS_LOWER = "aspects-lower", SCHEME, "ASPECTS if all that may be affected counted";
+    ASPECTS_UPPER = "aspects-upper", SCHEME, "ASPECTS if only what surely is affected counted";
+    AFFECTED_REGION = "affected-region", SCHEME, "Affected region of ASPECTS";
     FLAGGED = "flagged", SCHEME, "flagged";
     NOT_FLAGGED = "not-flagged", SCHEME, "not flagged";
     UNCERTAIN = "uncertain", SCHEME, "uncertain";

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     dicom::instance::Instance,
     domain::{
+        aspects::Aspects,
         finding::{Answer, Finding, ModelRun},
         midsagittal::MidlineShift,
         phi::redact,
@@ -169,6 +170,8 @@ pub(super) struct Context<'a> {
     pub(super) answer: Option<&'a Answer>,
     /// How far the midline is pushed aside, if that was measured on this series.
     pub(super) midline_shift: Option<MidlineShift>,
+    /// ASPECTS, if the model told it of this series.
+    pub(super) aspects: Option<&'a Aspects>,
     /// The source study.
     pub(super) study: Uid,
     /// The source series.
@@ -208,10 +211,14 @@ impl<'a> Context<'a> {
         let mut answers = input.report.answers.iter();
         let context = Self::new(input.source, &input.segments.geometry, input.stamp, maker)?;
         let midline = input.report.midline_shift.as_ref();
+        let aspects = input.report.aspects.as_ref();
         Ok(Self {
             findings,
             answer: answers.find(|a| a.question == input.plan.question),
             midline_shift: midline.filter(|m| m.series == context.series).map(|m| m.shift),
+            aspects: aspects
+                .filter(|told| told.model == input.plan.id && told.series == context.series)
+                .map(|told| &told.aspects),
             ..context
         })
     }
@@ -260,6 +267,7 @@ impl<'a> Context<'a> {
             findings: Vec::new(),
             answer: None,
             midline_shift: None,
+            aspects: None,
             study: one_uid(source, tags::STUDY_INSTANCE_UID)?,
             series: one_uid(source, tags::SERIES_INSTANCE_UID)?,
             references,

@@ -15,6 +15,7 @@ use super::{
     font,
 };
 use crate::domain::{
+    aspects::Aspects,
     finding::{AnswerValue, Side},
     geometry::Vec3,
     volume::Volume,
@@ -145,6 +146,9 @@ fn above(context: &Context<'_>, input: &EncodeInput<'_>) -> Vec<(String, Colour)
     }
     if let Some(shift) = context.midline_shift {
         lines.push((format!("Midline shift {shift}"), WHITE));
+    }
+    for (side, reading) in context.aspects.into_iter().flat_map(Aspects::sides) {
+        lines.push((format!("ASPECTS {} {reading}", side.name()), WHITE));
     }
     lines.push((
         format!(

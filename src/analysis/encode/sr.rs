@@ -19,8 +19,9 @@ use super::{
     seg::{self, category, laterality},
 };
 use crate::domain::{
+    aspects::{Aspects, SideReading},
     code::{BRAIN, Code},
-    finding::{Answer, AnswerValue, Finding},
+    finding::{Answer, AnswerValue, Finding, Side},
     midsagittal::MidlineShift,
     uid::Uid,
 };
@@ -94,6 +95,8 @@ fn report(
         .collect();
     groups.push(case_group(context, input, results)?);
     groups.extend(context.midline_shift.map(|shift| midline_group(context, &shift)));
+    let sides = context.aspects.into_iter().flat_map(Aspects::sides);
+    groups.extend(sides.map(|(side, reading)| aspects_group(context, input, side, reading)));
     Ok(vec![
         code(HasConceptModifier, &concept::LANGUAGE, &concept::ENGLISH),
         code(HasObservationContext, &concept::OBSERVER_TYPE, &concept::DEVICE),
@@ -248,6 +251,41 @@ fn midline_group(context: &Context<'_>, shift: &MidlineShift) -> Dataset {
         millimetres(&concept::MIDLINE_LOWER, lower),
         millimetres(&concept::MIDLINE_UPPER, upper),
     ];
+    container(&concept::MEASUREMENT_GROUP, Some("1501"), group)
+}
+
+/// TID 1501: ASPECTS of one side, its range, and the regions that took points off.
+fn aspects_group(
+    context: &Context<'_>,
+    input: &EncodeInput<'_>,
+    side: Side,
+    reading: &SideReading,
+) -> Dataset {
+    let name = format!("aspects-{}", side.name());
+    let of_side = laterality(side).map(|side| code(HasConceptModifier, &concept::LATERALITY, &side));
+    let mut group = vec![
+        text(HasObservationContext, &concept::TRACKING_IDENTIFIER, &*name),
+        uid_reference(
+            HasObservationContext,
+            &concept::TRACKING_UID,
+            &context.uid(&format!("tracking.{name}"), 1),
+        ),
+        under(
+            code(HasConceptModifier, &concept::FINDING_SITE, &BRAIN),
+            of_side.into_iter().collect(),
+        ),
+    ];
+    group.extend(algorithm(context, input));
+    let [least, most] = reading.range;
+    for (name, points) in [
+        (&concept::ASPECTS, reading.score),
+        (&concept::ASPECTS_LOWER, least),
+        (&concept::ASPECTS_UPPER, most),
+    ] {
+        group.push(number(name, f64::from(points), 0, &concept::NO_UNITS));
+    }
+    let affected = reading.regions.iter().filter(|reading| reading.affected);
+    group.extend(affected.map(|reading| code(Contains, &concept::AFFECTED_REGION, &reading.region.code())));
     container(&concept::MEASUREMENT_GROUP, Some("1501"), group)
 }
 

@@ -4,13 +4,15 @@
 //! What it does not do: calibrate. Scores stay scores, and a study is flagged or not flagged, never cleared.
 
 mod abc2;
+pub mod aspects;
 pub mod case_score;
 pub mod components;
 mod kinds;
 
 use crate::domain::{
+    aspects::Aspects,
     failure::FailureClass,
-    finding::{Answer, AnswerValue, Finding, Lane, Region, Side},
+    finding::{Answer, AnswerValue, Finding, Lane, Refusal, Region, Side},
     geometry::{Vec3, add, scale},
     midsagittal::{MidlineShift, MidsagittalPlane},
     plan::{Grid, Label, Plan},
@@ -27,6 +29,9 @@ const HAEMORRHAGE: &str = "haemorrhage";
 const ONE_SIDED: f64 = 0.8;
 /// Share of a region that must lie inside the cavity: a film of blood along the bone may have no more.
 const INSIDE: f64 = 0.25;
+/// Scores from which a voxel that is shown is affected surely, and from which one that is not shown may be.
+const SURELY: f32 = 0.7;
+const MAYBE: f32 = 0.3;
 /// A two-sided region that reaches no farther than this from the plane is a midline one, mm.
 const MIDLINE_REACH_MM: f64 = 12.0;
 
@@ -60,6 +65,10 @@ pub struct Found {
     pub answer: Option<Answer>,
     /// How far the midline is pushed aside, where the plan is for plain scans of the head.
     pub midline_shift: Option<MidlineShift>,
+    /// ASPECTS, where the plan has its regions and a side could be scored.
+    pub aspects: Option<Aspects>,
+    /// What could not be told.
+    pub warnings: Vec<Refusal>,
 }
 
 impl Found {
@@ -149,13 +158,65 @@ pub fn find(
         .fold(f64::INFINITY, f64::min);
     let score = case_score::strongest_lesion(&prediction.score, &counts, smallest);
     let answer = answer(score, prediction.disagreement, &findings, plan);
+    let mut warnings = Vec::new();
+    let aspects = plan
+        .tells_aspects()
+        .then(|| read_aspects(prediction, &segments, &counts, plane.as_ref(), &mut warnings))
+        .flatten();
     Ok(Found {
         findings,
         segments,
         score,
         answer,
         midline_shift,
+        aspects,
+        warnings,
     })
+}
+
+/// ASPECTS of the sides of which all regions were seen; of the others a warning says what lacks.
+fn read_aspects(
+    prediction: &Prediction,
+    segments: &Volume<u16>,
+    counts: &[bool],
+    plane: Option<&MidsagittalPlane>,
+    warnings: &mut Vec<Refusal>,
+) -> Option<Aspects> {
+    let mut untold = |what: &str, why: &str| {
+        warnings.push(Refusal {
+            code: "aspects_not_told".into(),
+            text: format!("ASPECTS of {what} is not told: {why}; read it from the images."),
+        });
+    };
+    let Some(plane) = plane else {
+        untold(
+            "this head",
+            "no midsagittal plane was found, which the sides need",
+        );
+        return None;
+    };
+    let (aspects, unseen) = aspects::read(prediction.structures.as_ref()?, plane, |v| {
+        let (shown, score) = (segments.data[v] > 0, prediction.score.data[v]);
+        [
+            shown && score >= SURELY,
+            shown,
+            shown || (counts[v] && score >= MAYBE),
+        ]
+    });
+    for (side, regions) in [Side::Left, Side::Right].into_iter().zip(&unseen) {
+        if !regions.is_empty() {
+            let names: Vec<&str> = regions.iter().map(|region| region.letters()).collect();
+            untold(
+                &format!("the {} side", side.name()),
+                &format!(
+                    "{} cannot be made out, and all ten regions are needed",
+                    names.join(", ")
+                ),
+            );
+        }
+    }
+    let is_told = aspects.left.is_some() || aspects.right.is_some();
+    is_told.then_some(aspects)
 }
 
 /// What a region is for its label.

@@ -19,6 +19,7 @@ use crate::domain::{
     volume::Volume,
 };
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Why members cannot be combined.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,8 @@ struct Slice {
     entropy: Vec<f32>,
     mutual_information: Vec<f32>,
     variance: Vec<f32>,
+    /// Empty where the plan has none.
+    structures: Vec<u8>,
     /// For each pair of members: voxels in both, voxels in either summed.
     overlap: Vec<[u64; 2]>,
 }
@@ -75,13 +78,16 @@ struct Slice {
 /// # Errors
 /// When the members do not belong to the trace, or a logit is not finite.
 pub fn combine(members: &Members, trace: &SpatialTrace, plan: &Plan) -> Result<Prediction, UncertaintyError> {
-    let (classes, labels) = (members.classes, plan.labels.len());
-    if members.slices.len() != trace.slices.len() || classes != labels + 1 || members.shape != trace.shape() {
+    let outputs = plan.label_channels() + plan.structure_channels();
+    if members.slices.len() != trace.slices.len()
+        || members.classes != outputs
+        || members.shape != trace.shape()
+    {
         return Err(UncertaintyError::Shape {
             found: members.slices.len(),
             expected: trace.slices.len(),
-            classes,
-            labels,
+            classes: members.classes,
+            labels: plan.labels.len(),
         });
     }
     for (slice, logits) in trace.slices.iter().zip(&members.slices) {
@@ -103,6 +109,10 @@ pub fn combine(members: &Members, trace: &SpatialTrace, plan: &Plan) -> Result<P
         entropy: blank(0.0),
         mutual_information: blank(0.0),
         variance: blank(0.0),
+        structures: (!plan.structures.is_empty()).then(|| Volume {
+            geometry: geometry.clone(),
+            data: vec![0; geometry.len()],
+        }),
         disagreement: 0.0,
     };
     let pairs = plan.members * plan.members.saturating_sub(1) / 2;
@@ -110,16 +120,16 @@ pub fn combine(members: &Members, trace: &SpatialTrace, plan: &Plan) -> Result<P
     let len = geometry.slice_len();
     // A few slices at a time bound the memory beside the volumes themselves.
     for (indices, logits) in trace.slices.chunks(16).zip(members.slices.chunks(16)) {
-        let done: Vec<Slice> = logits
-            .par_iter()
-            .map(|l| combine_slice(l, classes, trace, plan))
-            .collect();
+        let done: Vec<Slice> = logits.par_iter().map(|l| combine_slice(l, trace, plan)).collect();
         for (index, slice) in indices.iter().zip(done) {
             let range = index * len..(index + 1) * len;
             prediction.labels.data[range.clone()].copy_from_slice(&slice.labels);
             prediction.score.data[range.clone()].copy_from_slice(&slice.score);
             prediction.entropy.data[range.clone()].copy_from_slice(&slice.entropy);
             prediction.mutual_information.data[range.clone()].copy_from_slice(&slice.mutual_information);
+            if let Some(structures) = &mut prediction.structures {
+                structures.data[range.clone()].copy_from_slice(&slice.structures);
+            }
             prediction.variance.data[range].copy_from_slice(&slice.variance);
             for (sum, part) in overlap.iter_mut().zip(&slice.overlap) {
                 sum[0] += part[0];
@@ -134,25 +144,62 @@ pub fn combine(members: &Members, trace: &SpatialTrace, plan: &Plan) -> Result<P
 /// Margin of the background's logit from which a voxel is background beyond doubt: each other class has less than one part in 160,000.
 const SURE: f32 = 12.0;
 
-fn combine_slice(logits: &[Vec<f32>], classes: usize, trace: &SpatialTrace, plan: &Plan) -> Slice {
+/// Where all members are sure that none of their channels but the first of `channels` is meant; between such pixels there is nothing to work out, and they are most of a head.
+fn sure(logits: &[Vec<f32>], channels: Range<usize>, pixels: usize) -> Vec<bool> {
+    let (first, others) = (channels.start, channels.start + 1..channels.end);
+    (0..pixels)
+        .map(|i| {
+            logits.iter().all(|z| {
+                let none = z[first * pixels + i];
+                others.clone().all(|k| none - z[k * pixels + i] > SURE)
+            })
+        })
+        .collect()
+}
+
+/// The structure with the highest mean probability at each voxel of a slice, "none" included.
+fn structures(logits: &[Vec<f32>], channels: Range<usize>, trace: &SpatialTrace) -> Vec<u8> {
+    let [rows, columns] = trace.shape();
+    let pixels = rows * columns;
+    let sure = sure(logits, channels.clone(), pixels);
+    let mut structures = vec![0; trace.source.slice_len()];
+    let mut p = vec![0.0f32; channels.len()];
+    let mut sum = vec![0.0f32; channels.len()];
+    for (v, corners) in trace.way_back().pixels().enumerate() {
+        let Some(corners) = corners.filter(|c| !c.places().iter().all(|i| sure[*i])) else {
+            continue;
+        };
+        sum.fill(0.0);
+        for member in logits {
+            for (p, k) in p.iter_mut().zip(channels.clone()) {
+                *p = corners.value(&member[k * pixels..(k + 1) * pixels]);
+            }
+            softmax(&mut p);
+            sum.iter_mut().zip(&p).for_each(|(sum, p)| *sum += p);
+        }
+        let best = (0u8..).zip(&sum).max_by(|a, b| a.1.total_cmp(b.1));
+        structures[v] = best.map_or(0, |(structure, _)| structure);
+    }
+    structures
+}
+
+fn combine_slice(logits: &[Vec<f32>], trace: &SpatialTrace, plan: &Plan) -> Slice {
     let [rows, columns] = trace.shape();
     let pixels = rows * columns;
     let len = trace.source.slice_len();
     let count = logits.len() as f32;
-    // Where all members are that sure, between such pixels too, there is nothing to work out: most of a head.
-    let sure: Vec<bool> = (0..pixels)
-        .map(|i| {
-            logits
-                .iter()
-                .all(|z| (1..classes).all(|k| z[i] - z[k * pixels + i] > SURE))
-        })
-        .collect();
+    let classes = plan.label_channels();
+    let sure = sure(logits, 0..classes, pixels);
     let mut slice = Slice {
         labels: vec![0; len],
         score: vec![0.0; len],
         entropy: vec![0.0; len],
         mutual_information: vec![0.0; len],
         variance: vec![0.0; len],
+        structures: match plan.structure_channels() {
+            0 => Vec::new(),
+            more => structures(logits, classes..classes + more, trace),
+        },
         overlap: vec![[0; 2]; logits.len() * logits.len().saturating_sub(1) / 2],
     };
     let mut p = vec![0.0f32; classes];

@@ -53,8 +53,7 @@ impl<'a> Sums<'a> {
     /// When the plan's labels are not the network's classes.
     pub fn new(plan: &'a Plan, trace: &'a VolumeTrace) -> Result<Self, UncertaintyError> {
         let classes = plan.configuration.architecture.num_classes();
-        let background = usize::from(plan.activation == Activation::Softmax);
-        if classes != plan.labels.len() + background {
+        if classes != plan.label_channels() {
             return Err(UncertaintyError::Classes {
                 classes,
                 labels: plan.labels.len(),
@@ -218,6 +217,7 @@ impl<'a> Sums<'a> {
             entropy,
             mutual_information,
             variance,
+            structures: None,
             disagreement: case::disagreement(&case::overlaps(&self.masks)),
         }
     }

@@ -216,10 +216,16 @@ impl Plan {
             values.len() == self.labels.len() && !values.is_empty() && !values.contains(&0),
             || "labels need one entry or more, each with a value of its own above 0".into(),
         )?;
-        let outputs = self.labels.len() + usize::from(self.activation == Activation::Softmax);
+        let (labels, structures) = (self.label_channels(), self.structure_channels());
         let found = self.configuration.architecture.num_classes();
-        ensure(found == outputs, || {
-            format!("the network has {found} outputs, the labels need {outputs}")
+        ensure(found == labels + structures, || {
+            format!(
+                "the network has {found} outputs, the labels need {labels} and the structures {structures}"
+            )
+        })?;
+        let is_on_slices = matches!(self.configuration.grid, Grid::SourceSlices { .. });
+        ensure(self.structures.is_empty() || is_on_slices, || {
+            "the plan has structures, which this build tells on source_slices only".into()
         })?;
         let unknown = self.keep_largest.iter().flatten().find(|v| !values.contains(v));
         ensure(unknown.is_none(), || {

@@ -3,7 +3,11 @@
 //! Everything is counted on the source's grid in millilitres and millimetres, whatever its spacing.
 //! A lesion is a connected region of truth of any class, its class the one with most of it; what was found is what would be shown: the findings of all labels together.
 
-use super::{calibration::Voxels, surface};
+use super::{
+    aspects::{AspectsCase, AspectsTruth},
+    calibration::Voxels,
+    surface,
+};
 use crate::{
     analysis::{
         Look,
@@ -51,6 +55,8 @@ pub struct Truth {
     pub cavity: Option<Volume<bool>>,
     /// How far the septum pellucidum lies to the patient's left of the midsagittal plane, mm, where that is known.
     pub midline_left_mm: Option<f64>,
+    /// Regions and scores of ASPECTS, where they are known and asked for.
+    pub aspects: Option<AspectsTruth>,
 }
 
 /// One case as it was judged.
@@ -92,6 +98,9 @@ pub struct Case {
     /// The midline, where its shift is known.
     #[serde(default)]
     pub midline: Option<MidlineCase>,
+    /// ASPECTS, where it is known.
+    #[serde(default)]
+    pub aspects: Option<AspectsCase>,
     /// Voxels inside the cavity by score and entropy.
     pub voxels: Voxels,
     /// Seconds that making or reading, looking and judging took.
@@ -300,6 +309,10 @@ pub fn judge(subject: Subject, truth: &Truth, look: &Look, plan: &Plan) -> Case 
                 truth_left_mm,
                 measured: look.found.midline_shift,
             }),
+        aspects: truth.aspects.as_ref().map(|truth| {
+            let structures = look.prediction.structures.as_ref();
+            AspectsCase::of(truth, look.found.aspects.as_ref(), structures)
+        }),
         voxels,
         seconds: 0.0,
     }
@@ -323,7 +336,8 @@ impl Millilitres<'_> {
     }
 }
 
-fn dice(a: f64, b: f64, both: f64) -> Option<f64> {
+/// Dice of two volumes and what both have; nothing where neither has any.
+pub(super) fn dice(a: f64, b: f64, both: f64) -> Option<f64> {
     (a + b > 0.0).then(|| 2.0 * both / (a + b))
 }
 

@@ -1,6 +1,7 @@
 //! Judged cases → `metrics.json`: what can be said of a model, each number with its interval.
 
 use super::{
+    aspects::{self, AspectsMetrics},
     calibration::{Calibration, RiskCoverage, Voxels, risk_coverage},
     judge::{Case, FOUND_SHARE, LesionCase, MidlineCase, TOLERANCE_MM},
     ledger::{Header, SCHEMA},
@@ -75,6 +76,8 @@ pub struct Metrics {
     pub volume: Agreement,
     /// The shift of the midline; null where it is not known.
     pub midline: Option<Midline>,
+    /// ASPECTS; null where the model does not tell it.
+    pub aspects: Option<AspectsMetrics>,
     /// Score of voxels inside the cranial cavity against any lesion.
     pub voxel_calibration: Calibration,
     /// Score of cases against any lesion.
@@ -317,6 +320,7 @@ pub fn summarise(judged: &Header, names: &BTreeMap<u8, String>, cases: &[Case]) 
         roc: roc(&high, &low),
         volume: agreement(&positive().map(|c| c.found_ml - c.truth_ml).collect::<Vec<_>>()),
         midline: midline(cases),
+        aspects: aspects::summarise(cases),
         voxel_calibration: voxels.calibration(),
         case_calibration: Calibration::of_cases(&scored),
         entropy_auroc_wrong: voxels.entropy_auroc_wrong(),

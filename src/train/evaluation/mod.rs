@@ -4,6 +4,7 @@
 //! Each is judged at once and written down, so that an interrupted run goes on where it stopped.
 //! What comes out of phantoms is about phantoms and says nothing of patients.
 
+pub mod aspects;
 pub mod calibration;
 pub mod judge;
 pub mod ledger;

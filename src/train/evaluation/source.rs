@@ -6,19 +6,22 @@
 use super::{
     super::{
         TrainError,
-        phantom::{Class, GeometryKind, Head, Kind, Range, geometry},
+        phantom::{Class, GeometryKind, Head, Kind, Range, Rendered, geometry},
         recipe,
     },
+    aspects::AspectsTruth,
     judge::{Subject, Truth},
 };
 use crate::{
     analysis::{
         Scan,
         assemble::{Values, from_nifti},
+        postprocess::aspects::read as read_aspects,
     },
     domain::{
         calibration::Cases,
         geometry::{add, dot, norm, scale, sub},
+        midsagittal::MidsagittalPlane,
         plan::Plan,
         volume::{Geometry, SlicePlane, Volume},
         volume_trace::Turn,
@@ -144,7 +147,8 @@ impl Source {
     pub fn draw(&self, index: usize, plan: &Plan) -> Result<Drawn, TrainError> {
         match self {
             Self::Phantoms { first_seed, .. } if plan.question == INFARCT => {
-                let mut drawn = phantom(*first_seed, index, [Kind::Infarct, Kind::Open], self.names());
+                let kinds = [Kind::Infarct, Kind::Open];
+                let mut drawn = phantom(*first_seed, index, kinds, self.names(), plan);
                 let infarct = Class::Infarct as u8;
                 drawn.truth.names = [(infarct, recipe::name(Class::Infarct))].into();
                 // The clot is not what the question is about.
@@ -155,14 +159,20 @@ impl Source {
             }
             Self::Phantoms { first_seed, .. } => {
                 let kinds = [Kind::Haemorrhage, Kind::Normal];
-                Ok(phantom(*first_seed, index, kinds, self.names()))
+                Ok(phantom(*first_seed, index, kinds, self.names(), plan))
             }
             Self::Dataset(dataset) => read(&dataset.cases[index], &dataset.labels, plan),
         }
     }
 }
 
-fn phantom(first_seed: u64, index: usize, [struck, spared]: [Kind; 2], names: BTreeMap<u8, String>) -> Drawn {
+fn phantom(
+    first_seed: u64,
+    index: usize,
+    [struck, spared]: [Kind; 2],
+    names: BTreeMap<u8, String>,
+    plan: &Plan,
+) -> Drawn {
     let stacks = [
         Some(GeometryKind::Scanner),
         Some(GeometryKind::Even),
@@ -182,6 +192,7 @@ fn phantom(first_seed: u64, index: usize, [struck, spared]: [Kind; 2], names: BT
     };
     let head = Head::new(seed, kind, Range::Evaluation);
     let rendered = head.render(&grid);
+    let aspects = plan.tells_aspects().then(|| aspects(&head, &rendered));
     Drawn {
         subject: Subject {
             name: seed.to_string(),
@@ -195,6 +206,7 @@ fn phantom(first_seed: u64, index: usize, [struck, spared]: [Kind; 2], names: BT
             turn: Turn::DICOM,
         },
         truth: Truth {
+            aspects,
             classes: rendered.truth,
             names,
             cavity: Some(rendered.brain),
@@ -222,6 +234,16 @@ fn thin(mut even: Geometry) -> Geometry {
             .collect();
     }
     even
+}
+
+/// The regions of ASPECTS as the phantom has them, and its true scores.
+fn aspects(head: &Head, rendered: &Rendered) -> AspectsTruth {
+    let regions = head.aspects(&rendered.truth.geometry);
+    let (origin, [left, ..]) = head.frame();
+    let plane = MidsagittalPlane::through(origin, scale(left, 1.0 / norm(left)));
+    let infarct = Class::Infarct as u8;
+    let (aspects, _) = read_aspects(&regions, &plane, |v| [rendered.truth.data[v] == infarct; 3]);
+    AspectsTruth { regions, aspects }
 }
 
 impl Dataset {
@@ -417,6 +439,7 @@ fn read(files: &Files, labels: &BTreeMap<u8, String>, plan: &Plan) -> Result<Dra
             names: labels.clone(),
             cavity: None,
             midline_left_mm: None,
+            aspects: None,
         },
     })
 }

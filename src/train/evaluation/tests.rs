@@ -65,6 +65,7 @@ fn truth(classes: Volume<u8>) -> Truth {
     Truth {
         cavity: Some(volume(|_, _, _| true)),
         midline_left_mm: Some(-2.0),
+        aspects: None,
         names: names(),
         classes,
     }
@@ -124,6 +125,8 @@ fn look(labels: Volume<u8>, answer: AnswerValue) -> Look {
                 left_mm: -3.5,
                 interval_mm: [-4.5, -2.5],
             }),
+            aspects: None,
+            warnings: Vec::new(),
         },
         prediction: Prediction {
             labels,
@@ -131,6 +134,7 @@ fn look(labels: Volume<u8>, answer: AnswerValue) -> Look {
             mutual_information: scores.clone(),
             variance: scores.clone(),
             score: scores,
+            structures: None,
             disagreement: 0.25,
         },
     }

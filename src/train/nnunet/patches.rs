@@ -355,7 +355,11 @@ impl Patches {
             Some(warp) => warped(case, origin, tile, &warp)?,
         };
         self.augmentation.apply(rng, &mut input, &mut truth, tile);
-        Ok(Sample { input, truth })
+        Ok(Sample {
+            input,
+            truth,
+            structures: Vec::new(),
+        })
     }
 }
 

@@ -204,6 +204,7 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
             .zip(&dataset.labels)
             .map(|(value, name)| label(value, name, choice))
             .collect(),
+        structures: Vec::new(),
         keep_largest: Vec::new(),
         // No series asks for it by itself: nobody has said which it is for.
         trigger: Trigger {

@@ -11,7 +11,10 @@ use super::range::Ranges;
 use super::skull::{Place, Skull};
 use super::vessels::{Content, Met};
 use super::{Class, HEAD_CENTER_MM, Kind};
-use crate::domain::geometry::{Vec3, sub};
+use crate::domain::{
+    aspects::Region,
+    geometry::{Vec3, sub},
+};
 
 /// Where the septum pellucidum lies above the foramina of Monro: back and up in head coordinates, mm.
 const SEPTUM: [f32; 2] = [-8.0, 14.0];
@@ -145,6 +148,25 @@ impl Anatomy {
         }
     }
 
+    /// The ASPECTS region at a point in LPS.
+    pub(super) fn aspects_at(&self, lps_mm: Vec3) -> Option<Region> {
+        #[expect(clippy::cast_possible_truncation, reason = "millimetres")]
+        let p = self.to_head(sub(lps_mm, HEAD_CENTER_MM).map(|v| v as f32));
+        let place = self.place(p);
+        let inner = place.depth.min(place.above);
+        (inner > 0.0).then(|| {
+            self.brain
+                .aspects(self.before_shift(p, inner), place, &self.skull)
+        })?
+    }
+
+    /// What is at a point now was there before the brain was pushed aside.
+    #[inline]
+    fn before_shift(&self, p: Point, inner: f32) -> Point {
+        self.shift
+            .map_or(p, |shift| [p[0] - shift.at(p, inner), p[1], p[2]])
+    }
+
     /// What the head has had, and what its brain shows.
     pub(super) fn strata(&self) -> Vec<Stratum> {
         self.brain.strata().chain(self.past.strata()).collect()
@@ -246,9 +268,7 @@ impl Anatomy {
                 bleed: 0,
             };
         }
-        let q = self
-            .shift
-            .map_or(p, |shift| [p[0] - shift.at(p, inner), p[1], p[2]]);
+        let q = self.before_shift(p, inner);
         let mut tissue: Tissue = self
             .past
             .within(q, place, self.brain.sample(q, place, &self.skull));

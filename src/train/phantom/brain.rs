@@ -5,6 +5,8 @@
 //!
 //! HU of tissues: grey matter 33–41, white matter 24–31, CSF 2–12, dura and flowing blood 38–72 (textbook ranges, widened).
 
+mod aspects;
+
 use super::noise::{Draw, Field, Point, capsule, ellipsoid, mix, sq, step};
 use super::past::Stratum;
 use super::range::Ranges;
@@ -46,6 +48,42 @@ struct Hygroma {
     extent: f32,
     thickness: f32,
     hu: f32,
+}
+
+/// Deep grey matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nucleus {
+    Thalamus,
+    Caudate,
+    Lentiform,
+}
+
+/// Thickness of the insula's cortex, mm.
+const INSULA_MM: f32 = 3.2;
+
+/// The Sylvian fissure and the insula beside a point.
+struct Insula {
+    /// The insula's surface, mm from the midline.
+    at: f32,
+    /// The height of the fissure.
+    fissure: f32,
+    /// 1 between the ends of the fissure, from front to back.
+    ends: f32,
+    /// 1 between the lower and the upper end of the insula.
+    tall: f32,
+}
+
+impl Insula {
+    #[inline]
+    fn beside(y: f32, z: f32, slow: f32) -> Self {
+        let fissure = -9.0 + 0.32 * (y + 30.0) + 1.5 * slow;
+        Self {
+            at: 33.0 + 0.05 * sq(z - fissure - 6.0) + 1.5 * slow,
+            fissure,
+            ends: step(-42.0, -30.0, y) * step(30.0, 15.0, y),
+            tall: step(fissure - 8.0, fissure - 2.0, z) * step(fissure + 22.0, fissure + 14.0, z),
+        }
+    }
 }
 
 /// Parameters of one brain.
@@ -422,17 +460,19 @@ impl Brain {
         // Sylvian fissure and the cistern over the insula.
         if (22.0..66.0).contains(&ax) && (-42.0..32.0).contains(&y) && (-24.0..34.0).contains(&z) {
             let width = self.sylvian[left] * (1.0 + 0.5 * slow).max(0.1);
-            let fissure = -9.0 + 0.32 * (y + 30.0) + 1.5 * slow;
-            let ends = step(-42.0, -30.0, y) * step(30.0, 15.0, y);
+            let Insula {
+                at,
+                fissure,
+                ends,
+                tall,
+            } = Insula::beside(y, z, slow);
             if ax > 31.0 && (z - fissure).abs() < width * ends {
                 return csf;
             }
-            let insula = 33.0 + 0.05 * sq(z - fissure - 6.0) + 1.5 * slow;
-            let tall = step(fissure - 8.0, fissure - 2.0, z) * step(fissure + 22.0, fissure + 14.0, z);
-            if (ax - insula).abs() < width * 1.2 * ends * tall {
+            if (ax - at).abs() < width * 1.2 * ends * tall {
                 return csf;
             }
-            if ax < insula && ax > insula - 3.2 && ends * tall > 0.5 {
+            if ax < at && ax > at - INSULA_MM && ends * tall > 0.5 {
                 return parenchyma(self.grey);
             }
         }
@@ -458,32 +498,40 @@ impl Brain {
         if inner < self.surface_csf + 0.5 + ribbon || (fade > 0.0 && from_sulcus < self.sulcus_width + 2.4) {
             return parenchyma(self.grey);
         }
-        // Deep grey matter.
-        if ax < 40.0 && (-36.0..30.0).contains(&y) && (-16.0..24.0).contains(&z) {
-            let side = [ax, y, z];
-            if ellipsoid(side, [11.0 + 0.5 * self.third, 8.0, 4.0], [8.5, 14.0, 9.0]) < 1.0 + 0.15 * slow
-                || ellipsoid(
-                    side,
-                    [15.5 + 3.0 * self.ventricle[left], -20.0, 8.0],
-                    [5.0, 12.0, 9.0],
-                ) < 1.0
-                || ellipsoid(side, [24.5, -3.0, 0.0], [6.5, 18.0, 10.5]) < 1.0 + 0.15 * slow
-            {
-                if self.pallidum > 0.0 {
-                    let f = ellipsoid(side, [19.5, -2.0, 0.0], [4.0, 8.0, 5.0]);
-                    let speck = self.grain.at(p, 0.45);
-                    if f < 1.0 + 0.4 * speck {
-                        return Tissue {
-                            hu: mix(self.grey, self.pallidum, (0.6 + 0.4 * speck).clamp(0.0, 1.0)),
-                            space: Space::Other,
-                        };
-                    }
+        if self.nucleus([ax, y, z], slow, left).is_some() {
+            if self.pallidum > 0.0 {
+                let f = ellipsoid([ax, y, z], [19.5, -2.0, 0.0], [4.0, 8.0, 5.0]);
+                let speck = self.grain.at(p, 0.45);
+                if f < 1.0 + 0.4 * speck {
+                    return Tissue {
+                        hu: mix(self.grey, self.pallidum, (0.6 + 0.4 * speck).clamp(0.0, 1.0)),
+                        space: Space::Other,
+                    };
                 }
-                return parenchyma(self.grey);
             }
+            return parenchyma(self.grey);
         }
         let pale = self.leukoaraiosis * (step(16.0, 2.0, vent) + 0.35 * (slow - 0.4).max(0.0));
         parenchyma(self.white - pale)
+    }
+
+    /// The deep grey matter that holds a point, given by its distance from the midline, back and up.
+    #[inline]
+    fn nucleus(&self, side: Point, slow: f32, left: usize) -> Option<Nucleus> {
+        let [ax, y, z] = side;
+        if ax >= 40.0 || !(-36.0..30.0).contains(&y) || !(-16.0..24.0).contains(&z) {
+            return None;
+        }
+        let caudate = [15.5 + 3.0 * self.ventricle[left], -20.0, 8.0];
+        if ellipsoid(side, [11.0 + 0.5 * self.third, 8.0, 4.0], [8.5, 14.0, 9.0]) < 1.0 + 0.15 * slow {
+            Some(Nucleus::Thalamus)
+        } else if ellipsoid(side, caudate, [5.0, 12.0, 9.0]) < 1.0 {
+            Some(Nucleus::Caudate)
+        } else if ellipsoid(side, [24.5, -3.0, 0.0], [6.5, 18.0, 10.5]) < 1.0 + 0.15 * slow {
+            Some(Nucleus::Lentiform)
+        } else {
+            None
+        }
     }
 
     /// Signed distance from the lateral ventricle, mm; far away a large number.

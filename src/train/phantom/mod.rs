@@ -39,8 +39,9 @@ pub use truth::write_truth;
 use crate::domain::failure::FailureClass;
 use crate::domain::finding::Side;
 use crate::domain::geometry::{Vec3, add};
-use crate::domain::volume::Volume;
+use crate::domain::volume::{Geometry, Volume};
 use anatomy::Anatomy;
+use rayon::prelude::*;
 use scanner::Scanner;
 use std::path::PathBuf;
 
@@ -332,6 +333,25 @@ impl Head {
     #[must_use]
     pub fn vessel_at(&self, lps_mm: Vec3) -> u8 {
         self.anatomy.vessel_at(lps_mm)
+    }
+
+    /// The region of ASPECTS that each voxel's centre lies in: its place in [`Region::ALL`] from 1, 0 outside of all.
+    #[must_use]
+    pub fn aspects(&self, geometry: &Geometry) -> Volume<u8> {
+        let (len, columns) = (geometry.slice_len(), geometry.columns);
+        let data = (0..geometry.len())
+            .into_par_iter()
+            .map(|v| {
+                let place = geometry.voxel_to_lps(v / len, (v % len / columns) as f64, (v % columns) as f64);
+                self.anatomy
+                    .aspects_at(place)
+                    .map_or(0, |region| region as u8 + 1)
+            })
+            .collect();
+        Volume {
+            geometry: geometry.clone(),
+            data,
+        }
     }
 
     /// The seed.

@@ -1,7 +1,7 @@
-//! What a phantom truly holds → `truth.nii.gz` (the class of each voxel) and `truth.json` (the lesions).
+//! What a phantom truly holds → `truth.nii.gz` (the class of each voxel), `aspects.nii.gz` (its region of ASPECTS) and `truth.json` (the lesions).
 //!
-//! The mask has the source's own grid: index (column, row, slice), slices ordered along the normal, as `sop_instance_uids` in `truth.json` lists them.
-//! Read it by index. Its affine is exact only where slices lie at even steps, which `affine_exact` says; NIfTI cannot hold uneven ones.
+//! The masks have the source's own grid: index (column, row, slice), slices ordered along the normal, as `sop_instance_uids` in `truth.json` lists them.
+//! Read them by index. Their affine is exact only where slices lie at even steps, which `affine_exact` says; NIfTI cannot hold uneven ones.
 
 use super::dicom::series_uids;
 use super::{GeometryKind, Head, PhantomError, Range, Rendered, Site, Stratum};
@@ -48,7 +48,7 @@ struct TruthLesion {
     side: Side,
 }
 
-/// Writes `truth.nii.gz` and `truth.json` into the folder `out`; `instances` is what [`super::write_dicom`] returned.
+/// Writes `truth.nii.gz`, `aspects.nii.gz` and `truth.json` into the folder `out`; `instances` is what [`super::write_dicom`] returned.
 ///
 /// # Errors
 /// When a file cannot be written, or an axis is longer than NIfTI can say.
@@ -59,10 +59,13 @@ pub fn write_truth(
     instances: &[Uid],
     out: &Path,
 ) -> Result<(), PhantomError> {
-    let path = out.join("truth.nii.gz");
-    nifti::write(&rendered.truth)
-        .and_then(|mask| std::fs::write(&path, mask))
-        .map_err(|source| PhantomError::Write { path, source })?;
+    let aspects = head.aspects(&rendered.truth.geometry);
+    for (name, mask) in [("truth.nii.gz", &rendered.truth), ("aspects.nii.gz", &aspects)] {
+        let path = out.join(name);
+        nifti::write(mask)
+            .and_then(|mask| std::fs::write(&path, mask))
+            .map_err(|source| PhantomError::Write { path, source })?;
+    }
 
     let [study, series, _] = series_uids(head, kind);
     let truth = Truth {

@@ -212,6 +212,14 @@ export interface Refusal {
   text: string;
 }
 
+/** ASPECTS of one side. */
+export interface AspectsSide {
+  score: number;
+  range: [number, number];
+  /** All ten. */
+  regions: { region: string; volume_ml: number; affected_share: number; affected: boolean }[];
+}
+
 /** `findings.json`, as far as the page reads it. */
 export interface Report {
   disclaimer: string;
@@ -221,6 +229,8 @@ export interface Report {
   findings: Finding[];
   /** Towards the patient's left; null where it was not to be seen, absent in the results of older versions. */
   midline_shift?: { series: string; left_mm: number; interval_mm: [number, number] } | null;
+  /** Null where no side was scored, absent in the results of older versions; a side is null where a region of it was not seen. */
+  aspects?: { series: string; model: string; left: AspectsSide | null; right: AspectsSide | null } | null;
   refusals: Refusal[];
   warnings: Refusal[];
   /** Milliseconds a stage. */

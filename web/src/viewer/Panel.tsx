@@ -1,7 +1,7 @@
 /** What the analysis said, beside the slices. */
 
 import { For, type JSX, Show } from 'solid-js';
-import type { Analysis, Answer, Finding, Report, StudyDetail } from '../api/model.ts';
+import type { Analysis, Answer, AspectsSide, Finding, Report, StudyDetail } from '../api/model.ts';
 import { Corrections } from '../review/Corrections.tsx';
 import type { Desk } from '../review/desk.ts';
 import type { Masks } from '../review/masks.ts';
@@ -123,8 +123,30 @@ function Answers(props: { analysis: Analysis }) {
           </dd>
         </dl>
       </Show>
+      <For each={['left', 'right'] as const}>
+        {(side) => (
+          <Show when={props.analysis.report.aspects?.[side]} keyed>
+            {(reading) => (
+              <dl class="table" data-aspects={`${side} ${reading.score}`}>
+                <dt>{panel.aspectsOf(panel.sides[side])}</dt>
+                <dd class="num">
+                  {reading.score} <small>{panel.aspectsBetween(...reading.range)}</small>
+                </dd>
+                <dt>{panel.aspectsAffected}</dt>
+                <dd>{affected(reading)}</dd>
+              </dl>
+            )}
+          </Show>
+        )}
+      </For>
     </Part>
   );
+}
+
+/** The regions of which enough is affected, as readers abbreviate them. */
+function affected({ regions }: AspectsSide) {
+  const names = regions.filter((r) => r.affected).map((r) => panel.aspectsRegions[r.region] ?? r.region);
+  return names.length > 0 ? names.join(', ') : panel.aspectsNone;
 }
 
 /** How far to which side, and between what; the end nearer to the middle first. */

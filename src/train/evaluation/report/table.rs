@@ -113,6 +113,42 @@ pub(super) fn overall(metrics: &Metrics) -> String {
             ]);
         }
     }
+    if let Some(aspects) = &metrics.aspects {
+        for (which, group) in [("all sides", &aspects.all), ("score below 10", &aspects.affected)] {
+            rows.extend([
+                row(&format!("ASPECTS told, {which}"), said(&group.told, 3)),
+                row(&format!("ASPECTS right, {which}"), said(&group.exact, 3)),
+                row(
+                    &format!("ASPECTS off by a point at most, {which}"),
+                    said(&group.within_one, 3),
+                ),
+                row(
+                    &format!("Told minus true ASPECTS, {which}"),
+                    said(&group.error.bias, 2),
+                ),
+                row(
+                    &format!("True ASPECTS within the range told, {which}"),
+                    said(&group.within_range, 3),
+                ),
+            ]);
+        }
+        rows.extend([
+            row(
+                "Affected regions of ASPECTS told",
+                said(&aspects.affected_regions_told, 3),
+            ),
+            row(
+                "Other regions of ASPECTS left alone",
+                said(&aspects.other_regions_spared, 3),
+            ),
+        ]);
+        for (region, dice) in &aspects.region_dice {
+            rows.push(row(
+                &format!("Dice of region {}, mean", region.letters()),
+                said(dice, 3),
+            ));
+        }
+    }
     for value in &flags.predictive_values {
         rows.push(row(
             &format!(

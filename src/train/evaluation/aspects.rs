@@ -1,0 +1,168 @@
+//! ASPECTS as a model tells it against the phantom's own.
+//!
+//! The true score comes by the same rule from the true regions, the true infarct and the head's own midsagittal plane; its range is a point.
+
+use super::{
+    judge::{Case, dice},
+    statistics::{Agreement, Estimate, agreement, mean, share},
+};
+use crate::domain::{
+    aspects::{Aspects, Region, SideReading},
+    finding::Side,
+    volume::Volume,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The regions and scores of a phantom.
+#[derive(Debug, Clone)]
+pub struct AspectsTruth {
+    /// Places in [`Region::ALL`] from 1, 0 outside of all.
+    pub regions: Volume<u8>,
+    /// The true scores of the sides that lie on the stack.
+    pub aspects: Aspects,
+}
+
+/// ASPECTS of a case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AspectsCase {
+    /// The true scores.
+    pub truth: Aspects,
+    /// What was told.
+    pub told: Aspects,
+    /// Dice of each region, both sides together, in the order of [`Region::ALL`]; null where neither has a voxel.
+    pub dice: [Option<f64>; 10],
+}
+
+impl AspectsCase {
+    /// Compares what was told with the truth.
+    #[must_use]
+    pub fn of(truth: &AspectsTruth, told: Option<&Aspects>, structures: Option<&Volume<u8>>) -> Self {
+        let mut volumes = [[0.0f64; 3]; 11];
+        let geometry = &truth.regions.geometry;
+        if let Some(structures) = structures {
+            for (v, (a, b)) in truth.regions.data.iter().zip(&structures.data).enumerate() {
+                let ml = geometry.voxel_volume_ml(v / geometry.slice_len());
+                volumes[usize::from(*a)][0] += ml;
+                volumes[usize::from(*b)][1] += ml;
+                volumes[usize::from(*a)][2] += if a == b { ml } else { 0.0 };
+            }
+        }
+        Self {
+            truth: truth.aspects.clone(),
+            told: told.cloned().unwrap_or_default(),
+            dice: std::array::from_fn(|r| {
+                let [truth_ml, told_ml, both] = volumes[r + 1];
+                dice(truth_ml, told_ml, both)
+            }),
+        }
+    }
+
+    /// The sides with a true score, and what was told of each.
+    fn sides(&self) -> impl Iterator<Item = (&SideReading, Option<&SideReading>)> {
+        self.truth.sides().map(|(side, truth)| {
+            let told = match side {
+                Side::Left => &self.told.left,
+                _ => &self.told.right,
+            };
+            (truth, told.as_ref())
+        })
+    }
+}
+
+/// ASPECTS of all cases, a side at a time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AspectsMetrics {
+    /// All sides.
+    pub all: AspectsGroup,
+    /// Those whose true score is below 10.
+    pub affected: AspectsGroup,
+    /// Affected regions that were told so.
+    pub affected_regions_told: Estimate,
+    /// Other regions that were left alone.
+    pub other_regions_spared: Estimate,
+    /// Mean Dice of each region.
+    pub region_dice: BTreeMap<Region, Estimate>,
+}
+
+/// Some of the sides.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AspectsGroup {
+    /// Share of them that got a score.
+    pub told: Estimate,
+    /// Told minus true score.
+    pub error: Agreement,
+    /// Share of scores that are right.
+    pub exact: Estimate,
+    /// Share of scores that are off by a point at most.
+    pub within_one: Estimate,
+    /// Share of true scores within the range that was told.
+    pub within_range: Estimate,
+}
+
+/// What is told of ASPECTS; nothing where no case knows it.
+#[must_use]
+pub fn summarise(cases: &[Case]) -> Option<AspectsMetrics> {
+    let known: Vec<&AspectsCase> = cases.iter().filter_map(|case| case.aspects.as_ref()).collect();
+    if known.is_empty() {
+        return None;
+    }
+    let sides: Vec<_> = known.iter().flat_map(|case| case.sides()).collect();
+    let affected: Vec<_> = sides
+        .iter()
+        .copied()
+        .filter(|(truth, _)| truth.score < 10)
+        .collect();
+    let regions = || {
+        sides
+            .iter()
+            .filter_map(|(truth, told)| Some(truth.regions.iter().zip(&(*told)?.regions)))
+            .flatten()
+    };
+    let of = |is_affected: bool| {
+        let all = regions().filter(move |(truth, _)| truth.affected == is_affected);
+        let right = all
+            .clone()
+            .filter(|(truth, told)| truth.affected == told.affected);
+        share(right.count(), all.count())
+    };
+    let dice = |r: usize| mean(&known.iter().filter_map(|case| case.dice[r]).collect::<Vec<_>>());
+    Some(AspectsMetrics {
+        affected: group(&affected),
+        all: group(&sides),
+        affected_regions_told: of(true),
+        other_regions_spared: of(false),
+        region_dice: Region::ALL
+            .into_iter()
+            .enumerate()
+            .map(|(r, region)| (region, dice(r)))
+            .collect(),
+    })
+}
+
+fn group(sides: &[(&SideReading, Option<&SideReading>)]) -> AspectsGroup {
+    let told: Vec<_> = sides
+        .iter()
+        .filter_map(|(truth, told)| Some((*truth, (*told)?)))
+        .collect();
+    let errors: Vec<f64> = told
+        .iter()
+        .map(|(truth, told)| f64::from(told.score) - f64::from(truth.score))
+        .collect();
+    let up_to = |off: f64| {
+        share(
+            errors.iter().filter(|error| error.abs() <= off).count(),
+            told.len(),
+        )
+    };
+    let within = told
+        .iter()
+        .filter(|(truth, told)| (told.range[0]..=told.range[1]).contains(&truth.score));
+    AspectsGroup {
+        told: share(told.len(), sides.len()),
+        error: agreement(&errors),
+        exact: up_to(0.0),
+        within_one: up_to(1.0),
+        within_range: share(within.count(), told.len()),
+    }
+}
