@@ -87,7 +87,7 @@ impl Bar {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let engine = args.engine.start()?;
     let model = engine.model(&args.model)?;
-    if model.plan.question == occlusion::QUESTION && args.dataset.is_none() {
+    if occlusion::judges(&model.plan.question) && args.dataset.is_none() {
         return arteries(&engine, model, args);
     }
     let source = match &args.dataset {

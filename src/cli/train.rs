@@ -11,7 +11,7 @@ use ictus::{
         log::Log,
         loss, recipe,
         training::{Config, Progress, train},
-        volumes::OcclusionBoxes,
+        volumes::ArteryBoxes,
     },
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -102,10 +102,12 @@ impl LossName {
 enum Recipe {
     /// Bleeds and their kinds on non-contrast CT
     Haemorrhage,
-    /// Fresh infarcts on non-contrast CT
+    /// Fresh infarcts on non-contrast CT, and the regions of ASPECTS
     Infarct,
     /// Closed arteries on CT angiography
     Occlusion,
+    /// Dense clots in arteries on thin non-contrast CT
+    Hyperdense,
 }
 
 impl Recipe {
@@ -113,7 +115,8 @@ impl Recipe {
         match self {
             Self::Haemorrhage => (recipe::haemorrhage(members), Arc::new(HaemorrhageSlabs)),
             Self::Infarct => (recipe::infarct(members), Arc::new(InfarctSlabs)),
-            Self::Occlusion => (recipe::occlusion(members), Arc::new(OcclusionBoxes)),
+            Self::Occlusion => (recipe::occlusion(members), Arc::new(ArteryBoxes::Closed)),
+            Self::Hyperdense => (recipe::hyperdense(members), Arc::new(ArteryBoxes::Dense)),
         }
     }
 }

@@ -58,11 +58,12 @@ struct Known {
 fn known(folder: &Path) -> Result<(Header, Vec<Known>), TrainError> {
     let path = folder.join("cases.jsonl");
     let header = read_header(&path)?;
-    let of_arteries =
-        header.question == occlusion::QUESTION && matches!(header.source, Cases::Phantoms { .. });
+    let of_arteries = occlusion::judges(&header.question) && matches!(header.source, Cases::Phantoms { .. });
     let cases = if of_arteries {
         let cases: Vec<occlusion::Case> = read_cases(&path, &header)?;
-        let counted = cases.into_iter().filter(|case| case.site != Some(Site::M2));
+        let counted = cases
+            .into_iter()
+            .filter(|case| case.visible && case.site != Some(Site::M2));
         counted
             .map(|case| Known {
                 score: case.score,

@@ -2,7 +2,7 @@
 
 use super::{
     phantom::{Class, Site},
-    volumes::TAUGHT,
+    volumes::{TAUGHT, TAUGHT_DENSE},
 };
 use crate::domain::{
     architecture::{Architecture, PlainConvUNet},
@@ -196,6 +196,37 @@ pub fn occlusion(members: usize) -> Plan {
     }
 }
 
+/// The plan of the detector of clots that are denser than blood without contrast agent, with as many members as asked for.
+#[must_use]
+pub fn hyperdense(members: usize) -> Plan {
+    let mut plan = occlusion(members);
+    plan.id = "hyperdense-phantom".into();
+    plan.version = "0.1.0".into();
+    plan.question = "hyperdense_artery".into();
+    let configuration = &mut plan.configuration;
+    configuration.channel_names = vec!["CT".into()];
+    configuration.normalization_schemes = vec![Normalization::CTNormalization {
+        lower_hu: -20.0,
+        upper_hu: 120.0,
+        mean_hu: 38.0,
+        std_hu: 22.0,
+    }];
+    if let Architecture::PlainConvUNet(network) = &mut configuration.architecture {
+        network.num_classes = 1 + TAUGHT_DENSE.len();
+    }
+    plan.labels = (1..)
+        .zip(TAUGHT_DENSE)
+        .map(|(value, site)| Label {
+            name: format!("{}_hyperdense", site.name()),
+            kind: THROMBUS,
+            ..closed(value, site)
+        })
+        .collect();
+    plan.trigger.contrast = Contrast::Without;
+    plan.trigger.noise_hu = Some(PLAIN_NOISE_HU);
+    plan
+}
+
 fn structure(region: Region) -> Structure {
     Structure {
         name: region.name().into(),
@@ -275,5 +306,6 @@ mod tests {
         haemorrhage(5).check().unwrap();
         occlusion(3).check().unwrap();
         infarct(3).check().unwrap();
+        hyperdense(3).check().unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Held-out phantoms with contrast agent → how well a detector finds closed arteries, on which side, and in which: `cases.jsonl`, `metrics.json` and `report.html`.
+//! Held-out phantoms → how well a detector finds closed arteries, with contrast agent by their lumen, without by a dense clot, on which side, and in which: `cases.jsonl`, `metrics.json` and `report.html`.
 //!
 //! Every phantom goes through the real stages as an even, a leaning or an uneven stack, from the wider evaluation ranges; half of them have a closed artery.
 //! ICA terminus, M1 and basilar count as large; M2 is told apart.
@@ -38,8 +38,9 @@ use std::{fs, path::Path, time::Instant};
 
 pub use report::summary;
 
-/// The plan's question.
-pub const QUESTION: &str = "occlusion";
+/// Questions of detectors on CT angiography, and on thin slices without contrast agent.
+const OCCLUSION: &str = "occlusion";
+const HYPERDENSE: &str = "hyperdense_artery";
 /// A finding this near to the true place is at it, mm: the ball and the marked clot.
 const NEAR_MM: f64 = BALL_MM + MARKED_MM;
 /// Pixels along a row of the judged stacks.
@@ -63,6 +64,8 @@ pub struct Metrics {
     pub sensitivity_large: Estimate,
     /// Closed M2 flagged.
     pub sensitivity_m2: Estimate,
+    /// Closed arteries flagged whose clot is as dense as blood, so that nothing but what follows from it is to be seen.
+    pub flagged_unseen: Estimate,
     /// Open arteries not flagged.
     pub specificity: Estimate,
     /// Answered `uncertain`.
@@ -94,6 +97,9 @@ pub struct Case {
     pub side: Option<Side>,
     /// The refilling of what lies behind it.
     pub collaterals: Option<f32>,
+    /// Whether the clot is to be seen: with contrast agent always, without when it is denser than blood.
+    #[serde(default = "yes")]
+    pub visible: bool,
     /// The answer.
     pub answer: AnswerValue,
     /// Case score.
@@ -112,15 +118,27 @@ pub struct Case {
     pub seconds: f64,
 }
 
+/// What cases of older evaluations are, which were all with contrast agent.
+fn yes() -> bool {
+    true
+}
+
 impl Case {
-    /// Whether a reader would have been told wrong: a closed artery not flagged or its side wrong, an open one flagged.
+    /// Whether a reader would have been told wrong: a closed artery that is to be seen not flagged, its side wrong, an open one flagged.
     fn is_wrong(&self) -> bool {
         match (self.site, self.answer == AnswerValue::Present) {
             (Some(_), true) => self.side != self.found_side,
-            (Some(_), false) | (None, true) => true,
+            (Some(_), false) => self.visible,
+            (None, true) => true,
             (None, false) => false,
         }
     }
+}
+
+/// Whether models with this question are judged here.
+#[must_use]
+pub fn judges(question: &str) -> bool {
+    [OCCLUSION, HYPERDENSE].contains(&question)
 }
 
 /// Judges a model on `count` phantoms from `first_seed` on; `out` may hold the cases of a run that stopped.
@@ -142,11 +160,13 @@ pub fn evaluate(
     let mut ledger: Ledger<Case> = Ledger::open(&out.join("cases.jsonl"), &header)?;
     tell(ledger.cases());
     for seed in (first_seed..).take(count).skip(ledger.cases().len()) {
-        let kind = if (seed - first_seed).is_multiple_of(2) {
-            Kind::Occlusion
+        let (closed, open) = if model.plan.question == HYPERDENSE {
+            (Kind::Infarct, Kind::Open)
         } else {
-            Kind::Cta
+            (Kind::Occlusion, Kind::Cta)
         };
+        let is_closed = (seed - first_seed).is_multiple_of(2);
+        let kind = if is_closed { closed } else { open };
         let (case, picture) = one(engine, model, seed, kind)?;
         if let Some(png) = picture {
             write(&pictures.join(format!("{seed}.png")), &png)?;
@@ -167,7 +187,7 @@ pub fn evaluate(
 
 /// Draws a phantom, looks at it and judges it; with a picture when it went wrong.
 fn one(engine: &Engine, model: &Model, seed: u64, kind: Kind) -> Result<(Case, Option<Vec<u8>>), TrainError> {
-    let head = Head::new(seed, kind, Range::Evaluation);
+    let head = Head::new(seed, kind, Range::Evaluation).scanned_thin();
     let (stack, grid) = stack(seed);
     let scan = Scan {
         channels: vec![head.render(&grid).hu],
@@ -238,6 +258,7 @@ fn judge(seed: u64, stack: &str, truth: Option<&Occlusion>, look: &Look, seconds
         site: truth.map(|t| t.site),
         side: truth.map(|t| t.side),
         collaterals: truth.map(|t| t.collaterals),
+        visible: truth.is_none_or(|t| t.dense),
         answer: answer.map_or(AnswerValue::NotEvaluated, |a| a.answer),
         score: look.found.score,
         disagreement: look.prediction.disagreement,
@@ -250,11 +271,13 @@ fn judge(seed: u64, stack: &str, truth: Option<&Occlusion>, look: &Look, seconds
 }
 
 fn summarise(judged: Header, cases: &[Case]) -> Metrics {
-    let is_large = |c: &&Case| matches!(c.site, Some(Site::IcaTerminus | Site::M1 | Site::Basilar));
-    let is_m2 = |c: &&Case| c.site == Some(Site::M2);
+    let is_large =
+        |c: &&Case| c.visible && matches!(c.site, Some(Site::IcaTerminus | Site::M1 | Site::Basilar));
+    let is_m2 = |c: &&Case| c.visible && c.site == Some(Site::M2);
     let flagged = |c: &&Case| c.answer == AnswerValue::Present;
     let of = |which: &dyn Fn(&&Case) -> bool| cases.iter().filter(|c| which(c)).collect::<Vec<_>>();
     let (large, m2, open) = (of(&is_large), of(&is_m2), of(&|c| c.site.is_none()));
+    let unseen = of(&|c| !c.visible);
     let hits = |of: &[&Case]| share(of.iter().filter(|c| flagged(c)).count(), of.len());
     let scores = |of: &[&Case]| of.iter().map(|c| c.score).collect::<Vec<f64>>();
     let is_paired = |c: &&&Case| c.side.is_some_and(|side| side != Side::Midline);
@@ -275,6 +298,7 @@ fn summarise(judged: Header, cases: &[Case]) -> Metrics {
         judged,
         sensitivity_large: hits(&large),
         sensitivity_m2: hits(&m2),
+        flagged_unseen: hits(&unseen),
         specificity: share(open.iter().filter(|c| !flagged(c)).count(), open.len()),
         uncertain: share(
             cases

@@ -48,6 +48,10 @@ pub(super) fn html(metrics: &Metrics, cases: &[Case], picture: impl Fn(&Case) ->
             wanted(&metrics.side_right, 0.95),
         ),
         ("M2 flagged", told(&metrics.sensitivity_m2)),
+        (
+            "Closed, but the clot as dense as blood: flagged",
+            told(&metrics.flagged_unseen),
+        ),
         ("Uncertain", told(&metrics.uncertain)),
         ("Area under the ROC curve, large", told(&metrics.auc_large)),
         ("Area under the ROC curve, M2", told(&metrics.auc_m2)),

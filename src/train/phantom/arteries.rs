@@ -8,7 +8,7 @@ use super::brain::unit;
 use super::noise::{Draw, Field, Point, mix, step};
 use super::range::Ranges;
 use super::skull::Skull;
-use super::vessels::{Content, Met, Node, Segment, Tubes, distance, path};
+use super::vessels::{Closure, Content, Met, Node, Segment, Tubes, distance, path};
 use super::{Kind, Site};
 
 /// Chances of the variants.
@@ -57,20 +57,6 @@ struct Artery {
     cistern_mm: f32,
 }
 
-/// Where an artery is closed.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Closure {
-    pub(super) site: Site,
-    /// −1 right, 1 left, 0 midline.
-    pub(super) side: f32,
-    /// Where the lumen ends, in head coordinates.
-    pub(super) at: Point,
-    /// The middle line of the clot in its main artery.
-    pub(super) clot: Vec<Point>,
-    /// How well the far branches are refilled, 0 to 1.
-    pub(super) collaterals: f32,
-}
-
 /// Vessels of one head.
 #[derive(Debug, Clone)]
 pub(super) struct Vessels {
@@ -96,7 +82,7 @@ impl Vessels {
         tree.grow(draw, skull);
         let veins = veins(draw, skull, &noise);
         let contrast = kind.contrast();
-        let closure = match kind {
+        let mut closure = match kind {
             Kind::Occlusion => Some(tree.close(event, ranges, &[0.24, 0.36, 0.24, 0.16])),
             // What causes an infarct may show as a dense artery.
             Kind::Infarct => Some(tree.close(event, ranges, &[0.15, 0.45, 0.4, 0.0])),
@@ -107,6 +93,9 @@ impl Vessels {
         let venous = mix(60.0, 0.75 * full, draw.within(ranges.venous));
         let clot_hu = event.within(ranges.clot_hu);
         let dense = contrast || event.chance(0.7);
+        closure
+            .iter_mut()
+            .for_each(|closure: &mut Closure| closure.dense = dense);
         let mut segments = Vec::new();
         for artery in &tree.arteries {
             for (i, pair) in artery.nodes.windows(2).enumerate() {
@@ -647,6 +636,7 @@ impl Tree {
             at,
             clot,
             collaterals,
+            dense: true,
         }
     }
 

@@ -136,6 +136,8 @@ pub struct Occlusion {
     pub clot_mm: Vec<Vec3>,
     /// How well the branches behind it are refilled, 0 to 1.
     pub collaterals: f32,
+    /// Whether the clot is denser than flowing blood on a plain scan.
+    pub dense: bool,
 }
 
 /// What a voxel of the truth holds; 0 is none of them.
@@ -283,6 +285,13 @@ impl Head {
         }
     }
 
+    /// The same head in slices as thin and noisy as those of CT angiography.
+    #[must_use]
+    pub fn scanned_thin(mut self) -> Self {
+        self.scanner = self.scanner.thin(self.range.table());
+        self
+    }
+
     /// The artery that is closed, if one is.
     #[must_use]
     pub fn occlusion(&self) -> Option<Occlusion> {
@@ -298,6 +307,7 @@ impl Head {
             point_mm: place(closure.at),
             clot_mm: closure.clot.iter().map(|p| place(*p)).collect(),
             collaterals: closure.collaterals,
+            dense: closure.dense,
         })
     }
 

@@ -38,6 +38,8 @@ struct TruthOcclusion {
     side: Side,
     point_mm: Vec3,
     collaterals: f32,
+    /// Whether the clot is denser than flowing blood without contrast agent.
+    dense: bool,
 }
 
 #[derive(Serialize)]
@@ -97,6 +99,7 @@ pub fn write_truth(
             side: occlusion.side,
             point_mm: occlusion.point_mm,
             collaterals: occlusion.collaterals,
+            dense: occlusion.dense,
         }),
     };
     let path = out.join("truth.json");

@@ -1,6 +1,23 @@
 //! Tubes: tapered segments in a grid of cells → what a point meets, at the cost of the few segments near it.
 
+use super::Site;
 use super::noise::{Field, Point, capsule, sq};
+
+/// Where an artery is closed.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Closure {
+    pub(super) site: Site,
+    /// −1 right, 1 left, 0 midline.
+    pub(super) side: f32,
+    /// Where the lumen ends, in head coordinates.
+    pub(super) at: Point,
+    /// The middle line of the clot in its main artery.
+    pub(super) clot: Vec<Point>,
+    /// How well the far branches are refilled, 0 to 1.
+    pub(super) collaterals: f32,
+    /// Whether the clot is denser than flowing blood without contrast agent.
+    pub(super) dense: bool,
+}
 
 /// What fills a tube.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
