@@ -1,5 +1,6 @@
 //! The flags that every command with networks shares: which models, on which device, which maps.
 
+use anyhow::Context;
 use ictus::{
     analysis::{
         encode::{MapFormat, Maps, Quantity},
@@ -18,12 +19,28 @@ pub(crate) struct EngineArgs {
     /// Folder of further models; the shipped ones are in the binary.
     #[arg(long, env = "ICTUS_MODELS", value_name = "DIR")]
     models_dir: Option<PathBuf>,
+    /// Ask this model too of every study that has a series for it, though its plan says that it runs only when named; several with commas between them.
+    #[arg(long, env = "ICTUS_ALSO", value_name = "MODEL", value_delimiter = ',')]
+    also: Vec<String>,
 }
+
+/// The steps between slices at which a model of `--also` is asked, mm: any.
+const ANY_STEP_MM: [f64; 2] = [0.0, 100.0];
 
 impl EngineArgs {
     /// Loads the models and holds each to its golden patch.
     pub(crate) fn start(&self) -> anyhow::Result<Engine> {
-        let bundles = super::models::bundles(self.models_dir.as_deref())?;
+        let mut bundles = super::models::bundles(self.models_dir.as_deref())?;
+        for id in &self.also {
+            let bundle = bundles.iter_mut().find(|bundle| bundle.plan.id == *id);
+            let bundle = bundle.with_context(|| {
+                format!("--also {id}: no model is called so; `ictus model list` names those that are there")
+            })?;
+            let trigger = &mut bundle.plan.trigger;
+            if trigger.is_only_by_name() {
+                trigger.thickness_mm = ANY_STEP_MM;
+            }
+        }
         Ok(Engine::start(&bundles, self.device)?)
     }
 }

@@ -431,6 +431,36 @@ mod tests {
     }
 
     #[test]
+    fn slabs_of_infarcts_show_the_regions_of_aspects_and_those_of_bleeds_none() {
+        let plan = crate::train::recipe::infarct(1);
+        let drawn: Vec<Sample> = (0..24)
+            .into_par_iter()
+            .map(|i| slabs(&plan, &INFARCTED, 3, i))
+            .collect();
+        assert!(
+            drawn
+                .iter()
+                .all(|sample| sample.structures.len() == sample.truth.len())
+        );
+        for region in 1..=10 {
+            assert!(
+                drawn.iter().any(|sample| sample.structures.contains(&region)),
+                "region {region}"
+            );
+        }
+        // An infarct lies in regions or outside of them, and takes no region away.
+        let both = |sample: &Sample| {
+            sample
+                .truth
+                .iter()
+                .zip(&sample.structures)
+                .any(|(t, s)| *t > 0 && *s > 0)
+        };
+        assert!(drawn.iter().any(both));
+        assert!(slabs(&haemorrhage(1), &BLEEDING, 3, 0).structures.is_empty());
+    }
+
+    #[test]
     fn samples_of_bleeding_heads_mostly_show_the_bleed_and_every_kind_occurs() {
         let plan = haemorrhage(1);
         let truths: Vec<Vec<u8>> = (0..96)

@@ -187,7 +187,7 @@ def judge_sr(folder, meant):
         if segment.referenced_segment_numbers != [finding["segment"]]:
             object_to("highdicom", f"{finding['id']} refers to segments {segment.referenced_segment_numbers}")
 
-    case, midline = report.content.get_image_measurement_groups()
+    case, midline, aspects = report.content.get_image_measurement_groups()
     if midline.tracking_identifier != "midline":
         object_to("highdicom", f"the midline is tracked as {midline.tracking_identifier}")
     for name, value in (("midline-shift", -4.2), ("midline-lower", -6.4), ("midline-upper", -2.6)):
@@ -195,13 +195,25 @@ def judge_sr(folder, meant):
         if [(m.value, m.unit.value) for m in measured] != [(value, "mm")]:
             object_to("highdicom", f"{name}: {[(m.value, m.unit.value) for m in measured]}, meant was {value} mm")
 
+    if aspects.tracking_identifier != "aspects-left":
+        object_to("highdicom", f"ASPECTS is tracked as {aspects.tracking_identifier}")
+    if [site.laterality.value for site in aspects.finding_sites] != ["7771000"]:
+        object_to("highdicom", "ASPECTS is not of the left side")
+    for name, value in (("aspects", 8), ("aspects-lower", 7), ("aspects-upper", 9)):
+        measured = aspects.get_measurements(highdicom.sr.CodedConcept(name, "99ICTUS", name))
+        if [(m.value, m.unit.value) for m in measured] != [(value, "1")]:
+            object_to("highdicom", f"{name}: {[(m.value, m.unit.value) for m in measured]}, meant was {value}")
+    regions = aspects.get_qualitative_evaluations(highdicom.sr.CodedConcept("affected-region", "99ICTUS", "region"))
+    if [region.value.value for region in regions] != ["aspects-i", "aspects-m5"]:
+        object_to("highdicom", f"affected regions are {[region.value.value for region in regions]}")
+
     with tempfile.TemporaryDirectory() as out:
         target = Path(out) / "sr.json"
         code, said = run(BIN / "tid1500reader", "--inputDICOM", path, "--outputMetadata", target)
         if code != 0 or not target.exists():
             object_to("dcmqi", f"tid1500reader: {code}: {said[-300:]}")
         else:
-            # One group a finding, one for the case, one for the midline.
+            # One group a finding, one for the case, one for the midline, one for a side's ASPECTS.
             read = json.loads(target.read_text())["Measurements"]
             segments = [group["ReferencedSegment"] for group in read if "ReferencedSegment" in group]
             if segments != [finding["segment"] for finding in meant["findings"]]:

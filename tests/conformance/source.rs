@@ -14,8 +14,12 @@ use ictus::{
     analysis::encode::{EncodeInput, Maps, Stamp},
     dicom::{attribute::Attributes, instance::Instance},
     domain::{
+        aspects::{Aspects, Extent, Region, SideReading},
         code,
-        finding::{Answer, AnswerValue, DISCLAIMER, Finding, ModelRun, Refusal, Report, SeriesMidline, Side},
+        finding::{
+            Answer, AnswerValue, DISCLAIMER, Finding, ModelRun, Refusal, Report, SeriesAspects,
+            SeriesMidline, Side,
+        },
         geometry::{Vec3, add, cross, scale},
         midsagittal::MidlineShift,
         plan::Plan,
@@ -170,6 +174,7 @@ pub(crate) fn case(geometry: &Geometry, lesions: &[(Vec3, Vec3)]) -> Case {
             entropy: volume(entropy),
             mutual_information: volume(mutual_information),
             variance: volume(variance),
+            structures: None,
             disagreement: 0.12,
         },
         segments: Volume {
@@ -265,6 +270,14 @@ fn report(findings: Vec<Finding>, plan: &Plan) -> Report {
                 interval_mm: [-6.4, -2.6],
             },
         }),
+        aspects: Some(SeriesAspects {
+            series: uid("source.series", 0),
+            model: plan.id.clone(),
+            aspects: Aspects {
+                left: Some(aspects()),
+                right: None,
+            },
+        }),
         refusals: vec![Refusal {
             code: "no_model".into(),
             text: "no model answers infarct: import one".into(),
@@ -275,6 +288,18 @@ fn report(findings: Vec<Finding>, plan: &Plan) -> Report {
         }],
         timings: BTreeMap::new(),
     }
+}
+
+/// ASPECTS of 8, or 7 to 9: the insula and M5 are affected.
+fn aspects() -> SideReading {
+    let mut extents = [Extent {
+        volume_ml: 10.0,
+        affected_ml: [0.0; 3],
+    }; 10];
+    extents[Region::Insula as usize].affected_ml = [5.0; 3];
+    extents[Region::M5 as usize].affected_ml = [0.0, 5.0, 5.0];
+    extents[Region::M6 as usize].affected_ml = [0.0, 0.0, 5.0];
+    SideReading::of(&extents).unwrap()
 }
 
 fn plan() -> Plan {

@@ -332,6 +332,18 @@ async fn an_oru_says_who_what_and_how_sure_and_an_aa_takes_it() {
     assert_eq!(value("midline-shift").as_deref(), Some("-4.2"));
     assert_eq!(value("midline-lower").as_deref(), Some("-6.4"));
     assert_eq!(value("midline-upper").as_deref(), Some("-2.6"));
+    assert_eq!(value("aspects").as_deref(), Some("8"));
+    assert_eq!(value("aspects-lower").as_deref(), Some("7"));
+    assert_eq!(value("aspects-upper").as_deref(), Some("9"));
+    let regions = lines
+        .iter()
+        .filter(|line| line.text(3, 1).as_deref() == Some("affected-region"));
+    let regions: Vec<_> = regions
+        .map(|line| (line.text(4, 1), line.text(5, 1)))
+        .map(|(side, region)| (side.unwrap_or_default(), region.unwrap_or_default()))
+        .collect();
+    let of_left = |region: &str| ("aspects-left".to_owned(), region.to_owned());
+    assert_eq!(regions, [of_left("aspects-i"), of_left("aspects-m5")]);
     let notes: Vec<_> = lines.iter().filter_map(|line| line.text(5, 1)).collect();
     assert!(
         notes.iter().any(|note| note.contains("not for clinical use")),
@@ -510,6 +522,12 @@ async fn fhir_gets_a_transaction_that_a_second_attempt_does_not_double() {
     let midline = &entries[3]["resource"];
     assert_eq!(midline["valueQuantity"]["value"], -4.2);
     assert_eq!(midline["component"][0]["valueRange"]["low"]["value"], -6.4);
+    let aspects = &entries[4]["resource"];
+    assert_eq!(aspects["code"]["text"], "ASPECTS of the left side");
+    assert_eq!(aspects["valueQuantity"]["value"], 8);
+    assert_eq!(aspects["component"][1]["valueRange"]["low"]["value"], 7);
+    let affected = &aspects["component"][3]["valueCodeableConcept"]["coding"][0];
+    assert_eq!(affected["code"], "aspects-m5");
     assert_eq!(
         entries[0]["resource"]["identifier"][0]["value"],
         format!("urn:oid:{}", uid("s"))

@@ -205,6 +205,7 @@ fn sure(rendered: &Rendered) -> Prediction {
         entropy: zeros(),
         mutual_information: zeros(),
         variance: zeros(),
+        structures: None,
         disagreement: 0.0,
     }
 }

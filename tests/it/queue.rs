@@ -13,9 +13,13 @@ use ictus::{
     },
     dicom::instance::Instance,
     domain::{
+        aspects::{Aspects, Extent, Region, SideReading},
         code::HEMORRHAGE,
         failure::FailureClass,
-        finding::{Answer, AnswerValue, DISCLAIMER, Finding, ModelRun, Report, SCHEMA, SeriesMidline, Side},
+        finding::{
+            Answer, AnswerValue, DISCLAIMER, Finding, ModelRun, Report, SCHEMA, SeriesAspects, SeriesMidline,
+            Side,
+        },
         midsagittal::MidlineShift,
         network::Control,
         uid::Uid,
@@ -226,10 +230,30 @@ fn answered(answer: AnswerValue, volume_ml: Option<f64>) -> Report {
                 interval_mm: [-6.4, -2.6],
             },
         }),
+        aspects: volume_ml.map(|_| SeriesAspects {
+            series: uid("a"),
+            model: "fake".to_owned(),
+            aspects: Aspects {
+                left: Some(aspects()),
+                right: None,
+            },
+        }),
         refusals: Vec::new(),
         warnings: Vec::new(),
         timings: BTreeMap::from([("infer".to_owned(), 7)]),
     }
+}
+
+/// ASPECTS of 8, or 7 to 9: the insula and M5 are affected.
+fn aspects() -> SideReading {
+    let mut extents = [Extent {
+        volume_ml: 10.0,
+        affected_ml: [0.0; 3],
+    }; 10];
+    extents[Region::Insula as usize].affected_ml = [5.0; 3];
+    extents[Region::M5 as usize].affected_ml = [0.0, 5.0, 5.0];
+    extents[Region::M6 as usize].affected_ml = [0.0, 0.0, 5.0];
+    SideReading::of(&extents).unwrap()
 }
 
 /// A worker that runs until it is told to stop or dropped.

@@ -118,6 +118,34 @@ it('says a probability, and between what a volume lies, where the model is calib
   expect(await axe(page)).toEqual([]);
 });
 
+it('says ASPECTS of each side that was scored, its range, and which regions are affected', async () => {
+  const regions = Object.keys(messages.panel.aspectsRegions).map((region) => ({
+    region,
+    volume_ml: 9,
+    affected_share: region === 'm5' ? 0.6 : 0,
+    affected: region === 'm5',
+  }));
+  const left = { score: 9, range: [7, 10], regions };
+  // What a server says that asks the infarct model too; the rest is this server's own.
+  await context.route(`**/api/studies/${stroke.study_instance_uid}`, async (route) => {
+    const response = await route.fetch();
+    const detail = (await response.json()) as StudyDetail;
+    const report = detail.analysis?.report;
+    const series = report?.series[0]?.uid;
+    Object.assign(report ?? {}, { aspects: { series, model: 'infarct-phantom', left, right: null } });
+    await route.fulfill({ response, json: detail });
+  });
+  const { panel } = messages;
+  expect(await page.locator('[data-aspects]').count()).toBe(0);
+  await openStudy(context, page, stroke.study_instance_uid);
+  await expect.poll(() => page.locator('[data-aspects]').count()).toBe(1);
+  const said = await page.locator('[data-aspects="left 9"]').textContent();
+  expect(said).toContain(panel.aspectsOf(panel.sides.left));
+  expect(said).toContain(panel.aspectsBetween(7, 10));
+  expect(said).toContain(`${panel.aspectsAffected}M5`);
+  expect(await axe(page)).toEqual([]);
+});
+
 it('shows each map of the analysis, and contours of the score', async () => {
   const bleed = of(/haemorrhage/);
   await page.locator(`[data-finding="${bleed.id}"]`).click();

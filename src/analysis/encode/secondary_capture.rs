@@ -4,6 +4,7 @@
 //! so that no word covers a pixel of it; a finding is outlined from outside, so that none of its pixels is covered either.
 //! The score is said to be one until a model is calibrated.
 //! A study without findings gets the one slice that shows most of the brain.
+//! Where ASPECTS is told, the slices that show most of its regions below and above the top of the basal ganglia are there too, and borders of regions are dotted.
 //! No patient data is drawn: the PACS shows it from the attributes.
 //!
 //! Source: PS3.3 sections A.8.1 (Secondary Capture Image), C.8.6.1 and C.8.6.2, C.7.6.1; PS3.3 section C.11.2.1.2 for the window.
@@ -15,7 +16,7 @@ use super::{
     font,
 };
 use crate::domain::{
-    aspects::Aspects,
+    aspects::{Aspects, Region},
     finding::{AnswerValue, Side},
     geometry::Vec3,
     volume::Volume,
@@ -52,6 +53,10 @@ const WHITE: Colour = [255, 255, 255];
 const YELLOW: Colour = [255, 220, 0];
 /// The outline, told from grey and from each other's neighbours by every eye.
 const OUTLINE: Colour = [255, 64, 48];
+/// Borders of the regions of ASPECTS.
+const BORDER: Colour = [96, 200, 255];
+/// Regions that lie below the top of the basal ganglia, as places in [`Region::ALL`] from 1; the others lie above.
+const BELOW: std::ops::RangeInclusive<u8> = 1..=Region::M3 as u8 + 1;
 
 /// Makes the pictures, in the order of the slices.
 pub(super) fn encode(
@@ -62,20 +67,26 @@ pub(super) fn encode(
     if ct.geometry != *context.geometry || ct.data.len() != context.geometry.len() {
         return Err(mismatch("grids of CT and results", "different ones", "one"));
     }
-    let slices = slices(input);
+    let regions = input
+        .prediction
+        .structures
+        .as_ref()
+        .filter(|_| context.aspects.is_some());
+    let mut slices = slices(input);
+    slices.extend(regions.into_iter().flat_map(most_regions));
     let above = above(context, input);
     slices
         .iter()
         .enumerate()
         .map(|(at, slice)| {
-            let picture = picture(context, input, ct, *slice, &above);
+            let picture = picture(context, input, ct, regions, *slice, &above);
             object(context, input, at, *slice, picture)
         })
         .collect()
 }
 
 /// The slices that are drawn.
-fn slices(input: &EncodeInput<'_>) -> Vec<usize> {
+fn slices(input: &EncodeInput<'_>) -> BTreeSet<usize> {
     let count = input.segments.geometry.slices();
     let shown: Vec<usize> = (0..count)
         .filter(|slice| input.segments.slice(*slice).iter().any(|voxel| *voxel != 0))
@@ -97,7 +108,19 @@ fn slices(input: &EncodeInput<'_>) -> Vec<usize> {
             .map(|finding| finding.key_slice)
             .filter(|key| *key < count),
     );
-    slices.into_iter().collect()
+    slices
+}
+
+/// The slices with most of the regions below and above the top of the basal ganglia.
+fn most_regions(regions: &Volume<u8>) -> impl Iterator<Item = usize> {
+    [true, false].into_iter().filter_map(|below| {
+        let counts = |slice: &usize| {
+            let voxels = regions.slice(*slice).iter();
+            voxels.filter(|r| **r > 0 && BELOW.contains(r) == below).count()
+        };
+        let most = (0..regions.geometry.slices()).max_by_key(counts)?;
+        (counts(&most) > 0).then_some(most)
+    })
 }
 
 /// The words above the image: the same on each.
@@ -204,6 +227,7 @@ fn picture(
     context: &Context<'_>,
     input: &EncodeInput<'_>,
     ct: &Volume<f32>,
+    regions: Option<&Volume<u8>>,
     slice: usize,
     above: &[(String, Colour)],
 ) -> Picture {
@@ -243,6 +267,11 @@ fn picture(
     let (hu, segments) = (ct.slice(slice), input.segments.slice(slice));
     let window_hu = input.plan.trigger.contrast.window_hu();
     let inside = |row: usize, column: usize| segments[row * columns + column] != 0;
+    let region = |row: usize, column: usize| {
+        regions.map_or(0, |all| {
+            all.slice(slice)[row.min(rows - 1) * columns + column.min(columns - 1)]
+        })
+    };
     // A line of one source pixel is too thin to be seen in a small picture and too thick in a scaled one.
     let line = scale.min(2);
     for row in 0..rows * scale {
@@ -260,8 +289,13 @@ fn picture(
             let step = isize::try_from(line).unwrap_or(1);
             let outlined =
                 !inside(r, c) && (near(step, 0) || near(-step, 0) || near(0, step) || near(0, -step));
+            let here = region(r, c);
+            let is_border =
+                (region(r + 1, c) != here || region(r, c + 1) != here) && (r + c).is_multiple_of(2);
             let colour = if outlined {
                 OUTLINE
+            } else if is_border && !inside(r, c) {
+                BORDER
             } else {
                 [grey(hu[r * columns + c], window_hu); 3]
             };
@@ -389,6 +423,7 @@ fn put_pixels(dataset: &mut Dataset, rows: u16, columns: u16, pixels: Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::volume::{Geometry, SlicePlane};
 
     /// Reads a line back by comparing each place with each letter: what a machine can tell apart, a person can read.
     fn read_back(picture: &Picture, row: usize, column: usize, count: usize) -> String {
@@ -416,6 +451,28 @@ mod tests {
         let mut picture = Picture::new(words.len() * font::ADVANCE * DOT + 20, 40);
         picture.write(8, 8, words, WHITE);
         assert_eq!(read_back(&picture, 8, 8, words.len()), words);
+    }
+
+    #[test]
+    fn the_slices_with_most_of_the_regions_of_either_level_are_shown() {
+        let plane = |z: u8| SlicePlane {
+            origin_mm: [0.0, 0.0, f64::from(z)],
+            thickness_mm: 5.0,
+        };
+        let regions = |data: &[u8]| Volume {
+            geometry: Geometry {
+                rows: 1,
+                columns: 3,
+                row_direction: [1.0, 0.0, 0.0],
+                column_direction: [0.0, 1.0, 0.0],
+                pixel_spacing_mm: [1.0, 1.0],
+                planes: (0..4).map(plane).collect(),
+            },
+            data: data.into(),
+        };
+        let shown = |data: &[u8]| most_regions(&regions(data)).collect::<Vec<_>>();
+        assert_eq!(shown(&[0, 0, 1, 7, 3, 8, 8, 9, 0, 10, 0, 0]), [1, 2]);
+        assert_eq!(shown(&[0, 0, 0, 0, 0, 0, 8, 9, 0, 0, 0, 0]), [2]);
     }
 
     #[test]

@@ -38,3 +38,61 @@ pub fn read(
     };
     (aspects, unseen)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::volume::{Geometry, SlicePlane};
+
+    /// One slice of 20 columns of 0.5 mL each for every region, the head's middle between the columns 9 and 10; columns run to the patient's left.
+    fn regions() -> Volume<u8> {
+        let geometry = Geometry {
+            rows: 10,
+            columns: 20,
+            row_direction: [1.0, 0.0, 0.0],
+            column_direction: [0.0, 1.0, 0.0],
+            pixel_spacing_mm: [10.0, 5.0],
+            planes: vec![SlicePlane {
+                origin_mm: [-47.5, 0.0, 0.0],
+                thickness_mm: 10.0,
+            }],
+        };
+        let data = (0..200u8).map(|v| v / 20 + 1).collect();
+        Volume { geometry, data }
+    }
+
+    fn plane() -> MidsagittalPlane {
+        MidsagittalPlane::through([0.0; 3], [1.0, 0.0, 0.0])
+    }
+
+    #[test]
+    fn each_side_is_scored_by_its_own_regions() {
+        // The insula and M5 on the patient's left: a quarter of each surely, half of them shown; a third of M6 on the right may be.
+        let (aspects, unseen) = read(&regions(), &plane(), |v| {
+            let (region, column) = (Region::ALL[v / 20], v % 20);
+            match region {
+                Region::Insula | Region::M5 => [column >= 18, column >= 15, column >= 15],
+                Region::M6 => [false, false, column < 4],
+                _ => [false; 3],
+            }
+        });
+        assert_eq!(unseen, [Vec::new(), Vec::new()]);
+        let said = |side: &Option<SideReading>| side.as_ref().unwrap().to_string();
+        assert_eq!(said(&aspects.left), "8 (8 to 10): I, M5");
+        assert_eq!(said(&aspects.right), "10 (9 to 10)");
+        let insula = aspects.left.unwrap().regions[3];
+        assert_eq!((insula.volume_ml, insula.affected_share), (5.0, 0.5));
+    }
+
+    #[test]
+    fn a_side_that_lacks_a_region_is_not_scored_and_the_region_is_named() {
+        let mut regions = regions();
+        for column in 0..10 {
+            regions.data[20 * (Region::M4 as usize) + column] = 0;
+        }
+        let (aspects, unseen) = read(&regions, &plane(), |_| [false; 3]);
+        assert_eq!(aspects.left.map(|side| side.score), Some(10));
+        assert_eq!(aspects.right, None);
+        assert_eq!(unseen, [vec![], vec![Region::M4]]);
+    }
+}

@@ -279,11 +279,58 @@ fn entropy(p: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{
+        trace::AxisMap,
+        volume::{Geometry, SlicePlane},
+    };
 
     #[test]
     fn entropy_is_one_for_a_fair_coin_and_zero_for_certainty() {
         assert!((entropy(&[0.5, 0.5]) - 1.0).abs() < 1e-6);
         assert!(entropy(&[1.0, 0.0]).abs() < 1e-6);
         assert!((entropy(&[0.25; 4]) - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn structures_are_told_by_their_own_channels() {
+        let map = |len: usize| AxisMap {
+            len,
+            start: 0.0,
+            step: 1.0,
+        };
+        let trace = SpatialTrace {
+            source: Geometry {
+                rows: 1,
+                columns: 3,
+                row_direction: [1.0, 0.0, 0.0],
+                column_direction: [0.0, 1.0, 0.0],
+                pixel_spacing_mm: [1.0, 1.0],
+                planes: vec![SlicePlane {
+                    origin_mm: [0.0; 3],
+                    thickness_mm: 5.0,
+                }],
+            },
+            transposed: false,
+            axes: [map(1), map(3)],
+            slices: vec![0],
+        };
+        // Channels: background, a label, none, two structures; the second member is surer than the first.
+        let first = [
+            [9.0, 0.0, 0.0],
+            [0.0, 9.0, 9.0],
+            [0.0, 20.0, 2.0],
+            [1.0, 0.0, 0.0],
+            [0.0; 3],
+        ];
+        let second = [
+            [9.0, 0.0, 0.0],
+            [0.0, 9.0, 9.0],
+            [0.0, 20.0, 0.0],
+            [0.0; 3],
+            [6.0, 0.0, 9.0],
+        ];
+        let members = [first.concat(), second.concat()];
+        assert_eq!(structures(&members, 2..5, &trace), [2, 0, 2]);
+        assert_eq!(structures(&members[..1], 2..5, &trace), [1, 0, 0]);
     }
 }

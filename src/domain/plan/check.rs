@@ -335,6 +335,28 @@ mod tests {
     }
 
     #[test]
+    fn structures_have_outputs_of_their_own_and_a_grid_that_tells_them() {
+        let mut plan = crate::train::recipe::infarct(1);
+        plan.check().unwrap();
+        assert!(plan.tells_aspects());
+        assert_eq!((plan.label_channels(), plan.structure_channels()), (2, 11));
+        plan.structures.pop();
+        assert!(!plan.tells_aspects());
+        let error = plan.check().unwrap_err();
+        assert!(
+            error.contains("13 outputs, the labels need 2 and the structures 10"),
+            "{error}"
+        );
+        let mut plan = crate::train::recipe::occlusion(1);
+        plan.structures = crate::train::recipe::infarct(1).structures[..1].to_vec();
+        let Architecture::PlainConvUNet(network) = &mut plan.configuration.architecture else {
+            panic!("the recipe is a plain U-Net");
+        };
+        network.num_classes += 2;
+        assert!(plan.check().unwrap_err().contains("source_slices only"));
+    }
+
+    #[test]
     fn the_shipped_plan_agrees_with_itself() {
         shipped().check().unwrap();
         on_volume().check().unwrap();

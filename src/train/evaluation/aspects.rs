@@ -166,3 +166,78 @@ fn group(sides: &[(&SideReading, Option<&SideReading>)]) -> AspectsGroup {
         within_range: share(within.count(), told.len()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::aspects::Extent;
+
+    /// A side of which some regions are affected, shown so by `shown` of them and perhaps by `maybe`.
+    fn side(shown: &[Region], maybe: &[Region]) -> SideReading {
+        let extents = Region::ALL.map(|region| Extent {
+            volume_ml: 10.0,
+            affected_ml: [false, shown.contains(&region), maybe.contains(&region)]
+                .map(|is| if is { 5.0 } else { 0.0 }),
+        });
+        SideReading::of(&extents).unwrap()
+    }
+
+    #[test]
+    fn sides_are_compared_with_their_own_truth_and_regions_one_by_one() {
+        let truth = |left| Aspects {
+            left: Some(left),
+            right: Some(side(&[], &[])),
+        };
+        let told = |left, right| Aspects { left, right };
+        let case = |truth, told| AspectsCase {
+            truth,
+            told,
+            dice: [Some(0.5); 10],
+        };
+        let (insula, m5) = (Region::Insula, Region::M5);
+        let both = [insula, m5];
+        let cases = [
+            // The insula is found and M5 missed, but within what may be; the right side is right.
+            case(
+                truth(side(&both, &both)),
+                told(Some(side(&[insula], &both)), Some(side(&[], &[]))),
+            ),
+            // Two false regions on the left; the right side is not told.
+            case(truth(side(&[], &[])), told(Some(side(&both, &both)), None)),
+        ];
+        let sides: Vec<_> = cases.iter().flat_map(AspectsCase::sides).collect();
+        let all = group(&sides);
+        assert_eq!(all.told.value, Some(0.75));
+        assert_eq!(all.exact.value, Some(1.0 / 3.0));
+        assert_eq!(all.within_one.value, Some(2.0 / 3.0));
+        assert_eq!(all.within_range.value, Some(1.0));
+        assert!((all.error.bias.value.unwrap() - (1.0 + 0.0 - 2.0) / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_regions_dice_counts_both_sides_and_what_neither_has_is_null() {
+        let geometry = crate::domain::volume::Geometry {
+            rows: 1,
+            columns: 6,
+            row_direction: [1.0, 0.0, 0.0],
+            column_direction: [0.0, 1.0, 0.0],
+            pixel_spacing_mm: [1.0, 1.0],
+            planes: vec![crate::domain::volume::SlicePlane {
+                origin_mm: [0.0; 3],
+                thickness_mm: 5.0,
+            }],
+        };
+        let map = |data: [u8; 6]| Volume {
+            geometry: geometry.clone(),
+            data: data.to_vec(),
+        };
+        let truth = AspectsTruth {
+            regions: map([1, 1, 1, 2, 0, 0]),
+            aspects: Aspects::default(),
+        };
+        let case = AspectsCase::of(&truth, None, Some(&map([1, 0, 0, 2, 2, 0])));
+        let [caudate, lentiform, capsule, ..] = case.dice;
+        assert_eq!((caudate, capsule), (Some(0.5), None));
+        assert!((lentiform.unwrap() - 2.0 / 3.0).abs() < 1e-12);
+    }
+}
