@@ -232,6 +232,7 @@ pub(super) fn any_ct() -> Trigger {
         contrast: Contrast::Any,
         thickness_mm: [0.0, f64::INFINITY],
         body_part: String::new(),
+        only_named: false,
         brain_hu: None,
         noise_hu: None,
     }

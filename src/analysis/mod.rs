@@ -45,6 +45,8 @@ use time::OffsetDateTime;
 pub struct Request {
     /// Only these models, whatever their triggers say of contrast, thickness, density and noise; empty: every model that a series can ask for.
     pub models: Vec<String>,
+    /// Models that are asked too, as their triggers say, though their plans wait to be named.
+    pub also: Vec<String>,
     /// Identity of the analysis: the same key gives the same UIDs.
     pub analysis_key: [u8; 32],
     /// Every date in the results.
@@ -159,6 +161,9 @@ pub fn run(
     for model in asked(engine, request)? {
         let started = Instant::now();
         let mut trigger = model.plan.trigger.clone();
+        if request.also.contains(&model.plan.id) && trigger.has_no_step() {
+            trigger.thickness_mm = [0.0, f64::INFINITY];
+        }
         if request.models.contains(&model.plan.id) {
             trigger.contrast = crate::domain::plan::Contrast::Any;
             trigger.thickness_mm = [0.0, f64::INFINITY];
@@ -202,12 +207,13 @@ pub fn run(
     })
 }
 
-/// The models that are asked: those named, or all that a series can ask for.
+/// The models that are asked: those named, or all that a series can ask for and those asked too.
 fn asked<'a>(engine: &'a Engine, request: &Request) -> Result<Vec<&'a Model>, AnalysisError> {
     if request.models.is_empty() {
         let models = engine.models().map(AsRef::as_ref);
+        let is_also = |model: &Model| request.also.contains(&model.plan.id);
         return Ok(models
-            .filter(|model: &&Model| !model.plan.trigger.is_only_by_name())
+            .filter(|model: &&Model| !model.plan.trigger.is_only_by_name() || is_also(model))
             .collect());
     }
     request
@@ -248,6 +254,7 @@ fn one(
             .collect(),
         answers: look.found.answer.iter().cloned().collect(),
         findings: look.found.findings.clone(),
+        aspects: series_aspects(&look, &series, model),
         ..report.clone()
     };
     let objects = encode::encode(&EncodeInput {
@@ -297,13 +304,14 @@ pub fn look(
         series,
         &model.plan,
     )?;
-    if model.plan.calibration.is_some()
+    if (model.plan.calibration.is_some() || found.aspects.is_some())
         && let Some(what) = assemble::foreign_to(&scan.channels[0], &model.plan.trigger)
     {
         found.forget_calibration();
+        found.aspects = None;
         report.warnings.push(Refusal {
             code: "out_of_distribution".into(),
-            text: format!("Out of the distribution of {}: {what}; its calibration does not hold, and no probability is told.", model.plan.id),
+            text: format!("Out of the distribution of {}: {what}; its calibration does not hold, and neither a probability nor ASPECTS is told.", model.plan.id),
         });
     }
     // Two models may call their findings the same.
@@ -337,18 +345,23 @@ pub fn look(
     });
     report.midline_shift = report.midline_shift.take().or(shift);
     report.warnings.extend(found.warnings.iter().cloned());
-    let aspects = found.aspects.clone().map(|aspects| SeriesAspects {
-        series: series.clone(),
-        model: model.plan.id.clone(),
-        aspects,
-    });
-    report.aspects = report.aspects.take().or(aspects);
-    Ok(Look {
+    let look = Look {
         volume: scan.channels.swap_remove(0),
         brain,
         prediction,
         found,
         window_hu: model.plan.trigger.contrast.window_hu(),
+    };
+    report.aspects = report.aspects.take().or(series_aspects(&look, series, model));
+    Ok(look)
+}
+
+/// What a model says of ASPECTS on a series.
+fn series_aspects(look: &Look, series: &Uid, model: &Model) -> Option<SeriesAspects> {
+    Some(SeriesAspects {
+        series: series.clone(),
+        model: model.plan.id.clone(),
+        aspects: look.found.aspects.clone()?,
     })
 }
 

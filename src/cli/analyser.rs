@@ -13,10 +13,10 @@ use ictus::{
     worker::{Analyser, Failure, Output, Request},
 };
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What is computed beside the networks; another name whenever the same networks give other results.
-const METHOD: &[u8] = b"midline shift, ASPECTS";
+const METHOD: &[u8] = b"midline shift";
 
 /// What a process analyses with.
 pub(crate) struct Analysers {
@@ -39,6 +39,8 @@ impl Analysers {
 /// The six stages with their models.
 struct Stages {
     engine: Engine,
+    /// In the order of their names.
+    also: Vec<String>,
     maps: Maps,
 }
 
@@ -51,6 +53,9 @@ impl Analyser for Stages {
         // Another numeric mode or method may answer otherwise: it is another analysis.
         hash.update(self.engine.numeric_mode());
         hash.update(METHOD);
+        for id in &self.also {
+            hash.update(format!("also {id}"));
+        }
         hash.finalize().to_vec()
     }
 
@@ -74,6 +79,7 @@ impl Analyser for Stages {
     ) -> Result<Output, Failure> {
         let request = analysis::Request {
             models: Vec::new(),
+            also: self.also.clone(),
             analysis_key: request.analysis_key,
             created_at: request.created_at,
             maps: self.maps.clone(),
@@ -95,8 +101,9 @@ impl Analyser for Stages {
 }
 
 /// Loads the models and holds each to its golden patch.
-pub(crate) fn load(engine: &EngineArgs, maps: Maps) -> anyhow::Result<Analysers> {
-    let engine = engine.start()?;
+pub(crate) fn load(args: &EngineArgs, maps: Maps) -> anyhow::Result<Analysers> {
+    let engine = args.start()?;
+    let also: BTreeSet<String> = args.also().map(str::to_owned).collect();
     let models = engine.models().map(|m| ModelVersion {
         id: m.plan.id.clone(),
         version: m.plan.version.clone(),
@@ -111,7 +118,11 @@ pub(crate) fn load(engine: &EngineArgs, maps: Maps) -> anyhow::Result<Analysers>
         });
     }
     Ok(Analysers {
-        worker: Some(Arc::new(Stages { engine, maps })),
+        worker: Some(Arc::new(Stages {
+            engine,
+            also: also.into_iter().collect(),
+            maps,
+        })),
         version,
     })
 }

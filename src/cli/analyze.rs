@@ -8,6 +8,7 @@ use ictus::{
     analysis::{self, Analysis, Look, Request, Scan, assemble::Values, infer::Engine},
     dicom::{enhanced, instance::Instance},
     domain::{
+        aspects::LIMITS,
         finding::{AnswerValue, Refusal, Report},
         network::Control,
         uid::Uid,
@@ -150,6 +151,7 @@ fn dicom(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec
     }
     let request = Request {
         models: args.models.clone(),
+        also: args.engine.also().map(str::to_owned).collect(),
         analysis_key: key(&instances, engine),
         created_at: OffsetDateTime::now_utc(),
         maps: args.maps.maps(),
@@ -323,8 +325,9 @@ pub(crate) fn summary(report: &Report) -> String {
     } else if !report.models.is_empty() {
         lines.push("  midline shift: not measured".to_owned());
     }
-    for (side, reading) in report.aspects.iter().flat_map(|told| told.aspects.sides()) {
-        lines.push(format!("  ASPECTS {}: {reading}", side.name()));
+    if let Some(told) = &report.aspects {
+        lines.extend(told.aspects.lines().map(|line| format!("  {line}")));
+        lines.push(format!("  {LIMITS}"));
     }
     for r in &report.refusals {
         lines.push(format!("  refused ({}): {}", r.code, r.text));

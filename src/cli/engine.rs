@@ -1,6 +1,6 @@
 //! The flags that every command with networks shares: which models, on which device, which maps.
 
-use anyhow::Context;
+use anyhow::bail;
 use ictus::{
     analysis::{
         encode::{MapFormat, Maps, Quantity},
@@ -24,24 +24,19 @@ pub(crate) struct EngineArgs {
     also: Vec<String>,
 }
 
-/// The steps between slices at which a model of `--also` is asked, mm: any.
-const ANY_STEP_MM: [f64; 2] = [0.0, 100.0];
-
 impl EngineArgs {
     /// Loads the models and holds each to its golden patch.
     pub(crate) fn start(&self) -> anyhow::Result<Engine> {
-        let mut bundles = super::models::bundles(self.models_dir.as_deref())?;
-        for id in &self.also {
-            let bundle = bundles.iter_mut().find(|bundle| bundle.plan.id == *id);
-            let bundle = bundle.with_context(|| {
-                format!("--also {id}: no model is called so; `ictus model list` names those that are there")
-            })?;
-            let trigger = &mut bundle.plan.trigger;
-            if trigger.is_only_by_name() {
-                trigger.thickness_mm = ANY_STEP_MM;
-            }
+        let bundles = super::models::bundles(self.models_dir.as_deref())?;
+        if let Some(unknown) = self.also().find(|id| bundles.iter().all(|b| b.plan.id != *id)) {
+            bail!("--also {unknown}: no model is called so; `ictus model list` names those that are there");
         }
         Ok(Engine::start(&bundles, self.device)?)
+    }
+
+    /// The models that are asked too, though their plans wait to be named.
+    pub(crate) fn also(&self) -> impl Iterator<Item = &str> {
+        self.also.iter().map(|id| id.trim()).filter(|id| !id.is_empty())
     }
 }
 

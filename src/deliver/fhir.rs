@@ -14,7 +14,7 @@ use super::{
 use crate::{
     db::{letter::Letter, outbox::Attempt},
     domain::{
-        aspects::SideReading,
+        aspects::{LIMITS, SideReading},
         code::Code,
         finding::{Finding, Side},
         phi::redact,
@@ -167,7 +167,8 @@ fn bundle(said: &Said) -> Value {
         }]);
         observations.push((name, observation));
     }
-    for (side, reading) in said.report.aspects.iter().flat_map(|told| told.aspects.sides()) {
+    let sides = said.report.aspects.iter().flat_map(|told| told.aspects.sides());
+    for (side, reading) in sides {
         let name = format!("aspects.{}.{own}", side.name());
         let mut observation = observation(said, status, &study, &name);
         put_aspects(&mut observation, side, reading);
@@ -340,16 +341,24 @@ fn put_finding(observation: &mut Value, finding: &Finding, probability: &str) {
     observation["component"] = components.into();
 }
 
-fn put_aspects(observation: &mut Value, side: Side, reading: &SideReading) {
+fn put_aspects(observation: &mut Value, side: Side, reading: Option<&SideReading>) {
     let points = |value: u8| json!({ "value": value, "unit": "1", "system": UCUM, "code": "1" });
     observation["code"] = json!({ "coding": [{ "system": OURS, "code": "aspects" }],
         "text": format!("ASPECTS of the {} side", side.name()) });
+    let Some(reading) = reading else {
+        observation["dataAbsentReason"] = json!({ "coding": [{
+            "system": "http://terminology.hl7.org/CodeSystem/data-absent-reason", "code": "not-performed",
+        }] });
+        return;
+    };
+    observation["note"] = json!([observation["note"][0], { "text": LIMITS }]);
     observation["valueQuantity"] = points(reading.score);
     let [low, high] = reading.range.map(points);
     let mut components = vec![
         json!({ "code": { "text": "Side of the patient" }, "valueString": side }),
         json!({
-            "code": { "coding": [{ "system": OURS, "code": "interval" }], "text": "Interval" },
+            "code": { "coding": [{ "system": OURS, "code": "aspects-range" }],
+                      "text": "Score when voxels count from 0.3, and from 0.7" },
             "valueRange": { "low": low, "high": high },
         }),
     ];

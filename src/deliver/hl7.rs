@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     db::{letter::Letter, outbox::Attempt},
-    domain::code::Code,
+    domain::{
+        aspects::{self, Aspects},
+        code::Code,
+    },
     hl7::{Acknowledgement, Hl7Error, charset, escaped, mllp},
 };
 use std::time::Duration;
@@ -233,37 +236,8 @@ fn document(said: &Said, to: &Receiver, control_id: &str, now: OffsetDateTime) -
             lines.add("NM", &code, "", &format!("{mm:.1}"), "mm^millimeter^UCUM");
         }
     }
-    for (side, reading) in said.report.aspects.iter().flat_map(|told| told.aspects.sides()) {
-        // Not a finding's number, so that nobody takes it for one.
-        let sub = format!("aspects-{}", side.name());
-        let [least, most] = reading.range;
-        for (code, meaning, points) in [
-            ("aspects", "ASPECTS of this side", reading.score),
-            (
-                "aspects-lower",
-                "ASPECTS if all that may be affected counted",
-                least,
-            ),
-            (
-                "aspects-upper",
-                "ASPECTS if only what surely is affected counted",
-                most,
-            ),
-        ] {
-            let code = format!("{code}^{meaning}^{SCHEME}");
-            lines.add("NM", &code, &sub, &points.to_string(), "");
-        }
-        for affected in reading.regions.iter().filter(|reading| reading.affected) {
-            let Code {
-                value,
-                scheme,
-                meaning,
-            } = affected.region.code();
-            let code = format!("affected-region^Affected region of ASPECTS^{SCHEME}");
-            let region = format!("{}^{}^{}", escaped(&value), escaped(&meaning), escaped(&scheme));
-            lines.add("CWE", &code, &sub, &region, "");
-        }
-        lines.add("ST", "272741003^Laterality^SCT", &sub, side.name(), "");
+    if let Some(told) = &said.report.aspects {
+        add_aspects(&mut lines, &told.aspects);
     }
     for (at, finding) in said.findings().iter().enumerate() {
         let sub = (at + 1).to_string();
@@ -300,12 +274,63 @@ fn document(said: &Said, to: &Receiver, control_id: &str, now: OffsetDateTime) -
         ),
         None => format!("Model {} {}", model.id, model.version),
     });
-    let notes = reading.into_iter().chain(models).chain([said.disclaimer()]);
+    let aspects = said.report.aspects.iter().map(|_| aspects::LIMITS.to_owned());
+    let notes = reading
+        .into_iter()
+        .chain(models)
+        .chain(aspects)
+        .chain([said.disclaimer()]);
     for note in notes {
         lines.add("TX", &format!("note^Note^{SCHEME}"), "", &escaped(&note), "");
     }
     message.push_str(&lines.said.concat());
     message
+}
+
+/// ASPECTS of both sides; a side that was not scored is said not to be.
+fn add_aspects(lines: &mut Lines, aspects: &Aspects) {
+    for (side, reading) in aspects.sides() {
+        // Not a finding's number, so that nobody takes it for one.
+        let sub = format!("aspects-{}", side.name());
+        let of = |code: &str, meaning: &str| format!("{code}^{meaning}^{SCHEME}");
+        let Some(reading) = reading else {
+            let none = of("not-evaluated", "not evaluated");
+            lines.add("CWE", &of("aspects", "ASPECTS of this side"), &sub, &none, "");
+            continue;
+        };
+        let [least, most] = reading.range;
+        for (code, meaning, points) in [
+            ("aspects", "ASPECTS of this side", reading.score),
+            (
+                "aspects-lower",
+                "ASPECTS when voxels count from a score of 0.3",
+                least,
+            ),
+            (
+                "aspects-upper",
+                "ASPECTS when voxels count from a score of 0.7",
+                most,
+            ),
+        ] {
+            lines.add("NM", &of(code, meaning), &sub, &points.to_string(), "");
+        }
+        let affected = reading.regions.iter().filter(|reading| reading.affected);
+        let regions: Vec<String> = affected
+            .map(|reading| {
+                let Code {
+                    value,
+                    scheme,
+                    meaning,
+                } = reading.region.code();
+                [value, meaning, scheme].map(|part| escaped(&part)).join("^")
+            })
+            .collect();
+        if !regions.is_empty() {
+            let code = of("affected-region", "Affected region of ASPECTS");
+            lines.add("CWE", &code, &sub, &regions.join("~"), "");
+        }
+        lines.add("ST", "272741003^Laterality^SCT", &sub, side.name(), "");
+    }
 }
 
 /// OBX segments, numbered.

@@ -100,7 +100,9 @@ impl Region {
     }
 }
 
-/// Share of a region that must be affected for it to count.
+/// What a reader must know of every score.
+pub const LIMITS: &str = "ASPECTS counts what the model marked; 10 does not mean that there is no ischaemia.";
+/// Share of a region that must be affected for it to count; our choice: readers take off a point for what they see, and no share is agreed on.
 pub const AFFECTED_SHARE: f64 = 0.25;
 /// Less than this of a region is not enough to say anything of it, mL.
 pub const LEAST_ML: f64 = 0.4;
@@ -110,7 +112,7 @@ pub const LEAST_ML: f64 = 0.4;
 pub struct Extent {
     /// All of it, mL.
     pub volume_ml: f64,
-    /// What is affected surely, what is shown as affected, and what may be, mL.
+    /// What is affected by a strict count, as the model marks it, and by a lenient one, mL.
     pub affected_ml: [f64; 3],
 }
 
@@ -132,7 +134,7 @@ pub struct RegionReading {
 pub struct SideReading {
     /// 10 less the affected regions.
     pub score: u8,
-    /// What the score would be if all that may be affected counted, and if only what surely is did.
+    /// The score by the lenient and by the strict count; the borders of the regions are not doubted in it.
     pub range: [u8; 2],
     /// The ten regions, in the order of [`Region::ALL`].
     pub regions: Vec<RegionReading>,
@@ -202,12 +204,21 @@ pub struct Aspects {
 }
 
 impl Aspects {
-    /// Each side that has a score.
-    pub fn sides(&self) -> impl Iterator<Item = (Side, &SideReading)> {
-        let sides = [(Side::Left, &self.left), (Side::Right, &self.right)];
-        sides
-            .into_iter()
-            .filter_map(|(side, reading)| Some((side, reading.as_ref()?)))
+    /// Both sides.
+    #[must_use]
+    pub fn sides(&self) -> [(Side, Option<&SideReading>); 2] {
+        [
+            (Side::Left, self.left.as_ref()),
+            (Side::Right, self.right.as_ref()),
+        ]
+    }
+
+    /// A line for each side: `ASPECTS left 8 (7 to 9): I, M5`.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.sides().into_iter().map(|(side, reading)| {
+            let said = reading.map_or_else(|| "not told".to_owned(), ToString::to_string);
+            format!("ASPECTS {} {said}", side.name())
+        })
     }
 }
 
@@ -227,6 +238,15 @@ mod tests {
         assert_eq!((reading.score, reading.range), (8, [8, 9]));
         assert_eq!(reading.to_string(), "8 (8 to 9): I, M5");
         assert_eq!(reading.regions[3].affected_share, 0.25);
+        let aspects = Aspects {
+            left: Some(reading),
+            right: None,
+        };
+        let lines: Vec<String> = aspects.lines().collect();
+        assert_eq!(
+            lines,
+            ["ASPECTS left 8 (8 to 9): I, M5", "ASPECTS right not told"]
+        );
         let whole = SideReading::of(
             &[Extent {
                 volume_ml: 4.0,

@@ -5,7 +5,11 @@
 mod check;
 
 use super::{
-    architecture::Architecture, aspects::Region, calibration::Calibration, code::Code, finding::DISCLAIMER,
+    architecture::Architecture,
+    aspects::Region,
+    calibration::Calibration,
+    code::{Code, INFARCT},
+    finding::DISCLAIMER,
     oriented::Oriented,
 };
 use serde::{Deserialize, Serialize};
@@ -77,11 +81,11 @@ impl Plan {
         self.structures.len() + usize::from(!self.structures.is_empty())
     }
 
-    /// Whether the structures are the regions of ASPECTS.
+    /// Whether infarcts are what is looked for, and the structures are the regions of ASPECTS.
     #[must_use]
     pub fn tells_aspects(&self) -> bool {
         let names = self.structures.iter().map(|structure| structure.name.as_str());
-        names.eq(Region::ALL.map(Region::name))
+        names.eq(Region::ALL.map(Region::name)) && self.labels.iter().all(|label| label.kind == INFARCT)
     }
 
     /// Case score from which a study is flagged, and below which it is not: the lowest of the labels'; nothing where nobody has chosen one for each.
@@ -374,8 +378,11 @@ pub struct Trigger {
     pub modality: String,
     /// Whether the series must be with or without contrast agent.
     pub contrast: Contrast,
-    /// Allowed step between slices in mm, from and to; up to 0 no series is looked at unless the model is asked for by name.
+    /// Allowed step between slices in mm, from and to; up to 0: nobody has said, and no series is looked at unless the model is named.
     pub thickness_mm: [f64; 2],
+    /// Whether the model waits to be named (`analyze --model`, `serve --also`) although series fit it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_named: bool,
     /// Body part, judged by content: `HEAD`.
     pub body_part: String,
     /// Density of the brain that the network has learnt from, in the median, HU: another one is out of its distribution; null: nobody has said.
@@ -390,6 +397,12 @@ impl Trigger {
     /// Whether no series asks for the model by itself.
     #[must_use]
     pub fn is_only_by_name(&self) -> bool {
+        self.only_named || self.has_no_step()
+    }
+
+    /// Whether nobody has said at which steps between slices the model is to be asked.
+    #[must_use]
+    pub fn has_no_step(&self) -> bool {
         self.thickness_mm[1] <= 0.0
     }
 

@@ -217,6 +217,7 @@ fn plan(id: &str, trained: &Trained) -> Plan {
             contrast: Contrast::Any,
             thickness_mm: [0.0, 0.0],
             body_part: "HEAD".to_owned(),
+            only_named: false,
             brain_hu: None,
             noise_hu: None,
         },

@@ -83,6 +83,7 @@ pub fn haemorrhage(members: usize) -> Plan {
             contrast: Contrast::Without,
             thickness_mm: [0.4, 8.0],
             body_part: "HEAD".into(),
+            only_named: false,
             brain_hu: Some(BRAIN_HU),
             noise_hu: Some(PLAIN_NOISE_HU),
         },
@@ -105,7 +106,7 @@ pub fn infarct(members: usize) -> Plan {
     plan.version = "0.2.0".into();
     plan.question = "infarct".into();
     // Not good enough to be asked of every head.
-    plan.trigger.thickness_mm = [0.0, 0.0];
+    plan.trigger.only_named = true;
     let names = ["slab below", "slice", "slab above", "slice mirrored"];
     // A few HU decide, and what the other side looks like: grey against white matter, not blood against bone.
     let scheme = Normalization::CTNormalization {
@@ -189,6 +190,7 @@ pub fn occlusion(members: usize) -> Plan {
             contrast: Contrast::With,
             thickness_mm: [0.2, 2.5],
             body_part: "HEAD".into(),
+            only_named: false,
             brain_hu: Some(BRAIN_HU),
             noise_hu: Some(ANGIO_NOISE_HU),
         },
@@ -224,6 +226,7 @@ pub fn hyperdense(members: usize) -> Plan {
         .collect();
     plan.trigger.contrast = Contrast::Without;
     plan.trigger.noise_hu = Some(PLAIN_NOISE_HU);
+    plan.trigger.only_named = true;
     plan
 }
 

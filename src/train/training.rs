@@ -102,8 +102,14 @@ impl Config {
             loss::Kind::DiceCrossEntropy => String::new(),
             other => format!(" loss {other:?}"),
         };
+        let structures: String = self
+            .plan
+            .structures
+            .iter()
+            .map(|structure| format!(" {}", structure.name))
+            .collect();
         format!(
-            "{} {:?} on {} from {:?} trunk {} steps {} batch {} seed {} {part} lr {} decay {}{loss}",
+            "{}{structures} {:?} on {} from {:?} trunk {} steps {} batch {} seed {} {part} lr {} decay {}{loss}",
             self.plan.id,
             self.plan.configuration,
             self.samples.name(),
@@ -278,6 +284,12 @@ fn loss_of(config: &Config, network: &Network, batch: &Batch) -> Result<Loss, Tr
     };
     let (labels, structures) = (config.plan.label_channels(), config.plan.structure_channels());
     if structures > 0 {
+        if batch.mixed.is_some() {
+            return Err(TrainError::Mismatch(format!(
+                "{} has structures, which are not mixed",
+                config.plan.id
+            )));
+        }
         let of = |from, count| {
             heads
                 .iter()

@@ -69,7 +69,7 @@ fn draw(boxes: ArteryBoxes, plan: &Plan, seed: u64, index: u64) -> Result<Sample
         configuration.spacing.as_slice(),
     ) else {
         return Err(TrainError::Mismatch(format!(
-            "{} is not a plan on a box of the head, which occlusion boxes are for",
+            "{} is not a plan on a box of the head, which boxes of arteries are for",
             plan.id
         )));
     };
@@ -104,7 +104,10 @@ fn draw(boxes: ArteryBoxes, plan: &Plan, seed: u64, index: u64) -> Result<Sample
     input.iter_mut().for_each(|hu| *hu *= gain);
     soften(&mut input, shape, soft);
     let mut truth = vec![0; input.len()];
-    if let Some(occlusion) = head.occlusion().filter(|occlusion| occlusion.dense) {
+    if let Some(occlusion) = head
+        .occlusion()
+        .filter(|occlusion| occlusion.dense != Some(false))
+    {
         mark(&occlusion, &grid, &mut truth);
     }
     normalize(&mut input, &configuration.normalization_schemes[0], None);

@@ -77,7 +77,7 @@ pub enum ReplayError {
     /// Other models, another calibration, or another kind of processor.
     #[error(
         "the analysis was made with {recorded}; what runs here is not that, and its last bits may differ: \
-         replay it with the same version, models and numeric mode"
+         replay it with the same version, models, --also and numeric mode"
     )]
     OtherModels {
         /// Models and numeric modes by the trail.

@@ -335,15 +335,21 @@ async fn an_oru_says_who_what_and_how_sure_and_an_aa_takes_it() {
     assert_eq!(value("aspects").as_deref(), Some("8"));
     assert_eq!(value("aspects-lower").as_deref(), Some("7"));
     assert_eq!(value("aspects-upper").as_deref(), Some("9"));
-    let regions = lines
+    let affected = lines
         .iter()
-        .filter(|line| line.text(3, 1).as_deref() == Some("affected-region"));
-    let regions: Vec<_> = regions
-        .map(|line| (line.text(4, 1), line.text(5, 1)))
-        .map(|(side, region)| (side.unwrap_or_default(), region.unwrap_or_default()))
+        .find(|line| line.text(3, 1).as_deref() == Some("affected-region"))
+        .unwrap();
+    assert_eq!(affected.text(4, 1).as_deref(), Some("aspects-left"));
+    let regions: Vec<_> = affected
+        .repetitions(5)
+        .map(|region| affected.component(region, 1).unwrap())
         .collect();
-    let of_left = |region: &str| ("aspects-left".to_owned(), region.to_owned());
-    assert_eq!(regions, [of_left("aspects-i"), of_left("aspects-m5")]);
+    assert_eq!(regions, ["aspects-i", "aspects-m5"]);
+    let right = lines
+        .iter()
+        .find(|line| line.text(4, 1).as_deref() == Some("aspects-right"))
+        .unwrap();
+    assert_eq!(right.text(5, 1).as_deref(), Some("not-evaluated"));
     let notes: Vec<_> = lines.iter().filter_map(|line| line.text(5, 1)).collect();
     assert!(
         notes.iter().any(|note| note.contains("not for clinical use")),
@@ -528,6 +534,9 @@ async fn fhir_gets_a_transaction_that_a_second_attempt_does_not_double() {
     assert_eq!(aspects["component"][1]["valueRange"]["low"]["value"], 7);
     let affected = &aspects["component"][3]["valueCodeableConcept"]["coding"][0];
     assert_eq!(affected["code"], "aspects-m5");
+    let right = &entries[5]["resource"];
+    assert_eq!(right["dataAbsentReason"]["coding"][0]["code"], "not-performed");
+    assert!(right["valueQuantity"].is_null());
     assert_eq!(
         entries[0]["resource"]["identifier"][0]["value"],
         format!("urn:oid:{}", uid("s"))

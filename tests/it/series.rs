@@ -171,6 +171,7 @@ pub(crate) fn trigger() -> Trigger {
         contrast: Contrast::Without,
         thickness_mm: [0.4, 8.0],
         body_part: "HEAD".to_owned(),
+        only_named: false,
         brain_hu: None,
         noise_hu: None,
     }

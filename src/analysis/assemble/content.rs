@@ -413,6 +413,7 @@ mod tests {
             contrast,
             thickness_mm: [0.5, 8.0],
             body_part: "HEAD".into(),
+            only_named: false,
             brain_hu: Some([12.0, 48.0]),
             noise_hu: Some(10.0),
         }
@@ -508,6 +509,7 @@ mod tests {
         assert_eq!(refused(&noisy(60.0, 3.0, 5.0)), ["out_of_distribution"]);
         assert_eq!(refused(&noisy(6.0, 3.0, 5.0)), ["out_of_distribution"]);
         let open = Trigger {
+            only_named: false,
             brain_hu: None,
             noise_hu: None,
             ..trigger(Contrast::Without)

@@ -16,7 +16,7 @@ use super::{
     font,
 };
 use crate::domain::{
-    aspects::{Aspects, Region},
+    aspects::{LIMITS, Region},
     finding::{AnswerValue, Side},
     geometry::Vec3,
     volume::Volume,
@@ -170,8 +170,9 @@ fn above(context: &Context<'_>, input: &EncodeInput<'_>) -> Vec<(String, Colour)
     if let Some(shift) = context.midline_shift {
         lines.push((format!("Midline shift {shift}"), WHITE));
     }
-    for (side, reading) in context.aspects.into_iter().flat_map(Aspects::sides) {
-        lines.push((format!("ASPECTS {} {reading}", side.name()), WHITE));
+    if let Some(aspects) = context.aspects {
+        lines.extend(aspects.lines().map(|line| (line, WHITE)));
+        lines.push((LIMITS.to_owned(), WHITE));
     }
     lines.push((
         format!(

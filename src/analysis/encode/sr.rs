@@ -19,7 +19,7 @@ use super::{
     seg::{self, category, laterality},
 };
 use crate::domain::{
-    aspects::{Aspects, SideReading},
+    aspects::{self, Aspects, SideReading},
     code::{BRAIN, Code},
     finding::{Answer, AnswerValue, Finding, Side},
     midsagittal::MidlineShift,
@@ -96,7 +96,7 @@ fn report(
     groups.push(case_group(context, input, results)?);
     groups.extend(context.midline_shift.map(|shift| midline_group(context, &shift)));
     let sides = context.aspects.into_iter().flat_map(Aspects::sides);
-    groups.extend(sides.map(|(side, reading)| aspects_group(context, input, side, reading)));
+    groups.extend(sides.filter_map(|(side, reading)| Some(aspects_group(context, input, side, reading?))));
     Ok(vec![
         code(HasConceptModifier, &concept::LANGUAGE, &concept::ENGLISH),
         code(HasObservationContext, &concept::OBSERVER_TYPE, &concept::DEVICE),
@@ -341,6 +341,9 @@ fn evaluations(context: &Context<'_>, input: &EncodeInput<'_>) -> Vec<Dataset> {
         &concept::LIMITS,
         format!("{}: {}", input.plan.id, input.plan.provenance.limits()),
     ));
+    if context.aspects.is_some() {
+        items.push(text(Contains, &concept::LIMITS, aspects::LIMITS));
+    }
     items.push(text(Contains, &concept::COMMENT, &*report.disclaimer));
     for (name, list) in [
         (&concept::REFUSAL, &report.refusals),

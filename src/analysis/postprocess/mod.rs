@@ -29,9 +29,9 @@ const HAEMORRHAGE: &str = "haemorrhage";
 const ONE_SIDED: f64 = 0.8;
 /// Share of a region that must lie inside the cavity: a film of blood along the bone may have no more.
 const INSIDE: f64 = 0.25;
-/// Scores from which a voxel that is shown is affected surely, and from which one that is not shown may be.
-const SURELY: f32 = 0.7;
-const MAYBE: f32 = 0.3;
+/// Scores from which voxels count for the upper and for the lower end of the range of ASPECTS: around the threshold of the label, by our choice.
+const STRICT: f32 = 0.7;
+const LENIENT: f32 = 0.3;
 /// A two-sided region that reaches no farther than this from the plane is a midline one, mm.
 const MIDLINE_REACH_MM: f64 = 12.0;
 
@@ -161,7 +161,7 @@ pub fn find(
     let mut warnings = Vec::new();
     let aspects = plan
         .tells_aspects()
-        .then(|| read_aspects(prediction, &segments, &counts, plane.as_ref(), &mut warnings))
+        .then(|| read_aspects(prediction, &counts, plane.as_ref(), plan, &mut warnings))
         .flatten();
     Ok(Found {
         findings,
@@ -177,15 +177,18 @@ pub fn find(
 /// ASPECTS of the sides of which all regions were seen; of the others a warning says what lacks.
 fn read_aspects(
     prediction: &Prediction,
-    segments: &Volume<u16>,
     counts: &[bool],
     plane: Option<&MidsagittalPlane>,
+    plan: &Plan,
     warnings: &mut Vec<Refusal>,
 ) -> Option<Aspects> {
     let mut untold = |what: &str, why: &str| {
         warnings.push(Refusal {
             code: "aspects_not_told".into(),
-            text: format!("ASPECTS of {what} is not told: {why}; read it from the images."),
+            text: format!(
+                "{} does not tell ASPECTS of {what}: {why}; read it from the images.",
+                plan.id
+            ),
         });
     };
     let Some(plane) = plane else {
@@ -196,12 +199,9 @@ fn read_aspects(
         return None;
     };
     let (aspects, unseen) = aspects::read(prediction.structures.as_ref()?, plane, |v| {
-        let (shown, score) = (segments.data[v] > 0, prediction.score.data[v]);
-        [
-            shown && score >= SURELY,
-            shown,
-            shown || (counts[v] && score >= MAYBE),
-        ]
+        // A region can be smaller than the smallest finding: what is marked counts, not what is shown.
+        let (marked, score) = (prediction.labels.data[v] > 0, prediction.score.data[v]);
+        [marked && score >= STRICT, marked, marked || score >= LENIENT].map(|is| is && counts[v])
     });
     for (side, regions) in [Side::Left, Side::Right].into_iter().zip(&unseen) {
         if !regions.is_empty() {

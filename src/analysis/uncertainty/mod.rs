@@ -27,17 +27,17 @@ use std::ops::Range;
 pub enum UncertaintyError {
     /// The members do not belong to the trace.
     #[error(
-        "found logits for {found} slices of {classes} classes, expected {expected} slices of {labels} labels and background"
+        "found logits for {found} slices of {classes} channels, expected {expected} slices of {outputs}, for labels, background and structures"
     )]
     Shape {
         /// Slices with logits.
         found: usize,
         /// Slices of the trace.
         expected: usize,
-        /// Classes of the logits.
+        /// Channels of the logits.
         classes: usize,
-        /// Labels of the plan.
-        labels: usize,
+        /// Channels that the plan has.
+        outputs: usize,
     },
     /// The network has other classes than the plan has labels.
     #[error("the network answers with {classes} channels, the plan has {labels} labels")]
@@ -87,7 +87,7 @@ pub fn combine(members: &Members, trace: &SpatialTrace, plan: &Plan) -> Result<P
             found: members.slices.len(),
             expected: trace.slices.len(),
             classes: members.classes,
-            labels: plan.labels.len(),
+            outputs,
         });
     }
     for (slice, logits) in trace.slices.iter().zip(&members.slices) {

@@ -223,6 +223,11 @@ impl Plan {
                 "the network has {found} outputs, the labels need {labels} and the structures {structures}"
             )
         })?;
+        let names: BTreeSet<&str> = self.structures.iter().map(|s| s.name.as_str()).collect();
+        ensure(
+            names.len() == self.structures.len() && names.len() < usize::from(u8::MAX),
+            || "structures need a name of their own each, and there are 254 of them at most".into(),
+        )?;
         let is_on_slices = matches!(self.configuration.grid, Grid::SourceSlices { .. });
         ensure(self.structures.is_empty() || is_on_slices, || {
             "the plan has structures, which this build tells on source_slices only".into()

@@ -8,7 +8,6 @@ use super::{
 };
 use crate::domain::{
     aspects::{Aspects, Region, SideReading},
-    finding::Side,
     volume::Volume,
 };
 use serde::{Deserialize, Serialize};
@@ -60,13 +59,8 @@ impl AspectsCase {
 
     /// The sides with a true score, and what was told of each.
     fn sides(&self) -> impl Iterator<Item = (&SideReading, Option<&SideReading>)> {
-        self.truth.sides().map(|(side, truth)| {
-            let told = match side {
-                Side::Left => &self.told.left,
-                _ => &self.told.right,
-            };
-            (truth, told.as_ref())
-        })
+        let pairs = self.truth.sides().into_iter().zip(self.told.sides());
+        pairs.filter_map(|((_, truth), (_, told))| Some((truth?, told)))
     }
 }
 

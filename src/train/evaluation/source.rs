@@ -240,7 +240,7 @@ fn thin(mut even: Geometry) -> Geometry {
 fn aspects(head: &Head, rendered: &Rendered) -> AspectsTruth {
     let regions = head.aspects(&rendered.truth.geometry);
     let (origin, [left, ..]) = head.frame();
-    let plane = MidsagittalPlane::through(origin, scale(left, 1.0 / norm(left)));
+    let plane = MidsagittalPlane::through(origin, left);
     let infarct = Class::Infarct as u8;
     let (aspects, _) = read_aspects(&regions, &plane, |v| [rendered.truth.data[v] == infarct; 3]);
     AspectsTruth { regions, aspects }

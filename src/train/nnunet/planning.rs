@@ -213,6 +213,7 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
             thickness_mm: [0.0, 0.0],
             // The brain is found by HU.
             body_part: if is_ct { "HEAD" } else { "" }.into(),
+            only_named: false,
             brain_hu: None,
             noise_hu: None,
         },

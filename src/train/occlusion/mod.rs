@@ -258,7 +258,7 @@ fn judge(seed: u64, stack: &str, truth: Option<&Occlusion>, look: &Look, seconds
         site: truth.map(|t| t.site),
         side: truth.map(|t| t.side),
         collaterals: truth.map(|t| t.collaterals),
-        visible: truth.is_none_or(|t| t.dense),
+        visible: truth.is_none_or(|t| t.dense != Some(false)),
         answer: answer.map_or(AnswerValue::NotEvaluated, |a| a.answer),
         score: look.found.score,
         disagreement: look.prediction.disagreement,
@@ -282,7 +282,7 @@ fn summarise(judged: Header, cases: &[Case]) -> Metrics {
     let scores = |of: &[&Case]| of.iter().map(|c| c.score).collect::<Vec<f64>>();
     let is_paired = |c: &&&Case| c.side.is_some_and(|side| side != Side::Midline);
     let sided: Vec<_> = large.iter().filter(|c| flagged(c)).filter(is_paired).collect();
-    let told = of(&|c| c.site.is_some() && flagged(c));
+    let told = of(&|c| c.visible && c.site.is_some() && flagged(c));
     let near = |c: &&&Case| c.distance_mm.is_some_and(|mm| mm <= NEAR_MM);
     let mut sites = [[0; 5]; 4];
     for case in &told {

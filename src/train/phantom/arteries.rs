@@ -20,6 +20,8 @@ const THIRD_TRUNK: f32 = 0.25;
 const STENOSIS: f32 = 0.2;
 /// HU of blood without contrast agent.
 const PLAIN_BLOOD_HU: [f32; 2] = [36.0, 52.0];
+/// How much denser than flowing blood a clot must be to be told from it, HU.
+const VISIBLE_HU: f32 = 8.0;
 /// HU of still blood and thin clot on CTA: hardly above brain.
 const STASIS_HU: f32 = 45.0;
 
@@ -93,9 +95,9 @@ impl Vessels {
         let venous = mix(60.0, 0.75 * full, draw.within(ranges.venous));
         let clot_hu = event.within(ranges.clot_hu);
         let dense = contrast || event.chance(0.7);
-        closure
-            .iter_mut()
-            .for_each(|closure: &mut Closure| closure.dense = dense);
+        if let Some(closure) = &mut closure {
+            closure.dense = dense && clot_hu > plain + VISIBLE_HU;
+        }
         let mut segments = Vec::new();
         for artery in &tree.arteries {
             for (i, pair) in artery.nodes.windows(2).enumerate() {

@@ -136,8 +136,8 @@ pub struct Occlusion {
     pub clot_mm: Vec<Vec3>,
     /// How well the branches behind it are refilled, 0 to 1.
     pub collaterals: f32,
-    /// Whether the clot is denser than flowing blood on a plain scan.
-    pub dense: bool,
+    /// Whether the clot can be told from flowing blood by its density; null with contrast agent.
+    pub dense: Option<bool>,
 }
 
 /// What a voxel of the truth holds; 0 is none of them.
@@ -307,7 +307,7 @@ impl Head {
             point_mm: place(closure.at),
             clot_mm: closure.clot.iter().map(|p| place(*p)).collect(),
             collaterals: closure.collaterals,
-            dense: closure.dense,
+            dense: (!self.kind.contrast()).then_some(closure.dense),
         })
     }
 

@@ -38,8 +38,8 @@ struct TruthOcclusion {
     side: Side,
     point_mm: Vec3,
     collaterals: f32,
-    /// Whether the clot is denser than flowing blood without contrast agent.
-    dense: bool,
+    /// Whether the clot can be told from flowing blood by its density; null with contrast agent.
+    dense: Option<bool>,
 }
 
 #[derive(Serialize)]

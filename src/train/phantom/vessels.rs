@@ -15,7 +15,7 @@ pub(super) struct Closure {
     pub(super) clot: Vec<Point>,
     /// How well the far branches are refilled, 0 to 1.
     pub(super) collaterals: f32,
-    /// Whether the clot is denser than flowing blood without contrast agent.
+    /// Whether the clot can be told from flowing blood by its density on a plain scan; of no meaning with contrast agent.
     pub(super) dense: bool,
 }
 

@@ -123,6 +123,9 @@ function Answers(props: { analysis: Analysis }) {
           </dd>
         </dl>
       </Show>
+      <Show when={props.analysis.report.aspects}>
+        <p class="dim">{panel.aspectsNote}</p>
+      </Show>
       <For each={['left', 'right'] as const}>
         {(side) => (
           <Show when={props.analysis.report.aspects?.[side]} keyed>
