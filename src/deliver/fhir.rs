@@ -358,7 +358,7 @@ fn put_aspects(observation: &mut Value, side: Side, reading: Option<&SideReading
         json!({ "code": { "text": "Side of the patient" }, "valueString": side }),
         json!({
             "code": { "coding": [{ "system": OURS, "code": "aspects-range" }],
-                      "text": "Score when voxels count from 0.3, and from 0.7" },
+                      "text": "Score when voxels count from 0.15, and from 0.5" },
             "valueRange": { "low": low, "high": high },
         }),
     ];

@@ -303,12 +303,12 @@ fn add_aspects(lines: &mut Lines, aspects: &Aspects) {
             ("aspects", "ASPECTS of this side", reading.score),
             (
                 "aspects-lower",
-                "ASPECTS when voxels count from a score of 0.3",
+                "ASPECTS when voxels count from a score of 0.15",
                 least,
             ),
             (
                 "aspects-upper",
-                "ASPECTS when voxels count from a score of 0.7",
+                "ASPECTS when voxels count from a score of 0.5",
                 most,
             ),
         ] {

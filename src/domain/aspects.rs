@@ -101,7 +101,7 @@ impl Region {
 }
 
 /// What a reader must know of every score.
-pub const LIMITS: &str = "ASPECTS counts what the model marked; 10 does not mean that there is no ischaemia.";
+pub const LIMITS: &str = "ASPECTS counts what the model saw; 10 does not mean that there is no ischaemia.";
 /// Share of a region that must be affected for it to count; our choice: readers take off a point for what they see, and no share is agreed on.
 pub const AFFECTED_SHARE: f64 = 0.25;
 /// Less than this of a region is not enough to say anything of it, mL.
@@ -112,7 +112,7 @@ pub const LEAST_ML: f64 = 0.4;
 pub struct Extent {
     /// All of it, mL.
     pub volume_ml: f64,
-    /// What is affected by a strict count, as the model marks it, and by a lenient one, mL.
+    /// What is affected by a strict count, by the one that makes the score, and by a lenient one, mL.
     pub affected_ml: [f64; 3],
 }
 

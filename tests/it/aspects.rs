@@ -20,7 +20,12 @@ fn analysed(kind: &str, seed: u64, further: &[&str]) -> (Value, Value) {
     let seed = seed.to_string();
     let heads = ["--seed", &seed, "--kind", kind];
     ictus(&[["phantom", "--out", &text(&phantom)].as_slice(), &heads].concat());
-    let head = std::fs::read_dir(&phantom).unwrap().next().unwrap().unwrap().path();
+    let head = std::fs::read_dir(&phantom)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let ct = text(&head.join("ct"));
     ictus(&[["analyze", &ct, "--out", &text(&out)].as_slice(), further].concat());
     let json = |path: &Path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
@@ -33,4 +38,56 @@ fn score(findings: &Value, side: &str) -> i64 {
 
 fn other(side: &str) -> &str {
     if side == "left" { "right" } else { "left" }
+}
+
+#[test]
+fn the_side_of_an_infarct_loses_points_in_the_regions_that_it_lies_in_and_the_other_does_not() {
+    let (findings, truth) = analysed("infarct", 5007, &["--model", "infarct-phantom"]);
+    let lesions = truth["lesions"].as_array().unwrap();
+    let infarct = lesions.iter().find(|lesion| lesion["kind"] == "infarct").unwrap();
+    let side = infarct["side"].as_str().unwrap();
+    assert!(score(&findings, side) < 10, "{}", findings["aspects"]);
+    assert_eq!(score(&findings, other(side)), 10, "{}", findings["aspects"]);
+    let regions = findings["aspects"][side]["regions"].as_array().unwrap();
+    let affected = regions.iter().filter(|region| region["affected"] == true).count();
+    assert_eq!(regions.len(), 10);
+    assert_eq!(i64::try_from(affected).unwrap(), 10 - score(&findings, side));
+    let range = &findings["aspects"][side]["range"];
+    assert!(
+        range[0].as_i64() <= Some(score(&findings, side))
+            && range[1].as_i64() >= Some(score(&findings, side))
+    );
+}
+
+#[test]
+fn a_model_that_waits_to_be_named_is_asked_beside_the_others_where_somebody_wants_it() {
+    let answers = |findings: &Value| {
+        let answers = findings["answers"].as_array().unwrap().iter();
+        answers
+            .map(|answer| answer["question"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (plain, _) = analysed("open", 5007, &[]);
+    assert!(!answers(&plain).contains(&"infarct".to_owned()), "{plain}");
+    assert_eq!(plain["aspects"], Value::Null);
+    let (both, _) = analysed("open", 5007, &["--also", "infarct-phantom"]);
+    let asked = answers(&both);
+    assert!(
+        asked.contains(&"infarct".to_owned()) && asked.contains(&"haemorrhage".to_owned()),
+        "{asked:?}"
+    );
+    assert!(
+        both["aspects"]["left"]["score"].is_number(),
+        "{}",
+        both["aspects"]
+    );
+    let unknown = Command::new(crate::support::ictus())
+        .args(["analyze", ".", "--out", "nowhere", "--also", "another"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&unknown.stderr);
+    assert!(
+        !unknown.status.success() && said.contains("--also another: no model"),
+        "{said}"
+    );
 }

@@ -87,8 +87,8 @@ concepts! {
     MIDLINE_LOWER = "midline-lower", SCHEME, "Lower end of the midline shift's interval";
     MIDLINE_UPPER = "midline-upper", SCHEME, "Upper end of the midline shift's interval";
     ASPECTS = "aspects", SCHEME, "ASPECTS of this side, 0 to 10";
-    ASPECTS_LOWER = "aspects-lower", SCHEME, "ASPECTS when voxels count from a score of 0.3";
-    ASPECTS_UPPER = "aspects-upper", SCHEME, "ASPECTS when voxels count from a score of 0.7";
+    ASPECTS_LOWER = "aspects-lower", SCHEME, "ASPECTS when voxels count from a score of 0.15";
+    ASPECTS_UPPER = "aspects-upper", SCHEME, "ASPECTS when voxels count from a score of 0.5";
     AFFECTED_REGION = "affected-region", SCHEME, "Affected region of ASPECTS";
     FLAGGED = "flagged", SCHEME, "flagged";
     NOT_FLAGGED = "not-flagged", SCHEME, "not flagged";

@@ -8,7 +8,7 @@ use crate::domain::{
 
 /// Reads the score of both sides, and names the regions of each that are not on the scan.
 ///
-/// `regions` holds places in [`Region::ALL`] from 1; `affected` says of a voxel whether it counts as affected strictly, as marked, and leniently.
+/// `regions` holds places in [`Region::ALL`] from 1; `affected` says of a voxel whether it counts as affected strictly, for the score, and leniently.
 #[must_use]
 pub fn read(
     regions: &Volume<u8>,
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn each_side_is_scored_by_its_own_regions() {
-        // The insula and M5 on the patient's left: a quarter of each strictly, half of them marked; two fifths of M6 on the right leniently.
+        // The insula and M5 on the patient's left: a fifth of each strictly, half of them for the score; two fifths of M6 on the right leniently.
         let (aspects, unseen) = read(&regions(), &plane(), |v| {
             let (region, column) = (Region::ALL[v / 20], v % 20);
             match region {

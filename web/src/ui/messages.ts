@@ -456,7 +456,7 @@ export const messages = {
     midlineBetween: (from: string, to: string) => `${from} to ${to}`,
     aspectsOf: (side: string) => `ASPECTS, ${side}`,
     aspectsBetween: (low: number, high: number) => `${low} to ${high}`,
-    aspectsNote: 'ASPECTS counts what the model marked; 10 does not mean that there is no ischaemia.',
+    aspectsNote: 'ASPECTS counts what the model saw; 10 does not mean that there is no ischaemia.',
     aspectsAffected: 'Affected regions',
     aspectsNone: 'none',
     aspectsRegions: {
