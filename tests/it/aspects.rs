@@ -1,35 +1,12 @@
 //! ASPECTS and fresh infarcts by the shipped model and the program as it is run, from DICOM files to findings; and a model that is asked though its plan waits to be named.
 
+use crate::support;
 use serde_json::Value;
-use std::{path::Path, process::Command};
-
-fn ictus(arguments: &[&str]) {
-    let output = Command::new(crate::support::ictus())
-        .args(arguments)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {said}");
-}
+use std::process::Command;
 
 /// A phantom without contrast agent → what `ictus analyze` says of it with further arguments, and its truth.
-fn analysed(kind: &str, seed: u64, further: &[&str]) -> (Value, Value) {
-    let folder = tempfile::tempdir().unwrap();
-    let (phantom, out) = (folder.path().join("phantom"), folder.path().join("out"));
-    let text = |path: &Path| path.to_str().unwrap().to_owned();
-    let seed = seed.to_string();
-    let heads = ["--seed", &seed, "--kind", kind];
-    ictus(&[["phantom", "--out", &text(&phantom)].as_slice(), &heads].concat());
-    let head = std::fs::read_dir(&phantom)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
-    let ct = text(&head.join("ct"));
-    ictus(&[["analyze", &ct, "--out", &text(&out)].as_slice(), further].concat());
-    let json = |path: &Path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    (json(&out.join("findings.json")), json(&head.join("truth.json")))
+fn analysed(kind: &str, further: &[&str]) -> (Value, Value) {
+    support::analysed(&["--seed", "5007", "--kind", kind], further)
 }
 
 fn score(findings: &Value, side: &str) -> i64 {
@@ -42,7 +19,7 @@ fn other(side: &str) -> &str {
 
 #[test]
 fn the_side_of_an_infarct_loses_points_in_the_regions_that_it_lies_in_and_the_other_does_not() {
-    let (findings, truth) = analysed("infarct", 5007, &["--model", "infarct-phantom"]);
+    let (findings, truth) = analysed("infarct", &["--model", "infarct-phantom"]);
     let lesions = truth["lesions"].as_array().unwrap();
     let infarct = lesions.iter().find(|lesion| lesion["kind"] == "infarct").unwrap();
     let side = infarct["side"].as_str().unwrap();
@@ -67,10 +44,10 @@ fn a_model_that_waits_to_be_named_is_asked_beside_the_others_where_somebody_want
             .map(|answer| answer["question"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
-    let (plain, _) = analysed("open", 5007, &[]);
+    let (plain, _) = analysed("open", &[]);
     assert!(!answers(&plain).contains(&"infarct".to_owned()), "{plain}");
     assert_eq!(plain["aspects"], Value::Null);
-    let (both, _) = analysed("open", 5007, &["--also", "infarct-phantom"]);
+    let (both, _) = analysed("open", &["--also", "infarct-phantom"]);
     let asked = answers(&both);
     assert!(
         asked.contains(&"infarct".to_owned()) && asked.contains(&"haemorrhage".to_owned()),
@@ -81,7 +58,7 @@ fn a_model_that_waits_to_be_named_is_asked_beside_the_others_where_somebody_want
         "{}",
         both["aspects"]
     );
-    let unknown = Command::new(crate::support::ictus())
+    let unknown = Command::new(support::ictus())
         .args(["analyze", ".", "--out", "nowhere", "--also", "another"])
         .output()
         .unwrap();

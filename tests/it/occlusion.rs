@@ -1,36 +1,12 @@
 //! Closed arteries on CT angiography, by the shipped detector and the program as it is run: from DICOM files to findings.
 
+use crate::support;
 use serde_json::Value;
-use std::{path::Path, process::Command};
 
-/// A phantom of 110 slices with contrast agent → what `ictus analyze` says of it, and its truth.
+/// A phantom of 110 slices → what `ictus analyze` says of it, and its truth.
 fn analysed(kind: &str, seed: u64) -> (Value, Value) {
-    let folder = tempfile::tempdir().unwrap();
-    let ictus = |arguments: &[&str]| {
-        let output = Command::new(crate::support::ictus())
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    };
-    let (phantom, out) = (folder.path().join("phantom"), folder.path().join("out"));
-    let text = |path: &Path| path.to_str().unwrap().to_owned();
     let seed = seed.to_string();
-    let heads = ["--seed", &seed, "--kind", kind, "--geometry", "fine"];
-    ictus(&[["phantom", "--out", &text(&phantom)].as_slice(), &heads].concat());
-    let head = std::fs::read_dir(&phantom)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
-    ictus(&["analyze", &text(&head.join("ct")), "--out", &text(&out)]);
-    let json = |path: &Path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    (json(&out.join("findings.json")), json(&head.join("truth.json")))
+    support::analysed(&["--seed", &seed, "--kind", kind, "--geometry", "fine"], &[])
 }
 
 fn answer<'a>(findings: &'a Value, question: &str) -> &'a str {

@@ -14,11 +14,13 @@ use ictus::{
     domain::uid::Uid,
     receive::{Receiver, Staged, StoreOutcome},
 };
+use serde_json::Value;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
     path::{Path, PathBuf},
+    process::Command,
     str::FromStr,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -68,6 +70,29 @@ pub(crate) fn ictus() -> PathBuf {
         program.display()
     );
     program
+}
+
+/// A phantom, drawn with `heads` → what `ictus analyze` says of it with `further` arguments (`findings.json`), and its truth.
+pub(crate) fn analysed(heads: &[&str], further: &[&str]) -> (Value, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(ictus()).args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+    };
+    let (phantom, out) = (folder.path().join("phantom"), folder.path().join("out"));
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    run(&[["phantom", "--out", &text(&phantom)].as_slice(), heads].concat());
+    let head = std::fs::read_dir(&phantom)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let ct = text(&head.join("ct"));
+    run(&[["analyze", &ct, "--out", &text(&out)].as_slice(), further].concat());
+    let json = |path: &Path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    (json(&out.join("findings.json")), json(&head.join("truth.json")))
 }
 
 impl World {
