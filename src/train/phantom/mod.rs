@@ -345,7 +345,7 @@ impl Head {
         self.anatomy.vessel_at(lps_mm)
     }
 
-    /// The region of ASPECTS that each voxel's centre lies in: its place in [`Region::ALL`] from 1, 0 outside of all.
+    /// The region of ASPECTS that each voxel's centre lies in: its place in [`crate::domain::aspects::Region::ALL`] from 1, 0 outside of all.
     #[must_use]
     pub fn aspects(&self, geometry: &Geometry) -> Volume<u8> {
         let (len, columns) = (geometry.slice_len(), geometry.columns);
