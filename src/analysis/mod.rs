@@ -242,7 +242,12 @@ fn one(
     };
     let look = look(scan, engine, model, &series, control, report)?;
     merge_series(&mut report.series, assembled.series);
-    report.warnings.extend(assembled.warnings);
+    for warning in assembled.warnings {
+        // Another model may have looked at the same series.
+        if !report.warnings.contains(&warning) {
+            report.warnings.push(warning);
+        }
+    }
     let started = Instant::now();
     // Each model's results speak of that model only.
     let own = Report {

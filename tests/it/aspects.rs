@@ -58,6 +58,12 @@ fn a_model_that_waits_to_be_named_is_asked_beside_the_others_where_somebody_want
         "{}",
         both["aspects"]
     );
+    // Both looked at one series, and what is wrong with it is said once.
+    let leaning = ["--seed", "5007", "--kind", "open", "--geometry", "tilted"];
+    let (leaning, _) = support::analysed(&leaning, &["--also", "infarct-phantom"]);
+    let warnings = leaning["warnings"].as_array().unwrap();
+    let tilts = warnings.iter().filter(|warning| warning["code"] == "gantry_tilt");
+    assert_eq!(tilts.count(), 1, "{warnings:?}");
     let unknown = Command::new(support::ictus())
         .args(["analyze", ".", "--out", "nowhere", "--also", "another"])
         .output()
