@@ -241,14 +241,7 @@ fn document(said: &Said, to: &Receiver, control_id: &str, now: OffsetDateTime) -
     }
     for (at, finding) in said.findings().iter().enumerate() {
         let sub = (at + 1).to_string();
-        let code = &finding.code;
-        let value = format!(
-            "{}^{}^{}",
-            escaped(&code.value),
-            escaped(&code.meaning),
-            escaped(&code.scheme)
-        );
-        lines.add("CWE", "121071^Finding^DCM", &sub, &value, "");
+        lines.add("CWE", "121071^Finding^DCM", &sub, &coded(&finding.code), "");
         let volume = format!("{:.2}", finding.volume_ml);
         lines.add("NM", "118565006^Volume^SCT", &sub, &volume, "mL^milliliter^UCUM");
         if let Some([lower, upper]) = finding.volume_interval_ml {
@@ -315,22 +308,20 @@ fn add_aspects(lines: &mut Lines, aspects: &Aspects) {
             lines.add("NM", &of(code, meaning), &sub, &points.to_string(), "");
         }
         let affected = reading.regions.iter().filter(|reading| reading.affected);
-        let regions: Vec<String> = affected
-            .map(|reading| {
-                let Code {
-                    value,
-                    scheme,
-                    meaning,
-                } = reading.region.code();
-                [value, meaning, scheme].map(|part| escaped(&part)).join("^")
-            })
-            .collect();
+        let regions: Vec<String> = affected.map(|reading| coded(&reading.region.code())).collect();
         if !regions.is_empty() {
             let code = of("affected-region", "Affected region of ASPECTS");
             lines.add("CWE", &code, &sub, &regions.join("~"), "");
         }
         lines.add("ST", "272741003^Laterality^SCT", &sub, side.name(), "");
     }
+}
+
+/// A coded concept → CWE.
+fn coded(code: &Code) -> String {
+    [&code.value, &code.meaning, &code.scheme]
+        .map(|part| escaped(part))
+        .join("^")
 }
 
 /// OBX segments, numbered.

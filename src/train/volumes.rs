@@ -48,6 +48,27 @@ pub enum ArteryBoxes {
     Dense,
 }
 
+impl ArteryBoxes {
+    /// Those for models with a question, if it is about arteries.
+    #[must_use]
+    pub fn of(question: &str) -> Option<Self> {
+        match question {
+            "occlusion" => Some(Self::Closed),
+            "hyperdense_artery" => Some(Self::Dense),
+            _ => None,
+        }
+    }
+
+    /// The heads with a closed artery, and those with open ones.
+    #[must_use]
+    pub fn kinds(self) -> [Kind; 2] {
+        match self {
+            Self::Closed => [Kind::Occlusion, Kind::Cta],
+            Self::Dense => [Kind::Infarct, Kind::Open],
+        }
+    }
+}
+
 impl Samples for ArteryBoxes {
     fn draw(&self, plan: &Plan, _part: Part, seed: u64, index: u64) -> Result<Sample, TrainError> {
         draw(*self, plan, seed, index)
@@ -75,10 +96,11 @@ fn draw(boxes: ArteryBoxes, plan: &Plan, seed: u64, index: u64) -> Result<Sample
     };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index);
-    let (closed, open, shown): (_, _, &[Site]) = match boxes {
-        ArteryBoxes::Closed => (Kind::Occlusion, Kind::Cta, &SHOWN),
-        ArteryBoxes::Dense => (Kind::Infarct, Kind::Open, &TAUGHT_DENSE),
+    let shown: &[Site] = match boxes {
+        ArteryBoxes::Closed => &SHOWN,
+        ArteryBoxes::Dense => &TAUGHT_DENSE,
     };
+    let [closed, open] = boxes.kinds();
     let is_closed = rng.random_bool(CLOSED);
     let kind = if is_closed { closed } else { open };
     let wanted = is_closed.then(|| shown[rng.random_range(0..shown.len())]);

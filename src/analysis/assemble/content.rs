@@ -509,7 +509,6 @@ mod tests {
         assert_eq!(refused(&noisy(60.0, 3.0, 5.0)), ["out_of_distribution"]);
         assert_eq!(refused(&noisy(6.0, 3.0, 5.0)), ["out_of_distribution"]);
         let open = Trigger {
-            only_named: false,
             brain_hu: None,
             noise_hu: None,
             ..trigger(Contrast::Without)

@@ -14,7 +14,7 @@ use super::{
         statistics::{Estimate, auc, quantile_of, share},
     },
     phantom::{HEAD_CENTER_MM, Head, Kind, Occlusion, Range, Site},
-    volumes::{BALL_MM, MARKED_MM},
+    volumes::{ArteryBoxes, BALL_MM, MARKED_MM},
 };
 use crate::{
     analysis::{
@@ -38,9 +38,6 @@ use std::{fs, path::Path, time::Instant};
 
 pub use report::summary;
 
-/// Questions of detectors on CT angiography, and on thin slices without contrast agent.
-const OCCLUSION: &str = "occlusion";
-const HYPERDENSE: &str = "hyperdense_artery";
 /// A finding this near to the true place is at it, mm: the ball and the marked clot.
 const NEAR_MM: f64 = BALL_MM + MARKED_MM;
 /// Pixels along a row of the judged stacks.
@@ -138,7 +135,7 @@ impl Case {
 /// Whether models with this question are judged here.
 #[must_use]
 pub fn judges(question: &str) -> bool {
-    [OCCLUSION, HYPERDENSE].contains(&question)
+    ArteryBoxes::of(question).is_some()
 }
 
 /// Judges a model on `count` phantoms from `first_seed` on; `out` may hold the cases of a run that stopped.
@@ -159,12 +156,10 @@ pub fn evaluate(
     let header = Header::of(engine, model, Cases::Phantoms { first_seed, count });
     let mut ledger: Ledger<Case> = Ledger::open(&out.join("cases.jsonl"), &header)?;
     tell(ledger.cases());
+    let [closed, open] = ArteryBoxes::of(&model.plan.question)
+        .unwrap_or(ArteryBoxes::Closed)
+        .kinds();
     for seed in (first_seed..).take(count).skip(ledger.cases().len()) {
-        let (closed, open) = if model.plan.question == HYPERDENSE {
-            (Kind::Infarct, Kind::Open)
-        } else {
-            (Kind::Occlusion, Kind::Cta)
-        };
         let is_closed = (seed - first_seed).is_multiple_of(2);
         let kind = if is_closed { closed } else { open };
         let (case, picture) = one(engine, model, seed, kind)?;
