@@ -245,8 +245,10 @@ pub(super) fn plane_of(volume: &Volume<f32>) -> Option<MidsagittalPlane> {
 }
 
 /// What a reader may draw where the analysis found nothing, and its code.
-pub(super) const KNOWN: [(&str, Code); 3] = [
+pub(super) const KNOWN: [(&str, Code); 5] = [
     ("haemorrhage", code::HEMORRHAGE),
+    ("haemorrhage_second_opinion", code::HEMORRHAGE),
+    ("hyperdense_artery", code::THROMBUS),
     ("infarct", code::INFARCT),
     ("occlusion", code::ARTERIAL_OCCLUSION),
 ];

@@ -62,7 +62,7 @@ pub struct Request {
 pub struct Analysis {
     /// Findings, answers, refusals.
     pub report: Report,
-    /// SEG (when there is a finding), Parametric Maps and report of each model that ran.
+    /// What [`encode::encode`] makes for each model that ran: masks, maps, report and what else was asked for.
     pub objects: Vec<DefaultDicomObject>,
     /// What each model that ran made of the volume.
     pub looks: Vec<Look>,
@@ -456,15 +456,17 @@ fn in_box(
     report: &mut Report,
 ) -> Result<Seen, AnalysisError> {
     let started = Instant::now();
-    let preprocess::head_box::Boxed { input, trace, brain } =
-        preprocess::head_box::preprocess(&scan.channels[0], &model.plan)?;
+    let preprocess::head_box::Boxed {
+        input,
+        trace,
+        intracranial: Intracranial { brain, cavity },
+    } = preprocess::head_box::preprocess(&scan.channels[0], &model.plan)?;
     clock(&mut report.timings, "preprocess", started);
     let (prediction, duration_ms) = summed(engine, model, input, &trace.as_volume(), control, report)?;
     let started = Instant::now();
     let prediction = trace.back(&prediction);
     clock(&mut report.timings, "uncertainty", started);
-    // Arteries enter through the skull base: the whole box counts.
-    Ok((brain, prediction, everywhere(trace.source), duration_ms))
+    Ok((brain, prediction, cavity, duration_ms))
 }
 
 /// Stages 3 and 4 on a whole volume, one member after the other: the prediction, and how long the network took.

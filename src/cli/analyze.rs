@@ -5,7 +5,9 @@ use anyhow::{Context, bail};
 use dicom_dictionary_std::uids;
 use dicom_object::DefaultDicomObject;
 use ictus::{
-    analysis::{self, Analysis, Look, Request, Scan, assemble::Values, infer::Engine},
+    analysis::{
+        self, Analysis, Look, Request, Scan, assemble::Values, encode::holds_structures, infer::Engine,
+    },
     dicom::{enhanced, instance::Instance},
     domain::{
         aspects::LIMITS,
@@ -176,7 +178,7 @@ fn dicom(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec
     Ok((report, looks))
 }
 
-/// What a result's file is called, before its number: one SEG and one report a model, a map a quantity, a picture a slice.
+/// What a result's file is called, before its number: one SEG of findings, one of structures and one report a model, a map a quantity, a picture a slice.
 fn file_name(object: &DefaultDicomObject) -> anyhow::Result<String> {
     let text = |keyword: &str| -> anyhow::Result<String> {
         Ok(object.element_by_name(keyword)?.to_str()?.trim().to_lowercase())
@@ -187,6 +189,11 @@ fn file_name(object: &DefaultDicomObject) -> anyhow::Result<String> {
             uids::SECONDARY_CAPTURE_IMAGE_STORAGE => format!("sc-{:0>3}", text("InstanceNumber")?),
             uids::KEY_OBJECT_SELECTION_DOCUMENT_STORAGE => "kos".to_owned(),
             uids::PARAMETRIC_MAP_STORAGE => format!("pm-{}", text("ContentLabel")?),
+            uids::SEGMENTATION_STORAGE
+                if text("ContentLabel").is_ok_and(|label| holds_structures(&label.to_uppercase())) =>
+            {
+                "structures".to_owned()
+            }
             _ => text("Modality")?,
         },
     )
@@ -350,6 +357,12 @@ mod tests {
     fn every_kind_of_result_has_a_name() {
         for (class, attribute, value, name) in [
             (uids::SEGMENTATION_STORAGE, tags::MODALITY, "SEG", "seg"),
+            (
+                uids::SEGMENTATION_STORAGE,
+                tags::CONTENT_LABEL,
+                "STRUCTURES",
+                "structures",
+            ),
             (uids::COMPREHENSIVE3_DSR_STORAGE, tags::MODALITY, "SR", "sr"),
             (
                 uids::PARAMETRIC_MAP_STORAGE,

@@ -67,6 +67,7 @@ impl MapArgs {
                 MapValues::Uint16 => MapFormat::Unsigned16,
             },
             labelmap: self.labelmap,
+            structures: true,
             summary: true,
             key_objects: true,
         }

@@ -8,6 +8,7 @@ use ictus::{
     train::{
         TrainError,
         dataset::{HaemorrhageSlabs, InfarctSlabs, Samples},
+        heads::HaemorrhageHeads,
         log::Log,
         loss, recipe,
         training::{Config, Progress, train},
@@ -102,6 +103,9 @@ impl LossName {
 enum Recipe {
     /// Bleeds and their kinds on non-contrast CT
     Haemorrhage,
+    /// The same, by a 3-D network that sees the whole head
+    #[value(name = "haemorrhage-3d")]
+    Haemorrhage3d,
     /// Fresh infarcts on non-contrast CT, and the regions of ASPECTS
     Infarct,
     /// Closed arteries on CT angiography
@@ -114,6 +118,7 @@ impl Recipe {
     fn plan(self, members: usize) -> (Plan, Arc<dyn Samples>) {
         match self {
             Self::Haemorrhage => (recipe::haemorrhage(members), Arc::new(HaemorrhageSlabs)),
+            Self::Haemorrhage3d => (recipe::haemorrhage_3d(members), Arc::new(HaemorrhageHeads)),
             Self::Infarct => (recipe::infarct(members), Arc::new(InfarctSlabs)),
             Self::Occlusion => (recipe::occlusion(members), Arc::new(ArteryBoxes::Closed)),
             Self::Hyperdense => (recipe::hyperdense(members), Arc::new(ArteryBoxes::Dense)),

@@ -44,7 +44,7 @@ pub struct TargetRule {
 pub struct Outgoing {
     /// Row.
     pub instance_id: i64,
-    /// `seg`, `labelmap`, `pm`, `sr`, `sc`, `kos`, `reader` or `other`.
+    /// `seg`, `labelmap`, `structures`, `pm`, `sr`, `sc`, `kos`, `reader` or `other`.
     pub role: String,
     /// SOPClassUID.
     pub sop_class_uid: String,
@@ -174,7 +174,7 @@ pub struct Delivery {
 pub struct DeliveredInstance {
     /// SOPInstanceUID.
     pub sop_instance_uid: String,
-    /// `seg`, `labelmap`, `pm`, `sr`, `sc`, `kos`, `reader` or `other`.
+    /// `seg`, `labelmap`, `structures`, `pm`, `sr`, `sc`, `kos`, `reader` or `other`.
     pub role: String,
     /// `pending`, `delivered`, `refused` or `replaced`.
     pub state: String,

@@ -27,7 +27,7 @@ pub struct RecordedAnalysis {
 /// An instance that an analysis looked at or made.
 #[derive(Debug, Clone, FromRow)]
 pub struct RecordedInstance {
-    /// `source`, `seg`, `pm`, `sr` or `other`.
+    /// `source`, or what it is to the analysis, as `seg`.
     pub role: String,
     /// SOPInstanceUID.
     pub sop_instance_uid: String,

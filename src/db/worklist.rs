@@ -257,7 +257,7 @@ pub struct StudyAnalysis {
 /// What a result object is, and where it is found over DICOMweb.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ResultObject {
-    /// `seg`, `pm`, `sr`, `labelmap`, `sc`, `kos` or `other`.
+    /// `seg`, `pm`, `sr`, `labelmap`, `structures`, `sc`, `kos` or `other`.
     pub role: String,
     /// The question of the analysis that it is about; null when it cannot be told.
     pub question: Option<String>,

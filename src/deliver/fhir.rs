@@ -286,7 +286,7 @@ fn imaging_study(said: &Said) -> Value {
 
 fn modality(role: &str) -> &'static str {
     match role {
-        "seg" | "labelmap" | "reader" => "SEG",
+        "seg" | "labelmap" | "structures" | "reader" => "SEG",
         "sr" => "SR",
         "kos" => "KO",
         _ => "OT",

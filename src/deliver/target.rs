@@ -36,7 +36,7 @@ const MOST_ATTEMPTS: i64 = 10_000;
 /// The longest name of a target.
 const LONGEST_NAME: usize = 32;
 /// Results that there are.
-const RESULTS: [&str; 7] = ["seg", "labelmap", "pm", "sr", "sc", "kos", "other"];
+const RESULTS: [&str; 8] = ["seg", "labelmap", "structures", "pm", "sr", "sc", "kos", "other"];
 /// What a target may hear of, as the file and the database word it.
 const SUBJECTS: [(&str, &str); 4] = [
     ("notification", "notification"),
@@ -549,7 +549,7 @@ fn roles(members: &Map<String, Value>, way: &Way) -> Result<Vec<String>, String>
     let Some(value) = members.get("results") else {
         let usual: &[&str] = match way {
             Way::Stow { .. } | Way::CStore { .. } => &["sc"],
-            _ => &["kos", "labelmap", "pm", "sc", "seg", "sr"],
+            _ => &["kos", "labelmap", "pm", "sc", "seg", "sr", "structures"],
         };
         return Ok(usual.iter().map(|role| (*role).to_owned()).collect());
     };

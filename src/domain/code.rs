@@ -33,6 +33,8 @@ impl Code {
 /// Segmented property category of a lesion.
 pub const MORPHOLOGICALLY_ABNORMAL_STRUCTURE: Code =
     Code::new("49755003", "SCT", "Morphologically Abnormal Structure");
+/// Segmented property category of what is no lesion (CID 7150).
+pub const ANATOMICAL_STRUCTURE: Code = Code::new("123037004", "SCT", "Anatomical Structure");
 /// Segmented property type of a bleed (CID 7159).
 pub const HEMORRHAGE: Code = Code::new("50960005", "SCT", "Hemorrhage");
 /// Bleed in brain tissue.
@@ -63,6 +65,14 @@ pub const MIDDLE_CEREBRAL_M1: Code = Code::new("414722000", "SCT", "Middle cereb
 pub const MIDDLE_CEREBRAL_M2: Code = Code::new("414723005", "SCT", "Middle cerebral artery, M2 segment");
 /// The basilar artery.
 pub const BASILAR_ARTERY: Code = Code::new("59011009", "SCT", "Basilar artery");
+/// The internal carotid artery.
+pub const INTERNAL_CAROTID_ARTERY: Code = Code::new("86117002", "SCT", "Internal carotid artery");
+/// The anterior cerebral artery.
+pub const ANTERIOR_CEREBRAL_ARTERY: Code = Code::new("60176003", "SCT", "Anterior Cerebral Artery");
+/// The posterior cerebral artery.
+pub const POSTERIOR_CEREBRAL_ARTERY: Code = Code::new("70382005", "SCT", "Posterior Cerebral Artery");
+/// The vertebral artery.
+pub const VERTEBRAL_ARTERY: Code = Code::new("85234005", "SCT", "Vertebral artery");
 /// The brain, as anatomic region.
 pub const BRAIN: Code = Code::new("12738006", "SCT", "Brain");
 /// Laterality left.

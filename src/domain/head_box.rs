@@ -191,7 +191,10 @@ impl BoxTrace {
             entropy,
             mutual_information,
             variance,
-            structures: None,
+            structures: boxed.structures.as_ref().map(|structures| Volume {
+                geometry: self.source.clone(),
+                data: self.spread(0, |at| structures.data[self.nearest(at)]),
+            }),
             disagreement: boxed.disagreement,
         }
     }

@@ -1,6 +1,7 @@
 //! The words of ictus: plain data that every other module may use and that uses none of them.
 
 pub mod architecture;
+pub mod artery;
 pub mod aspects;
 pub mod calibration;
 pub mod code;

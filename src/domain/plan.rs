@@ -6,6 +6,7 @@ mod check;
 
 use super::{
     architecture::Architecture,
+    artery::Artery,
     aspects::Region,
     calibration::Calibration,
     code::{Code, INFARCT},
@@ -86,6 +87,13 @@ impl Plan {
     pub fn tells_aspects(&self) -> bool {
         let names = self.structures.iter().map(|structure| structure.name.as_str());
         names.eq(Region::ALL.map(Region::name)) && self.labels.iter().all(|label| label.kind == INFARCT)
+    }
+
+    /// Whether the structures are the arteries of the head, by their names.
+    #[must_use]
+    pub fn tells_arteries(&self) -> bool {
+        let names = self.structures.iter().map(|structure| structure.name.as_str());
+        names.eq(Artery::ALL.map(Artery::name))
     }
 
     /// Case score from which a study is flagged, and below which it is not: the lowest of the labels'; nothing where nobody has chosen one for each.

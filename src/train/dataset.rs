@@ -24,7 +24,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 /// Heads that bleed, among others; each kind of bleed is taught as often, since subarachnoid blood is the hardest to see and epidural the rarest.
-const BLEEDING: Mix = Mix {
+pub(super) const BLEEDING: Mix = Mix {
     struck: Kind::Haemorrhage,
     share: 0.5,
     taught: &Class::BLEEDS,
@@ -110,15 +110,35 @@ impl Samples for InfarctSlabs {
 }
 
 /// Which heads are drawn.
-struct Mix {
+pub(super) struct Mix {
     /// What has the lesion that is taught.
     struck: Kind,
     /// Their share.
-    share: f64,
+    pub(super) share: f64,
     /// Classes of lesions of which a struck head has one; each is wanted as often.
     taught: &'static [Class],
     /// The others.
     spared: &'static [Kind],
+}
+
+impl Mix {
+    /// A head, and the lesion that it was drawn for.
+    pub(super) fn head(&self, rng: &mut ChaCha8Rng) -> (Head, Option<Class>) {
+        let (kind, wanted) = if rng.random_bool(self.share) {
+            (
+                self.struck,
+                Some(self.taught[rng.random_range(0..self.taught.len())]),
+            )
+        } else {
+            (self.spared[rng.random_range(0..self.spared.len())], None)
+        };
+        loop {
+            let head = Head::new(rng.random(), kind, Range::Training);
+            if wanted.is_none_or(|class| head.classes().contains(&class)) {
+                return (head, wanted);
+            }
+        }
+    }
 }
 
 /// One batch.
@@ -202,14 +222,7 @@ fn value(plan: &Plan, class: u8) -> u8 {
 fn slabs(plan: &Plan, mix: &Mix, seed: u64, index: u64) -> Sample {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index);
-    let (kind, wanted) = if rng.random_bool(mix.share) {
-        (
-            mix.struck,
-            Some(mix.taught[rng.random_range(0..mix.taught.len())]),
-        )
-    } else {
-        (mix.spared[rng.random_range(0..mix.spared.len())], None)
-    };
+    let (head, wanted) = mix.head(&mut rng);
     let spacing_mm = plan.configuration.spacing[0];
     let (slab_mm, neighbours, mirrored) = match plan.configuration.grid {
         Grid::SourceSlices {
@@ -227,12 +240,6 @@ fn slabs(plan: &Plan, mix: &Mix, seed: u64, index: u64) -> Sample {
         reason = "a few hundred pixels"
     )]
     let matrix = (FIELD_MM / spacing_mm) as usize;
-    let head = loop {
-        let head = Head::new(rng.random(), kind, Range::Training);
-        if wanted.is_none_or(|class| head.classes().contains(&class)) {
-            break head;
-        }
-    };
     let (here, lay) = (rng.random(), rng.random());
     let through = rng
         .random_bool(AT_THE_LESION)
@@ -247,9 +254,9 @@ fn slabs(plan: &Plan, mix: &Mix, seed: u64, index: u64) -> Sample {
         slab_mm.max(3.0),
     );
     let rendered = head.render(&geometry);
-    let change = Intensity::draw(&mut rng, matrix);
+    let change = Intensity::draw(&mut rng, matrix, matrix);
     let mut slabs: Vec<Vec<f32>> = (0..3)
-        .map(|s| change.apply(rendered.hu.slice(s).to_vec(), matrix, false))
+        .map(|s| change.apply(rendered.hu.slice(s).to_vec(), false))
         .collect();
     let end = rng
         .random_bool(END_OF_STACK)
@@ -265,11 +272,7 @@ fn slabs(plan: &Plan, mix: &Mix, seed: u64, index: u64) -> Sample {
         slabs.push(if rng.random_bool(WITHOUT_MIRROR) {
             vec![AIR_HU; matrix * matrix]
         } else {
-            change.apply(
-                head.render_mirrored(&geometry, 1, &mirror(&head, &mut rng)),
-                matrix,
-                true,
-            )
+            change.apply(head.render_mirrored(&geometry, 1, &mirror(&head, &mut rng)), true)
         });
     }
     let (rows, columns) = (plan.configuration.patch_size[0], plan.configuration.patch_size[1]);
@@ -347,16 +350,17 @@ fn origin(hu: &[f32], matrix: usize, tile: [usize; 2], rng: &mut ChaCha8Rng) -> 
 }
 
 /// Small changes of gain, offset, shading and sharpness beyond those of the phantom's scanner, the same for all slabs of a sample.
-struct Intensity {
+pub(super) struct Intensity {
     gain: f32,
     /// HU of each pixel: an offset, and in half of the samples a slow wave over the head, as scatter, bone and metal leave it.
     offset: Vec<f32>,
     /// Share of each of the four neighbours; negative sharpens.
     soft: f32,
+    columns: usize,
 }
 
 impl Intensity {
-    fn draw(rng: &mut ChaCha8Rng, matrix: usize) -> Self {
+    pub(super) fn draw(rng: &mut ChaCha8Rng, rows: usize, columns: usize) -> Self {
         let gain = rng.random_range(0.92..1.08);
         let offset = rng.random_range(-4.0..4.0);
         let soft = match rng.random_range(0..4) {
@@ -364,14 +368,14 @@ impl Intensity {
             1 => rng.random_range(-0.12..0.0),
             _ => 0.0,
         };
-        let mut field = vec![offset; matrix * matrix];
+        let mut field = vec![offset; rows * columns];
         for _ in 0..if rng.random_bool(SHADED) { WAVES } else { 0 } {
             let height = rng.random_range(0.0..WAVE_HU);
             let [down, across, phase] = [WAVE_TURNS, WAVE_TURNS, 1.0]
                 .map(|turns| std::f32::consts::TAU * rng.random_range(-turns..turns));
-            let step = 1.0 / matrix as f32;
+            let (row, column) = (1.0 / rows as f32, 1.0 / columns as f32);
             for (i, value) in field.iter_mut().enumerate() {
-                let (r, c) = ((i / matrix) as f32 * step, (i % matrix) as f32 * step);
+                let (r, c) = ((i / columns) as f32 * row, (i % columns) as f32 * column);
                 *value += height * (down * r + across * c + phase).sin();
             }
         }
@@ -379,28 +383,30 @@ impl Intensity {
             gain,
             offset: field,
             soft,
+            columns,
         }
     }
 
     /// Changes a slab; one that shows the other half of the head has that half's shading, about.
-    fn apply(&self, mut hu: Vec<f32>, matrix: usize, mirrored: bool) -> Vec<f32> {
+    pub(super) fn apply(&self, mut hu: Vec<f32>, mirrored: bool) -> Vec<f32> {
+        let columns = self.columns;
         for (i, value) in hu.iter_mut().enumerate() {
             let column = if mirrored {
-                matrix - 1 - i % matrix
+                columns - 1 - i % columns
             } else {
-                i % matrix
+                i % columns
             };
-            let offset = self.offset[i - i % matrix + column];
+            let offset = self.offset[i - i % columns + column];
             *value = (*value - 30.0) * self.gain + 30.0 + offset;
         }
         if self.soft == 0.0 {
             return hu;
         }
         let before = hu.clone();
-        for r in 1..matrix - 1 {
-            for c in 1..matrix - 1 {
-                let i = r * matrix + c;
-                let around = before[i - 1] + before[i + 1] + before[i - matrix] + before[i + matrix];
+        for r in 1..hu.len() / columns - 1 {
+            for c in 1..columns - 1 {
+                let i = r * columns + c;
+                let around = before[i - 1] + before[i + 1] + before[i - columns] + before[i + columns];
                 hu[i] = before[i] * (1.0 - 4.0 * self.soft) + self.soft * around;
             }
         }

@@ -7,6 +7,7 @@ pub mod calibration;
 pub mod dataset;
 pub mod evaluation;
 pub mod events;
+pub mod heads;
 pub mod log;
 pub mod loss;
 pub mod nnunet;

@@ -1,4 +1,4 @@
-//! The plans of the models that `ictus train` makes from phantoms: small 2.5-D U-Nets for haemorrhage and its kinds and for infarcts on non-contrast CT, and a small 3-D one for closed arteries on CT angiography.
+//! The plans of the models that `ictus train` makes from phantoms: small 2.5-D U-Nets for haemorrhage and its kinds and for infarcts on non-contrast CT, and small 3-D ones for haemorrhage and for closed arteries.
 
 use super::{
     phantom::{Class, Site},
@@ -6,6 +6,7 @@ use super::{
 };
 use crate::domain::{
     architecture::{Architecture, PlainConvUNet},
+    artery::Artery,
     aspects::Region,
     code::{
         ARTERIAL_OCCLUSION, BASILAR_ARTERY, CAROTID_TERMINUS, CEREBRAL_HEMORRHAGE, EPIDURAL_HEMORRHAGE,
@@ -98,6 +99,45 @@ pub fn haemorrhage(members: usize) -> Plan {
     }
 }
 
+/// The plan for haemorrhage and its kinds that sees the whole head at once, with as many members as asked for.
+#[must_use]
+pub fn haemorrhage_3d(members: usize) -> Plan {
+    let mut plan = haemorrhage(members);
+    plan.id = "haemorrhage-3d-phantom".into();
+    plan.version = "0.1.0".into();
+    // Its answer stands beside the first model's and is never taken for it.
+    plan.question = "haemorrhage_second_opinion".into();
+    plan.trigger.only_named = true;
+    let features_per_stage = vec![16, 32, 64, 96, 128];
+    let n_stages = features_per_stage.len();
+    let configuration = &mut plan.configuration;
+    // 160 × 211 × 176 mm: the cavity of the largest head, and where the spine begins.
+    configuration.grid = Grid::HeadBox {
+        centre_mm: [0.0, 0.0, -8.0],
+    };
+    configuration.channel_names = vec!["CT".into()];
+    configuration.patch_size = vec![32, 96, 80];
+    configuration.spacing = vec![SLAB_MM, 2.2, 2.2];
+    configuration.normalization_schemes.truncate(1);
+    // At full resolution slice by slice: there a voxel is twice as high as wide.
+    let plane = |s: usize| vec![if s == 0 { 1 } else { 3 }, 3, 3];
+    configuration.architecture = Architecture::PlainConvUNet(PlainConvUNet {
+        input_channels: 1,
+        n_stages,
+        kernel_sizes: (0..n_stages).map(plane).collect(),
+        strides: [[1, 1, 1], [2, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 2]]
+            .map(Vec::from)
+            .into(),
+        n_conv_per_stage: [1, 2, 2, 2, 2].into(),
+        n_conv_per_stage_decoder: vec![1; n_stages - 1],
+        features_per_stage,
+        num_classes: 1 + Class::BLEEDS.len(),
+        conv_bias: true,
+        deep_supervision: false,
+    });
+    plan
+}
+
 /// The plan for fresh infarcts on non-contrast CT and the regions of ASPECTS, with as many members as asked for.
 #[must_use]
 pub fn infarct(members: usize) -> Plan {
@@ -127,7 +167,7 @@ pub fn infarct(members: usize) -> Plan {
         network.input_channels = names.len();
         network.num_classes = 3 + Region::ALL.len();
     }
-    plan.structures = Region::ALL.map(structure).into();
+    plan.structures = Region::ALL.map(region).into();
     plan.labels = vec![Label {
         value: 1,
         min_volume_ml: 3.0,
@@ -149,7 +189,7 @@ pub fn occlusion(members: usize) -> Plan {
     let n_stages = features_per_stage.len();
     Plan {
         id: "occlusion-phantom".into(),
-        version: "0.2.0".into(),
+        version: "0.3.0".into(),
         question: "occlusion".into(),
         configuration: Configuration {
             // The circle of Willis lies below and in front of the middle of the cavity.
@@ -176,7 +216,7 @@ pub fn occlusion(members: usize) -> Plan {
                 n_conv_per_stage: [1, 2, 2, 2].into(),
                 n_conv_per_stage_decoder: vec![1; n_stages - 1],
                 features_per_stage,
-                num_classes: 1 + TAUGHT.len(),
+                num_classes: 2 + TAUGHT.len() + Artery::ALL.len(),
                 conv_bias: true,
                 deep_supervision: false,
             }),
@@ -185,6 +225,12 @@ pub fn occlusion(members: usize) -> Plan {
             .zip(TAUGHT)
             .map(|(value, site)| closed(value, site))
             .collect(),
+        structures: Artery::ALL
+            .map(|artery| Structure {
+                name: artery.name().into(),
+                code: artery.code(),
+            })
+            .into(),
         trigger: Trigger {
             modality: "CT".into(),
             contrast: Contrast::With,
@@ -205,6 +251,7 @@ pub fn hyperdense(members: usize) -> Plan {
     plan.id = "hyperdense-phantom".into();
     plan.version = "0.1.0".into();
     plan.question = "hyperdense_artery".into();
+    plan.structures.clear();
     let configuration = &mut plan.configuration;
     configuration.channel_names = vec!["CT".into()];
     configuration.normalization_schemes = vec![Normalization::CTNormalization {
@@ -230,7 +277,7 @@ pub fn hyperdense(members: usize) -> Plan {
     plan
 }
 
-fn structure(region: Region) -> Structure {
+fn region(region: Region) -> Structure {
     Structure {
         name: region.name().into(),
         code: region.code(),
@@ -307,6 +354,7 @@ mod tests {
     #[test]
     fn the_plans_agree_with_themselves() {
         haemorrhage(5).check().unwrap();
+        haemorrhage_3d(3).check().unwrap();
         occlusion(3).check().unwrap();
         infarct(3).check().unwrap();
         hyperdense(3).check().unwrap();

@@ -13,6 +13,7 @@ use crate::{
     analysis::preprocess::{head_box::lay, normalize::normalize},
     domain::{
         geometry::{Vec3, add, norm, scale, sub},
+        head_box::BoxTrace,
         plan::{Grid, Plan},
         volume::Geometry,
     },
@@ -36,6 +37,8 @@ pub const BALL_MM: f64 = 5.0;
 pub const MARKED_MM: f64 = 10.0;
 /// The centre of mass of the upper cavity of phantoms, in the head's own axes, mm.
 pub const CAVITY_CENTRE_MM: Vec3 = [0.0, 4.0, 24.0];
+/// Share of the noise of thin slices that a voxel of the box has, which is the mean of several of theirs.
+const AVERAGED: std::ops::Range<f32> = 0.35..0.7;
 /// By how much the box is laid beside it along each axis, at most, mm.
 const ASIDE_MM: f64 = 11.0;
 
@@ -77,23 +80,12 @@ impl Samples for ArteryBoxes {
     fn name(&self) -> String {
         match self {
             Self::Closed => "occlusion boxes".into(),
-            Self::Dense => "dense clot boxes".into(),
+            Self::Dense => "dense clot boxes, averaged".into(),
         }
     }
 }
 
 fn draw(boxes: ArteryBoxes, plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError> {
-    let configuration = &plan.configuration;
-    let (Grid::HeadBox { centre_mm }, &[depth, rows, columns], &[step, row_mm, column_mm]) = (
-        &configuration.grid,
-        configuration.patch_size.as_slice(),
-        configuration.spacing.as_slice(),
-    ) else {
-        return Err(TrainError::Mismatch(format!(
-            "{} is not a plan on a box of the head, which boxes of arteries are for",
-            plan.id
-        )));
-    };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index);
     let shown: &[Site] = match boxes {
@@ -110,17 +102,13 @@ fn draw(boxes: ArteryBoxes, plan: &Plan, seed: u64, index: u64) -> Result<Sample
             break head;
         }
     };
-    let (origin, axes) = head.frame();
-    let middle = (0..3).fold(origin, |sum, a| add(sum, scale(axes[a], CAVITY_CENTRE_MM[a])));
-    let aside: Vec3 = std::array::from_fn(|_| rng.random_range(-ASIDE_MM..ASIDE_MM));
-    let shape = [depth, rows, columns];
-    let grid = lay(
-        nowhere(),
-        add(add(middle, *centre_mm), aside),
-        shape,
-        [step, row_mm, column_mm],
-    )
-    .geometry();
+    let head = match boxes {
+        ArteryBoxes::Closed => head,
+        // A few HU tell a clot from blood: noise must be what the box is shown, not what single slices have.
+        ArteryBoxes::Dense => head.averaged(rng.random_range(AVERAGED)),
+    };
+    let trace = laid(plan, &head, ASIDE_MM, &mut rng)?;
+    let (shape, grid) = (trace.shape, trace.geometry());
     let mut input = head.render(&grid).hu.data;
     let (gain, soft) = (rng.random_range(0.92..1.08), rng.random_range(0.0..0.22f32));
     input.iter_mut().for_each(|hu| *hu *= gain);
@@ -132,12 +120,50 @@ fn draw(boxes: ArteryBoxes, plan: &Plan, seed: u64, index: u64) -> Result<Sample
     {
         mark(&occlusion, &grid, &mut truth);
     }
-    normalize(&mut input, &configuration.normalization_schemes[0], None);
+    normalize(&mut input, &plan.configuration.normalization_schemes[0], None);
     Ok(Sample {
         input,
         truth,
-        structures: Vec::new(),
+        structures: if plan.tells_arteries() {
+            head.arteries(&grid).data
+        } else {
+            Vec::new()
+        },
     })
+}
+
+/// The box of a plan where preprocessing would lay it around a head, give or take `aside_mm` along each axis; nothing is brought into it yet.
+pub(super) fn laid(
+    plan: &Plan,
+    head: &Head,
+    aside_mm: f64,
+    rng: &mut ChaCha8Rng,
+) -> Result<BoxTrace, TrainError> {
+    let configuration = &plan.configuration;
+    let (Grid::HeadBox { centre_mm }, &[depth, rows, columns], &[step, row_mm, column_mm]) = (
+        &configuration.grid,
+        configuration.patch_size.as_slice(),
+        configuration.spacing.as_slice(),
+    ) else {
+        return Err(TrainError::Mismatch(format!(
+            "{} is not a plan on a box of the head, which these samples are for",
+            plan.id
+        )));
+    };
+    let aside: Vec3 = std::array::from_fn(|_| rng.random_range(-aside_mm..aside_mm));
+    Ok(lay(
+        nowhere(),
+        add(add(middle_mm(head), *centre_mm), aside),
+        [depth, rows, columns],
+        [step, row_mm, column_mm],
+    ))
+}
+
+/// The centre of mass of the upper cavity of a phantom, LPS mm.
+#[must_use]
+pub fn middle_mm(head: &Head) -> Vec3 {
+    let (origin, axes) = head.frame();
+    (0..3).fold(origin, |sum, a| add(sum, scale(axes[a], CAVITY_CENTRE_MM[a])))
 }
 
 /// A source without slices, for a box that nothing is brought into.
@@ -240,11 +266,9 @@ mod tests {
         for seed in 904..908 {
             let head = Head::new(seed, Kind::Occlusion, Range::Evaluation);
             let boxed = head_box::preprocess(&head.render(&coarse(60, 3.0)).hu, &plan).unwrap();
-            let (origin, axes) = head.frame();
-            let middle = (0..3).fold(origin, |sum, a| add(sum, scale(axes[a], CAVITY_CENTRE_MM[a])));
             let grid = boxed.trace.geometry();
             let laid = sub(grid.voxel_to_lps(31, 27.5, 31.5), [0.0, -8.0, -42.0]);
-            let off = sub(laid, middle);
+            let off = sub(laid, middle_mm(&head));
             assert!(off.iter().all(|mm| mm.abs() < 13.0), "{seed}: off by {off:?}");
             let clot = head.occlusion().unwrap().point_mm;
             let inside = sub(clot, grid.voxel_to_lps(0, 0.0, 0.0));

@@ -164,7 +164,7 @@ pub enum Verdict {
 /// A result then and now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compared {
-    /// `seg`, `pm`, `sr` or `other`; empty for what is not in the trail.
+    /// What it is to its analysis, as `seg`; empty for what is not in the trail.
     pub role: String,
     /// SOPInstanceUID.
     pub sop_instance_uid: String,

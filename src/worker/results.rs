@@ -2,6 +2,7 @@
 
 use super::{Output, Run, WorkerError};
 use crate::{
+    analysis::encode::holds_structures,
     archive::StagedObject,
     db::{
         self, analysis, audit, filing,
@@ -93,9 +94,10 @@ pub(super) async fn store(run: &Run<'_>, output: Output) -> Result<(), WorkerErr
     Ok(db::commit(tx).await?)
 }
 
-/// Float pixels cannot be compressed, but deflated they take a fiftieth; whoever does not ask for that gets them inflated.
+/// Float pixels and single bits cannot be compressed, but deflated they take a fiftieth; whoever does not ask for that gets them inflated.
 fn deflate(object: &mut DefaultDicomObject) {
-    if object.get(tags::FLOAT_PIXEL_DATA).is_some() {
+    let label = object.get(tags::CONTENT_LABEL).and_then(|e| e.to_str().ok());
+    if label.is_some_and(|label| holds_structures(&label)) || object.get(tags::FLOAT_PIXEL_DATA).is_some() {
         let deflated = uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN;
         object.update_meta(|meta| deflated.clone_into(&mut meta.transfer_syntax));
     }
@@ -123,10 +125,16 @@ async fn write(run: &Run<'_>, mut object: DefaultDicomObject) -> Result<Written,
     Ok(Written { staged, new })
 }
 
-/// What a result is to its analysis, by SOP class (PS3.6 annex A).
+/// What a result is to its analysis, by SOP class (PS3.6 annex A) and, of Segmentations, by ContentLabel.
 fn role(new: &NewInstance) -> &'static str {
     match new.sop_class_uid.as_str() {
-        "1.2.840.10008.5.1.4.1.1.66.4" => "seg",
+        "1.2.840.10008.5.1.4.1.1.66.4" => {
+            let label = new.metadata.pointer("/00700080/Value/0");
+            match label.and_then(|label| label.as_str()) {
+                Some(label) if holds_structures(label) => "structures",
+                _ => "seg",
+            }
+        }
         "1.2.840.10008.5.1.4.1.1.66.7" => "labelmap",
         "1.2.840.10008.5.1.4.1.1.30" => "pm",
         "1.2.840.10008.5.1.4.1.1.7" => "sc",

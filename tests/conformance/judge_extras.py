@@ -1,9 +1,9 @@
-"""Opens a folder of label maps, pictures and key objects with every outside reader that we know.
+"""Opens a folder of anatomical structures, label maps, pictures and key objects with every outside reader that we know.
 
 usage: judge_extras.py FOLDER [--even]
 
-FOLDER holds ct*.dcm, sc*.dcm and, when there is a finding, labelmap.dcm and kos.dcm, and what was meant by them:
-segments.u16 (slices, rows, columns, little endian) and meant.json.
+FOLDER holds ct*.dcm, sc*.dcm, structures.dcm and, when there is a finding, labelmap.dcm and kos.dcm, and what was meant by them:
+segments.u16 and structures.u8 (slices, rows, columns, little endian) and meant.json.
 Exits 1 after the objections, if there is one.
 """
 
@@ -27,10 +27,12 @@ def main(folder, even):
     if not pictures or bool(meant["findings"]) != (len(others) == 2):
         object_to("judge", f"{len(pictures)} pictures and {len(others)} of label map and key objects")
     known = dciodvfy(source[0])
-    for path in [*pictures, *others]:
+    structures = numpy.fromfile(folder / "structures.u8", "u1").reshape(meant["shape"])
+    judge_structures(folder / "structures.dcm", meant, structures, even)
+    for path in [*pictures, *others, folder / "structures.dcm"]:
         for error in sorted(dciodvfy(path) - known):
             object_to("dciodvfy", f"{path.name}: {error}")
-    dcentvfy(source, [*pictures, *others])
+    dcentvfy(source, [*pictures, *others, folder / "structures.dcm"])
     judge_pictures(meant, pictures, segments)
     if others:
         judge_label_map(folder / "labelmap.dcm", meant, segments, even)
@@ -72,17 +74,29 @@ def judge_pictures(meant, pictures, segments):
         object_to("judge", f"slices {sorted(missing)} show a finding and have no picture")
 
 
-def judge_label_map(path, meant, segments, even):
+# Number in the plan, tracking identifier and type of each structure that is seen.
+STRUCTURES = [(1, "m1", "414722000"), (3, "m2", "414723005")]
+
+
+def judge_structures(path, meant, structures, even):
     seg = highdicom.seg.segread(path)
-    if seg.segmentation_type.value != "LABELMAP":
-        object_to("highdicom", f"{seg.segmentation_type}")
-    numbers = [finding["segment"] for finding in meant["findings"]]
-    read = pixels_by_source(seg, meant["sources"], segment_numbers=numbers)
-    for index, finding in enumerate(meant["findings"]):
-        if not numpy.array_equal(read[..., index] > 0, segments == finding["segment"]):
-            object_to("highdicom", f"segment {finding['segment']} is not the mask that was meant")
-    if not even:
-        return
+    if seg.ContentLabel != "STRUCTURES" or seg.number_of_segments != len(STRUCTURES):
+        object_to("highdicom", f"{seg.ContentLabel} with {seg.number_of_segments} segments")
+    read = pixels_by_source(seg, meant["sources"])
+    for index, (value, name, code) in enumerate(STRUCTURES):
+        if not numpy.array_equal(read[..., index] > 0, structures == value):
+            object_to("highdicom", f"structure {name} is not what was meant")
+        said = seg.get_segment_description(index + 1)
+        if (said.tracking_id, said.segmented_property_type.value) != (name, code):
+            object_to("highdicom", f"structure {name} is {said.tracking_id}, {said.segmented_property_type}")
+        if said.segmented_property_category.value != "123037004":
+            object_to("highdicom", f"structure {name} is a {said.segmented_property_category}")
+    if even:
+        judge_numbers(path, [(index + 1, structures == value) for index, (value, _, _) in enumerate(STRUCTURES)])
+
+
+def judge_numbers(path, wanted):
+    """dcmqi finds as many voxels of each number as were meant."""
     with tempfile.TemporaryDirectory() as out:
         code, said = run(
             BIN / "segimage2itkimage", "--inputDICOM", path, "--outputDirectory", out, "--prefix", "s", "-t", "nii"
@@ -92,10 +106,23 @@ def judge_label_map(path, meant, segments, even):
             object_to("dcmqi", f"segimage2itkimage: {code}: {said[-300:]}")
             return
         images = [numpy.asarray(nibabel.load(f).dataobj) for f in files]
-        for finding in meant["findings"]:
-            held = max(int((image == finding["segment"]).sum()) for image in images)
-            if held != int((segments == finding["segment"]).sum()):
-                object_to("dcmqi", f"{finding['id']} has {held} voxels")
+        for number, mask in wanted:
+            held = max(int((image == number).sum()) for image in images)
+            if held != int(mask.sum()):
+                object_to("dcmqi", f"{path.name}: segment {number} has {held} voxels")
+
+
+def judge_label_map(path, meant, segments, even):
+    seg = highdicom.seg.segread(path)
+    if seg.segmentation_type.value != "LABELMAP":
+        object_to("highdicom", f"{seg.segmentation_type}")
+    numbers = [finding["segment"] for finding in meant["findings"]]
+    read = pixels_by_source(seg, meant["sources"], segment_numbers=numbers)
+    for index, finding in enumerate(meant["findings"]):
+        if not numpy.array_equal(read[..., index] > 0, segments == finding["segment"]):
+            object_to("highdicom", f"segment {finding['segment']} is not the mask that was meant")
+    if even:
+        judge_numbers(path, [(number, segments == number) for number in numbers])
 
 
 def judge_key_objects(path, meant, segments):

@@ -12,7 +12,9 @@ use dicom_object::DefaultDicomObject;
 use ictus::{
     analysis::encode::{Correction, Edited, MapFormat, Quantity, Stamp, encode_correction},
     dicom::{enhanced, instance::Instance},
-    domain::{code, finding::Region, geometry::dot, uid::Uid},
+    domain::{
+        artery::Artery, code, finding::Region, geometry::dot, plan::Structure, uid::Uid, volume::Volume,
+    },
 };
 use source::Case;
 use std::{fs, path::Path, process::Command};
@@ -106,12 +108,39 @@ fn judge(case: &mut Case, whole: Option<&DefaultDicomObject>, arguments: &[&str]
     ask("judge.py", folder.path(), arguments);
 }
 
-/// Writes the source, label map, pictures and key objects, then calls the judges on the folder.
+/// Writes the source, anatomical structures, label map, pictures and key objects, then calls the judges on the folder.
 fn judge_extras(case: &mut Case, whole: Option<&DefaultDicomObject>, arguments: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     write_source(case, whole, folder.path());
-    let plain = case.encode().unwrap().len();
+    // The basilar artery is known and not seen, so that segments have other numbers than the plan's.
+    case.plan.structures = [Artery::M1, Artery::Basilar, Artery::M2]
+        .map(|artery| Structure {
+            name: artery.name().into(),
+            code: artery.code(),
+        })
+        .into();
+    let columns = case.segments.geometry.columns;
+    let seen = case
+        .brain
+        .data
+        .iter()
+        .enumerate()
+        .map(|(v, inside)| match v % columns {
+            column if !inside || column % 3 == 0 => 0,
+            column if 2 * column < columns => 1,
+            _ => 3,
+        });
+    case.prediction.structures = Some(Volume {
+        geometry: case.segments.geometry.clone(),
+        data: seen.collect(),
+    });
+    case.maps.structures = true;
+    let plain = case.encode().unwrap();
+    plain[plain.len() - 1]
+        .write_to_file(at("structures.dcm"))
+        .unwrap();
+    let plain = plain.len();
     case.maps.labelmap = true;
     case.maps.summary = true;
     case.maps.key_objects = true;
@@ -142,6 +171,9 @@ fn meant(case: &Case, folder: &Path) {
     ] {
         let bytes: Vec<u8> = volume.data.iter().flat_map(|v| v.to_le_bytes()).collect();
         fs::write(at(&format!("{name}.f32")), bytes).unwrap();
+    }
+    if let Some(structures) = &case.prediction.structures {
+        fs::write(at("structures.u8"), &structures.data).unwrap();
     }
     let meant = serde_json::json!({
         "shape": [geometry.slices(), geometry.rows, geometry.columns],
@@ -250,19 +282,19 @@ fn judges_accept_the_report_and_the_map_of_a_negative_study() {
 }
 
 #[test]
-fn judges_accept_pictures_a_label_map_and_key_objects_of_an_even_series() {
+fn judges_accept_structures_pictures_a_label_map_and_key_objects_of_an_even_series() {
     let mut case = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
     judge_extras(&mut case, None, &["--even"]);
 }
 
 #[test]
-fn judges_accept_pictures_a_label_map_and_key_objects_of_a_tilted_series() {
+fn judges_accept_structures_pictures_a_label_map_and_key_objects_of_a_tilted_series() {
     let mut case = source::case(&source::geometry(256, 256, 18, 18.5, &[4.0, 4.0, 7.5]), &LESIONS);
     judge_extras(&mut case, None, &[]);
 }
 
 #[test]
-fn judges_accept_the_picture_of_a_negative_study() {
+fn judges_accept_the_structures_and_the_picture_of_a_negative_study() {
     let mut case = source::case(&source::geometry(40, 40, 10, 0.0, &[5.0]), &[]);
     judge_extras(&mut case, None, &["--even"]);
 }
@@ -278,7 +310,7 @@ fn judges_accept_results_on_the_frames_of_an_enhanced_ct() {
 }
 
 #[test]
-fn judges_accept_pictures_a_label_map_and_key_objects_of_an_enhanced_ct() {
+fn judges_accept_structures_pictures_a_label_map_and_key_objects_of_an_enhanced_ct() {
     let even = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
     let (mut case, whole) = on_frames("enhanced", even);
     judge_extras(&mut case, Some(&whole), &["--even"]);
@@ -292,7 +324,7 @@ fn judges_accept_results_on_the_frames_of_a_legacy_converted_ct() {
 }
 
 #[test]
-fn judges_accept_pictures_a_label_map_and_key_objects_of_a_legacy_converted_ct() {
+fn judges_accept_structures_pictures_a_label_map_and_key_objects_of_a_legacy_converted_ct() {
     let even = source::case(&source::geometry(61, 53, 16, 0.0, &[5.0]), &LESIONS);
     let (mut case, whole) = on_frames("legacy", even);
     judge_extras(&mut case, Some(&whole), &["--even"]);

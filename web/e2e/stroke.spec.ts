@@ -184,6 +184,30 @@ it('shows each map of the analysis, and contours of the score', async () => {
   await picture(page, 'contours');
 });
 
+it('draws the arteries that the model sees and names those of the slice, when asked', async () => {
+  const closed = of(/occlusion/);
+  const legend = page.locator('.legend');
+  const toggle = page.locator('[data-toggle="anatomy"]');
+  await onSeries(of(/haemorrhage/).series);
+  // The model of bleeds knows no structures.
+  expect(await toggle.count()).toBe(0);
+  await page.locator(`[data-finding="${closed.id}"]`).click();
+  await onSeries(closed.series);
+  await page.keyboard.press('m');
+  await expect.poll(() => drawn(page, 'mask'), { timeout: 30_000 }).toBeNull();
+  await toggle.waitFor();
+  await page.keyboard.press('r');
+  await page.getByText(messages.viewer.anatomyNote).waitFor();
+  await expect.poll(() => drawn(page, 'mask'), { timeout: 30_000 }).not.toBeNull();
+  expect(await toggle.getAttribute('aria-pressed')).toBe('true');
+  expect(await legend.textContent()).toMatch(/internal carotid|M1|M2|cerebral|basilar|vertebral/);
+  expect(await axe(page)).toEqual([]);
+  await picture(page, 'anatomy');
+  await page.keyboard.press('r');
+  await expect.poll(() => drawn(page, 'mask'), { timeout: 30_000 }).toBeNull();
+  await page.keyboard.press('m');
+});
+
 it('lays another study of the patient beside this one, and scrolls them together', async () => {
   const other = stroke.comparisons[0]?.study_instance_uid;
   expect(stroke.comparisons).toHaveLength(1);

@@ -56,7 +56,7 @@ pub(super) fn encode(
     dataset.text(tags::SEGMENTATION_TYPE, VR::CS, "LABELMAP");
     dataset.text(tags::SEGMENTS_OVERLAP, VR::CS, "NO");
     dataset.text(tags::CONTENT_QUALIFICATION, VR::CS, "RESEARCH");
-    seg::put_content(&mut dataset, context.maker);
+    seg::put_content(&mut dataset, context.maker, context.maker.question());
     let mut items = vec![background()];
     items.extend(segments.iter().map(|segment| segment.item(context.maker)));
     dataset.sequence(tags::SEGMENT_SEQUENCE, items);

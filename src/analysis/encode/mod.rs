@@ -40,6 +40,12 @@ mod seg;
 mod shared;
 mod sr;
 
+/// Whether an object with this ContentLabel holds anatomical structures, and no findings.
+#[must_use]
+pub fn holds_structures(content_label: &str) -> bool {
+    content_label.trim() == seg::STRUCTURES_LABEL
+}
+
 /// Changes whenever the same input would encode to other bytes; part of every UID made here.
 pub const ENCODER_VERSION: &str = "1";
 
@@ -84,6 +90,8 @@ pub struct Maps {
     pub format: MapFormat,
     /// Whether the masks are made as a label map too.
     pub labelmap: bool,
+    /// Whether the anatomical structures that a model knows are made into a Segmentation of their own.
+    pub structures: bool,
     /// Whether pictures of the findings are made (Secondary Capture).
     pub summary: bool,
     /// Whether the images that show a finding are selected (Key Object Selection).
@@ -100,11 +108,13 @@ impl Maps {
                 .object
                 .get(tags::CONTENT_LABEL)
                 .and_then(|e| e.to_str().ok());
+            let label = label.as_deref();
             maps.further
                 .extend(label.and_then(|label| pm::quantity_of(label.trim())));
             if result.object.get(tags::FLOAT_PIXEL_DATA).is_some() {
                 maps.format = MapFormat::Float32;
             }
+            maps.structures |= label.is_some_and(holds_structures);
             match result.attributes.sop_class_uid.as_ref().map(Uid::as_str) {
                 Some(uids::LABEL_MAP_SEGMENTATION_STORAGE) => maps.labelmap = true,
                 Some(uids::SECONDARY_CAPTURE_IMAGE_STORAGE) => maps.summary = true,
@@ -251,10 +261,11 @@ pub struct Correction<'a> {
 pub fn encode_correction(correction: &Correction<'_>) -> Result<DefaultDicomObject, EncodeError> {
     let context = context::Context::of_correction(correction)?;
     let segments = seg::Segment::of_regions(&context, correction);
-    seg::encode(&context, &seg::READER_KIND, &segments, correction.segments)
+    let label = context.maker.question();
+    seg::encode(&context, &seg::READER_KIND, label, &segments, correction.segments)
 }
 
-/// Makes the results: a SEG if there is a finding, the entropy map, the further maps asked for, and the report that ties them together, in this order; then, where asked for, the label map, the pictures and the key objects.
+/// Makes the results: a SEG if there is a finding, the entropy map, the further maps asked for, and the report that ties them together, in this order; then, where asked for, a SEG of the structures if the model sees some, the label map, the pictures and the key objects.
 ///
 /// # Errors
 /// Refuses a series whose instances disagree about patient, study or order, lack an identifier, or hold text that could not be decoded; and input that does not fit together.
@@ -263,11 +274,23 @@ pub fn encode(input: &EncodeInput<'_>) -> Result<Vec<DefaultDicomObject>, Encode
     let mut objects = Vec::with_capacity(3 + input.maps.further.len());
     if !context.findings.is_empty() {
         let segments = seg::Segment::of_findings(&context, input.plan);
-        objects.push(seg::encode(&context, &seg::KIND, &segments, input.segments)?);
+        let label = context.maker.question();
+        objects.push(seg::encode(
+            &context,
+            &seg::KIND,
+            label,
+            &segments,
+            input.segments,
+        )?);
     }
     objects.extend(pm::encode(&context, input)?);
     let report = sr::encode(&context, input, &objects)?;
     objects.push(report);
+    // Regions of ASPECTS are for a score: where none is told they are not shown either.
+    let is_shown = input.maps.structures && (context.aspects.is_some() || !input.plan.tells_aspects());
+    if let Some(structures) = input.prediction.structures.as_ref().filter(|_| is_shown) {
+        objects.extend(seg::encode_structures(&context, input.plan, structures)?);
+    }
     if input.maps.labelmap && !context.findings.is_empty() {
         let segments = seg::Segment::of_findings(&context, input.plan);
         objects.push(labelmap::encode(&context, &segments, input.segments)?);

@@ -1,4 +1,4 @@
-//! Findings and the mask → a BINARY Segmentation, one segment a finding.
+//! Findings and the mask → a BINARY Segmentation, one segment a finding; anatomical structures → another, one segment a structure.
 //!
 //! A frame is written only where its segment has a voxel; frames go by segment, then along the normal.
 //! Bits are packed without a gap between frames, the first voxel in the lowest bit, so that a frame need not start on a byte.
@@ -14,7 +14,7 @@ use super::{
 use crate::domain::{
     code::{self, Code},
     finding::{Finding, Region, Side},
-    plan::Plan,
+    plan::{Plan, Structure},
     uid::Uid,
     volume::Volume,
 };
@@ -23,6 +23,9 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::DefaultDicomObject;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+
+/// ContentLabel of the structures' Segmentation, by which it is told from the masks of findings: no question may be called so.
+pub(super) const STRUCTURES_LABEL: &str = "STRUCTURES";
 
 /// How the series of masks is told from the others.
 pub(super) const KIND: Kind = Kind {
@@ -42,6 +45,14 @@ pub(super) const READER_KIND: Kind = Kind {
     ..KIND
 };
 
+/// How the series of anatomical structures is told from the others.
+const STRUCTURE_KIND: Kind = Kind {
+    name: Cow::Borrowed("structures"),
+    series_number: 9008,
+    shows: "anatomical structures",
+    ..KIND
+};
+
 /// Frames of one segment.
 const SEGMENT: Dimension = (
     tags::REFERENCED_SEGMENT_NUMBER,
@@ -51,11 +62,14 @@ const SEGMENT: Dimension = (
 
 /// CIELab of the display colour, a clear red (sRGB 230, 60, 50), through D50 and scaled to 16 bits as PS3.3 section C.10.7.1.1 says.
 const DISPLAY_CIELAB: [u16; 3] = [34729, 49596, 45013];
+/// The same of anatomical structures, a light blue (sRGB 96, 200, 255).
+const STRUCTURE_CIELAB: [u16; 3] = [49880, 27994, 23443];
 
 /// Makes the Segmentation.
 pub(super) fn encode(
     context: &Context<'_>,
     kind: &Kind,
+    label: &str,
     segments: &[Segment<'_>],
     voxels: &Volume<u16>,
 ) -> Result<DefaultDicomObject, EncodeError> {
@@ -68,7 +82,7 @@ pub(super) fn encode(
     dataset.text(tags::SEGMENTATION_TYPE, VR::CS, "BINARY");
     dataset.text(tags::SEGMENTS_OVERLAP, VR::CS, "NO");
     dataset.text(tags::CONTENT_QUALIFICATION, VR::CS, "RESEARCH");
-    put_content(&mut dataset, context.maker);
+    put_content(&mut dataset, context.maker, label);
     dataset.sequence(
         tags::SEGMENT_SEQUENCE,
         segments
@@ -110,6 +124,43 @@ pub(super) fn encode(
         PrimitiveValue::from(bits),
     ));
     context.object(dataset, kind)
+}
+
+/// Makes the Segmentation of the structures that a model knows; nothing where none is seen.
+pub(super) fn encode_structures(
+    context: &Context<'_>,
+    plan: &Plan,
+    seen: &Volume<u8>,
+) -> Result<Option<DefaultDicomObject>, EncodeError> {
+    let mut is_seen = vec![false; plan.structures.len() + 1];
+    for value in &seen.data {
+        *is_seen.get_mut(usize::from(*value)).ok_or_else(|| {
+            let known = format!("0 to {}", plan.structures.len());
+            mismatch("structure of a voxel", value, known)
+        })? = true;
+    }
+    // Segments are numbered without a gap.
+    let mut number = vec![0u16; is_seen.len()];
+    let mut segments = Vec::new();
+    for (value, structure) in (1..).zip(&plan.structures) {
+        if is_seen[value] {
+            let segment = Segment::of_structure(context, structure, segments.len());
+            number[value] = segment.number;
+            segments.push(segment);
+        }
+    }
+    if segments.is_empty() {
+        return Ok(None);
+    }
+    let voxels = Volume {
+        geometry: seen.geometry.clone(),
+        data: seen
+            .data
+            .iter()
+            .map(|value| number[usize::from(*value)])
+            .collect(),
+    };
+    encode(context, &STRUCTURE_KIND, STRUCTURES_LABEL, &segments, &voxels).map(Some)
 }
 
 /// Which segment has voxels on which slice, by segment, then slice.
@@ -157,10 +208,9 @@ fn pack(voxels: impl Iterator<Item = bool>, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// Content Identification: a reader chooses by the question.
-pub(super) fn put_content(dataset: &mut Dataset, maker: Maker<'_>) {
-    let label: String = maker
-        .question()
+/// Content Identification: a reader chooses by the label, which of findings is the question.
+pub(super) fn put_content(dataset: &mut Dataset, maker: Maker<'_>, label: &str) {
+    let label: String = label
         .to_ascii_uppercase()
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
@@ -197,6 +247,7 @@ pub(super) struct Segment<'a> {
     side: Side,
     tracking_id: String,
     tracking_uid: Uid,
+    colour: [u16; 3],
 }
 
 impl<'a> Segment<'a> {
@@ -217,6 +268,7 @@ impl<'a> Segment<'a> {
             side: finding.side,
             tracking_id: finding.id.clone(),
             tracking_uid: context.tracking_uid(finding.segment),
+            colour: DISPLAY_CIELAB,
         };
         context.findings.iter().map(segment).collect()
     }
@@ -233,8 +285,26 @@ impl<'a> Segment<'a> {
             side: region.side,
             tracking_id: format!("{}-{}", correction.kind, region.segment),
             tracking_uid: context.tracking_uid(region.segment),
+            colour: DISPLAY_CIELAB,
         };
         correction.regions.iter().map(segment).collect()
+    }
+
+    /// A structure, on whatever side it is.
+    fn of_structure(context: &Context<'a>, structure: &'a Structure, before: usize) -> Self {
+        let number = u16::try_from(before + 1).unwrap_or(u16::MAX);
+        Self {
+            number,
+            label: structure.code.meaning.to_string(),
+            description: context.maker.limits().to_owned(),
+            category: code::ANATOMICAL_STRUCTURE,
+            code: &structure.code,
+            site: None,
+            side: Side::Unknown,
+            tracking_id: structure.name.clone(),
+            tracking_uid: context.uid("structure", number),
+            colour: STRUCTURE_CIELAB,
+        }
     }
 
     pub(super) fn item(&self, maker: Maker<'_>) -> Dataset {
@@ -244,18 +314,21 @@ impl<'a> Segment<'a> {
         item.text(tags::SEGMENT_DESCRIPTION, VR::ST, &*self.description);
         item.code(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, &self.category);
         item.code(tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, self.code);
-        let mut region = self.site.map_or_else(brain_region, code_item);
-        if let Some(side) = laterality(self.side) {
-            region.code(tags::ANATOMIC_REGION_MODIFIER_SEQUENCE, &side);
+        // A structure is its own place.
+        if self.category != code::ANATOMICAL_STRUCTURE {
+            let mut region = self.site.map_or_else(brain_region, code_item);
+            if let Some(side) = laterality(self.side) {
+                region.code(tags::ANATOMIC_REGION_MODIFIER_SEQUENCE, &side);
+            }
+            item.sequence(tags::ANATOMIC_REGION_SEQUENCE, vec![region]);
         }
-        item.sequence(tags::ANATOMIC_REGION_SEQUENCE, vec![region]);
         put_algorithm(&mut item, maker);
         item.text(tags::TRACKING_ID, VR::UT, &*self.tracking_id);
         item.uid(tags::TRACKING_UID, self.tracking_uid.as_str());
         item.put(DataElement::new(
             tags::RECOMMENDED_DISPLAY_CIE_LAB_VALUE,
             VR::US,
-            PrimitiveValue::U16(DISPLAY_CIELAB.into_iter().collect()),
+            PrimitiveValue::U16(self.colour.into_iter().collect()),
         ));
         item
     }

@@ -23,7 +23,7 @@ use crate::domain::{
 use components::Component;
 use std::borrow::Cow;
 
-/// The question whose findings have an ABC/2.
+/// Questions that begin so have findings with an ABC/2.
 const HAEMORRHAGE: &str = "haemorrhage";
 /// A region with this share of its voxels on one side of the midsagittal plane lies on that side.
 const ONE_SIDED: f64 = 0.8;
@@ -110,9 +110,11 @@ pub fn find(
 ) -> Result<Found, PostprocessError> {
     let geometry = &prediction.labels.geometry;
     let plane = MidsagittalPlane::estimate(brain, ct);
+    // What a box knows of the brain is too coarse to measure by.
+    let is_boxed = matches!(plan.configuration.grid, Grid::HeadBox { .. });
     let midline_shift = plane
         .as_ref()
-        .filter(|_| plan.trigger.is_plain_head())
+        .filter(|_| plan.trigger.is_plain_head() && !is_boxed)
         .and_then(|plane| plane.midline_shift(brain, cavity, ct));
     // On the source's slices and in a box labels are kinds of one thing; a volume's are what its training data had.
     let labels = match plan.configuration.grid {
@@ -285,7 +287,10 @@ fn finding(
         series: series.clone(),
         segment,
         volume_ml: region.volume_ml,
-        abc2_ml: (plan.question == HAEMORRHAGE).then(|| abc2::abc2_ml(component, geometry)),
+        abc2_ml: plan
+            .question
+            .starts_with(HAEMORRHAGE)
+            .then(|| abc2::abc2_ml(component, geometry)),
         volume_interval_ml: known.and_then(|known| known.volume_interval_ml(region.volume_ml)),
         center_mm: region.center_mm,
         bounding_box_mm: region.bounding_box_mm,

@@ -1,7 +1,7 @@
 //! Stage 2 for plans on a box of the head: HU volume → the network's box around the skull base, and the [`BoxTrace`] that leads back.
 //!
 //! Where the head lies is seen on a coarse copy: the box is placed from the centre of mass of the upper cranial cavity, never from where vessels are bright.
-//! The brain mask is the coarse one, spread to the source grid: enough to tell left from right.
+//! Brain and cavity are the coarse ones, spread to the source grid: enough to tell left from right, and chewing muscles from what lies in the skull.
 
 use super::{
     AIR_HU, PreprocessError,
@@ -30,8 +30,8 @@ pub struct Boxed {
     pub input: VolumeInput,
     /// The way back.
     pub trace: BoxTrace,
-    /// Where the brain is, roughly.
-    pub brain: Volume<bool>,
+    /// Where the brain is, and what its cavity, roughly; of plans about arteries everything counts as cavity.
+    pub intracranial: Intracranial,
 }
 
 /// Brings a volume into the box of a plan.
@@ -70,7 +70,18 @@ pub fn preprocess(ct: &Volume<f32>, plan: &Plan) -> Result<Boxed, PreprocessErro
             shape: trace.shape,
             data,
         },
-        brain: copy.spread(&brain, &ct.geometry),
+        intracranial: Intracranial {
+            brain: copy.spread(&brain, &ct.geometry),
+            // Arteries enter through the skull base: for them everything counts.
+            cavity: if plan.labels.iter().any(|label| label.site.is_some()) {
+                Volume {
+                    geometry: ct.geometry.clone(),
+                    data: vec![true; ct.geometry.len()],
+                }
+            } else {
+                copy.spread(&cavity, &ct.geometry)
+            },
+        },
         trace,
     })
 }

@@ -4,6 +4,7 @@
 //! So the source grid holds two sums a class, however many members there are.
 //! The label is the class with the highest mean, background included; regions are painted one over the other, each where it is more likely than not.
 //! Entropies are in units of log K; of regions, the mean over them in bits.
+//! Structures have channels of their own, a softmax of their own and are no foreground.
 
 use super::{UncertaintyError, case, entropy, softmax};
 use crate::domain::{
@@ -33,6 +34,8 @@ pub struct Sums<'a> {
     /// Of the foreground.
     squares: Vec<f32>,
     entropies: Vec<f32>,
+    /// Of the structures, none of them first: `[channel][voxel]`.
+    structures: Vec<f32>,
     /// The foreground of each member, for their agreement.
     masks: Vec<Vec<bool>>,
 }
@@ -44,18 +47,20 @@ struct Plane {
     probabilities: Vec<Vec<f32>>,
     foreground: Vec<f32>,
     entropy: Vec<f32>,
+    structures: Vec<Vec<f32>>,
 }
 
 impl<'a> Sums<'a> {
     /// Nothing summed yet.
     ///
     /// # Errors
-    /// When the plan's labels are not the network's classes.
+    /// When the plan's labels and structures are not what the network puts out.
     pub fn new(plan: &'a Plan, trace: &'a VolumeTrace) -> Result<Self, UncertaintyError> {
-        let classes = plan.configuration.architecture.num_classes();
-        if classes != plan.label_channels() {
+        let outputs = plan.configuration.architecture.num_classes();
+        let (classes, further) = (plan.label_channels(), plan.structure_channels());
+        if outputs != classes + further {
             return Err(UncertaintyError::Classes {
-                classes,
+                classes: outputs.saturating_sub(further),
                 labels: plan.labels.len(),
             });
         }
@@ -70,11 +75,12 @@ impl<'a> Sums<'a> {
             probabilities: vec![0.0; classes * voxels],
             squares: vec![0.0; voxels],
             entropies: vec![0.0; voxels],
+            structures: vec![0.0; further * voxels],
             masks: Vec::new(),
         })
     }
 
-    /// Adds a member's logits, `[class][first axis][second][third]` of the network's grid.
+    /// Adds a member's logits, `[channel][first axis][second][third]` of the network's grid: labels, then structures.
     ///
     /// # Errors
     /// When there are too few of them, or one is not finite.
@@ -82,7 +88,7 @@ impl<'a> Sums<'a> {
         let whole: usize = self.trace.shape.iter().product();
         let seen = self.trace.network_shape();
         let per_class: usize = seen.iter().product();
-        if logits.len() != self.classes * per_class {
+        if logits.len() != (self.classes + self.plan.structure_channels()) * per_class {
             return Err(UncertaintyError::Classes {
                 classes: logits.len() / per_class.max(1),
                 labels: self.plan.labels.len(),
@@ -129,6 +135,9 @@ impl<'a> Sums<'a> {
                     let foreground = plane.foreground[i];
                     self.squares[v] += foreground * foreground;
                     self.entropies[v] += plane.entropy[i];
+                    for (k, channel) in plane.structures.iter().enumerate() {
+                        self.structures[k * voxels + v] += channel[i];
+                    }
                     mask[v] = foreground >= REGION_THRESHOLD;
                 }
             }
@@ -145,10 +154,11 @@ impl<'a> Sums<'a> {
 
     /// One plane of a member on the source grid.
     fn plane(&self, logits: &[f32], per_class: usize, at: usize) -> Plane {
-        let logits: Vec<Vec<f32>> = logits
+        let mut logits: Vec<Vec<f32>> = logits
             .chunks_exact(per_class)
             .map(|channel| self.trace.plane(channel, at))
             .collect();
+        let mut structures = logits.split_off(self.classes);
         let len = logits[0].len();
         let mut probabilities = vec![vec![0.0; len]; self.classes];
         let mut foregrounds = Vec::with_capacity(len);
@@ -168,11 +178,23 @@ impl<'a> Sums<'a> {
             foregrounds.push(foreground);
             entropies.push(entropy);
         }
+        let mut p = vec![0.0; structures.len()];
+        let told = if structures.is_empty() { 0 } else { len };
+        for i in 0..told {
+            for (value, channel) in p.iter_mut().zip(&structures) {
+                *value = channel[i];
+            }
+            softmax(&mut p);
+            for (channel, p) in structures.iter_mut().zip(&p) {
+                channel[i] = *p;
+            }
+        }
         Plane {
             logits,
             probabilities,
             foreground: foregrounds,
             entropy: entropies,
+            structures,
         }
     }
 
@@ -217,9 +239,30 @@ impl<'a> Sums<'a> {
             entropy,
             mutual_information,
             variance,
-            structures: None,
+            structures: self.structures(),
             disagreement: case::disagreement(&case::overlaps(&self.masks)),
         }
+    }
+
+    /// The structure with the highest mean at each voxel, "none" included; nothing where the plan has none.
+    fn structures(&self) -> Option<Volume<u8>> {
+        let geometry = &self.trace.source;
+        let voxels = geometry.len();
+        let channels = u8::try_from(self.plan.structure_channels()).unwrap_or(u8::MAX);
+        (channels > 0).then(|| Volume {
+            geometry: geometry.clone(),
+            data: (0..voxels)
+                .into_par_iter()
+                .map(|v| {
+                    let mean = |k: &u8| self.structures[usize::from(*k) * voxels + v];
+                    // The first of equals.
+                    (0..channels)
+                        .rev()
+                        .max_by(|a, b| mean(a).total_cmp(&mean(b)))
+                        .unwrap_or(0)
+                })
+                .collect(),
+        })
     }
 
     /// How surely a voxel is foreground, and its entropy.
@@ -295,5 +338,62 @@ fn uncertainty(activation: Activation, p: &[f32]) -> f32 {
             let bits = |p: &f32| entropy(&[*p, 1.0 - *p]);
             p.iter().map(bits).sum::<f32>() / p.len().max(1) as f32
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{artery::Artery, head_box::BoxTrace},
+        train::{
+            phantom::{GeometryKind, Range, geometry},
+            recipe::occlusion,
+        },
+    };
+
+    /// Three voxels in a row: a clot in an M1, the filled basilar artery, nothing.
+    #[test]
+    fn structures_are_told_beside_the_labels_and_come_back_with_them() {
+        let plan = occlusion(2);
+        let source = BoxTrace {
+            source: geometry(GeometryKind::Even, 1, Range::Training),
+            shape: [1, 1, 6],
+            spacing_mm: [2.0, 2.0, 1.0],
+            origin_mm: [-0.5, 0.0, 0.0],
+        };
+        let trace = BoxTrace {
+            source: source.geometry(),
+            shape: [1, 1, 3],
+            spacing_mm: [2.0; 3],
+            origin_mm: [0.0; 3],
+        };
+        let volume = trace.as_volume();
+        let mut sums = Sums::new(&plan, &volume).unwrap();
+        let channels = plan.label_channels() + plan.structure_channels();
+        let basilar = plan.label_channels() + 1 + Artery::Basilar as usize;
+        let member = |label: f32, structure: f32| {
+            let mut logits = vec![0.0; channels * 3];
+            logits[0..3].fill(5.0);
+            logits[2 * 3] = label;
+            logits[plan.label_channels() * 3..][..3].fill(2.0);
+            logits[basilar * 3 + 1] = structure;
+            logits
+        };
+        // The second member is not sure of the artery; the mean is.
+        sums.add(&member(12.0, 9.0)).unwrap();
+        sums.add(&member(12.0, 3.0)).unwrap();
+        let boxed = sums.finish();
+        let m1 = plan.labels[1].value;
+        assert_eq!(boxed.labels.data, [m1, 0, 0]);
+        let told = Artery::Basilar as u8 + 1;
+        assert_eq!(boxed.structures.as_ref().unwrap().data, [0, told, 0]);
+        // What is known of structures is no doubt about labels.
+        assert!((boxed.score.data[1] - boxed.score.data[2]).abs() < 1e-6);
+        let back = trace.back(&boxed);
+        assert_eq!(back.structures.unwrap().data, [0, 0, told, told, 0, 0]);
+        assert_eq!(back.labels.data, [m1, m1, 0, 0, 0, 0]);
+        let labels_only = vec![0.0; plan.label_channels() * 3];
+        assert!(Sums::new(&plan, &volume).unwrap().add(&labels_only).is_err());
     }
 }

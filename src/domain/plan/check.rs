@@ -211,6 +211,9 @@ impl Plan {
     }
 
     fn check_labels(&self) -> Result<(), String> {
+        ensure(self.question != "structures", || {
+            "the question is \"structures\", which is the label of the anatomy that results show: name what is asked".into()
+        })?;
         let values: BTreeSet<u8> = self.labels.iter().map(|l| l.value).collect();
         ensure(
             values.len() == self.labels.len() && !values.is_empty() && !values.contains(&0),
@@ -228,9 +231,12 @@ impl Plan {
             names.len() == self.structures.len() && names.len() < usize::from(u8::MAX),
             || "structures need a name of their own each, and there are 254 of them at most".into(),
         )?;
-        let is_on_slices = matches!(self.configuration.grid, Grid::SourceSlices { .. });
-        ensure(self.structures.is_empty() || is_on_slices, || {
-            "the plan has structures, which this build tells on source_slices only".into()
+        let is_told = matches!(
+            self.configuration.grid,
+            Grid::SourceSlices { .. } | Grid::HeadBox { .. }
+        );
+        ensure(self.structures.is_empty() || is_told, || {
+            "the plan has structures, which this build tells on source_slices and head_box only".into()
         })?;
         let unknown = self.keep_largest.iter().flatten().find(|v| !values.contains(v));
         ensure(unknown.is_none(), || {
@@ -353,12 +359,19 @@ mod tests {
             "{error}"
         );
         let mut plan = crate::train::recipe::occlusion(1);
-        plan.structures = crate::train::recipe::infarct(1).structures[..1].to_vec();
+        assert!(plan.tells_arteries() && !plan.tells_aspects());
+        plan.check().unwrap();
+        let told = plan.structures.clone();
+        plan.question = "structures".into();
+        assert!(plan.check().unwrap_err().contains("name what is asked"));
+        let mut plan = on_volume();
         let Architecture::PlainConvUNet(network) = &mut plan.configuration.architecture else {
             panic!("the recipe is a plain U-Net");
         };
-        network.num_classes += 2;
-        assert!(plan.check().unwrap_err().contains("source_slices only"));
+        network.num_classes += told.len() + 1;
+        plan.structures = told;
+        let error = plan.check().unwrap_err();
+        assert!(error.contains("source_slices and head_box only"), "{error}");
     }
 
     #[test]

@@ -337,7 +337,7 @@ impl Millilitres<'_> {
 }
 
 /// Dice of two volumes and what both have; nothing where neither has any.
-pub(super) fn dice(a: f64, b: f64, both: f64) -> Option<f64> {
+pub(in crate::train) fn dice(a: f64, b: f64, both: f64) -> Option<f64> {
     (a + b > 0.0).then(|| 2.0 * both / (a + b))
 }
 

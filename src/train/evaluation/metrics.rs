@@ -523,7 +523,7 @@ fn goals(
         &|v| v <= 100.0 / 30.0,
     );
     match question {
-        "haemorrhage" => vec![
+        "haemorrhage" | "haemorrhage_second_opinion" => vec![
             goal(
                 "sensitivity for lesions of 1 mL or more at least 0.95",
                 overall.sensitivity.value,

@@ -6,6 +6,7 @@
 
 mod picture;
 mod report;
+mod tree;
 
 use super::{
     TrainError,
@@ -22,6 +23,7 @@ use crate::{
         infer::{Engine, bundle::Model},
     },
     domain::{
+        artery::Artery,
         calibration::Cases,
         finding::{AnswerValue, Finding, Side},
         geometry::{Vec3, norm, sub},
@@ -34,7 +36,7 @@ use crate::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use std::{fs, path::Path, time::Instant};
+use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
 pub use report::summary;
 
@@ -77,6 +79,9 @@ pub struct Metrics {
     pub at_the_place: Estimate,
     /// Flagged closed arteries by true site (rows) and by the first finding's (columns, in the order of the sites, then none).
     pub sites: [[usize; 5]; 4],
+    /// Dice of each artery of the tree, where the model tells one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub artery_dice: BTreeMap<Artery, Estimate>,
     /// Median of the seconds that an analysis took.
     pub median_s: Option<f64>,
 }
@@ -111,6 +116,9 @@ pub struct Case {
     pub distance_mm: Option<f64>,
     /// How many findings there are.
     pub findings: usize,
+    /// Dice of each artery that is there or told; nothing where the model tells no tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artery_dice: Option<BTreeMap<Artery, f64>>,
     /// What the analysis took, without drawing the phantom.
     pub seconds: f64,
 }
@@ -199,7 +207,8 @@ fn one(engine: &Engine, model: &Model, seed: u64, kind: Kind) -> Result<(Case, O
     })?;
     let seconds = started.elapsed().as_secs_f64();
     let closed = head.occlusion();
-    let case = judge(seed, stack, closed.as_ref(), &look, seconds);
+    let mut case = judge(seed, stack, closed.as_ref(), &look, seconds);
+    case.artery_dice = tree::judge(&head, &model.plan, look.prediction.structures.as_ref());
     let place = closed.map(|c| c.point_mm);
     let picture = case.is_wrong().then(|| picture::draw(&look, place)).flatten();
     Ok((case, picture))
@@ -261,6 +270,7 @@ fn judge(seed: u64, stack: &str, truth: Option<&Occlusion>, look: &Look, seconds
         found_side: first.map(|f| f.side),
         distance_mm: first.zip(truth).map(|(f, t)| from(f, t.point_mm)),
         findings: look.found.findings.len(),
+        artery_dice: None,
         seconds,
     }
 }
@@ -310,6 +320,7 @@ fn summarise(judged: Header, cases: &[Case]) -> Metrics {
         ),
         at_the_place: share(told.iter().filter(near).count(), told.len()),
         sites,
+        artery_dice: tree::summarise(cases),
         median_s: quantile_of(cases.iter().map(|c| c.seconds).collect(), 0.5),
     }
 }

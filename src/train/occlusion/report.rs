@@ -89,6 +89,14 @@ pub(super) fn html(metrics: &Metrics, cases: &[Case], picture: impl Fn(&Case) ->
         &names,
         &rows,
     ));
+    if !metrics.artery_dice.is_empty() {
+        let rows: Vec<Vec<String>> = metrics
+            .artery_dice
+            .iter()
+            .map(|(artery, dice)| vec![artery.name().to_owned(), said(dice, 2)])
+            .collect();
+        body.push_str(&table("Arteries of the tree", &["Artery", "Dice, mean"], &rows));
+    }
     body.push_str("<h2>Where it went wrong</h2>\n");
     let figures: Vec<String> = cases
         .iter()

@@ -12,6 +12,7 @@ use super::skull::{Place, Skull};
 use super::vessels::{Content, Met};
 use super::{Class, HEAD_CENTER_MM, Kind};
 use crate::domain::{
+    artery::Artery,
     aspects::Region,
     geometry::{Vec3, sub},
 };
@@ -146,6 +147,13 @@ impl Anatomy {
             Some(Met::Lumen(_, Content::Vein)) => 3,
             _ => 0,
         }
+    }
+
+    /// The artery that contrast agent fills at a point in LPS.
+    pub(super) fn artery_at(&self, lps_mm: Vec3) -> Option<Artery> {
+        #[expect(clippy::cast_possible_truncation, reason = "millimetres")]
+        let p = self.to_head(sub(lps_mm, HEAD_CENTER_MM).map(|v| v as f32));
+        self.vessels.as_ref()?.artery_at(p)
     }
 
     /// The ASPECTS region at a point in LPS.

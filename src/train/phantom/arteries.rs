@@ -8,8 +8,10 @@ use super::brain::unit;
 use super::noise::{Draw, Field, Point, mix, step};
 use super::range::Ranges;
 use super::skull::Skull;
+use super::veins::veins;
 use super::vessels::{Closure, Content, Met, Node, Segment, Tubes, distance, path};
 use super::{Kind, Site};
+use crate::domain::artery::Artery;
 
 /// Chances of the variants.
 const FETAL: f32 = 0.18;
@@ -42,9 +44,25 @@ enum Name {
     Small,
 }
 
+impl Name {
+    /// The artery of the tree that it belongs to.
+    fn named(self) -> Option<Artery> {
+        match self {
+            Self::Carotid => Some(Artery::InternalCarotid),
+            Self::M1 => Some(Artery::M1),
+            Self::M2 => Some(Artery::M2),
+            Self::A1 | Self::A2 => Some(Artery::AnteriorCerebral),
+            Self::P1 | Self::P2 => Some(Artery::PosteriorCerebral),
+            Self::Basilar => Some(Artery::Basilar),
+            Self::Vertebral => Some(Artery::Vertebral),
+            Self::Acom | Self::Pcom | Self::Small => None,
+        }
+    }
+}
+
 /// One artery.
 #[derive(Debug, Clone)]
-struct Artery {
+struct Vessel {
     name: Name,
     /// −1 right, 1 left, 0 midline.
     side: f32,
@@ -122,6 +140,7 @@ impl Vessels {
                     hu,
                     calcium: artery.calcium,
                     cistern_mm: artery.cistern_mm,
+                    artery: artery.name.named(),
                 });
             }
         }
@@ -134,6 +153,7 @@ impl Vessels {
                     hu: venous,
                     calcium: 0.0,
                     cistern_mm: 0.0,
+                    artery: None,
                 }));
             }
         }
@@ -150,11 +170,16 @@ impl Vessels {
     pub(super) fn at(&self, p: Point) -> Option<Met> {
         self.tubes.at(p)
     }
+
+    /// The artery that is filled at a point.
+    pub(super) fn artery_at(&self, p: Point) -> Option<Artery> {
+        self.tubes.artery_at(p)
+    }
 }
 
 /// Arteries while they grow.
 struct Tree {
-    arteries: Vec<Artery>,
+    arteries: Vec<Vessel>,
     noise: Field,
     acom: bool,
     /// Radius of the posterior communicating arteries, right and left; 0 without.
@@ -181,7 +206,7 @@ impl Tree {
             Name::Small => 0.4,
             _ => 0.9,
         };
-        self.arteries.push(Artery {
+        self.arteries.push(Vessel {
             name,
             side,
             flow: vec![1.0; nodes.len()],
@@ -720,73 +745,4 @@ impl Tree {
             }
         }
     }
-}
-
-/// Deep and surface veins; the dural sinuses are the brain's own.
-fn veins(draw: &mut Draw, skull: &Skull, noise: &Field) -> Vec<Vec<Node>> {
-    let mut veins = Vec::new();
-    let galen = [0.0, 33.0, 6.0, 2.2];
-    veins.push(path(
-        &[galen, [0.0, 36.0, 9.0, 2.2], [0.0, 33.0, 12.0, 1.8]],
-        0.3,
-        noise,
-    ));
-    for side in [-1.0f32, 1.0] {
-        let r = draw.within([0.7, 1.3]);
-        // Internal cerebral and basal veins.
-        veins.push(path(
-            &[
-                [side * 4.0, -8.0, 10.0, 0.8 * r],
-                [side * 2.5, 10.0, 12.0, r],
-                galen,
-            ],
-            0.4,
-            noise,
-        ));
-        veins.push(path(
-            &[
-                [side * 17.0, -10.0, -8.0, 0.6 * r],
-                [side * 18.0, 6.0, -8.0, 0.8 * r],
-                [side * 15.0, 22.0, 0.0, r],
-                galen,
-            ],
-            0.6,
-            noise,
-        ));
-        // The superficial vein of the fissure drains to the sphenoid ridge: it looks like an M2 and is none.
-        if draw.chance(0.8) {
-            let r = draw.within([0.6, 1.5]);
-            veins.push(path(
-                &[
-                    [side * 52.0, 14.0, 8.0, 0.7 * r],
-                    [side * 50.0, -4.0, 1.0, r],
-                    [side * 44.0, -18.0, -7.0, r],
-                    [side * 30.0, -20.0, -12.0, r],
-                    [side * 15.0, -12.0, skull.sella() - 2.0, r],
-                ],
-                0.8,
-                noise,
-            ));
-        }
-        // Cavernous sinus.
-        veins.push(path(
-            &[
-                [side * 12.5, -16.0, skull.sella() - 3.0, 3.0],
-                [side * 13.0, 0.0, skull.sella() - 5.0, 3.6],
-            ],
-            0.0,
-            noise,
-        ));
-        // Surface veins to the sagittal sinus.
-        for _ in 0..draw.count(3, 6) {
-            let along = draw.within([-0.9, 0.8]);
-            let mut controls = Vec::new();
-            for (i, across) in (0u8..).zip([0.9f32, 0.55, 0.25, 0.06]) {
-                let p = skull.on_table(unit([side * across, along + 0.1 * f32::from(i), 0.75]), 3.0);
-                controls.push([p[0], p[1], p[2], mix(0.6, 1.3, f32::from(i) / 3.0)]);
-            }
-            veins.push(path(&controls, 1.2, noise));
-        }
-    }
-    veins
 }

@@ -247,15 +247,7 @@ pub fn training_slabs(
     slab_mm: f64,
 ) -> Geometry {
     let mut draw = Draw::new(seed, stream::GEOMETRY + 100);
-    let (row, column) = match draw.count(0, 3) {
-        0 | 1 => leaning(f64::from(draw.around(20.0))),
-        2 => leaning(0.0),
-        _ => {
-            let mut angle = |degrees: f32| f64::from(draw.around(degrees)).to_radians();
-            let (turn, pitch, roll) = (angle(12.0), angle(12.0), angle(12.0));
-            turned(turn, pitch, roll)
-        }
-    };
+    let (row, column) = any_lean(&mut draw);
     let slab_mm = slab_mm * f64::from(draw.within([0.85, 1.15]));
     let slice_mm = f64::from(match range {
         Range::Training => draw.within([2.5, 7.5]),
@@ -290,6 +282,46 @@ pub fn training_slabs(
         })
         .collect();
     stack(row, column, spacing_mm, matrix, planes)
+}
+
+/// Lays a stack of thick slices for one training sample: even or not, with any lean, of `matrix`² pixels of `spacing_mm`.
+#[must_use]
+pub fn training_stack(seed: u64, matrix: usize, spacing_mm: f64) -> Geometry {
+    let mut draw = Draw::new(seed, stream::GEOMETRY + 102);
+    let (row, column) = any_lean(&mut draw);
+    let normal = cross(row, column);
+    let mut within = |range| f64::from(draw.within(range));
+    let centre = add(HEAD_CENTER_MM, [within([-8.0, 8.0]), within([-8.0, 8.0]), 0.0]);
+    // Thin at the base and thick above in some, as thick everywhere in the others.
+    let (base_mm, change) = (within([3.0, 6.0]), within([-10.0, 60.0]));
+    let above_mm = if draw.chance(0.3) {
+        f64::from(draw.within([5.0, 7.5]))
+    } else {
+        base_mm
+    };
+    let uneven = if draw.chance(0.3) { 0.2 } else { 0.0 };
+    let mut height = f64::from(draw.within([-78.0, -50.0]));
+    let mut planes = Vec::new();
+    while height < TOP_MM {
+        let thickness_mm = if height > change { above_mm } else { base_mm };
+        let at = add(centre, [0.0, 0.0, height / normal[2]]);
+        planes.push(plane(at, row, column, spacing_mm, matrix, thickness_mm));
+        height += thickness_mm * (1.0 + f64::from(draw.around(uneven)));
+    }
+    stack(row, column, spacing_mm, matrix, planes)
+}
+
+/// The directions of rows and columns of a training sample.
+fn any_lean(draw: &mut Draw) -> (Vec3, Vec3) {
+    match draw.count(0, 3) {
+        0 | 1 => leaning(f64::from(draw.around(20.0))),
+        2 => leaning(0.0),
+        _ => {
+            let mut angle = |degrees: f32| f64::from(draw.around(degrees)).to_radians();
+            let (turn, pitch, roll) = (angle(12.0), angle(12.0), angle(12.0));
+            turned(turn, pitch, roll)
+        }
+    }
 }
 
 /// Axial, leaning by a gantry tilt in degrees: positive as in the study behind [`SCANNER_TABLE_MM`], the back of the slice lower.

@@ -24,6 +24,7 @@ mod skull;
 #[cfg(test)]
 mod tests;
 mod truth;
+mod veins;
 #[cfg(test)]
 mod vessel_tests;
 mod vessels;
@@ -31,7 +32,7 @@ mod vessels;
 pub use dicom::write_dicom;
 #[cfg(test)]
 pub(in crate::train) use geometry::coarse;
-pub use geometry::{GeometryKind, HEAD_CENTER_MM, geometry, training_slabs};
+pub use geometry::{GeometryKind, HEAD_CENTER_MM, geometry, training_slabs, training_stack};
 pub use past::Stratum;
 pub use range::Range;
 pub use truth::write_truth;
@@ -292,6 +293,13 @@ impl Head {
         self
     }
 
+    /// The same head in voxels that are means of a scanner's: with so large a share of the noise.
+    #[must_use]
+    pub fn averaged(mut self, share: f32) -> Self {
+        self.scanner = self.scanner.with_noise(share);
+        self
+    }
+
     /// The artery that is closed, if one is.
     #[must_use]
     pub fn occlusion(&self) -> Option<Occlusion> {
@@ -348,20 +356,19 @@ impl Head {
     /// The region of ASPECTS that each voxel's centre lies in: its place in [`crate::domain::aspects::Region::ALL`] from 1, 0 outside of all.
     #[must_use]
     pub fn aspects(&self, geometry: &Geometry) -> Volume<u8> {
-        let (len, columns) = (geometry.slice_len(), geometry.columns);
-        let data = (0..geometry.len())
-            .into_par_iter()
-            .map(|v| {
-                let place = geometry.voxel_to_lps(v / len, (v % len / columns) as f64, (v % columns) as f64);
-                self.anatomy
-                    .aspects_at(place)
-                    .map_or(0, |region| region as u8 + 1)
-            })
-            .collect();
-        Volume {
-            geometry: geometry.clone(),
-            data,
-        }
+        at_centres(geometry, |place| {
+            self.anatomy
+                .aspects_at(place)
+                .map_or(0, |region| region as u8 + 1)
+        })
+    }
+
+    /// The artery that contrast agent fills at each voxel's centre: its place in [`crate::domain::artery::Artery::ALL`] from 1, 0 outside of all.
+    #[must_use]
+    pub fn arteries(&self, geometry: &Geometry) -> Volume<u8> {
+        at_centres(geometry, |place| {
+            self.anatomy.artery_at(place).map_or(0, |artery| artery as u8 + 1)
+        })
     }
 
     /// The seed.
@@ -393,5 +400,18 @@ impl Head {
     #[must_use]
     pub fn range(&self) -> Range {
         self.range
+    }
+}
+
+/// A value for the centre of each voxel.
+fn at_centres(geometry: &Geometry, of: impl Fn(Vec3) -> u8 + Sync) -> Volume<u8> {
+    let (len, columns) = (geometry.slice_len(), geometry.columns);
+    let data = (0..geometry.len())
+        .into_par_iter()
+        .map(|v| of(geometry.voxel_to_lps(v / len, (v % len / columns) as f64, (v % columns) as f64)))
+        .collect();
+    Volume {
+        geometry: geometry.clone(),
+        data,
     }
 }

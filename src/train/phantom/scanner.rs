@@ -84,6 +84,12 @@ impl Scanner {
         self
     }
 
+    /// The same scanner with a share of its noise.
+    pub(super) fn with_noise(mut self, share: f32) -> Self {
+        self.noise *= share;
+        self
+    }
+
     /// Whether the head moved during slices.
     pub(super) fn moving(&self) -> bool {
         self.motion != [0.0; 2]

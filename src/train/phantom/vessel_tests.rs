@@ -1,6 +1,7 @@
 //! Phantoms with arteries: closed ones are dark behind the clot, sides are the patient's own, the same seed gives the same bytes.
 
 use super::*;
+use crate::domain::artery::Artery;
 use crate::domain::geometry::{dot, norm, scale, sub};
 use crate::domain::volume::{Geometry, SlicePlane};
 
@@ -180,4 +181,31 @@ fn an_infarct_darkens_its_side_and_its_clot_is_denser_than_blood() {
         assert!(mean(Class::Infarct as u8) < 45.0, "{seed}: {}", mean(6));
     }
     assert!(dense >= 2, "{dense}");
+}
+
+#[test]
+fn the_tree_has_every_artery_by_its_name_and_is_gone_where_a_clot_lies() {
+    for seed in 0..6 {
+        let (closed, open) = (head(seed, Kind::Occlusion), head(seed, Kind::Cta));
+        let tree = open.arteries(&coarse(60, 3.0));
+        for artery in Artery::ALL {
+            let voxels = tree.data.iter().filter(|v| **v == artery as u8 + 1).count();
+            assert!(voxels > 2, "{seed}: {voxels} of {artery:?}");
+        }
+        let Some(occlusion) = closed.occlusion() else {
+            panic!("{seed} has no closed artery")
+        };
+        let clot = &occlusion.clot_mm;
+        let grid = around(clot[clot.len() / 2]);
+        let middle = grid.len() / 2;
+        assert!(open.arteries(&grid).data[middle] > 0, "{seed}");
+        assert_eq!(closed.arteries(&grid).data[middle], 0, "{seed}");
+    }
+    assert!(
+        head(1, Kind::Open)
+            .arteries(&coarse(30, 6.0))
+            .data
+            .iter()
+            .all(|v| *v == 0)
+    );
 }

@@ -2,6 +2,7 @@
 
 use super::Site;
 use super::noise::{Field, Point, capsule, sq};
+use crate::domain::artery::Artery;
 
 /// Where an artery is closed.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +42,8 @@ pub(super) struct Segment {
     pub(super) calcium: f32,
     /// CSF around it where it runs through a cistern, mm.
     pub(super) cistern_mm: f32,
+    /// Which artery it is a piece of, if it is of one with a name.
+    pub(super) artery: Option<Artery>,
 }
 
 /// What a point meets.
@@ -57,6 +60,10 @@ const CELL_MM: f32 = 5.0;
 /// Cells along each axis, and the corner of the first.
 const CELLS: [usize; 3] = [36, 44, 46];
 const CORNER: Point = [-90.0, -110.0, -125.0];
+/// An artery of the tree is told from here on: one voxel of a coarse grid, mm.
+const LEAST_RADIUS_MM: f32 = 1.0;
+/// HU of an artery that contrast agent fills.
+const FILLED_HU: f32 = 120.0;
 /// How thick a plaque is, mm.
 const PLAQUE_MM: f32 = 0.9;
 
@@ -78,7 +85,8 @@ impl Tubes {
     pub(super) fn new(segments: Vec<Segment>, grain: Field) -> Self {
         let mut cells: Vec<Vec<u16>> = vec![Vec::new(); CELLS.iter().product()];
         for (index, segment) in segments.iter().enumerate() {
-            let reach = segment.radii[0].max(segment.radii[1]) + segment.cistern_mm;
+            let radius = segment.radii[0].max(segment.radii[1]).max(LEAST_RADIUS_MM);
+            let reach = radius + segment.cistern_mm;
             let (mut from, mut to) = ([0.0; 3], [0.0; 3]);
             for axis in 0..3 {
                 let [a, b] = segment.ends.map(|end| end[axis]);
@@ -109,6 +117,42 @@ impl Tubes {
     /// What is at `p`: the artery or clot that it lies deepest in, else a vein, else the CSF around an artery.
     #[inline]
     pub(super) fn at(&self, p: Point) -> Option<Met> {
+        let (mut met, mut deepest, mut vein, mut cistern) = (None, 0.0f32, None, false);
+        for segment in self.near(p)? {
+            let [a, b] = segment.ends;
+            let from = capsule(p, a, segment.radii[0], b, segment.radii[1]);
+            if from >= 0.0 {
+                cistern |= from < segment.cistern_mm;
+            } else if segment.content == Content::Vein {
+                vein = Some(Met::Lumen(segment.hu, Content::Vein));
+            } else if from < deepest {
+                deepest = from;
+                let plaque = segment.calcium > 0.0 && from > -PLAQUE_MM && self.grain.at(p, 0.3) > 0.1;
+                let hu = if plaque { segment.calcium } else { segment.hu };
+                met = Some(Met::Lumen(hu, segment.content));
+            }
+        }
+        met.or(vein).or(cistern.then_some(Met::Cistern))
+    }
+
+    /// The artery that is filled at `p`, thin ones as if they were [`LEAST_RADIUS_MM`] wide; the one that it lies deepest in.
+    pub(super) fn artery_at(&self, p: Point) -> Option<Artery> {
+        let filled = |s: &&Segment| s.content == Content::Artery && s.hu >= FILLED_HU;
+        let depth = |s: &Segment| {
+            let [a, b] = s.radii.map(|radius| radius.max(LEAST_RADIUS_MM));
+            -capsule(p, s.ends[0], a, s.ends[1], b)
+        };
+        self.near(p)?
+            .filter(filled)
+            .filter_map(|s| Some((depth(s), s.artery?)))
+            .filter(|(depth, _)| *depth > 0.0)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, artery)| artery)
+    }
+
+    /// The segments near `p`; nothing outside of all cells.
+    #[inline]
+    fn near(&self, p: Point) -> Option<impl Iterator<Item = &Segment>> {
         let mut cell = [0; 3];
         for axis in 0..3 {
             let at = (p[axis] - CORNER[axis]) / CELL_MM;
@@ -128,23 +172,7 @@ impl Tubes {
         }
         let cell = (cell[2] * CELLS[1] + cell[1]) * CELLS[0] + cell[0];
         let listed = &self.listed[self.first[cell] as usize..self.first[cell + 1] as usize];
-        let (mut met, mut deepest, mut vein, mut cistern) = (None, 0.0f32, None, false);
-        for index in listed {
-            let segment = &self.segments[usize::from(*index)];
-            let [a, b] = segment.ends;
-            let from = capsule(p, a, segment.radii[0], b, segment.radii[1]);
-            if from >= 0.0 {
-                cistern |= from < segment.cistern_mm;
-            } else if segment.content == Content::Vein {
-                vein = Some(Met::Lumen(segment.hu, Content::Vein));
-            } else if from < deepest {
-                deepest = from;
-                let plaque = segment.calcium > 0.0 && from > -PLAQUE_MM && self.grain.at(p, 0.3) > 0.1;
-                let hu = if plaque { segment.calcium } else { segment.hu };
-                met = Some(Met::Lumen(hu, segment.content));
-            }
-        }
-        met.or(vein).or(cistern.then_some(Met::Cistern))
+        Some(listed.iter().map(|index| &self.segments[usize::from(*index)]))
     }
 }
 

@@ -27,7 +27,7 @@ export interface Mask {
   rows: number;
   columns: number;
   /** Pixels that are set. */
-  pixels: number;
+  readonly pixels: number;
   /** One byte a pixel, 0 or 1; made anew at each call, so that a thick stack does not fill the memory. */
   unpack(): Uint8Array;
 }
@@ -64,9 +64,20 @@ export function readSegmentation(part10: Uint8Array, slices: readonly Slice[]): 
       throw new PlacementError(messages.placement.twice(frame.index + 1));
     }
     const unpack = () => unpackBits(packed, frame.index, size);
-    const count = unpack().reduce((sum, v) => sum + v, 0);
     const name = names.get(segment) ?? '';
-    masks.push({ segment, name, rows: object.rows, columns: object.columns, pixels: count, unpack });
+    let count: number | undefined;
+    masks.push({
+      segment,
+      name,
+      rows: object.rows,
+      columns: object.columns,
+      // Counted when asked: a tree of arteries has a thousand frames.
+      get pixels() {
+        count ??= unpack().reduce((sum, v) => sum + v, 0);
+        return count;
+      },
+      unpack,
+    });
     placed.bySource.set(frame.sourceKey, masks);
   }
   return placed;

@@ -82,3 +82,8 @@ export function duration(ms: number | null): string {
 export function kind(word: string): string {
   return messages.kinds[word] ?? word.replaceAll('_', ' ');
 }
+
+/** An anatomical structure as a reader calls it. */
+export function structure(name: string): string {
+  return /^m\d$/.test(name) ? name.toUpperCase() : name.replaceAll('_', ' ');
+}

@@ -308,6 +308,10 @@ export const messages = {
     },
     loadingMap: 'The map is being loaded…',
     contours: 'Contours',
+    anatomy: 'Anatomy',
+    loadingAnatomy: 'The anatomy is being loaded…',
+    anatomyNote: 'Where the model sees each structure (dashed). These are not findings.',
+    anatomyFailed: 'The anatomy could not be drawn; the notes say why.',
     contourNote: (outer: number, inner: number) =>
       `Score ${outer} (dashed) and ${inner} (whole line), not calibrated`,
     noMap: 'No uncertainty map',
@@ -534,6 +538,7 @@ export const messages = {
 
   kinds: {
     haemorrhage: 'Haemorrhage',
+    haemorrhage_second_opinion: 'Haemorrhage, second opinion',
     intraparenchymal_haemorrhage: 'Intraparenchymal haemorrhage',
     intraventricular_haemorrhage: 'Intraventricular haemorrhage',
     subarachnoid_haemorrhage: 'Subarachnoid haemorrhage',
@@ -625,6 +630,7 @@ export const messages = {
       ['U', 'uncertainty on or off'],
       ['H', 'the next map, where the analysis has several'],
       ['C', 'contours of the score, where the analysis has its map'],
+      ['R', 'borders of anatomical structures, where a model tells them'],
       ['N', 'next finding'],
       ['V', 'axial, coronal and sagittal planes through one point, or the slices'],
       ['P', 'another study of the patient beside this one, where there is one'],

@@ -1,10 +1,10 @@
 /** What the colours over the image mean, in words. */
 
 import { For, Show } from 'solid-js';
-import { kind } from '../ui/format.ts';
+import { kind, structure } from '../ui/format.ts';
 import { messages } from '../ui/messages.ts';
 import { CONTOURS } from './painter.ts';
-import { css, READER_COLOUR, type Rgb, uncertaintyGradient } from './palette.ts';
+import { css, READER_COLOUR, type Rgb, structureColour, uncertaintyGradient } from './palette.ts';
 import type { Session } from './session.ts';
 
 const said = messages.viewer;
@@ -36,6 +36,27 @@ export function Legend(props: { session: Session }) {
       </Show>
       <Show when={props.session.contours() && props.session.scores() !== null}>
         <p class="dim">{said.contourNote(...CONTOURS)}</p>
+      </Show>
+      <Show when={props.session.anatomy() && props.session.overlays().hasAnatomy}>
+        <Show
+          when={props.session.structures()}
+          fallback={
+            <p class="dim">
+              {props.session.overlays().anatomyFailed ? said.anatomyFailed : said.loadingAnatomy}
+            </p>
+          }
+        >
+          {(structures) => (
+            <>
+              <For each={structures()}>
+                {({ segment, name }) => (
+                  <Swatch colour={structureColour(name, segment)} name={structure(name)} />
+                )}
+              </For>
+              <p class="dim">{said.anatomyNote}</p>
+            </>
+          )}
+        </Show>
       </Show>
       <Show when={props.session.uncertainty()}>
         <Show when={props.session.layer()} keyed fallback={<p class="dim">{said.noMap}</p>}>

@@ -92,6 +92,7 @@ function Beside(props: { uid: string; now: Session }) {
       mask: now.mask(),
       map: now.uncertainty() ? session.layer() : null,
       contours: null,
+      anatomy: false,
       opacity: now.opacity(),
       colour: session.segmentColour,
       chosen: null,

@@ -141,6 +141,10 @@ export default function StudyPage(props: { uid: string }) {
     void loader()?.want((layer) => wanted.includes(layer));
   });
 
+  createEffect(() => {
+    if (session.anatomy()) void loader()?.wantAnatomy();
+  });
+
   /** Agrees with the answer and goes on to the next study that nobody has read. */
   const readAndNext = async () => {
     if (desk.current(null) === null && !(await desk.give(null, 'accept'))) return;

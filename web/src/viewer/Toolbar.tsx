@@ -58,6 +58,17 @@ export function Toolbar(props: { session: Session; comparable: boolean; onFit: (
             {messages.viewer.contours} <kbd>C</kbd>
           </button>
         </Show>
+        <Show when={props.session.overlays().hasAnatomy}>
+          <button
+            type="button"
+            data-toggle="anatomy"
+            aria-pressed={props.session.anatomy()}
+            aria-keyshortcuts="R"
+            onClick={() => props.session.setAnatomy((on) => !on)}
+          >
+            {messages.viewer.anatomy} <kbd>R</kbd>
+          </button>
+        </Show>
       </div>
       <button
         type="button"

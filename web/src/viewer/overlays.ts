@@ -31,13 +31,27 @@ export interface Overlays {
   /** By SOP Instance UID of the image; the number of a segment is the place of its finding in the report, from 1. */
   masks: Map<string, Mask[]>;
   maps: readonly MapLayer[];
+  /** Anatomical structures that a model knows, by SOP Instance UID; null until they were loaded. */
+  anatomy: Map<string, Mask[]> | null;
+  /** Whether there are any to load. */
+  hasAnatomy: boolean;
+  /** Whether one could not be drawn; `refused` says why. */
+  anatomyFailed: boolean;
   /** Area of doubt, cm², by SOP Instance UID; absent where no map has a frame. */
   doubtCm2: Map<string, number>;
   /** What was not drawn, and why. */
   refused: string[];
 }
 
-export const NO_OVERLAYS: Overlays = { masks: new Map(), maps: [], doubtCm2: new Map(), refused: [] };
+export const NO_OVERLAYS: Overlays = {
+  masks: new Map(),
+  maps: [],
+  anatomy: null,
+  hasAnatomy: false,
+  anatomyFailed: false,
+  doubtCm2: new Map(),
+  refused: [],
+};
 
 /** ContentLabels have 16 characters. */
 const QUANTITIES: Readonly<Record<string, Quantity>> = {
@@ -61,6 +75,7 @@ export class Loader {
   readonly #asked = new Set<string>();
   #overlays: Overlays;
   readonly #masks: readonly ResultObject[];
+  readonly #anatomy: readonly ResultObject[];
   #closed = false;
 
   constructor(
@@ -80,7 +95,8 @@ export class Loader {
     this.#findings = analysis.report.findings;
     this.#take = take;
     this.#masks = results.filter(({ role }) => role === 'seg');
-    this.#overlays = { ...NO_OVERLAYS, maps };
+    this.#anatomy = results.filter(({ role }) => role === 'structures');
+    this.#overlays = { ...NO_OVERLAYS, maps, hasAnatomy: this.#anatomy.length > 0 };
   }
 
   /** Loads what is shown first: masks, and the entropy that the strip is made of. */
@@ -124,6 +140,28 @@ export class Loader {
     );
   }
 
+  /** Loads the anatomical structures, unless they are there or on their way. */
+  async wantAnatomy(): Promise<void> {
+    const objects = this.#anatomy.filter(({ sop_instance_uid: uid }) => !this.#asked.has(uid));
+    await Promise.all(
+      objects.map((object) => {
+        this.#asked.add(object.sop_instance_uid);
+        return this.#place(
+          object,
+          messages.viewer.anatomy,
+          (bytes) => readSegmentation(bytes, this.#slices),
+          (structures) =>
+            ({ anatomy }) => {
+              const all = new Map(anatomy);
+              for (const [uid, masks] of structures) all.set(uid, [...(all.get(uid) ?? []), ...masks]);
+              return { anatomy: all };
+            },
+          { anatomyFailed: true },
+        );
+      }),
+    );
+  }
+
   /** What comes from now on is thrown away. */
   close(): void {
     this.#closed = true;
@@ -148,6 +186,7 @@ export class Loader {
     name: string,
     read: (bytes: Uint8Array) => Placed<T>,
     use: (bySource: Map<string, T>) => Change | Promise<Change>,
+    failed: Partial<Overlays> = {},
   ): Promise<void> {
     const refuse = (text: string) => ({ refused: [...this.#overlays.refused, text] });
     try {
@@ -159,6 +198,7 @@ export class Loader {
     } catch (error) {
       this.#overlays = {
         ...this.#overlays,
+        ...failed,
         ...refuse(messages.placement.refused(name, sentence(error))),
       };
     }

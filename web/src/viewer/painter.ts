@@ -8,7 +8,14 @@ import type { Slice } from '../dicomweb/geometry.ts';
 import type { Drawing, Place } from '../review/drawing.ts';
 import { outline, type Segment } from './outline.ts';
 import type { MapLayer, Overlays } from './overlays.ts';
-import { css, READER_COLOUR, type Rgb, uncertaintyAlpha, uncertaintyColour } from './palette.ts';
+import {
+  css,
+  READER_COLOUR,
+  type Rgb,
+  structureColour,
+  uncertaintyAlpha,
+  uncertaintyColour,
+} from './palette.ts';
 
 /** Affine from image pixel edges (x right along a row, y down a column, 0 at the outer corner) to CSS pixels. */
 export type Affine = [a: number, b: number, c: number, d: number, e: number, f: number];
@@ -24,6 +31,8 @@ export interface Look {
   map: MapLayer | null;
   /** The map of scores whose contours are drawn; null for none. */
   contours: MapLayer | null;
+  /** Whether the borders of anatomical structures are drawn. */
+  anatomy: boolean;
   /** 0 to 1, of the mask's fill and of the map. */
   opacity: number;
   /** By segment number. */
@@ -41,6 +50,11 @@ export interface Look {
 interface Picture {
   fill: OffscreenCanvas;
   outlines: { segment: number; lines: Segment[] }[];
+}
+
+interface Border {
+  colour: Rgb;
+  lines: Segment[];
 }
 
 /** Colours of the map, looked up instead of computed for each pixel. */
@@ -66,6 +80,7 @@ export class Painter {
   #masks = new Map<string, Picture>();
   #maps = new Map<string, OffscreenCanvas>();
   #contours = new Map<string, Segment[][]>();
+  #anatomy = new Map<string, Border[]>();
 
   constructor(mask: HTMLCanvasElement, uncertainty: HTMLCanvasElement, overlays: Overlays) {
     this.#mask = mask;
@@ -79,6 +94,7 @@ export class Painter {
     this.#masks.clear();
     this.#maps.clear();
     this.#contours.clear();
+    this.#anatomy.clear();
   }
 
   /** Paints for the image shown; clears when there is none. */
@@ -89,6 +105,7 @@ export class Painter {
     if (look.map !== null) this.#paintMap(map, shown, look, look.map);
     if (look.drawing !== null) paintDrawing(mask, shown, look.drawing, look);
     else {
+      if (look.anatomy) this.#paintAnatomy(mask, shown);
       if (look.contours !== null) this.#paintContours(mask, shown, look.contours);
       if (look.mask) this.#paintMask(mask, shown, look);
     }
@@ -131,11 +148,7 @@ export class Painter {
     place(context, affine);
     const pixel = Math.hypot(affine[0], affine[1]);
     lines.forEach((segments, i) => {
-      const path = new Path2D();
-      for (const [x0, y0, x1, y1] of segments) {
-        path.moveTo(x0, y0);
-        path.lineTo(x1, y1);
-      }
+      const path = pathOf(segments);
       context.setLineDash([]);
       context.strokeStyle = 'rgb(0 0 0 / 0.65)';
       context.lineWidth = 2.5 / pixel;
@@ -145,6 +158,32 @@ export class Painter {
       context.lineWidth = 1 / pixel;
       context.stroke(path);
     });
+    context.setLineDash([]);
+  }
+
+  /** The borders of anatomical structures, dashed: they are no findings. */
+  #paintAnatomy(context: CanvasRenderingContext2D, { slice, affine }: Shown): void {
+    const masks = this.#overlays.anatomy?.get(slice.key);
+    if (masks === undefined) return;
+    const borders = kept(this.#anatomy, slice.key, () =>
+      masks.map(({ name, segment, rows, columns, unpack }) => ({
+        colour: structureColour(name, segment),
+        lines: outline(unpack(), rows, columns),
+      })),
+    );
+    place(context, affine);
+    const pixel = Math.hypot(affine[0], affine[1]);
+    for (const { colour, lines } of borders) {
+      const path = pathOf(lines);
+      context.setLineDash([]);
+      context.strokeStyle = 'rgb(0 0 0 / 0.5)';
+      context.lineWidth = 2.25 / pixel;
+      context.stroke(path);
+      context.setLineDash([4 / pixel, 2 / pixel]);
+      context.strokeStyle = css(colour);
+      context.lineWidth = 1.25 / pixel;
+      context.stroke(path);
+    }
     context.setLineDash([]);
   }
 
@@ -199,6 +238,15 @@ function paintTrace(context: CanvasRenderingContext2D, affine: Affine, { trace }
   context.stroke();
 }
 
+function pathOf(lines: readonly Segment[]): Path2D {
+  const path = new Path2D();
+  for (const [x0, y0, x1, y1] of lines) {
+    path.moveTo(x0, y0);
+    path.lineTo(x1, y1);
+  }
+  return path;
+}
+
 interface Bits {
   bits: Uint8Array;
   rows: number;
@@ -237,19 +285,15 @@ function paintPicture(
   const pixel = Math.hypot(affine[0], affine[1]);
   for (const { segment, lines } of picture.outlines) {
     const width = segment === look.chosen ? 3 : 1.75;
-    context.beginPath();
-    for (const [x0, y0, x1, y1] of lines) {
-      context.moveTo(x0, y0);
-      context.lineTo(x1, y1);
-    }
+    const path = pathOf(lines);
     context.lineCap = 'square';
     // A dark edge under the line keeps it visible on bone and on the map.
     context.strokeStyle = 'rgb(0 0 0 / 0.65)';
     context.lineWidth = (width + 1.75) / pixel;
-    context.stroke();
+    context.stroke(path);
     context.strokeStyle = css(colour(segment));
     context.lineWidth = width / pixel;
-    context.stroke();
+    context.stroke(path);
   }
 }
 

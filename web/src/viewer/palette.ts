@@ -34,12 +34,38 @@ export const DRAWN_FROM = 0.05;
 /** From this uncertainty on the colour is as opaque as the slider says. */
 const OPAQUE_FROM = 0.3;
 
+/** Anatomical structures: ten that can be told apart on grey. */
+const STRUCTURE_COLOURS: readonly Rgb[] = [
+  [119, 170, 221],
+  [238, 136, 102],
+  [238, 221, 136],
+  [255, 170, 187],
+  [68, 187, 153],
+  [187, 204, 51],
+  [153, 221, 255],
+  [204, 187, 255],
+  [221, 170, 51],
+  [221, 221, 221],
+];
+
+/** Arteries, and regions of ASPECTS, whose M1 and M2 are others than the arteries' and never on the same series. */
+const STRUCTURES: readonly (readonly string[])[] = [
+  ['m1', 'm2', 'm3', 'm4', 'm5', 'm6', 'caudate', 'lentiform', 'internal_capsule', 'insula'],
+  ['m1', 'm2', 'internal_carotid', 'anterior_cerebral', 'posterior_cerebral', 'basilar', 'vertebral'],
+];
+
 /** What a reader drew, or draws: Okabe & Ito's yellow, unlike every finding's. */
 export const READER_COLOUR: Rgb = [240, 228, 66];
 
 /** The colour of a kind of finding: one a kind, in the order in which the kinds are first met. */
 export function findingColour(index: number): Rgb {
   return FINDING_COLOURS[index % FINDING_COLOURS.length] ?? [255, 149, 38];
+}
+
+/** The colour of a structure, the same in every study; that of one of another model by its number in the Segmentation. */
+export function structureColour(name: string, segment: number): Rgb {
+  const known = STRUCTURES.map((names) => names.indexOf(name)).find((at) => at >= 0);
+  return STRUCTURE_COLOURS[(known ?? segment - 1) % STRUCTURE_COLOURS.length] ?? [119, 170, 221];
 }
 
 /** The colour of an uncertainty from 0 to 1. */

@@ -30,6 +30,7 @@ export function createSession(study: () => StudyDetail | null, pick: (series: st
   const [mask, setMask] = createSignal(true);
   const [uncertainty, setUncertainty] = createSignal(false);
   const [contours, setContours] = createSignal(false);
+  const [anatomy, setAnatomy] = createSignal(false);
   /** The map that the reader picked, by its instance; null for the first. */
   const [pickedMap, setPickedMap] = createSignal<string | null>(null);
   const [opacity, setOpacity] = createSignal(FIRST_OPACITY);
@@ -142,6 +143,15 @@ export function createSession(study: () => StudyDetail | null, pick: (series: st
     },
     contours,
     setContours,
+    /** Whether the borders of anatomical structures are wanted. */
+    anatomy,
+    setAnatomy,
+    /** The structures on the slice that is shown; null while they are not loaded. */
+    structures: () => {
+      const { anatomy: loaded } = overlays();
+      const slice = slices()[shown() ?? -1];
+      return loaded && slice ? (loaded.get(slice.key) ?? []) : null;
+    },
     /** Whether three planes are shown instead of the slices; drawing and measuring happen on the slices. */
     planes: () => planes() && pencil.drawing() === null && ruler.tool() === null,
     setPlanes,

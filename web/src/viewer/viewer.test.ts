@@ -3,7 +3,7 @@ import { threeSlices } from '../dicomweb/results.ts';
 import { atDepth, depthMm } from './depth.ts';
 import { outline } from './outline.ts';
 import { findingCm2, keySlice, NO_OVERLAYS, type Overlays } from './overlays.ts';
-import { uncertaintyAlpha, uncertaintyColour } from './palette.ts';
+import { structureColour, uncertaintyAlpha, uncertaintyColour } from './palette.ts';
 
 const mask = (segment: number, pixels: number) => ({
   segment,
@@ -78,5 +78,37 @@ describe('the colours of uncertainty', () => {
   });
   it('draw nothing where the members agree', () => {
     expect([uncertaintyAlpha(0), uncertaintyAlpha(0.05), uncertaintyAlpha(0.9)]).toEqual([0, 0, 1]);
+  });
+});
+
+describe('the colours of structures', () => {
+  it('are one a region of ASPECTS, one an artery, and the same whatever else is seen', () => {
+    const regions = [
+      'caudate',
+      'lentiform',
+      'internal_capsule',
+      'insula',
+      'm1',
+      'm2',
+      'm3',
+      'm4',
+      'm5',
+      'm6',
+    ];
+    const arteries = [
+      'internal_carotid',
+      'm1',
+      'm2',
+      'anterior_cerebral',
+      'posterior_cerebral',
+      'basilar',
+      'vertebral',
+    ];
+    for (const names of [regions, arteries]) {
+      const colours = names.map((name) => structureColour(name, 1).join());
+      expect(new Set(colours).size).toBe(names.length);
+      expect(names.map((name) => structureColour(name, 7).join())).toEqual(colours);
+    }
+    expect(structureColour('liver', 1)).not.toEqual(structureColour('liver', 2));
   });
 });

@@ -23,6 +23,7 @@ export function viewerKey(session: Session, key: string): boolean {
   else if (key === 'u' || key === 'U') session.setUncertainty((on) => !on);
   else if (key === 'h' || key === 'H') session.nextMap();
   else if (key === 'c' || key === 'C') session.setContours((on) => !on);
+  else if (key === 'r' || key === 'R') session.setAnatomy((on) => !on && session.overlays().hasAnatomy);
   else if (key === 'p' || key === 'P') session.setComparing((on) => !on);
   else if (key === 'v' || key === 'V') session.setPlanes((on) => !on);
   else if (key === 'n' || key === 'N') session.nextFinding();
