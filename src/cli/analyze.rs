@@ -264,6 +264,9 @@ fn volume(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Ve
         "entropy.nii.gz",
         nifti::write_like(&source, &look.prediction.entropy)?,
     )?;
+    if let Some(structures) = &look.prediction.structures {
+        write("structures.nii.gz", nifti::write_like(&source, structures)?)?;
+    }
     Ok((report, vec![look]))
 }
 

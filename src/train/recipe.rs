@@ -113,7 +113,7 @@ pub fn haemorrhage_3d(members: usize) -> Plan {
     let configuration = &mut plan.configuration;
     // 160 × 211 × 176 mm: the cavity of the largest head, and where the spine begins.
     configuration.grid = Grid::HeadBox {
-        centre_mm: [0.0, 0.0, -8.0],
+        centre_mm: [0.0, -4.0, -12.0],
     };
     configuration.channel_names = vec!["CT".into()];
     configuration.patch_size = vec![32, 96, 80];

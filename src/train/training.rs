@@ -297,11 +297,7 @@ fn loss_of(config: &Config, network: &Network, batch: &Batch) -> Result<Loss, Tr
                 .collect::<candle_core::Result<Vec<_>>>()
         };
         let loss = loss::of_heads(config.loss, &of(0, labels)?, &batch.truth)?;
-        let beside = loss::of_heads(
-            loss::Kind::CrossEntropy,
-            &of(labels, structures)?,
-            &batch.structures,
-        )?;
+        let beside = loss::of_heads(config.loss, &of(labels, structures)?, &batch.structures)?;
         return Ok(loss.plus(&beside.scaled(BESIDE)?)?);
     }
     let loss = loss::of_heads(config.loss, &heads, &batch.truth)?;

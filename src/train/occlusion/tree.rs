@@ -22,6 +22,8 @@ use std::collections::BTreeMap;
 
 /// The part of the box near its borders that is not judged, mm: by so much it may lie beside where the head's own axes place it.
 const MARGIN_MM: f64 = 13.0;
+/// Values of a voxel: an artery each, and none.
+const COUNT: usize = Artery::ALL.len() + 1;
 
 /// Dice of each artery that is there or told; nothing where the plan has no arteries.
 pub(super) fn judge(head: &Head, plan: &Plan, told: Option<&Volume<u8>>) -> Option<BTreeMap<Artery, f64>> {
@@ -37,7 +39,6 @@ pub(super) fn judge(head: &Head, plan: &Plan, told: Option<&Volume<u8>>) -> Opti
         .map(|axis| 0.5 * configuration.patch_size[axis] as f64 * configuration.spacing[axis] - MARGIN_MM);
     let truth = head.arteries(grid);
     let (len, columns) = (grid.slice_len(), grid.columns);
-    const COUNT: usize = Artery::ALL.len() + 1;
     // For each value: voxels that are truly it, told to be it, and both.
     let counts = (0..grid.slices())
         .into_par_iter()
