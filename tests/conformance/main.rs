@@ -10,7 +10,7 @@ mod source;
 use dicom_dictionary_std::tags;
 use dicom_object::DefaultDicomObject;
 use ictus::{
-    analysis::encode::{Correction, Edited, MapFormat, Quantity, Stamp, encode_correction},
+    analysis::encode::{Correction, Edited, MapFormat, Maps, Quantity, Stamp, encode_correction},
     dicom::{enhanced, instance::Instance},
     domain::{
         artery::Artery, code, finding::Region, geometry::dot, plan::Structure, uid::Uid, volume::Volume,
@@ -144,7 +144,17 @@ fn judge_extras(case: &mut Case, whole: Option<&DefaultDicomObject>, arguments: 
     case.maps.labelmap = true;
     case.maps.summary = true;
     case.maps.key_objects = true;
-    for (index, object) in case.encode().unwrap().iter().enumerate().skip(plain) {
+    let all = case.encode().unwrap();
+    // A replay reads from the results what was asked for.
+    let results = all
+        .iter()
+        .map(|object| Instance::from_object(object.clone()).unwrap());
+    let mut asked = Maps::of(&results.collect::<Vec<_>>());
+    let is_negative = case.report.findings.is_empty();
+    asked.labelmap |= is_negative;
+    asked.key_objects |= is_negative;
+    assert_eq!(asked, case.maps);
+    for (index, object) in all.iter().enumerate().skip(plain) {
         let name = match object.meta().media_storage_sop_class_uid().trim_end_matches('\0') {
             "1.2.840.10008.5.1.4.1.1.66.7" => "labelmap.dcm".to_owned(),
             "1.2.840.10008.5.1.4.1.1.7" => format!("sc{index:03}.dcm"),
