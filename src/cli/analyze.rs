@@ -5,14 +5,13 @@ use anyhow::{Context, bail};
 use dicom_dictionary_std::uids;
 use dicom_object::DefaultDicomObject;
 use ictus::{
-    analysis::{
-        self, Analysis, Look, Request, Scan, assemble::Values, encode::holds_structures, infer::Engine,
-    },
+    analysis::{self, Analysis, Look, Request, Scan, assemble::Values, infer::Engine},
     dicom::{enhanced, instance::Instance},
     domain::{
         aspects::LIMITS,
         finding::{AnswerValue, Refusal, Report},
         network::Control,
+        prediction::holds_structures,
         uid::Uid,
         volume_trace::Turn,
     },

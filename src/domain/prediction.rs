@@ -20,3 +20,12 @@ pub struct Prediction {
     /// Disagreement of the members about the case, 0 to 1: 1 − mean pairwise Dice of their masks.
     pub disagreement: f64,
 }
+
+/// ContentLabel of a Segmentation of structures, by which it is told from those of findings: no question may be called so.
+pub const STRUCTURES_LABEL: &str = "STRUCTURES";
+
+/// Whether an object with this ContentLabel holds anatomical structures, and no findings.
+#[must_use]
+pub fn holds_structures(content_label: &str) -> bool {
+    content_label.trim() == STRUCTURES_LABEL
+}

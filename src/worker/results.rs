@@ -2,14 +2,16 @@
 
 use super::{Output, Run, WorkerError};
 use crate::{
-    analysis::encode::holds_structures,
     archive::StagedObject,
     db::{
         self, analysis, audit, filing,
         index::{self, NewInstance, Origin},
     },
     dicom::instance::Instance,
-    domain::phi::{redact, redact_text},
+    domain::{
+        phi::{redact, redact_text},
+        prediction::holds_structures,
+    },
 };
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::DefaultDicomObject;

@@ -15,7 +15,7 @@ use crate::{
         finding::{Region, Report},
         phi::Redacted,
         plan::Plan,
-        prediction::Prediction,
+        prediction::{Prediction, holds_structures},
         uid::Uid,
         volume::Volume,
     },
@@ -39,12 +39,6 @@ mod secondary_capture;
 mod seg;
 mod shared;
 mod sr;
-
-/// Whether an object with this ContentLabel holds anatomical structures, and no findings.
-#[must_use]
-pub fn holds_structures(content_label: &str) -> bool {
-    content_label.trim() == seg::STRUCTURES_LABEL
-}
 
 /// Changes whenever the same input would encode to other bytes; part of every UID made here.
 pub const ENCODER_VERSION: &str = "1";

@@ -15,6 +15,7 @@ use crate::domain::{
     code::{self, Code},
     finding::{Finding, Region, Side},
     plan::{Plan, Structure},
+    prediction::STRUCTURES_LABEL,
     uid::Uid,
     volume::Volume,
 };
@@ -23,9 +24,6 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::DefaultDicomObject;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-
-/// ContentLabel of the structures' Segmentation, by which it is told from the masks of findings: no question may be called so.
-pub(super) const STRUCTURES_LABEL: &str = "STRUCTURES";
 
 /// How the series of masks is told from the others.
 pub(super) const KIND: Kind = Kind {
