@@ -25,7 +25,7 @@ use crate::{
         plan::Grid,
         prediction::Prediction,
         uid::Uid,
-        volume::{Geometry, Volume},
+        volume::Volume,
         volume_trace::{Turn, VolumeTrace},
     },
 };
@@ -423,7 +423,7 @@ fn on_volume(
         Some(Ok(head)) => preprocess::brain::intracranial(&scan.channels[0], &head),
         // Nobody said that the model looks at heads, or there is none: then nothing is inside or outside a skull.
         Some(Err(_)) | None => {
-            let everywhere = everywhere(scan.channels[0].geometry.clone());
+            let everywhere = Volume::everywhere(&scan.channels[0].geometry);
             Intracranial {
                 brain: everywhere.clone(),
                 cavity: everywhere,
@@ -494,13 +494,6 @@ fn summed(
     let prediction = sums.finish();
     add_time(&mut report.timings, "uncertainty", summing + started.elapsed());
     Ok((prediction, duration_ms))
-}
-
-fn everywhere(geometry: Geometry) -> Volume<bool> {
-    Volume {
-        data: vec![true; geometry.len()],
-        geometry,
-    }
 }
 
 /// A report that says nothing yet.

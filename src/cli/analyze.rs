@@ -180,22 +180,19 @@ fn dicom(args: &Args, engine: &Engine, bar: &Bar) -> anyhow::Result<(Report, Vec
 /// What a result's file is called, before its number: one SEG of findings, one of structures and one report a model, a map a quantity, a picture a slice.
 fn file_name(object: &DefaultDicomObject) -> anyhow::Result<String> {
     let text = |keyword: &str| -> anyhow::Result<String> {
-        Ok(object.element_by_name(keyword)?.to_str()?.trim().to_lowercase())
+        Ok(object.element_by_name(keyword)?.to_str()?.trim().to_owned())
     };
-    Ok(
-        match object.meta().media_storage_sop_class_uid().trim_end_matches('\0') {
-            uids::LABEL_MAP_SEGMENTATION_STORAGE => "labelmap".to_owned(),
-            uids::SECONDARY_CAPTURE_IMAGE_STORAGE => format!("sc-{:0>3}", text("InstanceNumber")?),
-            uids::KEY_OBJECT_SELECTION_DOCUMENT_STORAGE => "kos".to_owned(),
-            uids::PARAMETRIC_MAP_STORAGE => format!("pm-{}", text("ContentLabel")?),
-            uids::SEGMENTATION_STORAGE
-                if text("ContentLabel").is_ok_and(|label| holds_structures(&label.to_uppercase())) =>
-            {
-                "structures".to_owned()
-            }
-            _ => text("Modality")?,
-        },
-    )
+    let name = match object.meta().media_storage_sop_class_uid().trim_end_matches('\0') {
+        uids::LABEL_MAP_SEGMENTATION_STORAGE => "labelmap".to_owned(),
+        uids::SECONDARY_CAPTURE_IMAGE_STORAGE => format!("sc-{:0>3}", text("InstanceNumber")?),
+        uids::KEY_OBJECT_SELECTION_DOCUMENT_STORAGE => "kos".to_owned(),
+        uids::PARAMETRIC_MAP_STORAGE => format!("pm-{}", text("ContentLabel")?),
+        uids::SEGMENTATION_STORAGE if text("ContentLabel").is_ok_and(|label| holds_structures(&label)) => {
+            "structures".to_owned()
+        }
+        _ => text("Modality")?,
+    };
+    Ok(name.to_lowercase())
 }
 
 /// SHA-256 over the sorted instances, the models and their calibrations: the same input gives the same UIDs.

@@ -158,6 +158,15 @@ impl<T> Volume<T> {
 const UPPER_MM: f64 = 100.0;
 
 impl Volume<bool> {
+    /// The mask that holds every voxel.
+    #[must_use]
+    pub fn everywhere(geometry: &Geometry) -> Self {
+        Self {
+            geometry: geometry.clone(),
+            data: vec![true; geometry.len()],
+        }
+    }
+
     /// The centre of mass of what is inside a mask of a head, of its upper part only: stacks end at different heights of the neck. LPS mm.
     #[must_use]
     pub fn upper_centre_mm(&self) -> Option<Vec3> {

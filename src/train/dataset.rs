@@ -219,6 +219,16 @@ fn value(plan: &Plan, class: u8) -> u8 {
     }
 }
 
+/// Pixels of a rendered slice along both axes.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a few hundred pixels"
+)]
+pub(super) fn matrix(spacing_mm: f64) -> usize {
+    (FIELD_MM / spacing_mm) as usize
+}
+
 fn slabs(plan: &Plan, mix: &Mix, seed: u64, index: u64) -> Sample {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index);
@@ -234,12 +244,7 @@ fn slabs(plan: &Plan, mix: &Mix, seed: u64, index: u64) -> Sample {
             (0.0, 0, false)
         }
     };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a few hundred pixels"
-    )]
-    let matrix = (FIELD_MM / spacing_mm) as usize;
+    let matrix = matrix(spacing_mm);
     let (here, lay) = (rng.random(), rng.random());
     let through = rng
         .random_bool(AT_THE_LESION)

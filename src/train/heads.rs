@@ -6,7 +6,7 @@
 
 use super::{
     TrainError,
-    dataset::{BLEEDING, Intensity, Sample, Samples},
+    dataset::{BLEEDING, Intensity, Sample, Samples, matrix},
     phantom::{Class, training_stack},
     training::Part,
     volumes::laid,
@@ -20,8 +20,6 @@ use rand_chacha::ChaCha8Rng;
 
 /// Share of thin series.
 const THIN: f64 = 0.35;
-/// Millimetres of a rendered slice along both axes.
-const FIELD_MM: f64 = 250.0;
 /// Share of a slice's noise that a voxel of the box has, which is the mean of some twenty of its pixels.
 const AVERAGED: std::ops::Range<f32> = 0.35..0.9;
 /// By how much the box is laid beside the head along each axis, at most, mm.
@@ -42,13 +40,7 @@ impl Samples for HaemorrhageHeads {
             trace.geometry()
         } else {
             let spacing_mm = trace.spacing_mm[2];
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a few hundred pixels"
-            )]
-            let matrix = (FIELD_MM / spacing_mm) as usize;
-            training_stack(rng.random(), matrix, spacing_mm)
+            training_stack(rng.random(), matrix(spacing_mm), spacing_mm)
         };
         let rendered = head.render(&trace.source);
         let (rows, columns) = (trace.source.rows, trace.source.columns);

@@ -9,7 +9,7 @@ use crate::domain::{
     artery::Artery,
     aspects::Region,
     code::{
-        ARTERIAL_OCCLUSION, BASILAR_ARTERY, CAROTID_TERMINUS, CEREBRAL_HEMORRHAGE, EPIDURAL_HEMORRHAGE,
+        ARTERIAL_OCCLUSION, BASILAR_ARTERY, CAROTID_TERMINUS, CEREBRAL_HEMORRHAGE, Code, EPIDURAL_HEMORRHAGE,
         INFARCT, INTRAVENTRICULAR_HEMORRHAGE, MIDDLE_CEREBRAL_M1, MIDDLE_CEREBRAL_M2,
         MORPHOLOGICALLY_ABNORMAL_STRUCTURE, SUBARACHNOID_HEMORRHAGE, SUBDURAL_HEMORRHAGE, THROMBUS,
     },
@@ -167,7 +167,9 @@ pub fn infarct(members: usize) -> Plan {
         network.input_channels = names.len();
         network.num_classes = 3 + Region::ALL.len();
     }
-    plan.structures = Region::ALL.map(region).into();
+    plan.structures = Region::ALL
+        .map(|region| structure(region.name(), region.code()))
+        .into();
     plan.labels = vec![Label {
         value: 1,
         min_volume_ml: 3.0,
@@ -226,10 +228,7 @@ pub fn occlusion(members: usize) -> Plan {
             .map(|(value, site)| closed(value, site))
             .collect(),
         structures: Artery::ALL
-            .map(|artery| Structure {
-                name: artery.name().into(),
-                code: artery.code(),
-            })
+            .map(|artery| structure(artery.name(), artery.code()))
             .into(),
         trigger: Trigger {
             modality: "CT".into(),
@@ -277,10 +276,10 @@ pub fn hyperdense(members: usize) -> Plan {
     plan
 }
 
-fn region(region: Region) -> Structure {
+fn structure(name: &str, code: Code) -> Structure {
     Structure {
-        name: region.name().into(),
-        code: region.code(),
+        name: name.into(),
+        code,
     }
 }
 

@@ -68,10 +68,7 @@ pub(super) fn within(images: &[Vec<f32>], ct: &Volume<f32>, trace: &SpatialTrace
     let cavity = if ml >= LEAST_BRAIN_ML {
         place(&bridged(&kept, ct, trace), OPEN + CAVITY, ct, trace)
     } else {
-        Volume {
-            geometry: ct.geometry.clone(),
-            data: vec![true; ct.geometry.len()],
-        }
+        Volume::everywhere(&ct.geometry)
     };
     Intracranial { brain, cavity }
 }

@@ -74,10 +74,7 @@ pub fn preprocess(ct: &Volume<f32>, plan: &Plan) -> Result<Boxed, PreprocessErro
             brain: copy.spread(&brain, &ct.geometry),
             // Arteries enter through the skull base: for them everything counts.
             cavity: if plan.labels.iter().any(|label| label.site.is_some()) {
-                Volume {
-                    geometry: ct.geometry.clone(),
-                    data: vec![true; ct.geometry.len()],
-                }
+                Volume::everywhere(&ct.geometry)
             } else {
                 copy.spread(&cavity, &ct.geometry)
             },

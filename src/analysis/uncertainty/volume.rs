@@ -179,8 +179,7 @@ impl<'a> Sums<'a> {
             entropies.push(entropy);
         }
         let mut p = vec![0.0; structures.len()];
-        let told = if structures.is_empty() { 0 } else { len };
-        for i in 0..told {
+        for i in 0..structures.first().map_or(0, Vec::len) {
             for (value, channel) in p.iter_mut().zip(&structures) {
                 *value = channel[i];
             }
@@ -254,12 +253,9 @@ impl<'a> Sums<'a> {
             data: (0..voxels)
                 .into_par_iter()
                 .map(|v| {
-                    let mean = |k: &u8| self.structures[usize::from(*k) * voxels + v];
-                    // The first of equals.
-                    (0..channels)
-                        .rev()
-                        .max_by(|a, b| mean(a).total_cmp(&mean(b)))
-                        .unwrap_or(0)
+                    let sum = |k: u8| self.structures[usize::from(k) * voxels + v];
+                    // The first of equals, as of labels.
+                    (1..channels).fold(0, |best, k| if sum(k) > sum(best) { k } else { best })
                 })
                 .collect(),
         })

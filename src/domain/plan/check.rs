@@ -1,7 +1,7 @@
 //! Whether a plan agrees with itself.
 
 use super::{Activation, Configuration, Grid, Normalization, Plan, PreviousStage};
-use crate::domain::architecture::Architecture;
+use crate::domain::{architecture::Architecture, prediction::holds_structures};
 use std::collections::BTreeSet;
 
 impl Plan {
@@ -211,7 +211,7 @@ impl Plan {
     }
 
     fn check_labels(&self) -> Result<(), String> {
-        ensure(self.question != "structures", || {
+        ensure(!holds_structures(&self.question.to_ascii_uppercase()), || {
             "the question is \"structures\", which is the label of the anatomy that results show: name what is asked".into()
         })?;
         let values: BTreeSet<u8> = self.labels.iter().map(|l| l.value).collect();

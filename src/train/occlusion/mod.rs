@@ -207,8 +207,11 @@ fn one(engine: &Engine, model: &Model, seed: u64, kind: Kind) -> Result<(Case, O
     })?;
     let seconds = started.elapsed().as_secs_f64();
     let closed = head.occlusion();
-    let mut case = judge(seed, stack, closed.as_ref(), &look, seconds);
-    case.artery_dice = tree::judge(&head, &model.plan, look.prediction.structures.as_ref());
+    let artery_dice = tree::judge(&head, &model.plan, look.prediction.structures.as_ref());
+    let case = Case {
+        artery_dice,
+        ..judge(seed, stack, closed.as_ref(), &look, seconds)
+    };
     let place = closed.map(|c| c.point_mm);
     let picture = case.is_wrong().then(|| picture::draw(&look, place)).flatten();
     Ok((case, picture))

@@ -137,10 +137,15 @@ impl Anatomy {
             .collect()
     }
 
+    /// A point in LPS, in head coordinates.
+    #[expect(clippy::cast_possible_truncation, reason = "millimetres")]
+    pub(super) fn point(&self, lps_mm: Vec3) -> Point {
+        self.to_head(sub(lps_mm, HEAD_CENTER_MM).map(|v| v as f32))
+    }
+
     /// What the vessels hold at a point in LPS: see [`super::Head::vessel_at`].
     pub(super) fn vessel_at(&self, lps_mm: Vec3) -> u8 {
-        #[expect(clippy::cast_possible_truncation, reason = "millimetres")]
-        let p = self.to_head(sub(lps_mm, HEAD_CENTER_MM).map(|v| v as f32));
+        let p = self.point(lps_mm);
         match self.vessels.as_ref().and_then(|v| v.at(p)) {
             Some(Met::Lumen(_, Content::Artery)) => 1,
             Some(Met::Lumen(_, Content::Clot)) => 2,
@@ -151,15 +156,13 @@ impl Anatomy {
 
     /// The artery that contrast agent fills at a point in LPS.
     pub(super) fn artery_at(&self, lps_mm: Vec3) -> Option<Artery> {
-        #[expect(clippy::cast_possible_truncation, reason = "millimetres")]
-        let p = self.to_head(sub(lps_mm, HEAD_CENTER_MM).map(|v| v as f32));
+        let p = self.point(lps_mm);
         self.vessels.as_ref()?.artery_at(p)
     }
 
     /// The ASPECTS region at a point in LPS.
     pub(super) fn aspects_at(&self, lps_mm: Vec3) -> Option<Region> {
-        #[expect(clippy::cast_possible_truncation, reason = "millimetres")]
-        let p = self.to_head(sub(lps_mm, HEAD_CENTER_MM).map(|v| v as f32));
+        let p = self.point(lps_mm);
         let place = self.place(p);
         let inner = place.depth.min(place.above);
         (inner > 0.0).then(|| {

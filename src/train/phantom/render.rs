@@ -216,7 +216,7 @@ impl Head {
                 };
                 let (row, column) = (at / geometry.columns, at % geometry.columns);
                 let lps = geometry.voxel_to_lps(slice, row as f64, column as f64);
-                let x = f64::from(self.anatomy.to_head(sub(lps, HEAD_CENTER_MM).map(|v| v as f32))[0]);
+                let x = f64::from(self.anatomy.point(lps)[0]);
                 volume[index] += ml;
                 moment[index] = add(moment[index], scale(lps, ml));
                 sides[index][usize::from(x > 0.0)] += ml;

@@ -148,17 +148,9 @@ export class Painter {
     place(context, affine);
     const pixel = Math.hypot(affine[0], affine[1]);
     lines.forEach((segments, i) => {
-      const path = pathOf(segments);
-      context.setLineDash([]);
-      context.strokeStyle = 'rgb(0 0 0 / 0.65)';
-      context.lineWidth = 2.5 / pixel;
-      context.stroke(path);
-      context.setLineDash(i === 0 ? [3 / pixel, 3 / pixel] : []);
-      context.strokeStyle = '#fff';
-      context.lineWidth = 1 / pixel;
-      context.stroke(path);
+      const dash = i === 0 ? [3, 3] : [];
+      stroke(context, segments, pixel, { colour: '#fff', width: 1, edge: 2.5, shade: 0.65, dash });
     });
-    context.setLineDash([]);
   }
 
   /** The borders of anatomical structures, dashed: they are no findings. */
@@ -174,17 +166,9 @@ export class Painter {
     place(context, affine);
     const pixel = Math.hypot(affine[0], affine[1]);
     for (const { colour, lines } of borders) {
-      const path = pathOf(lines);
-      context.setLineDash([]);
-      context.strokeStyle = 'rgb(0 0 0 / 0.5)';
-      context.lineWidth = 2.25 / pixel;
-      context.stroke(path);
-      context.setLineDash([4 / pixel, 2 / pixel]);
-      context.strokeStyle = css(colour);
-      context.lineWidth = 1.25 / pixel;
-      context.stroke(path);
+      const dash = [4, 2];
+      stroke(context, lines, pixel, { colour: css(colour), width: 1.25, edge: 2.25, shade: 0.5, dash });
     }
-    context.setLineDash([]);
   }
 
   #paintMask(context: CanvasRenderingContext2D, { slice, affine }: Shown, look: Look): void {
@@ -238,13 +222,35 @@ function paintTrace(context: CanvasRenderingContext2D, affine: Affine, { trace }
   context.stroke();
 }
 
-function pathOf(lines: readonly Segment[]): Path2D {
+/** Width of a line and of the dark edge under it, how dark that is, and the line's dashes, in CSS pixels. */
+interface Stroke {
+  colour: string;
+  width: number;
+  edge: number;
+  shade: number;
+  dash: readonly number[];
+}
+
+/** Draws lines over a dark edge, which keeps them visible on bone and on the map. */
+function stroke(
+  context: CanvasRenderingContext2D,
+  lines: readonly Segment[],
+  pixel: number,
+  { colour, width, edge, shade, dash }: Stroke,
+): void {
   const path = new Path2D();
   for (const [x0, y0, x1, y1] of lines) {
     path.moveTo(x0, y0);
     path.lineTo(x1, y1);
   }
-  return path;
+  context.strokeStyle = `rgb(0 0 0 / ${shade})`;
+  context.lineWidth = edge / pixel;
+  context.stroke(path);
+  context.setLineDash(dash.map((length) => length / pixel));
+  context.strokeStyle = colour;
+  context.lineWidth = width / pixel;
+  context.stroke(path);
+  context.setLineDash([]);
 }
 
 interface Bits {
@@ -285,15 +291,9 @@ function paintPicture(
   const pixel = Math.hypot(affine[0], affine[1]);
   for (const { segment, lines } of picture.outlines) {
     const width = segment === look.chosen ? 3 : 1.75;
-    const path = pathOf(lines);
     context.lineCap = 'square';
-    // A dark edge under the line keeps it visible on bone and on the map.
-    context.strokeStyle = 'rgb(0 0 0 / 0.65)';
-    context.lineWidth = (width + 1.75) / pixel;
-    context.stroke(path);
-    context.strokeStyle = css(colour(segment));
-    context.lineWidth = width / pixel;
-    context.stroke(path);
+    const edge = width + 1.75;
+    stroke(context, lines, pixel, { colour: css(colour(segment)), width, edge, shade: 0.65, dash: [] });
   }
 }
 
