@@ -10,6 +10,7 @@ use crate::{
     dicom::instance::Instance,
     domain::{finding::Report, phi::redact, uid::Uid, volume::Volume},
 };
+use std::collections::BTreeMap;
 
 /// A Segmentation, as far as it counts.
 #[derive(Debug, Clone)]
@@ -76,4 +77,38 @@ pub fn labelled(
         ct,
         resampled,
     })
+}
+
+/// The images of a series and the labels that Segmentations give their voxels: the value of the name that a segment has as SegmentLabel.
+///
+/// Of several series those count that a Segmentation refers to; a mask lies on its images wherever they came from.
+///
+/// # Errors
+/// When the images are no stack, or a Segmentation does not lie on them or has a segment of another name.
+pub fn segmented(
+    mut instances: Vec<Instance>,
+    segmentations: &[Vec<u8>],
+    names: &BTreeMap<u8, String>,
+) -> Result<(Volume<f32>, Volume<u8>), CorrectionError> {
+    let mut named = Vec::new();
+    for part10 in segmentations {
+        named.extend(returned::referenced_series(part10)?);
+    }
+    let is_named = |instance: &Instance| {
+        let uid = instance.attributes.series_instance_uid.as_ref();
+        uid.is_some_and(|uid| named.iter().any(|named| named == uid.as_str()))
+    };
+    if instances.iter().any(is_named) {
+        instances.retain(is_named);
+    }
+    let Assembled { volume, .. } =
+        assemble(&instances, &any_ct()).map_err(|error| CorrectionError::Source(redact(&error)))?;
+    let mut labels = Volume {
+        data: vec![0; volume.data.len()],
+        geometry: volume.geometry.clone(),
+    };
+    for part10 in segmentations {
+        returned::put_values(part10, names, &mut labels)?;
+    }
+    Ok((volume, labels))
 }

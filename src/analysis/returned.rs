@@ -64,17 +64,12 @@ pub fn read(
     corrected: &Corrected,
 ) -> Result<Returned, CorrectionError> {
     let wrong = |what: String| CorrectionError::Mask(what);
-    let segmentation =
-        Instance::from_bytes(part10).map_err(|error| CorrectionError::Source(redact(&error)))?;
+    let segmentation = opened(part10)?;
     let object = &segmentation.object;
     let is_map = is_map(object)?;
     let (kind, segments, edited) = segments(object, corrected)?;
     let mut instances = instances;
-    let referenced = items(object, tags::REFERENCED_SERIES_SEQUENCE);
-    let referenced = referenced
-        .iter()
-        .filter_map(|item| text(item, tags::SERIES_INSTANCE_UID));
-    let referenced: Vec<String> = referenced.collect();
+    let referenced = referenced(object);
     let series = corrected.series(&mut instances, |instance| {
         let uid = instance.attributes.series_instance_uid.as_ref();
         uid.is_some_and(|uid| referenced.iter().any(|referenced| referenced == uid.as_str()))
@@ -83,7 +78,7 @@ pub fn read(
     let Assembled { volume, .. } =
         assemble(&instances, &any_ct()).map_err(|error| CorrectionError::Source(redact(&error)))?;
     check_grid(object, &volume.geometry)?;
-    let mask = lay(part10, object, is_map, &segments, &volume.geometry)?;
+    let mask = mask(part10, object, is_map, &segments, &volume.geometry)?;
     if !mask.data.contains(&true) {
         return Err(wrong(
             "nothing is drawn in it; say with a verdict that there is no finding".to_owned(),
@@ -107,14 +102,29 @@ pub fn read(
     })
 }
 
+/// The series that a Segmentation says it lies on.
+pub(super) fn referenced_series(part10: &[u8]) -> Result<Vec<String>, CorrectionError> {
+    Ok(referenced(&opened(part10)?.object))
+}
+
+fn referenced(object: &InMemDicomObject) -> Vec<String> {
+    let series = items(object, tags::REFERENCED_SERIES_SEQUENCE).iter();
+    series
+        .filter_map(|item| text(item, tags::SERIES_INSTANCE_UID))
+        .collect()
+}
+
+fn opened(part10: &[u8]) -> Result<Instance, CorrectionError> {
+    Instance::from_bytes(part10).map_err(|error| CorrectionError::Source(redact(&error)))
+}
+
 /// The voxels of the segments that count, of a Segmentation on the images.
 pub(super) fn on_grid(
     part10: &[u8],
     which: &Which,
     geometry: &Geometry,
 ) -> Result<Volume<bool>, CorrectionError> {
-    let segmentation =
-        Instance::from_bytes(part10).map_err(|error| CorrectionError::Source(redact(&error)))?;
+    let segmentation = opened(part10)?;
     let object = &segmentation.object;
     let numbers = |counts: &dyn Fn(&InMemDicomObject) -> bool| -> Vec<u32> {
         let segments = items(object, tags::SEGMENT_SEQUENCE)
@@ -134,7 +144,25 @@ pub(super) fn on_grid(
         }
     };
     check_grid(object, geometry)?;
-    lay(part10, object, is_map(object)?, &segments, geometry)
+    mask(part10, object, is_map(object)?, &segments, geometry)
+}
+
+fn mask(
+    part10: &[u8],
+    object: &InMemDicomObject,
+    is_map: bool,
+    segments: &[u32],
+    geometry: &Geometry,
+) -> Result<Volume<bool>, CorrectionError> {
+    let mut data = vec![false; geometry.len()];
+    let counts = |number| segments.contains(&number);
+    lay(part10, object, is_map, counts, geometry, |voxel, _| {
+        data[voxel] = true
+    })?;
+    Ok(Volume {
+        geometry: geometry.clone(),
+        data,
+    })
 }
 
 /// Whether it is a label map; else each segment has its own frames.
@@ -299,13 +327,69 @@ fn slice_of(
         })
 }
 
+/// Puts the name's value of each segment into the voxels that it holds, by SegmentLabel.
+pub(super) fn put_values(
+    part10: &[u8],
+    names: &BTreeMap<u8, String>,
+    into: &mut Volume<u8>,
+) -> Result<(), CorrectionError> {
+    let segmentation = opened(part10)?;
+    let object = &segmentation.object;
+    let is_map = is_map(object)?;
+    let known = names.values().cloned().collect::<Vec<_>>().join(", ");
+    let mut values: BTreeMap<u32, u8> = BTreeMap::new();
+    for segment in items(object, tags::SEGMENT_SEQUENCE) {
+        let number = number(segment, tags::SEGMENT_NUMBER).unwrap_or_default();
+        // Of a label map that is the background.
+        if is_map && number == 0 {
+            continue;
+        }
+        let label = text(segment, tags::SEGMENT_LABEL).unwrap_or_default();
+        let named = names
+            .iter()
+            .find(|(_, name)| name.to_lowercase() == label.to_lowercase());
+        let (value, _) = named.ok_or_else(|| {
+            CorrectionError::Mask(format!(
+                "segment {number} has the SegmentLabel {label:?}; expected one of {known}"
+            ))
+        })?;
+        values.insert(number, *value);
+    }
+    check_grid(object, &into.geometry)?;
+    let mut twice: BTreeMap<(u8, u8), usize> = BTreeMap::new();
+    let Volume { geometry, data } = into;
+    lay(
+        part10,
+        object,
+        is_map,
+        |number| values.contains_key(&number),
+        geometry,
+        |voxel, number| {
+            let (before, value) = (data[voxel], values[&number]);
+            if before != 0 && before != value {
+                *twice.entry((before, value)).or_default() += 1;
+            }
+            data[voxel] = value;
+        },
+    )?;
+    match twice.into_iter().next() {
+        None => Ok(()),
+        Some(((a, b), voxels)) => Err(CorrectionError::Mask(format!(
+            "{voxels} voxels are both {} and {}; a voxel has one label",
+            names[&a], names[&b]
+        ))),
+    }
+}
+
+/// Tells of every voxel of the images that a segment which counts holds, with the segment's number.
 fn lay(
     part10: &[u8],
     object: &InMemDicomObject,
     is_map: bool,
-    segments: &[u32],
+    counts: impl Fn(u32) -> bool,
     geometry: &Geometry,
-) -> Result<Volume<bool>, CorrectionError> {
+    mut tell: impl FnMut(usize, u32),
+) -> Result<(), CorrectionError> {
     let groups = items(object, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
     let bits = number(object, tags::BITS_ALLOCATED).unwrap_or_default();
     if !matches!((is_map, bits), (false, 1 | 8) | (true, 8 | 16)) {
@@ -313,7 +397,6 @@ fn lay(
             "its pixels have {bits} bits; a BINARY one has 1 or 8, a LABELMAP 8 or 16"
         )));
     }
-    let mut data = vec![false; geometry.len()];
     let len = geometry.slice_len();
     for (at, frame) in groups.iter().enumerate() {
         let wanted = if is_map {
@@ -321,7 +404,7 @@ fn lay(
         } else {
             let number = group(object, frame, tags::SEGMENT_IDENTIFICATION_SEQUENCE)
                 .and_then(|group| number(group, tags::REFERENCED_SEGMENT_NUMBER));
-            if number.is_none_or(|number| !segments.contains(&number)) {
+            if number.is_none_or(|number| !counts(number)) {
                 continue;
             }
             number
@@ -339,21 +422,20 @@ fn lay(
                 _ => byte(pixel * 2) | byte(pixel * 2 + 1) << 8,
             }
         };
-        let inside = |pixel: usize| match wanted {
-            Some(_) => value(pixel) != 0,
-            None => segments.contains(&value(pixel)),
+        let holder = |pixel: usize| match wanted {
+            Some(number) => (value(pixel) != 0).then_some(number),
+            None => Some(value(pixel)).filter(|number| counts(*number)),
         };
-        if !(0..len).any(inside) {
+        if !(0..len).any(|pixel| holder(pixel).is_some()) {
             continue;
         }
         // A frame that holds nothing may lie anywhere.
         let slice = slice_of(object, frame, at + 1, geometry)?;
-        for pixel in (0..len).filter(|pixel| inside(*pixel)) {
-            data[slice * len + pixel] = true;
+        for pixel in 0..len {
+            if let Some(number) = holder(pixel) {
+                tell(slice * len + pixel, number);
+            }
         }
     }
-    Ok(Volume {
-        geometry: geometry.clone(),
-        data,
-    })
+    Ok(())
 }

@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Seed of the first phantom.
     #[arg(long, default_value_t = 900_000)]
     seed: u64,
-    /// Scans with labels instead of phantoms: a folder in nnU-Net's raw layout (imagesTs with labelsTs, or imagesTr with labelsTr, and dataset.json).
+    /// Scans with labels instead of phantoms: a folder in nnU-Net's raw layout (imagesTs with labelsTs, or imagesTr with labelsTr, and dataset.json), of NIfTI or of DICOM series with Segmentations.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["count", "seed"])]
     dataset: Option<PathBuf>,
 }

@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// A model's folder to start from
     #[arg(long, value_name = "MODEL")]
     from: Option<PathBuf>,
+    /// First steps in which the encoder that --from gave stays as it is, and only what comes after it learns
+    #[arg(long, default_value_t = 0, requires = "from")]
+    frozen_steps: usize,
     /// Samples a step: 4; with --dataset 12 slices or 2 volumes.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     batch: Option<u16>,
@@ -136,6 +139,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         plan,
         out: args.out.clone(),
         from: args.from.clone(),
+        frozen_steps: args.frozen_steps,
         trunk_steps: args.trunk_steps,
         steps: args.steps.unwrap_or(1500),
         batch: usize::from(args.batch.unwrap_or(4)),

@@ -1,6 +1,6 @@
 //! Offline work, no database: phantoms, training, evaluation.
 //!
-//! `dataset` draws samples from phantoms, `nnunet` from somebody's labelled scans, `loss` says how wrong the network is, `optimizer` moves the parameters, `training` loops and resumes, `evaluation` judges on held-out cases, `calibration` learns from them what scores mean.
+//! `dataset` draws samples from phantoms, `labelled` reads somebody's labelled scans, `nnunet` draws from them, `loss` says how wrong the network is, `optimizer` moves the parameters, `training` loops and resumes, `evaluation` judges on held-out cases, `calibration` learns from them what scores mean.
 
 pub mod augment;
 pub mod calibration;
@@ -8,6 +8,7 @@ pub mod dataset;
 pub mod evaluation;
 pub mod events;
 pub mod heads;
+pub mod labelled;
 pub mod log;
 pub mod loss;
 pub mod nnunet;
@@ -36,7 +37,7 @@ pub enum TrainError {
     /// A checkpoint or plan is not what this run would make.
     #[error("{0}")]
     Mismatch(String),
-    /// A dataset that cannot be trained on.
+    /// A dataset that cannot be used.
     #[error("{}", listed(.0))]
     Dataset(Vec<String>),
     /// Somebody asked to stop; the state was saved.
@@ -101,7 +102,7 @@ fn listed(faults: &[String]) -> String {
         more => format!("\n  and {more} more"),
     };
     format!(
-        "the dataset cannot be trained on as it is:\n  {}{more}",
+        "the dataset cannot be used as it is:\n  {}{more}",
         shown.join("\n  ")
     )
 }

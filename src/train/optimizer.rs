@@ -47,14 +47,20 @@ impl AdamW {
         })
     }
 
-    /// One step, counted from 1.
+    /// One step, counted from 1, of the parameters that move.
     ///
     /// # Errors
     /// candle's.
-    pub fn step(&mut self, grads: &GradStore, step: usize, learning_rate: f64) -> Result<()> {
+    pub fn step(
+        &mut self,
+        grads: &GradStore,
+        step: usize,
+        learning_rate: f64,
+        moves: impl Fn(&str) -> bool,
+    ) -> Result<()> {
         let mut square = 0.0f64;
-        for var in self.vars.values() {
-            if let Some(grad) = grads.get(var) {
+        for (name, var) in &self.vars {
+            if let Some(grad) = grads.get(var).filter(|_| moves(name)) {
                 square += f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?);
             }
         }
@@ -63,7 +69,9 @@ impl AdamW {
         let keep = KEEP.min((1.0 + step as f64) / (10.0 + step as f64));
         let (c1, c2) = (1.0 - BETA1.powi(t), 1.0 - BETA2.powi(t));
         for (name, var) in &self.vars {
-            let Some(grad) = grads.get(var) else { continue };
+            let Some(grad) = grads.get(var).filter(|_| moves(name)) else {
+                continue;
+            };
             let grad = (grad * factor)?;
             let first = ((&self.first[name] * BETA1)? + (&grad * (1.0 - BETA1))?)?;
             let second = ((&self.second[name] * BETA2)? + (grad.sqr()? * (1.0 - BETA2))?)?;
@@ -178,7 +186,8 @@ mod tests {
                     adam.restore(&state).unwrap();
                 }
                 let loss = (var.as_tensor() - 1.0).unwrap().sqr().unwrap().sum_all().unwrap();
-                adam.step(&loss.backward().unwrap(), step, 0.05).unwrap();
+                adam.step(&loss.backward().unwrap(), step, 0.05, |_| true)
+                    .unwrap();
             }
             var.as_tensor().to_vec2::<f32>().unwrap()
         };
@@ -204,7 +213,8 @@ mod tests {
         let mut adam = AdamW::new([("x".to_owned(), var.clone())].into(), 0.0).unwrap();
         for step in 1..=40 {
             let loss = var.as_tensor().sum_all().unwrap();
-            adam.step(&loss.backward().unwrap(), step, 0.01).unwrap();
+            adam.step(&loss.backward().unwrap(), step, 0.01, |_| true)
+                .unwrap();
         }
         let now = var.as_tensor().to_vec2::<f32>().unwrap()[0][0];
         let average = adam.average()["x"].to_vec2::<f32>().unwrap()[0][0];

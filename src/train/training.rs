@@ -40,6 +40,8 @@ pub struct Config {
     pub out: PathBuf,
     /// A model's folder whose first member is where training starts, as far as names and shapes agree.
     pub from: Option<PathBuf>,
+    /// First steps of the training, or of each member without a trunk, in which the encoder that `from` gave stays as it is.
+    pub frozen_steps: usize,
     /// Steps that all members share.
     pub trunk_steps: usize,
     /// Steps of each member.
@@ -102,6 +104,10 @@ impl Config {
             loss::Kind::DiceCrossEntropy => String::new(),
             other => format!(" loss {other:?}"),
         };
+        let frozen = match self.frozen_steps {
+            0 => String::new(),
+            steps => format!(" frozen {steps}"),
+        };
         let structures: String = self
             .plan
             .structures
@@ -109,7 +115,7 @@ impl Config {
             .map(|structure| format!(" {}", structure.name))
             .collect();
         format!(
-            "{}{structures} {:?} on {} from {:?} trunk {} steps {} batch {} seed {} {part} lr {} decay {}{loss}",
+            "{}{structures} {:?} on {} from {:?} trunk {} steps {} batch {} seed {} {part} lr {} decay {}{loss}{frozen}",
             self.plan.id,
             self.plan.configuration,
             self.samples.name(),
@@ -204,6 +210,12 @@ fn run(
     if let Some(from) = config.from.as_ref().filter(|_| trunk == 0 || part == Part::Trunk) {
         start_from(from, &vars, device)?;
     }
+    // A part that begins where the trunk ended has had them.
+    let frozen = if trunk == 0 || part == Part::Trunk {
+        config.frozen_steps
+    } else {
+        0
+    };
     let mut optimizer = AdamW::new(vars, config.weight_decay)?;
     let path = config.checkpoint(part);
     let done = resume(config, part, &path, &mut optimizer, device)?;
@@ -246,7 +258,8 @@ fn run(
             }
             let learning_rate = schedule.rate(step, steps, config.learning_rate);
             let count = step + 1 + if branches { trunk } else { 0 };
-            optimizer.step(&loss.descent.backward()?, count, learning_rate)?;
+            let moves = |name: &str| step >= frozen || !name.starts_with(ENCODER);
+            optimizer.step(&loss.descent.backward()?, count, learning_rate, moves)?;
             let stop = config.stop.load(Ordering::Relaxed);
             if (step + 1) % config.checkpoint_every == 0 || step + 1 == steps || stop {
                 let about = HashMap::from([
@@ -322,6 +335,9 @@ fn has_further_heads(architecture: &Architecture) -> bool {
         | Architecture::DeepMedic(_) => false,
     }
 }
+
+/// Where the names of an encoder's parameters begin, in nnU-Net's networks and therefore in those that are trained here.
+const ENCODER: &str = "encoder.";
 
 /// Takes over the first member of a model, wherever name and shape are the same.
 fn start_from(
@@ -455,6 +471,7 @@ mod tests {
             samples: Arc::new(HaemorrhageSlabs),
             out: out.into(),
             from: None,
+            frozen_steps: 0,
             trunk_steps: 3,
             steps: 3,
             batch: 1,
@@ -521,6 +538,40 @@ mod tests {
         network.features_per_stage = vec![32; 5];
         let error = train(&config, &Device::Cpu, |_| {}).unwrap_err();
         assert!(error.to_string().contains("same architecture"), "{error}");
+    }
+
+    #[test]
+    fn a_frozen_encoder_stays_as_it_was_given_until_it_is_thawed() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        train(&small(first.path()), &Device::Cpu, |_| {}).unwrap();
+        let weights = |dir: &Path| {
+            candle_core::safetensors::load(dir.join("weights.safetensors"), &Device::Cpu).unwrap()
+        };
+        let before = weights(first.path());
+        let changed = |frozen_steps: usize, out: &Path| -> Vec<(bool, bool)> {
+            let mut config = small(out);
+            config.from = Some(first.path().into());
+            config.frozen_steps = frozen_steps;
+            config.trunk_steps = 0;
+            config.steps = 2;
+            config.plan.members = 1;
+            config.learning_rate = 0.1;
+            train(&config, &Device::Cpu, |_| {}).unwrap();
+            let values = |t: &Tensor| {
+                let all = t.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+                all.to_vec1::<f32>().unwrap()
+            };
+            let differs = |(name, tensor): (&String, &Tensor)| {
+                (name.contains(ENCODER), values(tensor) != values(&before[name]))
+            };
+            weights(out).iter().map(differs).collect()
+        };
+        let frozen = changed(2, second.path());
+        assert!(frozen.iter().all(|(encoder, moved)| !(*encoder && *moved)));
+        assert!(frozen.iter().any(|(encoder, moved)| !*encoder && *moved));
+        let third = tempfile::tempdir().unwrap();
+        let thawed = changed(1, third.path());
+        assert!(thawed.iter().any(|(encoder, moved)| *encoder && *moved));
     }
 
     #[test]

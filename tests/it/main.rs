@@ -32,6 +32,7 @@ mod fetch;
 mod figures;
 mod identity;
 mod import;
+mod labelled;
 mod link;
 mod networks;
 mod nnunet;

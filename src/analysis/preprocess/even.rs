@@ -16,11 +16,14 @@ use rayon::prelude::*;
 /// HU of what the stack does not cover.
 const AIR_HU: f32 = -1024.0;
 
-/// The images and a mask on them, on an even grid, and whether that is another one than before.
+/// The images and a mask or labels on them, on an even grid, and whether that is another one than before.
 ///
-/// HU are interpolated linearly, the mask takes its nearest voxel.
+/// HU are interpolated linearly, a label comes from its nearest voxel.
 #[must_use]
-pub fn even(ct: Volume<f32>, mask: Volume<bool>) -> (Volume<f32>, Volume<bool>, bool) {
+pub fn even<T: Copy + Default + Send + Sync>(
+    ct: Volume<f32>,
+    mask: Volume<T>,
+) -> (Volume<f32>, Volume<T>, bool) {
     let source = &ct.geometry;
     if source.slices() < 2 || source.regular_step_mm().is_some() {
         return (ct, mask, false);
@@ -28,7 +31,7 @@ pub fn even(ct: Volume<f32>, mask: Volume<bool>) -> (Volume<f32>, Volume<bool>, 
     let grid = grid(source);
     let positions = source.positions_mm();
     let len = grid.slice_len();
-    let (mut hu, mut inside) = (vec![AIR_HU; grid.len()], vec![false; grid.len()]);
+    let (mut hu, mut inside) = (vec![AIR_HU; grid.len()], vec![T::default(); grid.len()]);
     hu.par_chunks_mut(len)
         .zip(inside.par_chunks_mut(len))
         .enumerate()
@@ -42,7 +45,7 @@ pub fn even(ct: Volume<f32>, mask: Volume<bool>) -> (Volume<f32>, Volume<bool>, 
                     hu[v] = low + (high - low) * share;
                 }
                 let (row, column, _) = source.lps_to_voxel(nearest, point);
-                inside[v] = voxel(source, row, column).is_some_and(|at| mask.slice(nearest)[at]);
+                inside[v] = voxel(source, row, column).map_or(T::default(), |at| mask.slice(nearest)[at]);
             }
         });
     let straight = Volume {

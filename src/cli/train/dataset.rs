@@ -31,7 +31,7 @@ use std::{
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "With --dataset")]
 pub(super) struct Own {
-    /// Labelled scans in nnU-Net's raw layout: dataset.json, `imagesTr/CASE_0000.nii.gz`, labelsTr/CASE.nii.gz.
+    /// Labelled scans in nnU-Net's raw layout: dataset.json, `imagesTr/CASE_0000.nii.gz`, labelsTr/CASE.nii.gz; or, with `file_ending` .dcm, the folder imagesTr/CASE_0000 with a CT series and the Segmentation labelsTr/CASE.dcm.
     #[arg(long, value_name = "DIR")]
     pub(super) dataset: Option<PathBuf>,
     /// Slice by slice, or whole volumes.
@@ -120,7 +120,7 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
         Configuration::Full => Shape::Full,
     };
     let choice = Choice {
-        id: id(own, &dataset.name)?,
+        id: id(own, dataset.name())?,
         shape,
         family: match own.architecture {
             Architecture::Plain => Family::PlainConvUNet,
@@ -134,6 +134,13 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     };
     let plan = plan(&dataset, &measured, &choice)?;
     let configuration = &plan.configuration;
+    let resampled = measured.cases.iter().filter(|case| case.resampled).count();
+    if resampled > 0 {
+        eprintln!(
+            "{resampled} of {} cases were tilted or uneven and lie on an even grid now; the model will refuse such a series",
+            dataset.cases.len()
+        );
+    }
     eprintln!(
         "{} cases, labels {}; {} with tiles of {:?} voxels at {:.2?} mm",
         dataset.cases.len(),
@@ -151,6 +158,7 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
         plan,
         out: args.out.clone(),
         from: args.from.clone(),
+        frozen_steps: args.frozen_steps,
         trunk_steps: args.trunk_steps,
         steps: args.steps.unwrap_or(if on_cuda { 25_000 } else { 2500 }),
         batch: args

@@ -388,7 +388,7 @@ fn a_data_set_is_read_as_nnu_net_lays_it_out() {
         geometry: image.geometry.clone(),
     };
     fs::write(at("labelsTs/a.nii.gz"), nifti::write(&labels).unwrap()).unwrap();
-    let json = r#"{"labels": {"background": 0, "subdural": 1, "epidural": 2}}"#;
+    let json = r#"{"channel_names": {"0": "CT"}, "labels": {"background": 0, "subdural": 1, "epidural": 2}}"#;
     fs::write(at("dataset.json"), json).unwrap();
     assert!(
         Dataset::open(folder.path(), &plan)
@@ -407,13 +407,14 @@ fn a_data_set_is_read_as_nnu_net_lays_it_out() {
         (9 * 40, 0),
         "a value without a name is background"
     );
-    let ignoring = r#"{"labels": {"background": 0, "subdural": 1, "ignore": 2}}"#;
+    let ignoring =
+        r#"{"channel_names": {"0": "CT"}, "labels": {"background": 0, "subdural": 1, "ignore": 2}}"#;
     fs::write(at("dataset.json"), ignoring).unwrap();
     assert!(
         Dataset::open(folder.path(), &plan)
             .unwrap_err()
             .to_string()
-            .contains("ignore label")
+            .contains("`ignore` label")
     );
     let before = source.description().unwrap();
     // Another image is another data set; a label map elsewhere is none for this image.

@@ -26,9 +26,9 @@ pub fn card(
     let rows = [
         (
             "trained on",
-            format!("{}: {} cases", dataset.name, dataset.cases.len()),
+            format!("{}: {} cases", dataset.name(), dataset.cases.len()),
         ),
-        ("channels", dataset.channels.join(", ")),
+        ("channels", dataset.channels().join(", ")),
         (
             "network",
             format!(

@@ -4,19 +4,15 @@
 //!
 //! Source: nnU-Net v2, `fingerprint_extractor.py`.
 
-use super::raw::{Case, RawCase, RawDataset};
+use super::raw::{Case, RawDataset};
 use crate::{
     analysis::preprocess::volume::bounding_box,
-    train::{TrainError, training::write},
+    train::{TrainError, labelled::Files, training::write},
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::{fs, path::Path, time::SystemTime};
 
 /// Values of the foreground kept of each case: thousands in all give the percentiles.
 const VALUES_PER_CASE: usize = 2000;
@@ -36,6 +32,9 @@ pub struct CaseFingerprint {
     pub kept: f64,
     /// Voxels of labels 1, 2, ….
     pub voxels: Vec<usize>,
+    /// Whether it was tilted or uneven, and lies on an even grid now.
+    #[serde(default)]
+    pub resampled: bool,
     /// For each channel, values inside the labels.
     pub foreground: Vec<Vec<f32>>,
 }
@@ -107,11 +106,10 @@ pub fn fingerprint(
 }
 
 /// What changes when a file of a case does: names, sizes, times.
-pub(super) fn stamp(case: &RawCase) -> Result<[u8; 32], TrainError> {
+pub(super) fn stamp(case: &Files) -> Result<[u8; 32], TrainError> {
     let mut hash = Sha256::new();
-    let files: Vec<&PathBuf> = case.images.iter().chain([&case.labels]).collect();
-    for path in files {
-        let about = fs::metadata(path).map_err(|e| TrainError::file(path, e))?;
+    for path in case.all()? {
+        let about = fs::metadata(&path).map_err(|e| TrainError::file(&path, e))?;
         let since = about
             .modified()
             .ok()
@@ -146,6 +144,7 @@ fn measure(name: &str, case: &Case, labels: usize) -> Option<CaseFingerprint> {
         shape,
         kept: shape.iter().product::<usize>() as f64 / grid.len() as f64,
         voxels,
+        resampled: case.resampled,
         foreground: case
             .channels
             .iter()

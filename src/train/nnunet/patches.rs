@@ -9,7 +9,7 @@
 
 use super::{
     fingerprint::{AT_ONCE, stamp},
-    raw::{Case, RawCase, RawDataset},
+    raw::{Case, RawDataset},
 };
 use crate::{
     analysis::preprocess,
@@ -22,6 +22,7 @@ use crate::{
         TrainError,
         augment::{Augmentation, CUTMIX, Warp, between, nearest},
         dataset::{Sample, Samples},
+        labelled::Files,
         training::{Part, write},
     },
 };
@@ -127,7 +128,7 @@ pub fn prepare(
 }
 
 /// What a prepared file depends on.
-fn key(case: &RawCase, plan: &Plan) -> Result<String, TrainError> {
+fn key(case: &Files, plan: &Plan) -> Result<String, TrainError> {
     let configuration = &plan.configuration;
     let mut hash = Sha256::new();
     hash.update(stamp(case)?);

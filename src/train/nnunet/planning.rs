@@ -171,7 +171,7 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
         order_z: 0,
         force_separate_z: None,
     };
-    let schemes: Vec<Normalization> = (0..dataset.channels.len())
+    let schemes: Vec<Normalization> = (0..dataset.channels().len())
         .map(|c| scheme(dataset, fingerprint, c))
         .collect::<Result<_, _>>()?;
     let is_ct = (0..schemes.len()).any(|c| dataset.is_ct(c));
@@ -193,9 +193,14 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
             patch_size: levels.patch.clone(),
             spacing,
             normalization_schemes: schemes,
-            channel_names: dataset.channels.clone(),
+            channel_names: dataset.channels().to_vec(),
             tile_step_size: 0.5,
-            architecture: network(&levels, choice, dataset.channels.len(), dataset.labels.len() + 1),
+            architecture: network(
+                &levels,
+                choice,
+                dataset.channels().len(),
+                dataset.labels.len() + 1,
+            ),
         },
         members: choice.members,
         ensemble: Ensemble::MeanLogits,
@@ -301,7 +306,7 @@ fn scheme(
     fingerprint: &Fingerprint,
     channel: usize,
 ) -> Result<Normalization, TrainError> {
-    let named = dataset.channels[channel].to_lowercase();
+    let named = dataset.channels()[channel].to_lowercase();
     match named.as_str() {
         "nonorm" => return Ok(Normalization::NoNormalization),
         "rescale_to_0_1" => return Ok(Normalization::RescaleTo01Normalization),
