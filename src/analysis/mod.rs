@@ -281,6 +281,36 @@ fn one(
     Ok((look, objects))
 }
 
+/// Stages 2 to 4: what a model sees in a scan, voxel by voxel.
+///
+/// # Errors
+/// What a stage says.
+pub fn predict(
+    scan: &Scan,
+    engine: &Engine,
+    model: &Model,
+    control: &dyn Control,
+) -> Result<Prediction, AnalysisError> {
+    let (_, prediction, ..) = seen(scan, engine, model, control, &mut empty_report(None))?;
+    Ok(prediction)
+}
+
+fn seen(
+    scan: &Scan,
+    engine: &Engine,
+    model: &Model,
+    control: &dyn Control,
+    report: &mut Report,
+) -> Result<Seen, AnalysisError> {
+    match model.plan.configuration.grid {
+        Grid::SourceSlices { .. } => on_slices(scan, engine, model, control, report),
+        Grid::Volume { .. } | Grid::Oriented(_) | Grid::Window { .. } => {
+            on_volume(scan, engine, model, control, report)
+        }
+        Grid::HeadBox { .. } => in_box(scan, engine, model, control, report),
+    }
+}
+
 /// Stages 2 to 5: what a model makes of a scan, with or without DICOM around it.
 ///
 /// # Errors
@@ -293,13 +323,7 @@ pub fn look(
     control: &dyn Control,
     report: &mut Report,
 ) -> Result<Look, AnalysisError> {
-    let (brain, prediction, cavity, duration_ms) = match model.plan.configuration.grid {
-        Grid::SourceSlices { .. } => on_slices(&scan, engine, model, control, report)?,
-        Grid::Volume { .. } | Grid::Oriented(_) | Grid::Window { .. } => {
-            on_volume(&scan, engine, model, control, report)?
-        }
-        Grid::HeadBox { .. } => in_box(&scan, engine, model, control, report)?,
-    };
+    let (brain, prediction, cavity, duration_ms) = seen(&scan, engine, model, control, report)?;
     let started = Instant::now();
     let mut found = postprocess::find(
         &prediction,

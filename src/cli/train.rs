@@ -2,8 +2,9 @@
 
 mod dataset;
 
+use anyhow::{Context, bail};
 use ictus::{
-    analysis::infer::engine,
+    analysis::infer::{bundle::Bundle, engine},
     domain::{device::DeviceChoice, plan::Plan},
     train::{
         TrainError,
@@ -17,7 +18,7 @@ use ictus::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Arc,
@@ -25,6 +26,8 @@ use std::{
     },
 };
 
+/// Highest learning rate of a training from nothing.
+const LEARNING_RATE: f64 = 2e-3;
 /// Exit code of a shell for a program that was interrupted.
 const INTERRUPTED: u8 = 130;
 
@@ -46,11 +49,11 @@ pub(crate) struct Args {
     /// Steps that all members share before they part; cheaper than training each alone, and less independent
     #[arg(long, default_value_t = 0)]
     trunk_steps: usize,
-    /// A model's folder to start from
+    /// A model to start from: its folder, or the id of one that is shipped
     #[arg(long, value_name = "MODEL")]
-    from: Option<PathBuf>,
-    /// First steps in which the encoder that --from gave stays as it is, and only what comes after it learns
-    #[arg(long, default_value_t = 0, requires = "from")]
+    from: Option<String>,
+    /// First steps in which the encoder of the model that training starts from stays as it is, and only what comes after it learns
+    #[arg(long, default_value_t = 0)]
     frozen_steps: usize,
     /// Samples a step: 4; with --dataset 12 slices or 2 volumes.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
@@ -58,9 +61,9 @@ pub(crate) struct Args {
     /// Seed of parameters and samples.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Highest learning rate.
-    #[arg(long, default_value_t = 2e-3)]
-    learning_rate: f64,
+    /// Highest learning rate: 0.002; with --fine-tune 0.0005.
+    #[arg(long)]
+    learning_rate: Option<f64>,
     /// What is asked of the network.
     #[arg(long, default_value = "dice-ce")]
     loss: LossName,
@@ -133,18 +136,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(folder) = &args.own.dataset {
         return dataset::run(args, folder);
     }
+    let from = args.from.as_deref().map(start).transpose()?;
+    check_frozen(args, from.as_ref())?;
     let (plan, samples) = args.recipe.plan(usize::from(args.members.unwrap_or(3)));
     let config = Config {
         samples,
         plan,
         out: args.out.clone(),
-        from: args.from.clone(),
+        from,
         frozen_steps: args.frozen_steps,
         trunk_steps: args.trunk_steps,
         steps: args.steps.unwrap_or(1500),
         batch: usize::from(args.batch.unwrap_or(4)),
         seed: args.seed,
-        learning_rate: args.learning_rate,
+        learning_rate: args.learning_rate.unwrap_or(LEARNING_RATE),
         weight_decay: 1e-2,
         checkpoint_every: 50,
         loss: args.loss.kind(),
@@ -158,6 +163,32 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         args.out.display()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// The model that training starts from: a folder's, or a shipped one.
+fn start(named: &str) -> anyhow::Result<Arc<Bundle>> {
+    let folder = Path::new(named);
+    if folder.is_dir() {
+        return Ok(Arc::new(Bundle::read(folder)?));
+    }
+    let shipped = super::models::bundles(None)?;
+    let ids: Vec<String> = shipped.iter().map(|bundle| bundle.plan.id.clone()).collect();
+    let found = shipped.into_iter().find(|bundle| bundle.plan.id == named);
+    Ok(Arc::new(found.with_context(|| {
+        format!(
+            "{named} is neither a model's folder nor the id of a shipped model; those are {}",
+            ids.join(", ")
+        )
+    })?))
+}
+
+fn check_frozen(args: &Args, from: Option<&Arc<Bundle>>) -> anyhow::Result<()> {
+    if args.frozen_steps > 0 && from.is_none() {
+        bail!(
+            "--frozen-steps keeps the encoder of a model that training starts from; name one with --from or --fine-tune"
+        );
+    }
+    Ok(())
 }
 
 /// Trains with a bar and a log; whether it came to its end.

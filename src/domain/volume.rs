@@ -111,6 +111,15 @@ impl Geometry {
         (below.or(above).unwrap_or(0.0) + above.or(below).unwrap_or(0.0)) / 2.0
     }
 
+    /// The median step between slices along the normal, mm; 0 where there is only one.
+    #[must_use]
+    pub fn median_step_mm(&self) -> f64 {
+        let positions = self.positions_mm();
+        let mut steps: Vec<f64> = positions.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        steps.sort_by(f64::total_cmp);
+        steps.get(steps.len() / 2).copied().unwrap_or_default()
+    }
+
     /// The step between slices, mm, if there is one for all and nothing walks sideways.
     #[must_use]
     pub fn regular_step_mm(&self) -> Option<f64> {

@@ -38,8 +38,8 @@ pub struct Config {
     pub samples: Arc<dyn Samples>,
     /// Where the model's folder goes.
     pub out: PathBuf,
-    /// A model's folder whose first member is where training starts, as far as names and shapes agree.
-    pub from: Option<PathBuf>,
+    /// A model whose first member is where training starts, as far as names and shapes agree.
+    pub from: Option<Arc<Bundle>>,
     /// First steps of the training, or of each member without a trunk, in which the encoder that `from` gave stays as it is.
     pub frozen_steps: usize,
     /// Steps that all members share.
@@ -114,12 +114,12 @@ impl Config {
             .iter()
             .map(|structure| format!(" {}", structure.name))
             .collect();
+        let from = self.from.as_ref().map(|bundle| bundle.weights_sha256());
         format!(
-            "{}{structures} {:?} on {} from {:?} trunk {} steps {} batch {} seed {} {part} lr {} decay {}{loss}{frozen}",
+            "{}{structures} {:?} on {} from {from:?} trunk {} steps {} batch {} seed {} {part} lr {} decay {}{loss}{frozen}",
             self.plan.id,
             self.plan.configuration,
             self.samples.name(),
-            self.from,
             self.trunk_steps,
             match part {
                 Part::Trunk => 0,
@@ -208,7 +208,7 @@ fn run(
         return Err(TrainError::Mismatch("trainable parameters were asked for".into()));
     };
     if let Some(from) = config.from.as_ref().filter(|_| trunk == 0 || part == Part::Trunk) {
-        start_from(from, &vars, device)?;
+        start_from(from, &config.plan, &vars, device)?;
     }
     // A part that begins where the trunk ended has had them.
     let frozen = if trunk == 0 || part == Part::Trunk {
@@ -339,18 +339,29 @@ fn has_further_heads(architecture: &Architecture) -> bool {
 /// Where the names of an encoder's parameters begin, in nnU-Net's networks and therefore in those that are trained here.
 const ENCODER: &str = "encoder.";
 
-/// Takes over the first member of a model, wherever name and shape are the same.
+/// Where those of the layers begin that answer; of deep supervision there are several.
+const OUTPUTS: &str = "decoder.seg_layers.";
+
+/// Takes over the first member of a model, wherever name and shape are the same; what answers, only where the outputs mean the same.
 fn start_from(
-    folder: &Path,
+    bundle: &Bundle,
+    plan: &Plan,
     vars: &BTreeMap<String, candle_core::Var>,
     device: &Device,
 ) -> Result<(), TrainError> {
-    let bundle = Bundle::read(folder)?;
+    let outputs = |plan: &Plan| -> Vec<String> {
+        let labels = plan.labels.iter().map(|label| label.name.clone());
+        labels
+            .chain(plan.structures.iter().map(|s| s.name.clone()))
+            .collect()
+    };
+    let same_outputs = outputs(&bundle.plan) == outputs(plan);
     let tensors = candle_core::safetensors::load_buffer(&bundle.weights, device)?;
     let mut taken = 0;
     for (name, var) in vars {
         if let Some(tensor) = tensors.get(&format!("member_0.{name}"))
             && tensor.dims() == var.dims()
+            && (same_outputs || !name.starts_with(OUTPUTS))
         {
             var.set(&tensor.to_dtype(DType::F32)?)?;
             taken += 1;
@@ -359,7 +370,7 @@ fn start_from(
     if 2 * taken < vars.len() {
         return Err(TrainError::Mismatch(format!(
             "{}: {taken} of {} parameters have the name and shape that this plan wants, at least half must; choose a model of the same architecture",
-            folder.display(),
+            bundle.plan.id,
             vars.len()
         )));
     }
@@ -509,7 +520,7 @@ mod tests {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         train(&small(first.path()), &Device::Cpu, |_| {}).unwrap();
         let mut config = small(second.path());
-        config.from = Some(first.path().into());
+        config.from = Some(Arc::new(Bundle::read(first.path()).unwrap()));
         config.trunk_steps = 0;
         config.steps = 1;
         config.learning_rate = 0.0;
@@ -550,7 +561,7 @@ mod tests {
         let before = weights(first.path());
         let changed = |frozen_steps: usize, out: &Path| -> Vec<(bool, bool)> {
             let mut config = small(out);
-            config.from = Some(first.path().into());
+            config.from = Some(Arc::new(Bundle::read(first.path()).unwrap()));
             config.frozen_steps = frozen_steps;
             config.trunk_steps = 0;
             config.steps = 2;

@@ -66,9 +66,7 @@ fn index(at: usize) -> f64 {
 /// The even grid that holds a stack.
 fn grid(source: &Geometry) -> Geometry {
     let positions = source.positions_mm();
-    let mut steps: Vec<f64> = positions.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    steps.sort_by(f64::total_cmp);
-    let step_mm = steps[steps.len() / 2];
+    let step_mm = source.median_step_mm();
     let span_mm = positions[positions.len() - 1] - positions[0];
     let [row_mm, column_mm] = source.pixel_spacing_mm;
     // Where the slices begin in the plane, in pixels of the first one.

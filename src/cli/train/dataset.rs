@@ -1,9 +1,10 @@
 //! `ictus train --dataset`: a folder in nnU-Net's raw layout → a model's folder and how well it does on what it did not see.
 
-use super::{Args, INTERRUPTED, on_interrupt, trained};
+use super::{Args, INTERRUPTED, LEARNING_RATE, check_frozen, on_interrupt, start, trained};
 use anyhow::{Context, bail};
 use ictus::{
     analysis::infer::engine,
+    domain::plan::{Grid, Plan},
     train::{
         augment::Augmentation,
         log::Log,
@@ -11,7 +12,7 @@ use ictus::{
             card::card,
             fingerprint::fingerprint,
             patches::prepare,
-            planning::{Budget, Choice, Family, Shape, plan},
+            planning::{Budget, Choice, Family, Named, Shape, of_model, plan},
             raw::RawDataset,
             validation::{ValidatedCase, Validation, validate},
         },
@@ -34,6 +35,9 @@ pub(super) struct Own {
     /// Labelled scans in nnU-Net's raw layout: dataset.json, `imagesTr/CASE_0000.nii.gz`, labelsTr/CASE.nii.gz; or, with `file_ending` .dcm, the folder imagesTr/CASE_0000 with a CT series and the Segmentation labelsTr/CASE.dcm.
     #[arg(long, value_name = "DIR")]
     pub(super) dataset: Option<PathBuf>,
+    /// Train this model further, a folder or the id of a shipped one: its grid and its network, for the labels of the scans; those that it knows by name it keeps.
+    #[arg(long, value_name = "MODEL", requires = "dataset", conflicts_with_all = ["from", "configuration", "architecture", "patch"])]
+    fine_tune: Option<String>,
     /// Slice by slice, or whole volumes.
     #[arg(long, default_value = "3d_fullres", requires = "dataset")]
     configuration: Configuration,
@@ -85,6 +89,8 @@ enum Architecture {
     Residual,
 }
 
+/// Highest learning rate of a network that knows something already.
+const TUNING_RATE: f64 = 5e-4;
 /// Longest id, so that it is a file name everywhere.
 const LONGEST_ID: usize = 64;
 
@@ -104,7 +110,17 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     }
     let device = engine::open(args.device)?;
     let on_cuda = device.is_cuda();
-    let dataset = RawDataset::open(folder)?;
+    let tuned = own.fine_tune.as_deref().map(start).transpose()?;
+    let from = match &tuned {
+        Some(model) => Some(model.clone()),
+        None => args.from.as_deref().map(start).transpose()?,
+    };
+    check_frozen(args, from.as_ref())?;
+    let mut dataset = RawDataset::open(folder)?;
+    dataset.as_they_lie = tuned.as_ref().is_some_and(|model| {
+        let grid = &model.plan.configuration.grid;
+        matches!(grid, Grid::SourceSlices { .. } | Grid::HeadBox { .. })
+    });
     if dataset.cases.len() < folds {
         bail!(
             "found {} cases for {folds} folds; label more, or give --folds 1",
@@ -115,24 +131,29 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     let measured = with_bar("checking and measuring", |tell| {
         fingerprint(&dataset, &args.out, tell)
     })?;
-    let shape = match own.configuration {
-        Configuration::Flat => Shape::Flat,
-        Configuration::Full => Shape::Full,
+    let named = Named {
+        id: id(own, dataset.name())?,
+        members,
+        codes: codes(own.codes.as_deref())?,
+        sideless: own.mirror,
     };
     let choice = Choice {
-        id: id(own, dataset.name())?,
-        shape,
+        named,
+        shape: match own.configuration {
+            Configuration::Flat => Shape::Flat,
+            Configuration::Full => Shape::Full,
+        },
         family: match own.architecture {
             Architecture::Plain => Family::PlainConvUNet,
             Architecture::Residual => Family::ResidualEncoderUNet,
         },
         budget: if on_cuda { Budget::GPU } else { Budget::CPU },
         patch: own.patch.clone(),
-        members,
-        labels: codes(own.codes.as_deref())?,
-        sideless: own.mirror,
     };
-    let plan = plan(&dataset, &measured, &choice)?;
+    let plan = match &tuned {
+        Some(model) => of_model(&model.plan, &dataset, &choice.named)?,
+        None => plan(&dataset, &measured, &choice)?,
+    };
     let configuration = &plan.configuration;
     let resampled = measured.cases.iter().filter(|case| case.resampled).count();
     if resampled > 0 {
@@ -153,19 +174,22 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     let patches = with_bar("bringing cases to the grid", |tell| {
         prepare(&dataset, &plan, &args.out, folds, augmentation, tell)
     })?;
+    let is_flat = plan.configuration.patch_size.len() == 2;
     let config = Config {
         samples: Arc::new(patches),
         plan,
         out: args.out.clone(),
-        from: args.from.clone(),
+        from,
         frozen_steps: args.frozen_steps,
         trunk_steps: args.trunk_steps,
         steps: args.steps.unwrap_or(if on_cuda { 25_000 } else { 2500 }),
-        batch: args
-            .batch
-            .map_or(if shape == Shape::Flat { 12 } else { 2 }, usize::from),
+        batch: args.batch.map_or(if is_flat { 12 } else { 2 }, usize::from),
         seed: args.seed,
-        learning_rate: args.learning_rate,
+        learning_rate: args.learning_rate.unwrap_or(if tuned.is_some() {
+            TUNING_RATE
+        } else {
+            LEARNING_RATE
+        }),
         weight_decay: 1e-2,
         checkpoint_every: 250,
         loss: args.loss.kind(),
@@ -236,27 +260,25 @@ where
 }
 
 /// What is changed of a patch, in the order of the network's axes.
-fn augmentation(own: &Own, plan: &ictus::domain::plan::Plan) -> Augmentation {
+fn augmentation(own: &Own, plan: &Plan) -> Augmentation {
     if own.no_augmentation {
         return Augmentation::default();
     }
-    let across = match &plan.configuration.grid {
-        ictus::domain::plan::Grid::Volume {
+    let mirror = match &plan.configuration.grid {
+        // The file's last axis runs from side to side.
+        Grid::Volume {
             transpose_forward, ..
-        } => transpose_forward.iter().position(|axis| *axis == 2),
-        // Rows to the back, columns to the left.
-        ictus::domain::plan::Grid::SourceSlices { .. } => Some(1),
-        ictus::domain::plan::Grid::HeadBox { .. } => Some(2),
-        // Nothing is trained on it.
-        ictus::domain::plan::Grid::Oriented(_) | ictus::domain::plan::Grid::Window { .. } => None,
+        } => (0..3)
+            .filter(|axis| own.mirror || transpose_forward[*axis] != 2)
+            .collect(),
+        // Heads stand upright in it, and the last axis runs to the left.
+        _ if own.mirror => vec![2],
+        _ => Vec::new(),
     };
     Augmentation {
         spatial: true,
         intensity: true,
-        // The file's last axis runs from side to side.
-        mirror: (0..3)
-            .filter(|axis| own.mirror || Some(*axis) != across)
-            .collect(),
+        mirror,
         randomise: own.randomise,
         cutmix: own.cutmix,
         mixup: own.mixup,

@@ -57,7 +57,7 @@ pub fn fingerprint(
     out: &Path,
     mut tell: impl FnMut(usize, usize),
 ) -> Result<Fingerprint, TrainError> {
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::new_with_prefix([u8::from(dataset.as_they_lie)]);
     for case in &dataset.cases {
         hash.update(stamp(case)?);
     }
@@ -121,23 +121,24 @@ pub(super) fn stamp(case: &Files) -> Result<[u8; 32], TrainError> {
 }
 
 fn measure(name: &str, case: &Case, labels: usize) -> Option<CaseFingerprint> {
-    let grid = &case.channels[0].geometry;
+    let channels = &case.scan.channels;
+    let grid = &channels[0].geometry;
     let shape = [grid.slices(), grid.rows, grid.columns];
     let nonzero: Vec<bool> = (0..grid.len())
-        .map(|v| case.channels.iter().any(|channel| channel.data[v] != 0.0))
+        .map(|v| channels.iter().any(|channel| channel.data[v] != 0.0))
         .collect();
     let crop = bounding_box(&nonzero, shape)?;
-    let inside: Vec<usize> = (0..grid.len()).filter(|v| case.labels[*v] > 0).collect();
+    let inside: Vec<usize> = (0..grid.len()).filter(|v| case.labels.data[*v] > 0).collect();
     let step = inside.len().div_ceil(VALUES_PER_CASE).max(1);
     let mut voxels = vec![0; labels];
     for v in &inside {
-        voxels[usize::from(case.labels[*v]) - 1] += 1;
+        voxels[usize::from(case.labels.data[*v]) - 1] += 1;
     }
     let shape = crop.map(|range| range.len());
     Some(CaseFingerprint {
         name: name.to_owned(),
         spacing_mm: [
-            grid.regular_step_mm()?,
+            grid.median_step_mm(),
             grid.pixel_spacing_mm[0],
             grid.pixel_spacing_mm[1],
         ],
@@ -145,8 +146,7 @@ fn measure(name: &str, case: &Case, labels: usize) -> Option<CaseFingerprint> {
         kept: shape.iter().product::<usize>() as f64 / grid.len() as f64,
         voxels,
         resampled: case.resampled,
-        foreground: case
-            .channels
+        foreground: channels
             .iter()
             .map(|channel| inside.iter().step_by(step).map(|v| channel.data[*v]).collect())
             .collect(),

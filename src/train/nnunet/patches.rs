@@ -1,6 +1,7 @@
 //! Cases → files on the network's grid, made once, and patches drawn from them.
 //!
 //! `OUT/preprocessed/CASE.safetensors` holds `data` (channels on the grid, f32), `labels` (u8) and, for each label, `places_K`: some of its voxels.
+//! The grid is a whole volume's, a box of the head, or the source's slices as they lie, each with its neighbours as channels.
 //! A file that is there and was made of the same case in the same way is kept, so that a run that was stopped goes on.
 //! Of a file only the rows of a patch are read; the system's cache keeps what is read often.
 //! A third of the patches are made to hold a labelled voxel, of each label that the case has with equal chance: nnU-Net's oversampling.
@@ -12,9 +13,13 @@ use super::{
     raw::{Case, RawDataset},
 };
 use crate::{
-    analysis::preprocess,
+    analysis::preprocess::{
+        self, AIR_HU, PreprocessError, Sliced,
+        head_box::{self, Boxed},
+        normalize::normalize,
+    },
     domain::{
-        plan::{Grid, Plan},
+        plan::{Grid, Normalization, Plan},
         resample::{Method, resample},
         volume_trace::VolumeTrace,
     },
@@ -55,6 +60,8 @@ struct Prepared {
     path: PathBuf,
     channels: usize,
     shape: [usize; 3],
+    /// What lies outside the case.
+    outside: f32,
     /// Where in the file the values and the labels begin.
     data_at: u64,
     labels_at: u64,
@@ -142,17 +149,86 @@ fn key(case: &Files, plan: &Plan) -> Result<String, TrainError> {
     Ok(hex::encode(hash.finalize()))
 }
 
-fn make(case: &Case, plan: &Plan, path: &Path, key: &str) -> Result<(), TrainError> {
-    let (input, trace) =
-        preprocess::volume::preprocess(&case.channels, case.turn, plan, None).map_err(|e| {
-            TrainError::Dataset(vec![format!(
-                "case {}: {e}",
-                path.file_stem().unwrap_or_default().to_string_lossy()
-            )])
-        })?;
+/// A case on the network's grid.
+struct Laid {
+    channels: usize,
+    shape: [usize; 3],
+    data: Vec<f32>,
+    labels: Vec<u8>,
+    /// What lies outside it.
+    outside: f32,
+}
+
+fn lay(case: &Case, plan: &Plan) -> Result<Laid, PreprocessError> {
     let classes = plan.labels.len() + 1;
-    let labels = on_grid(&case.labels, &trace, classes);
-    let values: Vec<u8> = input.data.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let (scans, labels) = (&case.scan.channels, &case.labels.data);
+    match plan.configuration.grid {
+        Grid::SourceSlices { .. } => {
+            let Sliced { input, trace, .. } = preprocess::preprocess(&scans[0], plan)?;
+            let [rows, columns] = input.shape;
+            let image = rows * columns;
+            // Slice by slice, there and channel by channel, here.
+            let of_channel = |c: usize| {
+                input
+                    .slices
+                    .iter()
+                    .flat_map(move |s| &s[c * image..(c + 1) * image])
+            };
+            Ok(Laid {
+                channels: input.channels,
+                shape: [input.slices.len(), rows, columns],
+                data: (0..input.channels).flat_map(of_channel).copied().collect(),
+                labels: winners(labels, classes, |own, outside| {
+                    trace.apply_all(&own, outside).concat()
+                }),
+                outside: input.outside,
+            })
+        }
+        Grid::HeadBox { .. } => {
+            let Boxed { input, trace, .. } = head_box::preprocess(&scans[0], plan)?;
+            Ok(Laid {
+                channels: input.channels,
+                shape: input.shape,
+                data: input.data,
+                labels: winners(labels, classes, |own, outside| trace.forth(&own, outside)),
+                outside: air(&plan.configuration.normalization_schemes[0]),
+            })
+        }
+        Grid::Volume { .. } | Grid::Oriented(_) | Grid::Window { .. } => {
+            let (input, trace) = preprocess::volume::preprocess(scans, case.scan.turn, plan, None)?;
+            Ok(Laid {
+                channels: input.channels,
+                shape: input.shape,
+                data: input.data,
+                labels: on_grid(labels, &trace, classes),
+                outside: 0.0,
+            })
+        }
+    }
+}
+
+/// Air as a network sees it.
+fn air(scheme: &Normalization) -> f32 {
+    let mut air = [AIR_HU];
+    normalize(&mut air, scheme, None);
+    air[0]
+}
+
+fn make(case: &Case, plan: &Plan, path: &Path, key: &str) -> Result<(), TrainError> {
+    let Laid {
+        channels,
+        shape: [a, b, c],
+        data,
+        labels,
+        outside,
+    } = lay(case, plan).map_err(|e| {
+        TrainError::Dataset(vec![format!(
+            "case {}: {e}",
+            path.file_stem().unwrap_or_default().to_string_lossy()
+        )])
+    })?;
+    let classes = plan.labels.len() + 1;
+    let values: Vec<u8> = data.iter().flat_map(|v| v.to_le_bytes()).collect();
     let places: Vec<(String, Vec<u8>, usize)> = (1..classes)
         .map(|k| {
             let all: Vec<usize> = (0..labels.len())
@@ -169,11 +245,10 @@ fn make(case: &Case, plan: &Plan, path: &Path, key: &str) -> Result<(), TrainErr
         })
         .collect();
     let bad = |e: safetensors::SafeTensorError| TrainError::Mismatch(format!("{}: {e}", path.display()));
-    let [a, b, c] = input.shape;
     let mut tensors = vec![
         (
             "data".to_owned(),
-            TensorView::new(Dtype::F32, vec![input.channels, a, b, c], &values).map_err(bad)?,
+            TensorView::new(Dtype::F32, vec![channels, a, b, c], &values).map_err(bad)?,
         ),
         (
             "labels".to_owned(),
@@ -184,7 +259,10 @@ fn make(case: &Case, plan: &Plan, path: &Path, key: &str) -> Result<(), TrainErr
         let view = TensorView::new(Dtype::U32, vec![*count], bytes).map_err(bad)?;
         tensors.push((name.clone(), view));
     }
-    let about = HashMap::from([("key".to_owned(), key.to_owned())]);
+    let about = HashMap::from([
+        ("key".to_owned(), key.to_owned()),
+        ("outside".to_owned(), outside.to_string()),
+    ]);
     let bytes = safetensors::serialize(tensors, Some(about)).map_err(bad)?;
     write(path, &bytes)
 }
@@ -201,11 +279,20 @@ fn on_grid(labels: &[u8], trace: &VolumeTrace, classes: usize) -> Vec<u8> {
         order: 1,
         apart: trace.method.apart.map(|(axis, _)| (axis, 0)),
     };
-    let voxels: usize = trace.shape.iter().product();
-    let (mut best, mut winner) = (vec![0.0f32; voxels], vec![0u8; voxels]);
-    for class in (0..=u8::MAX).take(classes).filter(|class| cut.contains(class)) {
-        let own = cut.iter().map(|label| f32::from(u8::from(*label == class)));
-        let shares = resample(own.collect(), cropped, trace.shape, method);
+    winners(&cut, classes, |own, _| {
+        resample(own, cropped, trace.shape, method)
+    })
+}
+
+/// The label with the greatest share of each voxel of another grid; outside the source is background.
+fn winners(labels: &[u8], classes: usize, forth: impl Fn(Vec<f32>, f32) -> Vec<f32>) -> Vec<u8> {
+    let (mut best, mut winner) = (Vec::new(), Vec::new());
+    let is_there = |class: &u8| *class == 0 || labels.contains(class);
+    for class in (0..=u8::MAX).take(classes).filter(is_there) {
+        let own = labels.iter().map(|label| f32::from(u8::from(*label == class)));
+        let shares = forth(own.collect(), f32::from(u8::from(class == 0)));
+        best.resize(shares.len(), 0.0f32);
+        winner.resize(shares.len(), 0u8);
         for ((best, winner), share) in best.iter_mut().zip(&mut winner).zip(shares) {
             if share > *best {
                 (*best, *winner) = (share, class);
@@ -239,6 +326,7 @@ impl Prepared {
         if header["__metadata__"]["key"].as_str() != Some(key) {
             return Ok(None);
         }
+        let about = &header["__metadata__"];
         let numbers = |name: &str, what: &str| -> Option<Vec<u64>> {
             header[name][what].as_array()?.iter().map(Value::as_u64).collect()
         };
@@ -269,6 +357,7 @@ impl Prepared {
                 path: path.to_owned(),
                 channels,
                 shape: [a, b, c],
+                outside: about["outside"].as_str()?.parse().ok()?,
                 data_at: begin("data")?,
                 labels_at: begin("labels")?,
                 places,
@@ -277,11 +366,11 @@ impl Prepared {
         Ok(known())
     }
 
-    /// A box of the case, zeros and background outside it.
+    /// A box of the case.
     fn region(&self, origin: [i64; 3], size: [usize; 3]) -> Result<(Vec<f32>, Vec<u8>), TrainError> {
         let file = File::open(&self.path).map_err(|e| TrainError::file(&self.path, e))?;
         let voxels: usize = size.iter().product();
-        let (mut data, mut labels) = (vec![0.0f32; self.channels * voxels], vec![0u8; voxels]);
+        let (mut data, mut labels) = (vec![self.outside; self.channels * voxels], vec![0u8; voxels]);
         // What of each axis is inside: the first voxel of the box, the first of the case, how many.
         let inside = |a: usize| {
             let first = origin[a].max(0);
@@ -325,12 +414,12 @@ fn signed(n: usize) -> i64 {
 
 /// The tile of a plan in three axes: a 2-D one is one voxel thick.
 fn tile_of(plan: &Plan) -> Result<[usize; 3], TrainError> {
-    match (&plan.configuration.grid, plan.configuration.patch_size.as_slice()) {
-        (Grid::Volume { .. }, &[a, b, c]) => Ok([a, b, c]),
-        (Grid::Volume { .. }, &[b, c]) => Ok([1, b, c]),
-        _ => Err(TrainError::Mismatch(
-            "patches are drawn for plans on whole volumes, of two or three axes".into(),
-        )),
+    match plan.configuration.patch_size.as_slice() {
+        &[a, b, c] => Ok([a, b, c]),
+        &[b, c] => Ok([1, b, c]),
+        other => Err(TrainError::Mismatch(format!(
+            "a tile of {other:?} voxels has neither two nor three axes"
+        ))),
     }
 }
 

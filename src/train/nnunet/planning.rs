@@ -85,11 +85,24 @@ impl Budget {
     };
 }
 
+/// What a model is called and what its labels mean.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// The model's id.
+    pub id: String,
+    /// Networks in the ensemble.
+    pub members: usize,
+    /// Codes of labels by name.
+    pub codes: BTreeMap<String, LabelCodes>,
+    /// Whether left and right mean nothing for any label.
+    pub sideless: bool,
+}
+
 /// What somebody chose.
 #[derive(Debug, Clone)]
 pub struct Choice {
-    /// The model's id.
-    pub id: String,
+    /// What the model is called and what its labels mean.
+    pub named: Named,
     /// 2-D or 3-D.
     pub shape: Shape,
     /// Which network.
@@ -98,18 +111,12 @@ pub struct Choice {
     pub budget: Budget,
     /// A tile of this size, whatever it costs.
     pub patch: Option<Vec<usize>>,
-    /// Networks in the ensemble.
-    pub members: usize,
-    /// Codes and sides of labels by name.
-    pub labels: BTreeMap<String, LabelChoice>,
-    /// Whether left and right mean nothing for any label.
-    pub sideless: bool,
 }
 
 /// What a file says of a label.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LabelChoice {
+pub struct LabelCodes {
     /// Segmented property category.
     pub category: Code,
     /// Segmented property type.
@@ -132,12 +139,7 @@ struct Levels {
 /// When a choice does not fit the dataset or itself.
 pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) -> Result<Plan, TrainError> {
     let bad = |what: String| TrainError::Mismatch(what);
-    if let Some(stranger) = choice.labels.keys().find(|name| !dataset.labels.contains(name)) {
-        return Err(bad(format!(
-            "the file of codes names {stranger:?}, dataset.json has the labels {:?}",
-            dataset.labels
-        )));
-    }
+
     let (target, shape) = target(fingerprint);
     let transpose = transpose(target);
     let spacing = transpose.map(|axis| target[axis]);
@@ -174,40 +176,112 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
     let schemes: Vec<Normalization> = (0..dataset.channels().len())
         .map(|c| scheme(dataset, fingerprint, c))
         .collect::<Result<_, _>>()?;
-    let is_ct = (0..schemes.len()).any(|c| dataset.is_ct(c));
+    let configuration = Configuration {
+        grid: Grid::Volume {
+            transpose_forward: transpose,
+            use_mask_for_norm: (0..schemes.len())
+                .map(|c| !dataset.is_ct(c) && zeros_were_made)
+                .collect(),
+            resampling_data: resampling(3),
+            resampling_probabilities: resampling(1),
+            previous_stage: None,
+        },
+        patch_size: levels.patch.clone(),
+        spacing,
+        normalization_schemes: schemes,
+        channel_names: dataset.channels().to_vec(),
+        tile_step_size: 0.5,
+        architecture: network(
+            &levels,
+            choice,
+            dataset.channels().len(),
+            dataset.labels.len() + 1,
+        ),
+    };
+    with(configuration, Ensemble::MeanLogits, dataset, &choice.named)
+}
+
+/// The plan of a model that is trained further: its grid and its network, for the labels of a dataset.
+///
+/// Labels that the model has too keep its codes; when they are found and flagged is nobody's choice yet.
+///
+/// # Errors
+/// When the model cannot be trained here, or the dataset has other channels than it wants.
+pub fn of_model(model: &Plan, dataset: &RawDataset, named: &Named) -> Result<Plan, TrainError> {
+    let mut configuration = model.configuration.clone();
+    let id = &model.id;
+    let bad = |what: &str| {
+        Err(TrainError::Mismatch(format!(
+            "{id} cannot be trained further here: {what}"
+        )))
+    };
+    if matches!(configuration.grid, Grid::Oriented(_) | Grid::Window { .. }) {
+        return bad("images are brought to its grid by MONAI's or BLAST-CT's rules");
+    }
+    if !model.stages.is_empty() || configuration.previous_stage().is_some() {
+        return bad("it is the second stage of a cascade");
+    }
+    if model.activation != Activation::Softmax {
+        return bad("its outputs overlap, and a dataset has one label a voxel");
+    }
+    if configuration.scans() != dataset.channels().len() {
+        return bad(&format!(
+            "it wants {} channels a case, dataset.json names {}",
+            configuration.scans(),
+            dataset.channels().len()
+        ));
+    }
+    let all_ct = (0..dataset.channels().len()).all(|c| dataset.is_ct(c));
+    if configuration.is_ct() != all_ct {
+        return bad("it is for CT and the dataset is not, or the other way round");
+    }
+    let outputs = dataset.labels.len() + 1;
+    match &mut configuration.architecture {
+        Architecture::PlainConvUNet(network) => network.num_classes = outputs,
+        Architecture::ResidualEncoderUNet(network) => network.num_classes = outputs,
+        other => return bad(&format!("it is a {}", other.class_name())),
+    }
+    let mut named = named.clone();
+    for label in &model.labels {
+        if dataset.labels.contains(&label.name) {
+            named
+                .codes
+                .entry(label.name.clone())
+                .or_insert_with(|| LabelCodes {
+                    category: label.category.clone(),
+                    kind: label.kind.clone(),
+                });
+        }
+    }
+    with(configuration, model.ensemble, dataset, &named)
+}
+
+/// The plan around a configuration.
+fn with(
+    configuration: Configuration,
+    ensemble: Ensemble,
+    dataset: &RawDataset,
+    named: &Named,
+) -> Result<Plan, TrainError> {
+    if let Some(stranger) = named.codes.keys().find(|name| !dataset.labels.contains(name)) {
+        return Err(TrainError::Mismatch(format!(
+            "the file of codes names {stranger:?}, dataset.json has the labels {:?}",
+            dataset.labels
+        )));
+    }
+    let is_ct = (0..dataset.channels().len()).any(|c| dataset.is_ct(c));
     let plan = Plan {
         schema: SCHEMA,
-        id: choice.id.clone(),
+        id: named.id.clone(),
         version: "1".into(),
         question: "segmentation".into(),
-        configuration: Configuration {
-            grid: Grid::Volume {
-                transpose_forward: transpose,
-                use_mask_for_norm: (0..schemes.len())
-                    .map(|c| !dataset.is_ct(c) && zeros_were_made)
-                    .collect(),
-                resampling_data: resampling(3),
-                resampling_probabilities: resampling(1),
-                previous_stage: None,
-            },
-            patch_size: levels.patch.clone(),
-            spacing,
-            normalization_schemes: schemes,
-            channel_names: dataset.channels().to_vec(),
-            tile_step_size: 0.5,
-            architecture: network(
-                &levels,
-                choice,
-                dataset.channels().len(),
-                dataset.labels.len() + 1,
-            ),
-        },
-        members: choice.members,
-        ensemble: Ensemble::MeanLogits,
+        configuration,
+        members: named.members,
+        ensemble,
         activation: Activation::Softmax,
         labels: (1..=u8::MAX)
             .zip(&dataset.labels)
-            .map(|(value, name)| label(value, name, choice))
+            .map(|(value, name)| label(value, name, named))
             .collect(),
         structures: Vec::new(),
         keep_largest: Vec::new(),
@@ -231,14 +305,14 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
             tolerance: [("f32".to_owned(), 1e-4)].into(),
         },
     };
-    plan.check().map_err(bad)?;
+    plan.check().map_err(TrainError::Mismatch)?;
     Ok(plan)
 }
 
-fn label(value: u8, name: &str, choice: &Choice) -> Label {
+fn label(value: u8, name: &str, named: &Named) -> Label {
     let mut label = Label::unexplained(value, name);
-    label.side_aware = !choice.sideless;
-    if let Some(codes) = choice.labels.get(name) {
+    label.side_aware = !named.sideless;
+    if let Some(codes) = named.codes.get(name) {
         label.category = codes.category.clone();
         label.kind = codes.kind.clone();
     }

@@ -1,8 +1,8 @@
-//! A labelled dataset as training wants it: labels in a row, every case on a regular grid.
+//! A labelled dataset as training wants it: labels in a row, and every case on a regular grid where the network needs one.
 
 use crate::{
-    analysis::{assemble::Values, preprocess::even::even},
-    domain::{volume::Volume, volume_trace::Turn},
+    analysis::{Scan, assemble::Values, preprocess::even::even},
+    domain::volume::Volume,
     train::{
         TrainError,
         labelled::{self, Description, Files, is_ct, shown},
@@ -18,17 +18,17 @@ pub struct RawDataset {
     pub labels: Vec<String>,
     /// Its cases, by name.
     pub cases: Vec<Files>,
+    /// Whether stacks may lean and be uneven, because the network's grid takes them so.
+    pub as_they_lie: bool,
 }
 
 /// A case in memory.
 #[derive(Debug, Clone)]
 pub struct Case {
     /// The channels, on one grid.
-    pub channels: Vec<Volume<f32>>,
-    /// How they lie in the array of the file.
-    pub turn: Turn,
+    pub scan: Scan,
     /// The label of each voxel.
-    pub labels: Vec<u8>,
+    pub labels: Volume<u8>,
     /// Whether it was tilted or uneven, and lies on an even grid now.
     pub resampled: bool,
 }
@@ -55,6 +55,7 @@ impl RawDataset {
             cases: description.cases(&folder.join("imagesTr"), &folder.join("labelsTr"))?,
             labels: description.labels.values().cloned().collect(),
             description,
+            as_they_lie: false,
         })
     }
 
@@ -87,14 +88,14 @@ impl RawDataset {
         } else {
             Values::Any
         };
-        let labelled::Case { scan, labels } = self.description.open(files, values)?;
-        let (mut channels, mut labels, mut resampled) = (scan.channels, labels, false);
+        let labelled::Case { mut scan, mut labels } = self.description.open(files, values)?;
+        let mut resampled = false;
         // A stack that a scanner laid may lean; a file that says it is one volume must be.
-        if self.description.is_dicom() {
-            let (image, laid, moved) = even(channels.remove(0), labels);
-            (channels, labels, resampled) = (vec![image], laid, moved);
+        if self.description.is_dicom() && !self.as_they_lie {
+            let (image, laid, moved) = even(scan.channels.remove(0), labels);
+            (scan.channels, labels, resampled) = (vec![image], laid, moved);
         }
-        if channels[0].geometry.regular_step_mm().is_none() {
+        if !self.as_they_lie && scan.channels[0].geometry.regular_step_mm().is_none() {
             return Err(format!(
                 "{}: the slices are uneven or sheared, or there is only one; resample it to a regular grid",
                 shown(&files.images[0])
@@ -108,9 +109,8 @@ impl RawDataset {
             ));
         }
         Ok(Case {
-            channels,
-            turn: scan.turn,
-            labels: labels.data,
+            scan,
+            labels,
             resampled,
         })
     }

@@ -3,7 +3,7 @@
 use super::{
     fingerprint::fingerprint,
     patches::{fold_of, prepare},
-    planning::{Budget, Choice, Family, Shape, plan},
+    planning::{Budget, Choice, Family, Named, Shape, plan},
     raw::RawDataset,
     validation::validate,
 };
@@ -111,7 +111,7 @@ fn describe(folder: &Path, labels: &str) {
 
 fn choice(shape: Shape, family: Family, members: usize) -> Choice {
     Choice {
-        id: "balls".into(),
+        named: named(members),
         shape,
         family,
         budget: Budget {
@@ -121,8 +121,14 @@ fn choice(shape: Shape, family: Family, members: usize) -> Choice {
             most_features: [16, 16],
         },
         patch: None,
+    }
+}
+
+fn named(members: usize) -> Named {
+    Named {
+        id: "balls".into(),
         members,
-        labels: BTreeMap::new(),
+        codes: BTreeMap::new(),
         sideless: false,
     }
 }

@@ -4,17 +4,11 @@
 //! What comes out is about one member a case; the ensemble, which has no case that it did not see, may be better and was not measured.
 //! A model without folds saw every case: then there is nothing to measure, and that is said.
 
-use super::{
-    patches::fold_of,
-    raw::{Case, RawDataset},
-};
+use super::{patches::fold_of, raw::RawDataset};
 use crate::{
     analysis::{
-        infer::{
-            self, Engine, InferError,
-            bundle::{Bundle, Model},
-        },
-        postprocess, preprocess, uncertainty,
+        self,
+        infer::{Engine, bundle::Bundle},
     },
     domain::{device::DeviceChoice, network::Unattended, plan::Plan},
     train::{TrainError, training::write},
@@ -74,13 +68,13 @@ pub fn validate(
             let case = dataset
                 .read(raw)
                 .map_err(|fault| TrainError::Dataset(vec![fault]))?;
-            let labels = predict(&engine, model, &case).map_err(|what| {
+            let seen = analysis::predict(&case.scan, &engine, model, &Unattended).map_err(|what| {
                 TrainError::Mismatch(format!("case {} cannot be predicted: {what}", raw.name))
             })?;
             let done = ValidatedCase {
                 name: raw.name.clone(),
                 member,
-                dice: dice(&model.plan, &case.labels, &labels),
+                dice: dice(&model.plan, &case.labels.data, &seen.labels.data),
             };
             tell(&done, dataset.cases.len());
             cases.push(done);
@@ -141,24 +135,6 @@ fn alone(bundle: &Bundle, member: usize) -> Result<Bundle, TrainError> {
         golden: bytes(&golden)?,
         calibration_digest: None,
     })
-}
-
-/// The label of each voxel of a case, by the stages in their order.
-fn predict(engine: &Engine, model: &Model, case: &Case) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-    let plan = &model.plan;
-    let (input, trace) = preprocess::volume::preprocess(&case.channels, case.turn, plan, None)?;
-    let mut sums = uncertainty::volume::Sums::new(plan, &trace)?;
-    let mut refused = None;
-    infer::volume::infer(engine, model, &input, &Unattended, |logits| {
-        refused = sums.add(&logits).err();
-        Ok::<_, InferError>(())
-    })?;
-    if let Some(error) = refused {
-        return Err(error.into());
-    }
-    let mut labels = sums.finish().labels;
-    postprocess::keep_largest(&mut labels, &plan.keep_largest);
-    Ok(labels.data)
 }
 
 fn dice(plan: &Plan, truth: &[u8], found: &[u8]) -> BTreeMap<String, Option<f64>> {
