@@ -541,6 +541,32 @@ mod tests {
         };
         assert_eq!(values(first.path()), values(second.path()));
 
+        // As many outputs that mean something else are not taken over either.
+        let outputs = |names: [&str; 5]| {
+            let out = tempfile::tempdir().unwrap();
+            let mut config = small(out.path());
+            config.from = Some(Arc::new(Bundle::read(first.path()).unwrap()));
+            (config.trunk_steps, config.steps, config.learning_rate) = (0, 1, 0.0);
+            config.plan.members = 1;
+            for (label, name) in config.plan.labels.iter_mut().zip(names) {
+                label.name = name.into();
+            }
+            train(&config, &Device::Cpu, |_| {}).unwrap();
+            let last = format!("member_0.{OUTPUTS}3.weight");
+            let of = |dir: &Path| {
+                load(dir)[&last]
+                    .to_dtype(DType::F32)
+                    .unwrap()
+                    .flatten_all()
+                    .unwrap()
+            };
+            let [taken, own] = [first.path(), out.path()].map(|dir| of(dir).to_vec1::<f32>().unwrap());
+            taken == own
+        };
+        let names: Vec<String> = haemorrhage(1).labels.into_iter().map(|l| l.name).collect();
+        assert!(outputs(std::array::from_fn(|i| &*names[i])));
+        assert!(!outputs(std::array::from_fn(|i| &*names[4 - i])));
+
         let third = tempfile::tempdir().unwrap();
         config.out = third.path().into();
         let Architecture::PlainConvUNet(network) = &mut config.plan.configuration.architecture else {

@@ -13,7 +13,7 @@ pub mod volume;
 use crate::domain::{
     failure::FailureClass,
     network::Members,
-    plan::{Ensemble, Plan},
+    plan::{Ensemble, Label, Plan},
     prediction::Prediction,
     trace::SpatialTrace,
     volume::Volume,
@@ -243,13 +243,21 @@ fn combine_slice(logits: &[Vec<f32>], trace: &SpatialTrace, plan: &Plan) -> Slic
             }
         }
         // Whether it is anything is asked of all labels together, which it is of each: blood of an uncertain kind is blood.
+        // Where nobody chose a threshold, the highest class wins.
         let any = f64::from(1.0 - decided[0]);
         let best = plan
             .labels
             .iter()
             .zip(&decided[1..])
             .max_by(|a, b| a.1.total_cmp(b.1));
-        if let Some((label, _)) = best.filter(|(label, _)| any >= label.threshold) {
+        let wins = |label: &Label, p: f32| {
+            if label.threshold > 0.0 {
+                any >= label.threshold
+            } else {
+                p > decided[0]
+            }
+        };
+        if let Some((label, _)) = best.filter(|(label, p)| wins(label, **p)) {
             slice.labels[v] = label.value;
         }
     }

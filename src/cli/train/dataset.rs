@@ -199,7 +199,8 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(INTERRUPTED));
     }
     let validation = judged(args, &config, &dataset, folds)?;
-    card(&config.plan, &dataset, &measured, &validation, &args.out)?;
+    let from = config.from.as_ref().map(|model| &model.plan);
+    card(&config.plan, from, &dataset, &measured, &validation, &args.out)?;
     let parent = args.out.parent().filter(|p| !p.as_os_str().is_empty());
     super::super::say(&format!(
         "Wrote {}. Trained here, not validated: not for clinical use.\nTry it: ictus analyze SCAN.nii.gz --model {} --models-dir {} --out RESULTS",

@@ -13,6 +13,7 @@ use std::{fmt::Write as _, path::Path};
 /// When the file cannot be written.
 pub fn card(
     plan: &Plan,
+    from: Option<&Plan>,
     dataset: &RawDataset,
     fingerprint: &Fingerprint,
     validation: &Validation,
@@ -23,11 +24,16 @@ pub fn card(
         "# {} {}\n\n**Trained locally, not validated, not for clinical use.**\n\n| | |\n|---|---|\n",
         plan.id, plan.version
     );
+    let from = from.map_or_else(
+        || "nothing".to_owned(),
+        |plan| format!("{} {}", plan.id, plan.version),
+    );
     let rows = [
         (
             "trained on",
             format!("{}: {} cases", dataset.name(), dataset.cases.len()),
         ),
+        ("started from", from),
         ("channels", dataset.channels().join(", ")),
         (
             "network",

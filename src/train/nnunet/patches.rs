@@ -150,16 +150,16 @@ fn key(case: &Files, plan: &Plan) -> Result<String, TrainError> {
 }
 
 /// A case on the network's grid.
-struct Laid {
-    channels: usize,
-    shape: [usize; 3],
-    data: Vec<f32>,
-    labels: Vec<u8>,
+pub(super) struct Laid {
+    pub(super) channels: usize,
+    pub(super) shape: [usize; 3],
+    pub(super) data: Vec<f32>,
+    pub(super) labels: Vec<u8>,
     /// What lies outside it.
     outside: f32,
 }
 
-fn lay(case: &Case, plan: &Plan) -> Result<Laid, PreprocessError> {
+pub(super) fn lay(case: &Case, plan: &Plan) -> Result<Laid, PreprocessError> {
     let classes = plan.labels.len() + 1;
     let (scans, labels) = (&case.scan.channels, &case.labels.data);
     match plan.configuration.grid {

@@ -2,9 +2,9 @@
 
 use super::{
     fingerprint::fingerprint,
-    patches::{fold_of, prepare},
-    planning::{Budget, Choice, Family, Named, Shape, plan},
-    raw::RawDataset,
+    patches::{Laid, fold_of, lay, prepare},
+    planning::{Budget, Choice, Family, Named, Shape, of_model, plan},
+    raw::{Case, RawDataset},
     validation::validate,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         architecture::Architecture,
         device::DeviceChoice,
         network::Unattended,
-        plan::{Normalization, Plan, Provenance},
+        plan::{Activation, Grid, Normalization, Plan, Provenance},
         uid::Uid,
         volume::{Geometry, SlicePlane, Volume},
         volume_trace::Turn,
@@ -26,8 +26,10 @@ use crate::{
     train::{
         TrainError,
         augment::Augmentation,
-        dataset::Samples,
+        dataset::{HaemorrhageSlabs, Samples},
         loss,
+        phantom::{Head, Kind, Range, coarse},
+        recipe,
         training::{Config, Part, train},
     },
 };
@@ -296,12 +298,17 @@ fn learnt(shape: Shape, family: Family, steps: usize) -> (f64, tempfile::TempDir
     let raw = RawDataset::open(folder.path()).unwrap();
     let measured = fingerprint(&raw, out.path(), |_, _| {}).unwrap();
     let plan = plan(&raw, &measured, &choice(shape, family, 2)).unwrap();
-    let patches = prepare(&raw, &plan, out.path(), 2, Augmentation::default(), |_, _| {}).unwrap();
+    (judged(&raw, plan, None, steps, out.path()), out)
+}
+
+/// Trains two members on two folds, and judges them: the mean Dice of the ball.
+fn judged(raw: &RawDataset, plan: Plan, from: Option<Arc<Bundle>>, steps: usize, out: &Path) -> f64 {
+    let patches = prepare(raw, &plan, out, 2, Augmentation::default(), |_, _| {}).unwrap();
     let config = Config {
         plan,
         samples: Arc::new(patches),
-        out: out.path().into(),
-        from: None,
+        out: out.into(),
+        from,
         frozen_steps: 0,
         trunk_steps: 0,
         steps,
@@ -314,12 +321,177 @@ fn learnt(shape: Shape, family: Family, steps: usize) -> (f64, tempfile::TempDir
         stop: Arc::default(),
     };
     train(&config, &Device::Cpu, |_| {}).unwrap();
-    let judged = validate(&raw, out.path(), 2, DeviceChoice::Cpu, |_, _| {}).unwrap();
+    let judged = validate(raw, out, 2, DeviceChoice::Cpu, |_, _| {}).unwrap();
     assert_eq!(judged.cases.len(), 4);
     for (i, case) in judged.cases.iter().enumerate() {
         assert_eq!(case.member, fold_of(i, 4, 2));
     }
-    (judged.mean_dice["blood"].unwrap(), out)
+    judged.mean_dice["blood"].unwrap()
+}
+
+/// A small model of the kind that is shipped, which has seen one slab of a phantom.
+fn on_slices(out: &Path) -> Bundle {
+    let mut plan = recipe::haemorrhage(1);
+    plan.configuration.patch_size = vec![96, 96];
+    let Architecture::PlainConvUNet(network) = &mut plan.configuration.architecture else {
+        panic!("the recipe is a plain U-Net")
+    };
+    network.features_per_stage = vec![16; 5];
+    let config = Config {
+        plan,
+        samples: Arc::new(HaemorrhageSlabs),
+        out: out.into(),
+        from: None,
+        frozen_steps: 0,
+        trunk_steps: 0,
+        steps: 1,
+        batch: 1,
+        seed: 1,
+        learning_rate: 1e-3,
+        weight_decay: 1e-2,
+        checkpoint_every: 1000,
+        loss: loss::Kind::default(),
+        stop: Arc::default(),
+    };
+    train(&config, &Device::Cpu, |_| {}).unwrap();
+    Bundle::read(out).unwrap()
+}
+
+/// Each slice 0.6 mm further to the back than the one below.
+fn leaning() -> Geometry {
+    let mut grid = grid(STEP_MM[0]);
+    for (k, plane) in grid.planes.iter_mut().enumerate() {
+        plane.origin_mm[1] += 0.6 * k as f64;
+    }
+    grid
+}
+
+#[test]
+fn a_model_that_takes_slices_as_they_lie_is_trained_further_on_stacks_that_lean() {
+    let (folder, shipped, out) = (
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+    );
+    dataset(folder.path(), 4);
+    for number in 0..4 {
+        let (image, labels) = case(number);
+        let at = |name: String| folder.path().join(name);
+        put(
+            &at(format!("imagesTr/head_{number}_0000.nii.gz")),
+            leaning(),
+            image,
+        );
+        put(&at(format!("labelsTr/head_{number}.nii.gz")), leaning(), labels);
+    }
+    assert!(refusal(folder.path()).contains("sheared"));
+    let base = on_slices(shipped.path());
+    let mut raw = RawDataset::open(folder.path()).unwrap();
+    raw.as_they_lie = true;
+    fingerprint(&raw, out.path(), |_, _| {}).unwrap();
+    let plan = of_model(&base.plan, &raw, &named(2)).unwrap();
+    assert_eq!(plan.configuration.grid, base.plan.configuration.grid);
+    assert_eq!(plan.configuration.architecture.num_classes(), 2);
+    assert_eq!(plan.labels[0].kind.scheme, "99ICTUS");
+    let dice = judged(&raw, plan, Some(Arc::new(base)), 60, out.path());
+    assert!(dice > 0.7, "{dice}");
+}
+
+#[test]
+fn labels_that_a_model_knows_keep_its_codes_and_what_cannot_be_trained_further_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    dataset(folder.path(), 1);
+    describe(
+        folder.path(),
+        r#"{"background": 0, "subdural_haemorrhage": 1, "scar": 2}"#,
+    );
+    let raw = RawDataset::open(folder.path()).unwrap();
+    let base = recipe::haemorrhage(5);
+    let plan = of_model(&base, &raw, &named(1)).unwrap();
+    let known = base
+        .labels
+        .iter()
+        .find(|l| l.name == "subdural_haemorrhage")
+        .unwrap();
+    assert_eq!((&plan.labels[0].kind, plan.labels[0].value), (&known.kind, 1));
+    assert_eq!(plan.labels[1].kind.scheme, "99ICTUS");
+    // Nobody has chosen when the new network flags.
+    assert_eq!((plan.labels[0].flag_score, plan.members), (None, 1));
+
+    let refused = |change: fn(&mut Plan)| {
+        let mut model = base.clone();
+        change(&mut model);
+        of_model(&model, &raw, &named(1)).unwrap_err().to_string()
+    };
+    let said = refused(|model| model.activation = Activation::Sigmoid);
+    assert!(said.contains("one label a voxel"), "{said}");
+    let said = refused(|model| {
+        model.configuration.grid = Grid::Window {
+            window_hu: [0.0, 80.0],
+        };
+    });
+    assert!(said.contains("BLAST-CT's rules"), "{said}");
+    let text = r#"{"channel_names": {"0": "T1"}, "labels": {"background": 0, "scar": 1}}"#;
+    fs::write(folder.path().join("dataset.json"), text).unwrap();
+    let raw = RawDataset::open(folder.path()).unwrap();
+    let said = of_model(&base, &raw, &named(1)).unwrap_err().to_string();
+    assert!(said.contains("it is for CT and the dataset is not"), "{said}");
+}
+
+#[test]
+fn a_bleed_has_its_volume_and_its_density_in_a_box_of_the_head_and_on_slices() {
+    // A thin layer is less than half of the box's voxels that it runs through.
+    let (rendered, truth_ml) = (12..)
+        .map(|seed| Head::new(seed, Kind::Haemorrhage, Range::Training).render(&coarse(60, 3.0)))
+        .map(|rendered| {
+            let spacing = rendered.truth.geometry.pixel_spacing_mm;
+            let bleeds = rendered.truth.data.iter().filter(|t| **t > 0).count();
+            (rendered, bleeds as f64 * spacing[0] * spacing[1] * 3.0 / 1000.0)
+        })
+        .find(|(_, ml)| *ml > 30.0)
+        .unwrap();
+    let case = Case {
+        scan: Scan {
+            channels: vec![rendered.hu],
+            turn: Turn::DICOM,
+        },
+        labels: rendered.truth,
+        resampled: false,
+    };
+    for plan in [recipe::haemorrhage_3d(1), recipe::haemorrhage(1)] {
+        let laid = lay(&case, &plan).ok().unwrap();
+        let Laid {
+            channels,
+            shape,
+            data,
+            labels,
+            ..
+        } = laid;
+        let voxels: usize = shape.iter().product();
+        assert_eq!((data.len(), labels.len()), (channels * voxels, voxels));
+        let step: f64 = plan.configuration.spacing.iter().product();
+        let height = if shape.len() == plan.configuration.spacing.len() {
+            1.0
+        } else {
+            3.0
+        };
+        let found_ml = labels.iter().filter(|l| **l > 0).count() as f64 * step * height / 1000.0;
+        assert!(
+            (found_ml - truth_ml).abs() < 0.15 * truth_ml,
+            "{found_ml} of {truth_ml} mL"
+        );
+        // The middle channel shows what is labelled.
+        let middle = &data[channels / 2 * voxels..][..voxels];
+        let mean = |bleeds: bool| {
+            let of = middle
+                .iter()
+                .zip(&labels)
+                .filter(|(v, l)| (**l > 0) == bleeds && **v > -1.5);
+            let values: Vec<f32> = of.map(|(v, _)| v.min(3.0)).collect();
+            values.iter().sum::<f32>() / values.len() as f32
+        };
+        assert!(mean(true) > mean(false), "{} {}", mean(true), mean(false));
+    }
 }
 
 #[test]
