@@ -8,7 +8,12 @@ use super::{
 };
 use crate::{
     dicom::instance::Instance,
-    domain::{finding::Report, phi::redact, uid::Uid, volume::Volume},
+    domain::{
+        finding::Report,
+        phi::{Redacted, redact},
+        uid::Uid,
+        volume::Volume,
+    },
 };
 use std::collections::BTreeMap;
 
@@ -79,6 +84,17 @@ pub fn labelled(
     })
 }
 
+/// Why images and Segmentations make no labelled case.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentedError {
+    /// The images are no stack.
+    #[error("{0}")]
+    Images(Redacted),
+    /// The Segmentation of this number, from 0, is not understood or does not lie on them.
+    #[error("{1}")]
+    Segmentation(usize, String),
+}
+
 /// The images of a series and the labels that Segmentations give their voxels: the value of the name that a segment has as SegmentLabel.
 ///
 /// Of several series those count that a Segmentation refers to; a mask lies on its images wherever they came from.
@@ -89,10 +105,22 @@ pub fn segmented(
     mut instances: Vec<Instance>,
     segmentations: &[Vec<u8>],
     names: &BTreeMap<u8, String>,
-) -> Result<(Volume<f32>, Volume<u8>), CorrectionError> {
+) -> Result<(Volume<f32>, Volume<u8>), SegmentedError> {
+    let wrong = |number: usize| {
+        move |error| {
+            SegmentedError::Segmentation(
+                number,
+                match error {
+                    CorrectionError::Mask(what) => what,
+                    CorrectionError::Source(what) => what.to_string(),
+                    other => other.to_string(),
+                },
+            )
+        }
+    };
     let mut named = Vec::new();
-    for part10 in segmentations {
-        named.extend(returned::referenced_series(part10)?);
+    for (number, part10) in segmentations.iter().enumerate() {
+        named.extend(returned::referenced_series(part10).map_err(wrong(number))?);
     }
     let is_named = |instance: &Instance| {
         let uid = instance.attributes.series_instance_uid.as_ref();
@@ -102,13 +130,13 @@ pub fn segmented(
         instances.retain(is_named);
     }
     let Assembled { volume, .. } =
-        assemble(&instances, &any_ct()).map_err(|error| CorrectionError::Source(redact(&error)))?;
+        assemble(&instances, &any_ct()).map_err(|error| SegmentedError::Images(redact(&error)))?;
     let mut labels = Volume {
         data: vec![0; volume.data.len()],
         geometry: volume.geometry.clone(),
     };
-    for part10 in segmentations {
-        returned::put_values(part10, names, &mut labels)?;
+    for (number, part10) in segmentations.iter().enumerate() {
+        returned::put_values(part10, names, &mut labels).map_err(wrong(number))?;
     }
     Ok((volume, labels))
 }

@@ -322,7 +322,7 @@ fn slice_of(
         .ok_or_else(|| {
             let [x, y, z] = origin;
             wrong(&format!(
-                "lies at {x:.2}, {y:.2}, {z:.2} mm, where the analysis has no image"
+                "lies at {x:.2}, {y:.2}, {z:.2} mm, where there is no image"
             ))
         })
 }
@@ -356,22 +356,25 @@ pub(super) fn put_values(
         values.insert(number, *value);
     }
     check_grid(object, &into.geometry)?;
-    let mut twice: BTreeMap<(u8, u8), usize> = BTreeMap::new();
+    let (mut twice, mut strange): (BTreeMap<(u8, u8), usize>, Option<u32>) = (BTreeMap::new(), None);
     let Volume { geometry, data } = into;
-    lay(
-        part10,
-        object,
-        is_map,
-        |number| values.contains_key(&number),
-        geometry,
-        |voxel, number| {
-            let (before, value) = (data[voxel], values[&number]);
-            if before != 0 && before != value {
-                *twice.entry((before, value)).or_default() += 1;
-            }
-            data[voxel] = value;
-        },
-    )?;
+    let counts = |number: u32| !(is_map && number == 0);
+    lay(part10, object, is_map, counts, geometry, |voxel, number| {
+        let Some(value) = values.get(&number) else {
+            strange = Some(number);
+            return;
+        };
+        let before = data[voxel];
+        if before != 0 && before != *value {
+            *twice.entry((before, *value)).or_default() += 1;
+        }
+        data[voxel] = *value;
+    })?;
+    if let Some(number) = strange {
+        return Err(CorrectionError::Mask(format!(
+            "voxels are of segment {number}, which SegmentSequence does not describe"
+        )));
+    }
     match twice.into_iter().next() {
         None => Ok(()),
         Some(((a, b), voxels)) => Err(CorrectionError::Mask(format!(
@@ -403,11 +406,12 @@ fn lay(
             None
         } else {
             let number = group(object, frame, tags::SEGMENT_IDENTIFICATION_SEQUENCE)
-                .and_then(|group| number(group, tags::REFERENCED_SEGMENT_NUMBER));
-            if number.is_none_or(|number| !counts(number)) {
+                .and_then(|group| number(group, tags::REFERENCED_SEGMENT_NUMBER))
+                .unwrap_or_default();
+            if !counts(number) {
                 continue;
             }
-            number
+            Some(number)
         };
         let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
         let pixels = transcode::frames(part10, &[number])

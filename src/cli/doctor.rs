@@ -5,7 +5,7 @@ use ictus::{
     analysis::infer::engine,
     config,
     db::{Db, private},
-    domain::{device::DeviceChoice, plan::Precision},
+    domain::{device::DeviceChoice, failure::sentence, plan::Precision},
 };
 use std::{
     fmt::Write as _,
@@ -232,17 +232,6 @@ fn page() -> Check {
             "not in this build: run `make web` and build again",
         )
     }
-}
-
-/// An error with its causes.
-fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn table(checks: &[Check]) -> String {

@@ -1,5 +1,18 @@
 //! How a failure is treated, whoever reports it.
 
+use std::error::Error;
+
+/// An error and its causes in one line.
+#[must_use]
+pub fn sentence(error: &dyn Error) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
 /// What the caller, the queue and the operator do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureClass {

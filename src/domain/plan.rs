@@ -182,6 +182,12 @@ impl Configuration {
         Some([tile, network.output_size(tile)?])
     }
 
+    /// Whether tilted and uneven stacks come to its grid as they lie; else an even one is wanted.
+    #[must_use]
+    pub fn takes_stacks_as_they_lie(&self) -> bool {
+        matches!(self.grid, Grid::SourceSlices { .. } | Grid::HeadBox { .. })
+    }
+
     /// Whether every channel is CT; one of MR has no HU to be checked.
     #[must_use]
     pub fn is_ct(&self) -> bool {

@@ -9,9 +9,8 @@ use super::outcome::{FailedInstance, reason};
 use crate::{
     db::index::{NewInstance, Origin},
     dicom::{DicomError, attribute::Attributes, enhanced, instance::Instance},
-    domain::uid::Uid,
+    domain::{failure::sentence, uid::Uid},
 };
-use std::error::Error;
 use uuid::Uuid;
 
 /// An instance that can be indexed.
@@ -106,18 +105,8 @@ fn refused(part10: &[u8], error: &DicomError) -> FailedInstance {
     let header = Instance::read_header(part10)
         .map(|header| header.attributes)
         .unwrap_or_default();
+    // None of its causes has patient data.
     failed(&header, code, sentence(error))
-}
-
-/// An error and its causes, all of them without patient data already.
-fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn failed(attributes: &Attributes, failure_reason: u16, text: String) -> FailedInstance {

@@ -34,6 +34,8 @@ pub struct Augmentation {
     pub spatial: bool,
     /// Noise, blur, brightness, contrast, low resolution, gamma.
     pub intensity: bool,
+    /// Channels show one scan: the values of all change alike.
+    pub one_scan: bool,
     /// Axes of the volume that may be mirrored.
     pub mirror: Vec<usize>,
     /// SynthSeg's idea: values drawn anew, so that only shapes and borders are left to learn from.
@@ -159,7 +161,11 @@ impl Augmentation {
         }
         if self.intensity {
             for channel in input.chunks_exact_mut(voxels) {
-                vary(rng, channel, tile);
+                if self.one_scan {
+                    vary(&mut rng.clone(), channel, tile);
+                } else {
+                    vary(rng, channel, tile);
+                }
             }
         }
     }
@@ -327,11 +333,31 @@ mod tests {
         Augmentation {
             spatial: true,
             intensity: true,
+            one_scan: false,
             mirror: vec![0, 1],
             randomise: true,
             cutmix: false,
             mixup: false,
         }
+    }
+
+    #[test]
+    fn channels_of_one_scan_change_alike_and_others_each_for_itself() {
+        let tile = [1, 12, 12];
+        let image: Vec<f32> = (0..144).map(|v| (v % 17) as f32 / 9.0).collect();
+        let equal = |one_scan: bool| {
+            let some = Augmentation {
+                intensity: true,
+                one_scan,
+                ..Augmentation::default()
+            };
+            (0..20).all(|seed| {
+                let mut input = image.repeat(2);
+                some.apply(&mut rng(seed), &mut input, &mut [0; 144], tile);
+                input[..144] == input[144..]
+            })
+        };
+        assert!(equal(true) && !equal(false));
     }
 
     #[test]

@@ -9,11 +9,11 @@ use crate::{
     analysis::{
         Scan,
         assemble::{Values, from_nifti},
-        correction::CorrectionError,
-        labelled::segmented,
+        labelled::{SegmentedError, segmented},
     },
     dicom::{enhanced, instance::Instance},
     domain::{
+        failure::sentence,
         geometry::{norm, sub},
         volume::{Geometry, Volume},
         volume_trace::Turn,
@@ -26,7 +26,8 @@ use serde_json::{Map, Value};
 use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
-    fs, io,
+    fs::{self, DirEntry},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -123,65 +124,105 @@ impl Description {
     /// Finds the cases of a folder of images and one of labels.
     ///
     /// # Errors
-    /// All that is missing.
-    pub fn cases(&self, images: &Path, labels: &Path) -> Result<Vec<Files>, TrainError> {
-        let ending = &*self.ending;
+    /// All that is missing; an image without labels only where `all_labelled`.
+    pub fn cases(&self, images: &Path, labels: &Path, all_labelled: bool) -> Result<Vec<Files>, TrainError> {
         let mut faults = Vec::new();
-        let mut found: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
-        for name in names(images, ending)? {
+        let (image_paths, label_paths) = (self.named(images, &mut faults)?, self.named(labels, &mut faults)?);
+        let first = if self.is_dicom() {
+            "CASE_0000.dcm or a folder CASE_0000".to_owned()
+        } else {
+            format!(
+                "CASE_0000{0}, CASE_0001{0}, … with four digits for the channel",
+                self.ending
+            )
+        };
+        let mut found: BTreeMap<&str, BTreeMap<usize, &PathBuf>> = BTreeMap::new();
+        for (name, path) in &image_paths {
             match name.rsplit_once('_') {
                 Some((case, digits)) if digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_digit()) => {
                     let channel = digits.parse().unwrap_or_default();
-                    found.entry(case.to_owned()).or_default().insert(channel);
+                    found.entry(case).or_default().insert(channel, path);
                 }
-                _ => faults.push(format!(
-                    "{}: expected CASE_0000{ending}, CASE_0001{ending}, … with four digits for the channel",
-                    shown(&images.join(format!("{name}{ending}")))
-                )),
+                _ => faults.push(format!("{}: expected {first}", shown(path))),
             }
         }
-        let labelled: BTreeSet<String> = names(labels, ending)?.into_iter().collect();
-        for (case, numbers) in &found {
-            if !numbers.iter().copied().eq(0..self.channels.len()) {
+        let mut cases = Vec::new();
+        for (case, channels) in &found {
+            let path = label_paths.get(*case);
+            if path.is_none() && !all_labelled {
+                continue;
+            }
+            let complete = channels.keys().copied().eq(0..self.channels.len());
+            if !complete {
                 faults.push(format!(
-                    "case {case}: found channels {numbers:?}, dataset.json names {} (0 to {})",
+                    "case {case}: found channels {:?}, dataset.json names {} (0 to {})",
+                    channels.keys().collect::<Vec<_>>(),
                     self.channels.len(),
                     self.channels.len() - 1
                 ));
             }
-            if !labelled.contains(case) {
-                let missing = labels.join(format!("{case}{ending}"));
-                faults.push(format!("case {case}: {} is missing", shown(&missing)));
+            match path {
+                None => faults.push(format!(
+                    "case {case}: {} is missing",
+                    shown(&labels.join(format!("{case}{}", self.ending)))
+                )),
+                Some(path) if complete => cases.push(Files {
+                    name: (*case).to_owned(),
+                    images: channels.values().map(|path| PathBuf::clone(path)).collect(),
+                    labels: path.clone(),
+                }),
+                Some(_) => {}
             }
         }
-        for case in labelled.iter().filter(|case| !found.contains_key(*case)) {
+        for case in label_paths.keys().filter(|case| !found.contains_key(&***case)) {
             faults.push(format!(
                 "case {case}: it has labels and no image {}",
-                shown(&images.join(format!("{case}_0000{ending}")))
+                shown(&images.join(format!("{case}_0000{}", self.ending)))
             ));
         }
-        if found.is_empty() {
-            faults.push(format!("{} has no file CASE_0000{ending}", shown(images)));
+        if cases.is_empty() && faults.is_empty() {
+            faults.push(format!("{}: found no file {first}", shown(images)));
         }
-        if !faults.is_empty() {
-            return Err(TrainError::Dataset(faults));
+        if faults.is_empty() {
+            Ok(cases)
+        } else {
+            Err(TrainError::Dataset(faults))
         }
-        let at = |folder: &Path, name: &str| {
-            let as_folder = folder.join(name);
-            if ending == DICOM && as_folder.is_dir() {
-                as_folder
+    }
+
+    /// What lies in a folder by name, without the ending: files, and of DICOM folders too; hidden ones do not count.
+    fn named(
+        &self,
+        folder: &Path,
+        faults: &mut Vec<String>,
+    ) -> Result<BTreeMap<String, PathBuf>, TrainError> {
+        let entries = fs::read_dir(folder).map_err(|e| TrainError::file(folder, e))?;
+        let mut named = BTreeMap::new();
+        for entry in entries {
+            let path = entry.map_err(|e| TrainError::file(folder, e))?.path();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let is_series = self.is_dicom() && path.is_dir();
+            let stem = if is_series {
+                Some(&*name)
             } else {
-                folder.join(format!("{name}{ending}"))
+                name.strip_suffix(&self.ending)
+            };
+            let Some(stem) = stem.filter(|stem| !stem.starts_with('.')) else {
+                continue;
+            };
+            if let Some(other) = named.insert(stem.to_owned(), path.clone()) {
+                faults.push(format!(
+                    "found {} and {}, expected one of them",
+                    shown(&path),
+                    shown(&other)
+                ));
             }
-        };
-        let case = |name: String| Files {
-            images: (0..self.channels.len())
-                .map(|c| at(images, &format!("{name}_{c:04}")))
-                .collect(),
-            labels: at(labels, &name),
-            name,
-        };
-        Ok(found.into_keys().map(case).collect())
+        }
+        Ok(named)
     }
 
     /// Reads a case as it lies: a label that nobody named is handed on.
@@ -203,29 +244,22 @@ impl Description {
     }
 
     fn segmented(&self, case: &Files) -> Result<Case, String> {
-        let read = |path: &Path| fs::read(path).map_err(|e| format!("{}: {e}", shown(path)));
-        let all = |path: &Path| files(path).map_err(|e| format!("{}: {e}", shown(path)));
-        let instances: Vec<Vec<Instance>> = all(&case.images[0])?
+        let read = |path: &PathBuf| fs::read(path).map_err(|e| said(path, &e));
+        let instances: Vec<Vec<Instance>> = files(&case.images[0])?
             .par_iter()
             .map(|path| {
-                let instance = Instance::from_bytes(&read(path)?);
-                let instance = instance.map_err(|e| format!("{}: {}", shown(path), whole(&e)))?;
+                let instance = Instance::from_bytes(&read(path)?).map_err(|e| said(path, &e))?;
                 Ok(enhanced::slices(instance))
             })
             .collect::<Result<_, String>>()?;
-        let segmentations: Vec<Vec<u8>> = all(&case.labels)?
-            .iter()
-            .map(|path| read(path))
-            .collect::<Result<_, String>>()?;
-        let (image, labels) = segmented(
-            instances.into_iter().flatten().collect(),
-            &segmentations,
-            &self.labels,
-        )
-        .map_err(|e| match e {
-            CorrectionError::Mask(what) => format!("{}: {what}", shown(&case.labels)),
-            other => format!("{}: {}", shown(&case.images[0]), whole(&other)),
-        })?;
+        let paths = files(&case.labels)?;
+        let segmentations = paths.iter().map(read).collect::<Result<Vec<_>, String>>()?;
+        let instances = instances.into_iter().flatten().collect();
+        let (image, labels) =
+            segmented(instances, &segmentations, &self.labels).map_err(|error| match &error {
+                SegmentedError::Images(_) => said(&case.images[0], &error),
+                SegmentedError::Segmentation(number, _) => said(&paths[*number], &error),
+            })?;
         Ok(Case {
             scan: Scan {
                 channels: vec![image],
@@ -240,11 +274,11 @@ impl Files {
     /// Every file, those in folders one by one.
     ///
     /// # Errors
-    /// When one is not there.
+    /// When there is none.
     pub fn all(&self) -> Result<Vec<PathBuf>, TrainError> {
-        let paths = self.images.iter().chain([&self.labels]);
-        let listed = paths.map(|path| files(path).map_err(|e| TrainError::file(path, e)));
-        Ok(listed.collect::<Result<Vec<_>, _>>()?.concat())
+        let listed = self.images.iter().chain([&self.labels]).map(|path| files(path));
+        let all: Result<Vec<_>, String> = listed.collect();
+        Ok(all.map_err(|fault| TrainError::Dataset(vec![fault]))?.concat())
     }
 }
 
@@ -260,38 +294,50 @@ pub(super) fn shown(path: &Path) -> String {
     format!("{}/{}", folder.to_string_lossy(), name.to_string_lossy())
 }
 
-/// An error with its causes.
-fn whole(error: &dyn Error) -> String {
-    let (mut said, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        said += &format!(": {error}");
-        cause = error.source();
-    }
-    said
+/// What is wrong with a file.
+fn said(path: &Path, error: &dyn Error) -> String {
+    format!("{}: {}", shown(path), sentence(error))
 }
 
 /// A file, or those of a folder by name; hidden ones do not count.
-fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let entries = fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
-    let mut files = entries.collect::<io::Result<Vec<_>>>()?;
-    let is_hidden = |path: &PathBuf| path.file_name().is_some_and(|n| n.as_encoded_bytes()[0] == b'.');
-    files.retain(|path| path.is_file() && !is_hidden(path));
+    let entries = fs::read_dir(path).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+    let entries = entries.map_err(|e| said(path, &e))?;
+    let is_hidden = |entry: &DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
+    let mut files: Vec<PathBuf> = entries
+        .iter()
+        .filter(|entry| !is_hidden(entry))
+        .map(DirEntry::path)
+        .collect();
     files.sort();
+    if let Some(folder) = files.iter().find(|path| path.is_dir()) {
+        return Err(format!(
+            "{}: found the folder {} in it, expected DICOM files only",
+            shown(path),
+            folder.file_name().unwrap_or_default().to_string_lossy()
+        ));
+    }
+    if files.is_empty() {
+        return Err(format!(
+            "{}: found an empty folder, expected DICOM files",
+            shown(path)
+        ));
+    }
     Ok(files)
 }
 
 fn volumes(case: &Files, values: Values) -> Result<Case, String> {
-    let bytes = |path: &Path| fs::read(path).map_err(|e| format!("{}: {e}", shown(path)));
+    let bytes = |path: &Path| fs::read(path).map_err(|e| said(path, &e));
     let mut channels: Vec<Volume<f32>> = Vec::with_capacity(case.images.len());
     let mut turn = Turn::default();
     for (c, path) in case.images.iter().enumerate() {
         let file = bytes(path)?;
-        let volume = from_nifti(&file, values).map_err(|e| format!("{}: {}", shown(path), whole(&e)))?;
+        let volume = from_nifti(&file, values).map_err(|e| said(path, &e))?;
         if c == 0 {
-            let image = nifti::read(&file).map_err(|e| format!("{}: {e}", shown(path)))?;
+            let image = nifti::read(&file).map_err(|e| said(path, &e))?;
             turn.slices = image.is_reversed();
         } else if volume.geometry != channels[0].geometry {
             return Err(format!(
@@ -302,8 +348,7 @@ fn volumes(case: &Files, values: Values) -> Result<Case, String> {
         channels.push(volume);
     }
     let path = &case.labels;
-    let volume =
-        from_nifti(&bytes(path)?, Values::Any).map_err(|e| format!("{}: {}", shown(path), whole(&e)))?;
+    let volume = from_nifti(&bytes(path)?, Values::Any).map_err(|e| said(path, &e))?;
     let (grid, of_labels) = (&channels[0].geometry, &volume.geometry);
     let size = |g: &Geometry| [g.slices(), g.rows, g.columns];
     if size(of_labels) != size(grid) {
@@ -365,34 +410,19 @@ fn labels(named: &Map<String, Value>) -> Result<BTreeMap<u8, String>, String> {
         }
     }
     let background = by_value.remove(&0).unwrap_or_default();
-    if background != "background" || by_value.is_empty() {
+    if !background.eq_ignore_ascii_case("background") {
         return Err(format!(
-            "dataset.json: labels have the values {:?}, expected \"background\" for 0 and others for 1, 2, …",
-            named.values().collect::<Vec<_>>()
+            "dataset.json: label 0 is called {background:?}, expected \"background\""
         ));
     }
-    Ok(by_value)
-}
-
-/// Names in a folder that have the ending, without it, and of DICOM those of folders; hidden ones do not count.
-fn names(folder: &Path, ending: &str) -> Result<Vec<String>, TrainError> {
-    let entries = fs::read_dir(folder).map_err(|e| TrainError::file(folder, e))?;
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|e| TrainError::file(folder, e))?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let is_series = ending == DICOM && entry.path().is_dir();
-        let stem = if is_series {
-            Some(&*name)
-        } else {
-            name.strip_suffix(ending)
-        };
-        if let Some(stem) = stem.filter(|n| !n.starts_with('.')) {
-            names.push(stem.to_owned());
-        }
+    if by_value.is_empty() {
+        return Err("dataset.json names no label beside the background".into());
     }
-    Ok(names)
+    let folded: BTreeSet<String> = by_value.values().map(|name| name.to_lowercase()).collect();
+    if folded.len() < by_value.len() {
+        return Err("dataset.json: two labels have the same name, but for capitals".into());
+    }
+    Ok(by_value)
 }
 
 /// The farthest that a corner of one grid lies from that of the other of the same size, mm.

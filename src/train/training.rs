@@ -14,13 +14,16 @@ use super::{
 };
 use crate::{
     analysis::infer::bundle::Bundle,
-    domain::{architecture::Architecture, plan::Plan},
+    domain::{
+        architecture::Architecture,
+        plan::{Activation, Plan},
+    },
     nn::{network::Network, parameters::Parameters},
 };
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -149,6 +152,12 @@ type Tensors = BTreeMap<String, Tensor>;
 /// # Errors
 /// What stopped it; a later call goes on from the last checkpoint.
 pub fn train(config: &Config, device: &Device, mut tell: impl FnMut(Progress)) -> Result<(), TrainError> {
+    if config.trunk_steps > 0 && config.frozen_steps > config.trunk_steps {
+        return Err(TrainError::Mismatch(format!(
+            "found {} frozen steps and {} of the trunk; the encoder thaws before members part, so give at most as many",
+            config.frozen_steps, config.trunk_steps
+        )));
+    }
     let folder = config.out.join("checkpoint");
     fs::create_dir_all(&folder).map_err(|e| TrainError::file(&folder, e))?;
     if config.trunk_steps > 0 {
@@ -207,14 +216,9 @@ fn run(
     let Parameters::Trainable { vars, .. } = parameters else {
         return Err(TrainError::Mismatch("trainable parameters were asked for".into()));
     };
-    if let Some(from) = config.from.as_ref().filter(|_| trunk == 0 || part == Part::Trunk) {
-        start_from(from, &config.plan, &vars, device)?;
-    }
-    // A part that begins where the trunk ended has had them.
-    let frozen = if trunk == 0 || part == Part::Trunk {
-        config.frozen_steps
-    } else {
-        0
+    let taken = match config.from.as_ref().filter(|_| trunk == 0 || part == Part::Trunk) {
+        Some(from) => start_from(from, &config.plan, &vars, device)?,
+        None => BTreeSet::new(),
     };
     let mut optimizer = AdamW::new(vars, config.weight_decay)?;
     let path = config.checkpoint(part);
@@ -258,7 +262,8 @@ fn run(
             }
             let learning_rate = schedule.rate(step, steps, config.learning_rate);
             let count = step + 1 + if branches { trunk } else { 0 };
-            let moves = |name: &str| step >= frozen || !name.starts_with(ENCODER);
+            let is_frozen = |name: &str| name.starts_with(ENCODER) && taken.contains(name);
+            let moves = |name: &str| step >= config.frozen_steps || !is_frozen(name);
             optimizer.step(&loss.descent.backward()?, count, learning_rate, moves)?;
             let stop = config.stop.load(Ordering::Relaxed);
             if (step + 1) % config.checkpoint_every == 0 || step + 1 == steps || stop {
@@ -342,39 +347,60 @@ const ENCODER: &str = "encoder.";
 /// Where those of the layers begin that answer; of deep supervision there are several.
 const OUTPUTS: &str = "decoder.seg_layers.";
 
-/// Takes over the first member of a model, wherever name and shape are the same; what answers, only where the outputs mean the same.
+/// Takes over the first member of a model, wherever name and shape are the same, and of what answers those outputs that mean the same; what was taken.
 fn start_from(
     bundle: &Bundle,
     plan: &Plan,
     vars: &BTreeMap<String, candle_core::Var>,
     device: &Device,
-) -> Result<(), TrainError> {
-    let outputs = |plan: &Plan| -> Vec<String> {
-        let labels = plan.labels.iter().map(|label| label.name.clone());
-        labels
-            .chain(plan.structures.iter().map(|s| s.name.clone()))
-            .collect()
-    };
-    let same_outputs = outputs(&bundle.plan) == outputs(plan);
+) -> Result<BTreeSet<String>, TrainError> {
+    let (theirs, ours) = (outputs(&bundle.plan), outputs(plan));
     let tensors = candle_core::safetensors::load_buffer(&bundle.weights, device)?;
-    let mut taken = 0;
+    let mut taken = BTreeSet::new();
     for (name, var) in vars {
-        if let Some(tensor) = tensors.get(&format!("member_0.{name}"))
-            && tensor.dims() == var.dims()
-            && (same_outputs || !name.starts_with(OUTPUTS))
-        {
-            var.set(&tensor.to_dtype(DType::F32)?)?;
-            taken += 1;
+        let Some(tensor) = tensors.get(&format!("member_0.{name}")) else {
+            continue;
+        };
+        let tensor = tensor.to_dtype(DType::F32)?;
+        let answers = name.starts_with(OUTPUTS) && tensor.dim(0)? == theirs.len();
+        if answers && tensor.dims()[1..] == var.dims()[1..] {
+            let rows = ours.iter().enumerate().map(|(own, output)| {
+                match theirs.iter().position(|their| their == output) {
+                    Some(known) => tensor.narrow(0, known, 1),
+                    None => var.narrow(0, own, 1),
+                }
+            });
+            var.set(&Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)?)?;
+            taken.insert(name.clone());
+        } else if tensor.dims() == var.dims() {
+            var.set(&tensor)?;
+            taken.insert(name.clone());
         }
     }
-    if 2 * taken < vars.len() {
+    if 2 * taken.len() < vars.len() {
         return Err(TrainError::Mismatch(format!(
-            "{}: {taken} of {} parameters have the name and shape that this plan wants, at least half must; choose a model of the same architecture",
+            "{}: {} of {} parameters have the name and shape that this plan wants, at least half must; choose a model of the same architecture",
             bundle.plan.id,
+            taken.len(),
             vars.len()
         )));
     }
-    Ok(())
+    Ok(taken)
+}
+
+/// What each output of a plan's network means, in their order.
+fn outputs(plan: &Plan) -> Vec<(&'static str, &str)> {
+    let labels = plan.labels.iter().map(|label| ("label", &*label.name));
+    let mut outputs: Vec<(&str, &str)> = match plan.activation {
+        Activation::Softmax => vec![("label", "")],
+        Activation::Sigmoid => Vec::new(),
+    };
+    outputs.extend(labels);
+    if !plan.structures.is_empty() {
+        outputs.push(("structure", ""));
+        outputs.extend(plan.structures.iter().map(|s| ("structure", &*s.name)));
+    }
+    outputs
 }
 
 /// The steps that a checkpoint has done, with its state taken over; 0 without one.
@@ -541,31 +567,26 @@ mod tests {
         };
         assert_eq!(values(first.path()), values(second.path()));
 
-        // As many outputs that mean something else are not taken over either.
-        let outputs = |names: [&str; 5]| {
-            let out = tempfile::tempdir().unwrap();
-            let mut config = small(out.path());
-            config.from = Some(Arc::new(Bundle::read(first.path()).unwrap()));
-            (config.trunk_steps, config.steps, config.learning_rate) = (0, 1, 0.0);
-            config.plan.members = 1;
-            for (label, name) in config.plan.labels.iter_mut().zip(names) {
-                label.name = name.into();
-            }
-            train(&config, &Device::Cpu, |_| {}).unwrap();
-            let last = format!("member_0.{OUTPUTS}3.weight");
-            let of = |dir: &Path| {
-                load(dir)[&last]
-                    .to_dtype(DType::F32)
-                    .unwrap()
-                    .flatten_all()
-                    .unwrap()
-            };
-            let [taken, own] = [first.path(), out.path()].map(|dir| of(dir).to_vec1::<f32>().unwrap());
-            taken == own
+        // Outputs go by what they mean: in another order each finds its own, and a new one begins anew.
+        let mut config = small(second.path());
+        config.from = Some(Arc::new(Bundle::read(first.path()).unwrap()));
+        (config.trunk_steps, config.steps, config.learning_rate) = (0, 1, 0.0);
+        config.plan.members = 1;
+        config.plan.labels.reverse();
+        config.plan.labels[4].name = "scar".into();
+        fs::remove_dir_all(second.path().join("checkpoint")).unwrap();
+        train(&config, &Device::Cpu, |_| {}).unwrap();
+        let key = format!("member_0.{OUTPUTS}3.weight");
+        let rows = |dir: &Path| {
+            let tensor = load(dir)[&key].to_dtype(DType::F32).unwrap();
+            tensor.flatten_from(1).unwrap().to_vec2::<f32>().unwrap()
         };
-        let names: Vec<String> = haemorrhage(1).labels.into_iter().map(|l| l.name).collect();
-        assert!(outputs(std::array::from_fn(|i| &*names[i])));
-        assert!(!outputs(std::array::from_fn(|i| &*names[4 - i])));
+        let (theirs, own) = (rows(first.path()), rows(second.path()));
+        assert_eq!(own[0], theirs[0], "background");
+        for k in 1..5 {
+            assert_eq!(own[k], theirs[6 - k], "label {k}");
+        }
+        assert_ne!(own[5], theirs[1], "scar is new");
 
         let third = tempfile::tempdir().unwrap();
         config.out = third.path().into();
@@ -609,6 +630,13 @@ mod tests {
         let third = tempfile::tempdir().unwrap();
         let thawed = changed(1, third.path());
         assert!(thawed.iter().any(|(encoder, moved)| *encoder && *moved));
+        let mut config = small(third.path());
+        config.frozen_steps = config.trunk_steps + 1;
+        let error = train(&config, &Device::Cpu, |_| {}).unwrap_err().to_string();
+        assert!(
+            error.contains("found 4 frozen steps and 3 of the trunk"),
+            "{error}"
+        );
     }
 
     #[test]

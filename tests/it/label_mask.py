@@ -3,7 +3,7 @@
 usage: label_mask.py CT_FOLDER LABELS OUT FORM NAME...
 
 LABELS: a byte a voxel, slices by z; NAME is the SegmentLabel of the values 1, 2, ….
-FORM: binary, labelmap (RLE), parts (OUT is a folder with one Segmentation a name) or overlapping (the first name's voxels are the second's too).
+FORM: binary, labelmap (RLE), parts (OUT is a folder with one Segmentation a name) overlapping (the first name's voxels are the second's too) or undescribed (SegmentSequence lacks the first name).
 """
 
 import sys
@@ -40,7 +40,7 @@ def write(path, values):
         )
         for number, value in enumerate(values, 1)
     ]
-    highdicom.seg.Segmentation(
+    made = highdicom.seg.Segmentation(
         source_images=images,
         pixel_array=pixels,
         segmentation_type="LABELMAP" if form == "labelmap" else "BINARY",
@@ -54,7 +54,10 @@ def write(path, values):
         software_versions="1",
         device_serial_number="1",
         transfer_syntax_uid=RLELossless if form == "labelmap" else ExplicitVRLittleEndian,
-    ).save_as(path)
+    )
+    if form == "undescribed":
+        del made.SegmentSequence[0]
+    made.save_as(path)
 
 
 every = range(1, len(names) + 1)

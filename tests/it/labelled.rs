@@ -77,7 +77,7 @@ async fn put(
 fn opened(folder: &Path, case: &str) -> Result<Case, String> {
     let description = Description::read(folder).unwrap();
     let cases = description
-        .cases(&folder.join("imagesTr"), &folder.join("labelsTr"))
+        .cases(&folder.join("imagesTr"), &folder.join("labelsTr"), true)
         .unwrap();
     let files = cases.iter().find(|files| files.name == case).unwrap();
     description.open(files, Values::Hu)
@@ -181,6 +181,11 @@ async fn segmentations_that_do_not_fit_are_refused_with_what_was_found() {
         "{said}"
     );
 
+    let form = "undescribed";
+    put(folder, form, GeometryKind::Even, &made, form, &names()).await;
+    let said = opened(folder, form).unwrap_err();
+    assert!(said.contains("which SegmentSequence does not describe"), "{said}");
+
     let mut others = names();
     others.iter_mut().for_each(|name| *name = format!("old {name}"));
     put(folder, "strange", GeometryKind::Even, &made, "binary", &others).await;
@@ -200,10 +205,29 @@ async fn segmentations_that_do_not_fit_are_refused_with_what_was_found() {
     )
     .unwrap();
     let said = opened(folder, "wrong").unwrap_err();
-    assert!(said.contains("labelsTr/wrong.dcm"), "{said}");
+    assert!(
+        said.contains("labelsTr/wrong.dcm: frame") && said.contains("images themselves"),
+        "{said}"
+    );
+    // Half of it is no Segmentation, which is not the images' fault.
+    let bytes = fs::read(folder.join("labelsTr/right.dcm")).unwrap();
+    fs::write(folder.join("labelsTr/wrong.dcm"), &bytes[..bytes.len() / 2]).unwrap();
+    let said = opened(folder, "wrong").unwrap_err();
+    assert!(said.starts_with("labelsTr/wrong.dcm: "), "{said}");
 
     // What is no image is said with its name.
     fs::write(folder.join("imagesTr/right_0000/notes.txt"), "spoiled").unwrap();
     let said = opened(folder, "right").unwrap_err();
     assert!(said.contains("right_0000/notes.txt"), "{said}");
+
+    // A folder within the series, and two that could be the labels.
+    let inner = folder.join("imagesTr/wrong_0000/more");
+    fs::create_dir(&inner).unwrap();
+    let said = opened(folder, "wrong").unwrap_err();
+    assert!(said.contains("found the folder more in it"), "{said}");
+    fs::create_dir(folder.join("labelsTr/wrong")).unwrap();
+    let description = Description::read(folder).unwrap();
+    let listed = description.cases(&folder.join("imagesTr"), &folder.join("labelsTr"), true);
+    let said = listed.unwrap_err().to_string();
+    assert!(said.contains("expected one of them"), "{said}");
 }

@@ -35,7 +35,7 @@ pub(super) struct Own {
     /// Labelled scans in nnU-Net's raw layout: dataset.json, `imagesTr/CASE_0000.nii.gz`, labelsTr/CASE.nii.gz; or, with `file_ending` .dcm, the folder imagesTr/CASE_0000 with a CT series and the Segmentation labelsTr/CASE.dcm.
     #[arg(long, value_name = "DIR")]
     pub(super) dataset: Option<PathBuf>,
-    /// Train this model further, a folder or the id of a shipped one: its grid and its network, for the labels of the scans; those that it knows by name it keeps.
+    /// Train this model further, a folder or the id of a shipped one: its grid and its network, for the labels of the scans; what answers for a label of the same name goes on, for another it begins anew.
     #[arg(long, value_name = "MODEL", requires = "dataset", conflicts_with_all = ["from", "configuration", "architecture", "patch"])]
     fine_tune: Option<String>,
     /// Slice by slice, or whole volumes.
@@ -117,10 +117,24 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     };
     check_frozen(args, from.as_ref())?;
     let mut dataset = RawDataset::open(folder)?;
-    dataset.as_they_lie = tuned.as_ref().is_some_and(|model| {
-        let grid = &model.plan.configuration.grid;
-        matches!(grid, Grid::SourceSlices { .. } | Grid::HeadBox { .. })
-    });
+    dataset.as_they_lie = tuned
+        .as_ref()
+        .is_some_and(|model| model.plan.configuration.takes_stacks_as_they_lie());
+    let named = Named {
+        id: id(own, dataset.name())?,
+        members,
+        codes: codes(own.codes.as_deref())?,
+        sideless: own.mirror,
+    };
+    let tuned = match &tuned {
+        Some(model) => Some(of_model(&model.plan, &dataset, &named)?),
+        None => None,
+    };
+    if own.randomise && tuned.as_ref().is_some_and(is_of_slabs) {
+        bail!(
+            "--randomise draws values by the label of a voxel, which the slabs beside a slice do not have; leave it out"
+        );
+    }
     if dataset.cases.len() < folds {
         bail!(
             "found {} cases for {folds} folds; label more, or give --folds 1",
@@ -131,12 +145,6 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     let measured = with_bar("checking and measuring", |tell| {
         fingerprint(&dataset, &args.out, tell)
     })?;
-    let named = Named {
-        id: id(own, dataset.name())?,
-        members,
-        codes: codes(own.codes.as_deref())?,
-        sideless: own.mirror,
-    };
     let choice = Choice {
         named,
         shape: match own.configuration {
@@ -150,8 +158,9 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
         budget: if on_cuda { Budget::GPU } else { Budget::CPU },
         patch: own.patch.clone(),
     };
-    let plan = match &tuned {
-        Some(model) => of_model(&model.plan, &dataset, &choice.named)?,
+    let is_tuned = tuned.is_some();
+    let plan = match tuned {
+        Some(plan) => plan,
         None => plan(&dataset, &measured, &choice)?,
     };
     let configuration = &plan.configuration;
@@ -185,11 +194,9 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
         steps: args.steps.unwrap_or(if on_cuda { 25_000 } else { 2500 }),
         batch: args.batch.map_or(if is_flat { 12 } else { 2 }, usize::from),
         seed: args.seed,
-        learning_rate: args.learning_rate.unwrap_or(if tuned.is_some() {
-            TUNING_RATE
-        } else {
-            LEARNING_RATE
-        }),
+        learning_rate: args
+            .learning_rate
+            .unwrap_or(if is_tuned { TUNING_RATE } else { LEARNING_RATE }),
         weight_decay: 1e-2,
         checkpoint_every: 250,
         loss: args.loss.kind(),
@@ -215,7 +222,8 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
 fn judged(args: &Args, config: &Config, dataset: &RawDataset, folds: usize) -> anyhow::Result<Validation> {
     let mut done: Vec<ValidatedCase> = Vec::new();
     let judged = with_bar("judging on held-out cases", |tell| {
-        validate(dataset, &args.out, folds, args.device, |case, all| {
+        let from = config.from.as_ref().map(|model| &model.plan);
+        validate(dataset, &args.out, folds, from, args.device, |case, all| {
             done.push(case.clone());
             tell(done.len(), all);
         })
@@ -260,6 +268,11 @@ where
     Ok(done)
 }
 
+/// Whether its channels are slabs of one scan.
+fn is_of_slabs(plan: &Plan) -> bool {
+    matches!(plan.configuration.grid, Grid::SourceSlices { .. })
+}
+
 /// What is changed of a patch, in the order of the network's axes.
 fn augmentation(own: &Own, plan: &Plan) -> Augmentation {
     if own.no_augmentation {
@@ -279,6 +292,7 @@ fn augmentation(own: &Own, plan: &Plan) -> Augmentation {
     Augmentation {
         spatial: true,
         intensity: true,
+        one_scan: is_of_slabs(plan),
         mirror,
         randomise: own.randomise,
         cutmix: own.cutmix,

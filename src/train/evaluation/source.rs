@@ -6,7 +6,7 @@
 use super::{
     super::{
         TrainError,
-        labelled::{self, Description, Files},
+        labelled::{self, Description, Files, files},
         phantom::{Class, GeometryKind, Head, Kind, Range, Rendered, geometry},
         recipe,
     },
@@ -14,7 +14,7 @@ use super::{
     judge::{Subject, Truth},
 };
 use crate::{
-    analysis::{Scan, assemble::Values, postprocess::aspects::read as read_aspects},
+    analysis::{Scan, assemble::Values, postprocess::aspects::read as read_aspects, preprocess::even::even},
     domain::{
         calibration::Cases,
         geometry::{add, dot, scale, sub},
@@ -102,6 +102,10 @@ impl Source {
                 }
                 for case in &dataset.cases {
                     hash.update(format!("{}\0", case.name));
+                    // A mask that was drawn anew may have as many bytes.
+                    for path in files(&case.labels).map_err(|fault| TrainError::Dataset(vec![fault]))? {
+                        hash.update(fs::read(&path).map_err(|e| TrainError::file(&path, e))?);
+                    }
                     for path in case.all()? {
                         let size = fs::metadata(&path).map_err(|e| TrainError::file(&path, e))?.len();
                         hash.update(size.to_le_bytes());
@@ -248,7 +252,7 @@ impl Dataset {
             )));
         }
         Ok(Self {
-            cases: description.cases(&images, &labels)?,
+            cases: description.cases(&images, &labels, false)?,
             description,
         })
     }
@@ -260,13 +264,18 @@ fn read(description: &Description, files: &Files, plan: &Plan) -> Result<Drawn, 
     } else {
         Values::Any
     };
-    let labelled::Case { scan, mut labels } =
+    let labelled::Case { mut scan, mut labels } =
         description
             .open(files, values)
             .map_err(|what| TrainError::Stage {
                 case: files.name.clone(),
                 what,
             })?;
+    // As for training: a network that sees a volume wants it even.
+    if description.is_dicom() && !plan.configuration.takes_stacks_as_they_lie() {
+        let (image, laid, _) = even(scan.channels.remove(0), labels);
+        (scan.channels, labels) = (vec![image], laid);
+    }
     // A value without a name is background.
     for label in &mut labels.data {
         if !description.labels.contains_key(label) {

@@ -65,6 +65,13 @@ pub fn card(
         let dice = dice.map_or_else(|| "not measured".to_owned(), |dice| format!("{dice:.3}"));
         let _ = writeln!(text, "| {} | {having} | {dice} |", cell(label));
     }
+    let resampled = fingerprint.cases.iter().filter(|case| case.resampled).count();
+    if resampled > 0 {
+        let _ = write!(
+            text,
+            "\n{resampled} cases were tilted or uneven and were laid on an even grid; the model refuses such series.\n"
+        );
+    }
     let _ = write!(
         text,
         "\n{}\nNobody has calibrated its scores or chosen when it flags: it answers no clinical question, and runs only when it is named (`--model {}`).\n",

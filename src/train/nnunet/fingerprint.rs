@@ -42,7 +42,7 @@ pub struct CaseFingerprint {
 /// What a dataset is like.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// Digest of the files' names, sizes and times.
+    /// Digest of the labels, and of the files' names, sizes and times.
     pub key: String,
     /// Each case.
     pub cases: Vec<CaseFingerprint>,
@@ -57,7 +57,9 @@ pub fn fingerprint(
     out: &Path,
     mut tell: impl FnMut(usize, usize),
 ) -> Result<Fingerprint, TrainError> {
+    // Of DICOM the names say which value a segment has.
     let mut hash = Sha256::new_with_prefix([u8::from(dataset.as_they_lie)]);
+    hash.update(dataset.labels.join("\n"));
     for case in &dataset.cases {
         hash.update(stamp(case)?);
     }

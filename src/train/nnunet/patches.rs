@@ -87,7 +87,7 @@ pub fn fold_of(case: usize, cases: usize, folds: usize) -> usize {
 /// Brings every case to the plan's grid.
 ///
 /// # Errors
-/// The case that cannot be read, or a file that cannot be written.
+/// The cases that cannot be read or brought there, or a file that cannot be written.
 pub fn prepare(
     dataset: &RawDataset,
     plan: &Plan,
@@ -98,11 +98,11 @@ pub fn prepare(
 ) -> Result<Patches, TrainError> {
     let folder = out.join("preprocessed");
     fs::create_dir_all(&folder).map_err(|e| TrainError::file(&folder, e))?;
-    let (mut cases, mut all) = (Vec::new(), Sha256::new());
+    let (mut cases, mut faults, mut all) = (Vec::new(), Vec::new(), Sha256::new());
     for group in dataset.cases.chunks(AT_ONCE) {
         let done: Vec<Result<(Prepared, String), TrainError>> = group
             .par_iter()
-            .map(|case| {
+            .map(|case| -> Result<_, TrainError> {
                 let path = folder.join(format!("{}.safetensors", case.name));
                 let key = key(case, plan)?;
                 if let Some(known) = Prepared::open(&path, &key)? {
@@ -120,11 +120,19 @@ pub fn prepare(
             })
             .collect();
         for result in done {
-            let (case, key) = result?;
-            all.update(key);
-            cases.push(case);
+            match result {
+                Ok((case, key)) => {
+                    all.update(key);
+                    cases.push(case);
+                }
+                Err(TrainError::Dataset(more)) => faults.extend(more),
+                Err(other) => return Err(other),
+            }
         }
-        tell(cases.len(), dataset.cases.len());
+        tell(cases.len() + faults.len(), dataset.cases.len());
+    }
+    if !faults.is_empty() {
+        return Err(TrainError::Dataset(faults));
     }
     Ok(Patches {
         cases,
@@ -139,13 +147,14 @@ fn key(case: &Files, plan: &Plan) -> Result<String, TrainError> {
     let configuration = &plan.configuration;
     let mut hash = Sha256::new();
     hash.update(stamp(case)?);
+    let labels: Vec<&String> = plan.labels.iter().map(|label| &label.name).collect();
     hash.update(format!(
-        "{:?} {:?} {:?} {}",
-        configuration.grid,
-        configuration.spacing,
-        configuration.normalization_schemes,
-        plan.labels.len()
+        "{:?} {:?} {:?} {labels:?}",
+        configuration.grid, configuration.spacing, configuration.normalization_schemes,
     ));
+    if let Grid::HeadBox { .. } = configuration.grid {
+        hash.update(format!("{:?}", configuration.patch_size));
+    }
     Ok(hex::encode(hash.finalize()))
 }
 

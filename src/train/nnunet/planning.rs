@@ -203,7 +203,7 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
 
 /// The plan of a model that is trained further: its grid and its network, for the labels of a dataset.
 ///
-/// Labels that the model has too keep its codes; when they are found and flagged is nobody's choice yet.
+/// Labels that the model has too keep what they mean; when they are found and flagged is nobody's choice yet.
 ///
 /// # Errors
 /// When the model cannot be trained here, or the dataset has other channels than it wants.
@@ -232,8 +232,19 @@ pub fn of_model(model: &Plan, dataset: &RawDataset, named: &Named) -> Result<Pla
         ));
     }
     let all_ct = (0..dataset.channels().len()).all(|c| dataset.is_ct(c));
-    if configuration.is_ct() != all_ct {
-        return bad("it is for CT and the dataset is not, or the other way round");
+    let wanted = &configuration.channel_names;
+    let same = |(a, b): (&String, &String)| a.eq_ignore_ascii_case(b);
+    let differs = configuration.scans() > 1 && !wanted.iter().zip(dataset.channels()).all(same);
+    if configuration.is_ct() != all_ct || differs {
+        return bad(&format!(
+            "it wants {}, dataset.json names {}",
+            if configuration.is_ct() {
+                "CT".to_owned()
+            } else {
+                wanted.join(", ")
+            },
+            dataset.channels().join(", ")
+        ));
     }
     let outputs = dataset.labels.len() + 1;
     match &mut configuration.architecture {
@@ -241,19 +252,17 @@ pub fn of_model(model: &Plan, dataset: &RawDataset, named: &Named) -> Result<Pla
         Architecture::ResidualEncoderUNet(network) => network.num_classes = outputs,
         other => return bad(&format!("it is a {}", other.class_name())),
     }
-    let mut named = named.clone();
-    for label in &model.labels {
-        if dataset.labels.contains(&label.name) {
-            named
-                .codes
-                .entry(label.name.clone())
-                .or_insert_with(|| LabelCodes {
-                    category: label.category.clone(),
-                    kind: label.kind.clone(),
-                });
+    let mut plan = with(configuration, model.ensemble, dataset, named)?;
+    for label in &mut plan.labels {
+        let known = model.labels.iter().find(|known| known.name == label.name);
+        if let Some(known) = known.filter(|_| !named.codes.contains_key(&label.name)) {
+            label.category = known.category.clone();
+            label.kind = known.kind.clone();
+            label.site = known.site.clone();
+            label.side_aware = known.side_aware && !named.sideless;
         }
     }
-    with(configuration, model.ensemble, dataset, &named)
+    Ok(plan)
 }
 
 /// The plan around a configuration.

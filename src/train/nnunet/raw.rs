@@ -52,7 +52,7 @@ impl RawDataset {
             )]));
         }
         Ok(Self {
-            cases: description.cases(&folder.join("imagesTr"), &folder.join("labelsTr"))?,
+            cases: description.cases(&folder.join("imagesTr"), &folder.join("labelsTr"), true)?,
             labels: description.labels.values().cloned().collect(),
             description,
             as_they_lie: false,
@@ -97,7 +97,7 @@ impl RawDataset {
         }
         if !self.as_they_lie && scan.channels[0].geometry.regular_step_mm().is_none() {
             return Err(format!(
-                "{}: the slices are uneven or sheared, or there is only one; resample it to a regular grid",
+                "{}: the slices are uneven or sheared; resample it to a regular grid",
                 shown(&files.images[0])
             ));
         }

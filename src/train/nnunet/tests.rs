@@ -164,7 +164,7 @@ fn what_is_wrong_with_a_dataset_is_said_with_the_cases_name() {
                 let from = f.join("imagesTr/head_1_0000.nii.gz");
                 fs::rename(from, f.join("imagesTr/head_1_0001.nii.gz")).unwrap();
             },
-            &["head_1", "channels {1}"],
+            &["head_1", "channels [1]"],
         ),
         (
             |f| put(&f.join("labelsTr/head_1.nii.gz"), grid(5.0), case(1).1),
@@ -321,7 +321,7 @@ fn judged(raw: &RawDataset, plan: Plan, from: Option<Arc<Bundle>>, steps: usize,
         stop: Arc::default(),
     };
     train(&config, &Device::Cpu, |_| {}).unwrap();
-    let judged = validate(raw, out, 2, DeviceChoice::Cpu, |_, _| {}).unwrap();
+    let judged = validate(raw, out, 2, None, DeviceChoice::Cpu, |_, _| {}).unwrap();
     assert_eq!(judged.cases.len(), 4);
     for (i, case) in judged.cases.iter().enumerate() {
         assert_eq!(case.member, fold_of(i, 4, 2));
@@ -435,7 +435,7 @@ fn labels_that_a_model_knows_keep_its_codes_and_what_cannot_be_trained_further_i
     fs::write(folder.path().join("dataset.json"), text).unwrap();
     let raw = RawDataset::open(folder.path()).unwrap();
     let said = of_model(&base, &raw, &named(1)).unwrap_err().to_string();
-    assert!(said.contains("it is for CT and the dataset is not"), "{said}");
+    assert!(said.contains("it wants CT, dataset.json names T1"), "{said}");
 }
 
 #[test]
@@ -551,6 +551,7 @@ fn patches_are_the_same_for_the_same_index_and_come_from_outside_a_members_fold(
     let everything = Augmentation {
         spatial: true,
         intensity: true,
+        one_scan: false,
         mirror: vec![0, 1],
         randomise: true,
         cutmix: true,
@@ -582,6 +583,11 @@ fn patches_are_the_same_for_the_same_index_and_come_from_outside_a_members_fold(
     }
     assert!((0..20).any(|step| all.mixup(5, step).is_some()));
     assert!((0..20).all(|step| plain.mixup(5, step).is_none()));
+    // What was prepared for other labels is not taken for these.
+    let mut renamed = plan.clone();
+    renamed.labels[0].name = "clot".into();
+    let other = prepare(&raw, &renamed, out.path(), 2, Augmentation::default(), |_, _| {}).unwrap();
+    assert_ne!(other.name(), plain.name());
 }
 
 #[test]
@@ -594,6 +600,7 @@ fn a_stopped_training_says_so_and_ends_as_if_it_had_not_been() {
     let everything = Augmentation {
         spatial: true,
         intensity: true,
+        one_scan: false,
         mirror: vec![1],
         randomise: false,
         cutmix: true,

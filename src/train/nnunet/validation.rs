@@ -1,6 +1,6 @@
 //! A trained model and the cases that a member did not see → the Dice coefficient of each label.
 //!
-//! Each member predicts the cases of its own fold alone, through the stages that `ictus analyze` runs, on the grid of the files.
+//! Each member predicts the cases of its own fold alone, through the stages that `ictus analyze` runs, on the grid that the case was read on.
 //! What comes out is about one member a case; the ensemble, which has no case that it did not see, may be better and was not measured.
 //! A model without folds saw every case: then there is nothing to measure, and that is said.
 
@@ -10,7 +10,11 @@ use crate::{
         self,
         infer::{Engine, bundle::Bundle},
     },
-    domain::{device::DeviceChoice, network::Unattended, plan::Plan},
+    domain::{
+        device::DeviceChoice,
+        network::Unattended,
+        plan::{Plan, Provenance},
+    },
     train::{TrainError, training::write},
 };
 use candle_core::{Device, Tensor};
@@ -47,6 +51,7 @@ pub fn validate(
     dataset: &RawDataset,
     out: &Path,
     folds: usize,
+    from: Option<&Plan>,
     device: DeviceChoice,
     mut tell: impl FnMut(&ValidatedCase, usize),
 ) -> Result<Validation, TrainError> {
@@ -89,9 +94,16 @@ pub fn validate(
         "Every case was used for training (--folds 1): nothing was held out, and nothing is known of how well the model does.".to_owned()
     } else {
         format!(
-            "{} of {} cases, each predicted by the one member that was not trained on it, on the grid of its files. The ensemble was not measured, and no patients of other hospitals were.",
+            "{} of {} cases, each predicted by the one member that was not trained on it. The ensemble was not measured, and no patients of other hospitals were.{}",
             cases.len(),
-            dataset.cases.len()
+            dataset.cases.len(),
+            match from.filter(|plan| plan.provenance == Provenance::Dataset) {
+                None => String::new(),
+                Some(plan) => format!(
+                    " Training started from {}, which was trained on scans itself: where these are among them, it has seen what is held out here, and the Dice is too high.",
+                    plan.id
+                ),
+            }
         )
     };
     let validation = Validation {
