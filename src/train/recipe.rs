@@ -108,33 +108,29 @@ pub fn haemorrhage_3d(members: usize) -> Plan {
     // Its answer stands beside the first model's and is never taken for it.
     plan.question = "haemorrhage_second_opinion".into();
     plan.trigger.only_named = true;
-    let features_per_stage = vec![16, 32, 64, 96, 128];
-    let n_stages = features_per_stage.len();
+    for label in &mut plan.labels {
+        label.flag_score = Some([0.3, 0.9]);
+    }
     let configuration = &mut plan.configuration;
-    // 160 × 211 × 176 mm: the cavity of the largest head, and where the spine begins.
+    // 160 × 216 × 192 mm: the cavity of the largest head, and where the spine begins.
     configuration.grid = Grid::HeadBox {
         centre_mm: [0.0, -4.0, -12.0],
     };
     configuration.channel_names = vec!["CT".into()];
-    configuration.patch_size = vec![32, 96, 80];
-    configuration.spacing = vec![SLAB_MM, 2.2, 2.2];
+    configuration.patch_size = vec![32, 144, 128];
+    configuration.spacing = vec![SLAB_MM, 1.5, 1.5];
     configuration.normalization_schemes.truncate(1);
-    // At full resolution slice by slice: there a voxel is twice as high as wide.
-    let plane = |s: usize| vec![if s == 0 { 1 } else { 3 }, 3, 3];
-    configuration.architecture = Architecture::PlainConvUNet(PlainConvUNet {
-        input_channels: 1,
-        n_stages,
-        kernel_sizes: (0..n_stages).map(plane).collect(),
-        strides: [[1, 1, 1], [2, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 2]]
-            .map(Vec::from)
-            .into(),
-        n_conv_per_stage: [1, 2, 2, 2, 2].into(),
-        n_conv_per_stage_decoder: vec![1; n_stages - 1],
-        features_per_stage,
-        num_classes: 1 + Class::BLEEDS.len(),
-        conv_bias: true,
-        deep_supervision: false,
-    });
+    // The network of the slices, inflated: slice by slice where a voxel is much higher than wide.
+    if let Architecture::PlainConvUNet(network) = &mut configuration.architecture {
+        network.input_channels = 1;
+        for (s, kernel) in network.kernel_sizes.iter_mut().enumerate() {
+            kernel.insert(0, if s < 2 { 1 } else { 3 });
+        }
+        let last = network.n_stages - 1;
+        for (s, stride) in network.strides.iter_mut().enumerate() {
+            stride.insert(0, if s < last { 1 } else { 2 });
+        }
+    }
     plan
 }
 

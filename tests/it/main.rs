@@ -52,6 +52,7 @@ mod replay;
 mod resampling;
 mod returned;
 mod review;
+mod second_opinion;
 mod series;
 mod stow;
 mod support;

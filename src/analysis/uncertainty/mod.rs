@@ -242,26 +242,24 @@ fn combine_slice(logits: &[Vec<f32>], trace: &SpatialTrace, plan: &Plan) -> Slic
                 softmax(&mut decided);
             }
         }
-        // Whether it is anything is asked of all labels together, which it is of each: blood of an uncertain kind is blood.
-        // Where nobody chose a threshold, the highest class wins.
-        let any = f64::from(1.0 - decided[0]);
-        let best = plan
-            .labels
-            .iter()
-            .zip(&decided[1..])
-            .max_by(|a, b| a.1.total_cmp(b.1));
-        let wins = |label: &Label, p: f32| {
-            if label.threshold > 0.0 {
-                any >= label.threshold
-            } else {
-                p > decided[0]
-            }
-        };
-        if let Some((label, _)) = best.filter(|(label, p)| wins(label, **p)) {
-            slice.labels[v] = label.value;
-        }
+        slice.labels[v] = decide(&plan.labels, &decided);
     }
     slice
+}
+
+/// The label of a voxel by the probabilities of background and labels; 0 for background.
+///
+/// Whether it is anything is asked of all labels together, which it is of each: blood of an uncertain kind is blood.
+/// Where nobody chose a threshold, the highest class wins, and the first of equals, as argmax takes it.
+fn decide(labels: &[Label], p: &[f32]) -> u8 {
+    let best = (2..p.len()).fold(1, |best, k| if p[k] > p[best] { k } else { best });
+    let label = &labels[best - 1];
+    let wins = if label.threshold > 0.0 {
+        f64::from(1.0 - p[0]) >= label.threshold
+    } else {
+        p[best] > p[0]
+    };
+    if wins { label.value } else { 0 }
 }
 
 /// Logits → probabilities, in place.
@@ -297,6 +295,19 @@ mod tests {
         assert!((entropy(&[0.5, 0.5]) - 1.0).abs() < 1e-6);
         assert!(entropy(&[1.0, 0.0]).abs() < 1e-6);
         assert!((entropy(&[0.25; 4]) - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn kinds_share_a_threshold_and_without_one_the_highest_class_wins() {
+        let mut labels = crate::train::recipe::haemorrhage(1).labels;
+        labels.truncate(2);
+        let told = |labels: &[Label], p: [f32; 3]| decide(labels, &p);
+        assert_eq!(told(&labels, [0.55, 0.2, 0.25]), 2);
+        assert_eq!(told(&labels, [0.65, 0.2, 0.15]), 0);
+        labels.iter_mut().for_each(|label| label.threshold = 0.0);
+        assert_eq!(told(&labels, [0.55, 0.2, 0.25]), 0);
+        assert_eq!(told(&labels, [0.2, 0.4, 0.4]), 1);
+        assert_eq!(told(&labels, [0.4, 0.4, 0.2]), 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! Entropies are in units of log K; of regions, the mean over them in bits.
 //! Structures have channels of their own, a softmax of their own and are no foreground.
 
-use super::{UncertaintyError, case, entropy, softmax};
+use super::{UncertaintyError, case, decide, entropy, softmax};
 use crate::domain::{
     plan::{Activation, Ensemble, Grid, Plan},
     prediction::Prediction,
@@ -277,19 +277,7 @@ impl<'a> Sums<'a> {
     fn label(&self, decided: &[f32]) -> u8 {
         let labels = &self.plan.labels;
         match self.plan.activation {
-            Activation::Softmax => {
-                // The first of equals, as argmax takes it.
-                let best =
-                    (1..decided.len()).fold(0, |best, k| if decided[k] > decided[best] { k } else { best });
-                let chosen = best.checked_sub(1).map(|i| &labels[i]);
-                chosen.map_or(0, |label| {
-                    if f64::from(decided[best]) >= label.threshold {
-                        label.value
-                    } else {
-                        0
-                    }
-                })
-            }
+            Activation::Softmax => decide(labels, decided),
             Activation::Sigmoid => match &self.plan.configuration.grid {
                 // Each with the bundle's threshold, which belongs to the mask.
                 Grid::Oriented(chain) => (0..labels.len())
