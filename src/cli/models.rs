@@ -67,6 +67,8 @@ pub(crate) fn bundles(folder: Option<&Path>) -> anyhow::Result<Vec<Bundle>> {
             bundle.calibrate(&fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?)?;
         }
     }
+    // What every study is asked comes before what was asked for beside it.
+    all.sort_by_key(|bundle| bundle.plan.trigger.only_named);
     Ok(all)
 }
 
