@@ -344,7 +344,7 @@ pub struct Label {
     pub side_aware: bool,
     /// Smaller components are not findings.
     pub min_volume_ml: f64,
-    /// Mean score of the ensemble from which a voxel belongs to the mask: the label's own on a volume's grid, that of all labels together on the source's slices.
+    /// Mean score of the ensemble from which a voxel belongs to the mask: that of all labels together, or the label's own where outputs overlap; 0: the highest class wins.
     pub threshold: f64,
     /// Highest voxel score in a component from which it is a finding rather than noise.
     pub min_peak_score: f64,

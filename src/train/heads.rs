@@ -20,7 +20,7 @@ use rand_chacha::ChaCha8Rng;
 
 /// Share of thin series.
 const THIN: f64 = 0.35;
-/// Share of a slice's noise that a voxel of the box has, which is the mean of some twenty of its pixels.
+/// Share of a slice's noise that a voxel of the box has, which is the mean of some ten of its pixels.
 const AVERAGED: std::ops::Range<f32> = 0.35..0.9;
 /// By how much the box is laid beside the head along each axis, at most, mm.
 const ASIDE_MM: f64 = 9.0;

@@ -181,7 +181,15 @@ impl Description {
             ));
         }
         if cases.is_empty() && faults.is_empty() {
-            faults.push(format!("{}: found no file {first}", shown(images)));
+            faults.push(if found.is_empty() {
+                format!("{}: found no file {first}", shown(images))
+            } else {
+                format!(
+                    "{}: found no labels of any case in {}",
+                    shown(labels),
+                    shown(images)
+                )
+            });
         }
         if faults.is_empty() {
             Ok(cases)

@@ -361,13 +361,13 @@ fn start_from(
         let Some(tensor) = tensors.get(&format!("member_0.{name}")) else {
             continue;
         };
-        let tensor = inflated(tensor.to_dtype(DType::F32)?, var.dims())?;
+        let tensor = inflated(name, tensor.to_dtype(DType::F32)?, var.dims())?;
         let answers = name.starts_with(OUTPUTS) && tensor.dim(0)? == theirs.len();
         if answers && tensor.dims()[1..] == var.dims()[1..] {
             let rows = ours.iter().enumerate().map(|(own, output)| {
                 match theirs.iter().position(|their| their == output) {
                     Some(known) => tensor.narrow(0, known, 1),
-                    None => var.narrow(0, own, 1),
+                    None => var.as_tensor().copy()?.narrow(0, own, 1),
                 }
             });
             var.set(&Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)?)?;
@@ -388,13 +388,17 @@ fn start_from(
     Ok(taken)
 }
 
+/// Where the names of the parameters begin that bring a level to the size of the next.
+const ENLARGES: &str = "decoder.transpconvs.";
+
 /// A kernel of slices as one of volumes, where that is wanted: itself in the middle plane, nothing in the others.
 ///
+/// One that enlarges has as many planes as it makes slices of each, and is in all of them.
 /// Channels that were slabs of one scan become the planes of a kernel that has as many, or else their sum, which is what slices that are alike gave.
-/// A network that was inflated answers on one slice as it did before, and learns from there what lies between slices.
+/// A network that was inflated answers for slices that are alike as it did before, and learns from there what lies between slices.
 ///
 /// Source: Carreira and Zisserman, arXiv:1705.07750, who inflated networks of pictures to ones of films.
-fn inflated(kernel: Tensor, wanted: &[usize]) -> Result<Tensor, TrainError> {
+fn inflated(name: &str, kernel: Tensor, wanted: &[usize]) -> Result<Tensor, TrainError> {
     let (&[_, channels, _, _], &[_, wanted_channels, depth, _, _]) = (kernel.dims(), wanted) else {
         return Ok(kernel);
     };
@@ -403,6 +407,9 @@ fn inflated(kernel: Tensor, wanted: &[usize]) -> Result<Tensor, TrainError> {
         (slabs, 1) if slabs > 1 => kernel.sum_keepdim(1)?.unsqueeze(2)?,
         _ => kernel.unsqueeze(2)?,
     };
+    if name.starts_with(ENLARGES) {
+        return Ok(planes.repeat((1, 1, depth, 1, 1))?);
+    }
     let beside = depth / 2;
     Ok(planes.pad_with_zeros(2, beside, depth - 1 - beside)?)
 }
@@ -621,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_slices_that_was_inflated_answers_on_one_slice_as_before() {
+    fn a_network_of_slices_that_was_inflated_answers_as_before_on_slices_that_are_alike() {
         let first = tempfile::tempdir().unwrap();
         let mut config = small(first.path());
         (config.trunk_steps, config.steps, config.plan.members) = (0, 1, 1);
@@ -639,10 +646,10 @@ mod tests {
             panic!("the recipe is a plain U-Net")
         };
         network.features_per_stage = vec![16; 5];
-        // No halving along the slices, of which there is one.
-        network.strides[4] = vec![1, 2, 2];
-        for kernel in [1, 3] {
+        // The recipe's own, which halves two slices; and one slice with a first kernel of three planes.
+        for (kernel, halved, slices_there) in [(1, 2, 2), (3, 1, 1)] {
             network.kernel_sizes[0] = vec![kernel, 3, 3];
+            network.strides[4] = vec![halved, 2, 2];
             let mut parameters = Parameters::trainable(1, &Device::Cpu);
             let architecture = Architecture::PlainConvUNet(network.clone());
             let volumes = Network::new(&architecture, &mut parameters).unwrap();
@@ -662,10 +669,14 @@ mod tests {
             let middle = Tensor::cat(&[&blank, &slice, &blank], 1).unwrap();
             let input = if kernel == 1 { alike } else { middle };
             let before = slices.forward(&input).unwrap();
-            let after = volumes.forward(&slice.unsqueeze(2).unwrap()).unwrap();
-            let apart = (before - after.squeeze(2).unwrap()).unwrap().abs().unwrap();
-            let farthest: f32 = apart.max_all().unwrap().to_scalar().unwrap();
-            assert!(farthest < 1e-3, "{farthest}");
+            let stack = slice.unsqueeze(2).unwrap().repeat((1, 1, slices_there, 1, 1));
+            let after = volumes.forward(&stack.unwrap()).unwrap();
+            for plane in 0..slices_there {
+                let after = after.narrow(2, plane, 1).unwrap().squeeze(2).unwrap();
+                let apart = (&before - after).unwrap().abs().unwrap();
+                let farthest: f32 = apart.max_all().unwrap().to_scalar().unwrap();
+                assert!(farthest < 1e-3, "slice {plane}: {farthest}");
+            }
         }
     }
 

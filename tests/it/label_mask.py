@@ -3,7 +3,7 @@
 usage: label_mask.py CT_FOLDER LABELS OUT FORM NAME...
 
 LABELS: a byte a voxel, slices by z; NAME is the SegmentLabel of the values 1, 2, ….
-FORM: binary, labelmap (RLE), parts (OUT is a folder with one Segmentation a name) overlapping (the first name's voxels are the second's too) or undescribed (SegmentSequence lacks the first name).
+FORM: binary, labelmap (RLE), parts (OUT is a folder with one Segmentation a name), overlapping (the first name's voxels are the second's too) or undescribed (SegmentSequence lacks the first name).
 """
 
 import sys

@@ -253,9 +253,11 @@ fn combine_slice(logits: &[Vec<f32>], trace: &SpatialTrace, plan: &Plan) -> Slic
 /// Where nobody chose a threshold, the highest class wins, and the first of equals, as argmax takes it.
 fn decide(labels: &[Label], p: &[f32]) -> u8 {
     let best = (2..p.len()).fold(1, |best, k| if p[k] > p[best] { k } else { best });
-    let label = &labels[best - 1];
+    let Some(label) = labels.get(best - 1) else {
+        return 0;
+    };
     let wins = if label.threshold > 0.0 {
-        f64::from(1.0 - p[0]) >= label.threshold
+        f64::from(p[1..].iter().sum::<f32>()) >= label.threshold
     } else {
         p[best] > p[0]
     };

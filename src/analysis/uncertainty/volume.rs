@@ -2,7 +2,7 @@
 //!
 //! Each member's logits come back plane by plane and are summed voxel by voxel: logits (when they decide), probabilities, squares, entropies.
 //! So the source grid holds two sums a class, however many members there are.
-//! The label is the class with the highest mean, background included; regions are painted one over the other, each where it is more likely than not.
+//! The label is decided as on slices; regions are painted one over the other, each where it is more likely than not.
 //! Entropies are in units of log K; of regions, the mean over them in bits.
 //! Structures have channels of their own, a softmax of their own and are no foreground.
 
