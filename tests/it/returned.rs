@@ -104,7 +104,7 @@ async fn what_is_not_understood_is_refused_once_with_the_reason() {
         ("fractional", "50960005", "FRACTIONAL"),
         ("binary", "10200004", "coded 10200004 (SCT)"),
         ("turned", "50960005", "oriented otherwise"),
-        ("moved", "50960005", "where the analysis has no image"),
+        ("moved", "50960005", "mm, where there is no image"),
     ] {
         send_back(&room, draw(form, code).await).await;
         let refused = trail(&room, "refuse_mask").await;
