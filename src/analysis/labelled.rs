@@ -4,7 +4,7 @@ use super::{
     assemble::{Assembled, assemble},
     correction::{CorrectionError, any_ct},
     preprocess::even::even,
-    returned,
+    returned::{self, Segmentation},
 };
 use crate::{
     dicom::instance::Instance,
@@ -118,14 +118,11 @@ pub fn segmented(
             )
         }
     };
-    let mut named = Vec::new();
-    for (number, part10) in segmentations.iter().enumerate() {
-        named.extend(returned::referenced_series(part10).map_err(wrong(number))?);
-    }
-    let is_named = |instance: &Instance| {
-        let uid = instance.attributes.series_instance_uid.as_ref();
-        uid.is_some_and(|uid| named.iter().any(|named| named == uid.as_str()))
-    };
+    let opened = segmentations.iter().enumerate();
+    let segmentations = opened
+        .map(|(number, part10)| Segmentation::open(part10).map_err(wrong(number)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let is_named = |instance: &Instance| segmentations.iter().any(|mask| mask.names(instance));
     if instances.iter().any(is_named) {
         instances.retain(is_named);
     }
@@ -135,8 +132,10 @@ pub fn segmented(
         data: vec![0; volume.data.len()],
         geometry: volume.geometry.clone(),
     };
-    for (number, part10) in segmentations.iter().enumerate() {
-        returned::put_values(part10, names, &mut labels).map_err(wrong(number))?;
+    for (number, segmentation) in segmentations.iter().enumerate() {
+        segmentation
+            .put_values(names, &mut labels)
+            .map_err(wrong(number))?;
     }
     Ok((volume, labels))
 }

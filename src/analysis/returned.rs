@@ -64,21 +64,15 @@ pub fn read(
     corrected: &Corrected,
 ) -> Result<Returned, CorrectionError> {
     let wrong = |what: String| CorrectionError::Mask(what);
-    let segmentation = opened(part10)?;
-    let object = &segmentation.object;
-    let is_map = is_map(object)?;
+    let segmentation = Segmentation::open(part10)?;
+    let object = segmentation.object();
     let (kind, segments, edited) = segments(object, corrected)?;
     let mut instances = instances;
-    let referenced = referenced(object);
-    let series = corrected.series(&mut instances, |instance| {
-        let uid = instance.attributes.series_instance_uid.as_ref();
-        uid.is_some_and(|uid| referenced.iter().any(|referenced| referenced == uid.as_str()))
-    })?;
+    let series = corrected.series(&mut instances, |instance| segmentation.names(instance))?;
     let edited = edited && corrected.mask(&kind, &series).is_some();
     let Assembled { volume, .. } =
         assemble(&instances, &any_ct()).map_err(|error| CorrectionError::Source(redact(&error)))?;
-    check_grid(object, &volume.geometry)?;
-    let mask = mask(part10, object, is_map, &segments, &volume.geometry)?;
+    let mask = segmentation.mask(&segments, &volume.geometry)?;
     if !mask.data.contains(&true) {
         return Err(wrong(
             "nothing is drawn in it; say with a verdict that there is no finding".to_owned(),
@@ -102,30 +96,14 @@ pub fn read(
     })
 }
 
-/// The series that a Segmentation says it lies on.
-pub(super) fn referenced_series(part10: &[u8]) -> Result<Vec<String>, CorrectionError> {
-    Ok(referenced(&opened(part10)?.object))
-}
-
-fn referenced(object: &InMemDicomObject) -> Vec<String> {
-    let series = items(object, tags::REFERENCED_SERIES_SEQUENCE).iter();
-    series
-        .filter_map(|item| text(item, tags::SERIES_INSTANCE_UID))
-        .collect()
-}
-
-fn opened(part10: &[u8]) -> Result<Instance, CorrectionError> {
-    Instance::from_bytes(part10).map_err(|error| CorrectionError::Source(redact(&error)))
-}
-
 /// The voxels of the segments that count, of a Segmentation on the images.
 pub(super) fn on_grid(
     part10: &[u8],
     which: &Which,
     geometry: &Geometry,
 ) -> Result<Volume<bool>, CorrectionError> {
-    let segmentation = opened(part10)?;
-    let object = &segmentation.object;
+    let segmentation = Segmentation::open(part10)?;
+    let object = segmentation.object();
     let numbers = |counts: &dyn Fn(&InMemDicomObject) -> bool| -> Vec<u32> {
         let segments = items(object, tags::SEGMENT_SEQUENCE)
             .iter()
@@ -143,26 +121,7 @@ pub(super) fn on_grid(
             segments(object, &Corrected { report, masks })?.1
         }
     };
-    check_grid(object, geometry)?;
-    mask(part10, object, is_map(object)?, &segments, geometry)
-}
-
-fn mask(
-    part10: &[u8],
-    object: &InMemDicomObject,
-    is_map: bool,
-    segments: &[u32],
-    geometry: &Geometry,
-) -> Result<Volume<bool>, CorrectionError> {
-    let mut data = vec![false; geometry.len()];
-    let counts = |number| segments.contains(&number);
-    lay(part10, object, is_map, counts, geometry, |voxel, _| {
-        data[voxel] = true
-    })?;
-    Ok(Volume {
-        geometry: geometry.clone(),
-        data,
-    })
+    segmentation.mask(&segments, geometry)
 }
 
 /// Whether it is a label map; else each segment has its own frames.
@@ -327,119 +286,163 @@ fn slice_of(
         })
 }
 
-/// Puts the name's value of each segment into the voxels that it holds, by SegmentLabel.
-pub(super) fn put_values(
-    part10: &[u8],
-    names: &BTreeMap<u8, String>,
-    into: &mut Volume<u8>,
-) -> Result<(), CorrectionError> {
-    let segmentation = opened(part10)?;
-    let object = &segmentation.object;
-    let is_map = is_map(object)?;
-    let known = names.values().cloned().collect::<Vec<_>>().join(", ");
-    let mut values: BTreeMap<u32, u8> = BTreeMap::new();
-    for segment in items(object, tags::SEGMENT_SEQUENCE) {
-        let number = number(segment, tags::SEGMENT_NUMBER).unwrap_or_default();
-        // Of a label map that is the background.
-        if is_map && number == 0 {
-            continue;
-        }
-        let label = text(segment, tags::SEGMENT_LABEL).unwrap_or_default();
-        let named = names
-            .iter()
-            .find(|(_, name)| name.to_lowercase() == label.to_lowercase());
-        let (value, _) = named.ok_or_else(|| {
-            CorrectionError::Mask(format!(
-                "segment {number} has the SegmentLabel {label:?}; expected one of {known}"
-            ))
-        })?;
-        values.insert(number, *value);
-    }
-    check_grid(object, &into.geometry)?;
-    let (mut twice, mut strange): (BTreeMap<(u8, u8), usize>, Option<u32>) = (BTreeMap::new(), None);
-    let Volume { geometry, data } = into;
-    let counts = |number: u32| !(is_map && number == 0);
-    lay(part10, object, is_map, counts, geometry, |voxel, number| {
-        let Some(value) = values.get(&number) else {
-            strange = Some(number);
-            return;
-        };
-        let before = data[voxel];
-        if before != 0 && before != *value {
-            *twice.entry((before, *value)).or_default() += 1;
-        }
-        data[voxel] = *value;
-    })?;
-    if let Some(number) = strange {
-        return Err(CorrectionError::Mask(format!(
-            "voxels are of segment {number}, which SegmentSequence does not describe"
-        )));
-    }
-    match twice.into_iter().next() {
-        None => Ok(()),
-        Some(((a, b), voxels)) => Err(CorrectionError::Mask(format!(
-            "{voxels} voxels are both {} and {}; a voxel has one label",
-            names[&a], names[&b]
-        ))),
-    }
+/// A Segmentation: its file, and what it says.
+pub(super) struct Segmentation<'a> {
+    part10: &'a [u8],
+    instance: Instance,
+    /// Whether it is a label map; else each segment has its own frames.
+    is_map: bool,
+    /// The series that it says it lies on.
+    series: Vec<String>,
 }
 
-/// Tells of every voxel of the images that a segment which counts holds, with the segment's number.
-fn lay(
-    part10: &[u8],
-    object: &InMemDicomObject,
-    is_map: bool,
-    counts: impl Fn(u32) -> bool,
-    geometry: &Geometry,
-    mut tell: impl FnMut(usize, u32),
-) -> Result<(), CorrectionError> {
-    let groups = items(object, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
-    let bits = number(object, tags::BITS_ALLOCATED).unwrap_or_default();
-    if !matches!((is_map, bits), (false, 1 | 8) | (true, 8 | 16)) {
-        return Err(CorrectionError::Mask(format!(
-            "its pixels have {bits} bits; a BINARY one has 1 or 8, a LABELMAP 8 or 16"
-        )));
+impl<'a> Segmentation<'a> {
+    pub(super) fn open(part10: &'a [u8]) -> Result<Self, CorrectionError> {
+        let instance =
+            Instance::from_bytes(part10).map_err(|error| CorrectionError::Source(redact(&error)))?;
+        let series = items(&instance.object, tags::REFERENCED_SERIES_SEQUENCE).iter();
+        Ok(Self {
+            part10,
+            is_map: is_map(&instance.object)?,
+            series: series
+                .filter_map(|item| text(item, tags::SERIES_INSTANCE_UID))
+                .collect(),
+            instance,
+        })
     }
-    let len = geometry.slice_len();
-    for (at, frame) in groups.iter().enumerate() {
-        let wanted = if is_map {
-            None
-        } else {
-            let number = group(object, frame, tags::SEGMENT_IDENTIFICATION_SEQUENCE)
-                .and_then(|group| number(group, tags::REFERENCED_SEGMENT_NUMBER))
-                .unwrap_or_default();
-            if !counts(number) {
+
+    fn object(&self) -> &InMemDicomObject {
+        &self.instance.object
+    }
+
+    /// Whether it says that it lies on the series of an image.
+    pub(super) fn names(&self, image: &Instance) -> bool {
+        let uid = image.attributes.series_instance_uid.as_ref();
+        uid.is_some_and(|uid| self.series.iter().any(|named| named == uid.as_str()))
+    }
+
+    /// The voxels of some segments.
+    fn mask(&self, segments: &[u32], geometry: &Geometry) -> Result<Volume<bool>, CorrectionError> {
+        let mut data = vec![false; geometry.len()];
+        let counts = |number| segments.contains(&number);
+        self.lay(counts, geometry, |voxel, _| data[voxel] = true)?;
+        Ok(Volume {
+            geometry: geometry.clone(),
+            data,
+        })
+    }
+
+    /// Puts the name's value of each segment into the voxels that it holds, by SegmentLabel.
+    pub(super) fn put_values(
+        &self,
+        names: &BTreeMap<u8, String>,
+        into: &mut Volume<u8>,
+    ) -> Result<(), CorrectionError> {
+        let (object, is_map) = (self.object(), self.is_map);
+        let known = names.values().cloned().collect::<Vec<_>>().join(", ");
+        let mut values: BTreeMap<u32, u8> = BTreeMap::new();
+        for segment in items(object, tags::SEGMENT_SEQUENCE) {
+            let number = number(segment, tags::SEGMENT_NUMBER).unwrap_or_default();
+            // Of a label map that is the background.
+            if is_map && number == 0 {
                 continue;
             }
-            Some(number)
-        };
-        let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
-        let pixels = transcode::frames(part10, &[number])
-            .map_err(|error| CorrectionError::Source(redact(&error)))?
-            .pop()
-            .unwrap_or_default();
-        let value = |pixel: usize| -> u32 {
-            let byte = |at: usize| u32::from(pixels.get(at).copied().unwrap_or_default());
-            match bits {
-                1 => byte(pixel / 8) >> (pixel % 8) & 1,
-                8 => byte(pixel),
-                _ => byte(pixel * 2) | byte(pixel * 2 + 1) << 8,
-            }
-        };
-        let holder = |pixel: usize| match wanted {
-            Some(number) => (value(pixel) != 0).then_some(number),
-            None => Some(value(pixel)).filter(|number| counts(*number)),
-        };
-        if !(0..len).any(|pixel| holder(pixel).is_some()) {
-            continue;
+            let label = text(segment, tags::SEGMENT_LABEL).unwrap_or_default();
+            let named = names
+                .iter()
+                .find(|(_, name)| name.to_lowercase() == label.to_lowercase());
+            let (value, _) = named.ok_or_else(|| {
+                CorrectionError::Mask(format!(
+                    "segment {number} has the SegmentLabel {label:?}; expected one of {known}"
+                ))
+            })?;
+            values.insert(number, *value);
         }
-        // A frame that holds nothing may lie anywhere.
-        let slice = slice_of(object, frame, at + 1, geometry)?;
-        for pixel in 0..len {
-            if let Some(number) = holder(pixel) {
-                tell(slice * len + pixel, number);
+        let (mut twice, mut strange): (BTreeMap<(u8, u8), usize>, Option<u32>) = (BTreeMap::new(), None);
+        let Volume { geometry, data } = into;
+        let counts = |number: u32| !(is_map && number == 0);
+        self.lay(counts, geometry, |voxel, number| {
+            let Some(value) = values.get(&number) else {
+                strange = Some(number);
+                return;
+            };
+            let before = data[voxel];
+            if before != 0 && before != *value {
+                *twice.entry((before, *value)).or_default() += 1;
             }
+            data[voxel] = *value;
+        })?;
+        if let Some(number) = strange {
+            return Err(CorrectionError::Mask(format!(
+                "voxels are of segment {number}, which SegmentSequence does not describe"
+            )));
+        }
+        match twice.into_iter().next() {
+            None => Ok(()),
+            Some(((a, b), voxels)) => Err(CorrectionError::Mask(format!(
+                "{voxels} voxels are both {} and {}; a voxel has one label",
+                names[&a], names[&b]
+            ))),
         }
     }
-    Ok(())
+
+    /// Tells of every voxel of the images that a segment which counts holds, with the segment's number.
+    fn lay(
+        &self,
+        counts: impl Fn(u32) -> bool,
+        geometry: &Geometry,
+        mut tell: impl FnMut(usize, u32),
+    ) -> Result<(), CorrectionError> {
+        let (object, is_map) = (self.object(), self.is_map);
+        check_grid(object, geometry)?;
+        let groups = items(object, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
+        let bits = number(object, tags::BITS_ALLOCATED).unwrap_or_default();
+        if !matches!((is_map, bits), (false, 1 | 8) | (true, 8 | 16)) {
+            return Err(CorrectionError::Mask(format!(
+                "its pixels have {bits} bits; a BINARY one has 1 or 8, a LABELMAP 8 or 16"
+            )));
+        }
+        let len = geometry.slice_len();
+        for (at, frame) in groups.iter().enumerate() {
+            let wanted = if is_map {
+                None
+            } else {
+                let number = group(object, frame, tags::SEGMENT_IDENTIFICATION_SEQUENCE)
+                    .and_then(|group| number(group, tags::REFERENCED_SEGMENT_NUMBER))
+                    .unwrap_or_default();
+                if !counts(number) {
+                    continue;
+                }
+                Some(number)
+            };
+            let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
+            let pixels = transcode::frames(self.part10, &[number])
+                .map_err(|error| CorrectionError::Source(redact(&error)))?
+                .pop()
+                .unwrap_or_default();
+            let value = |pixel: usize| -> u32 {
+                let byte = |at: usize| u32::from(pixels.get(at).copied().unwrap_or_default());
+                match bits {
+                    1 => byte(pixel / 8) >> (pixel % 8) & 1,
+                    8 => byte(pixel),
+                    _ => byte(pixel * 2) | byte(pixel * 2 + 1) << 8,
+                }
+            };
+            let holder = |pixel: usize| match wanted {
+                Some(number) => (value(pixel) != 0).then_some(number),
+                None => Some(value(pixel)).filter(|number| counts(*number)),
+            };
+            if !(0..len).any(|pixel| holder(pixel).is_some()) {
+                continue;
+            }
+            // A frame that holds nothing may lie anywhere.
+            let slice = slice_of(object, frame, at + 1, geometry)?;
+            for pixel in 0..len {
+                if let Some(number) = holder(pixel) {
+                    tell(slice * len + pixel, number);
+                }
+            }
+        }
+        Ok(())
+    }
 }

@@ -12,6 +12,7 @@ use ictus::{
         heads::HaemorrhageHeads,
         log::Log,
         loss, recipe,
+        start::Start,
         training::{Config, Progress, train},
         volumes::ArteryBoxes,
     },
@@ -52,7 +53,7 @@ pub(crate) struct Args {
     /// A model to start from: its folder, or the id of one that is shipped
     #[arg(long, value_name = "MODEL")]
     from: Option<String>,
-    /// First steps in which the encoder of the model that training starts from stays as it is, and only what comes after it learns
+    /// First steps in which the encoder that training starts from stays as it is, and only what comes after it learns
     #[arg(long, default_value_t = 0)]
     frozen_steps: usize,
     /// Samples a step: 4; with --dataset 12 slices or 2 volumes.
@@ -137,13 +138,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return dataset::run(args, folder);
     }
     let from = args.from.as_deref().map(start).transpose()?;
-    check_frozen(args, from.as_ref())?;
+    check_frozen(args, from.is_some())?;
     let (plan, samples) = args.recipe.plan(usize::from(args.members.unwrap_or(3)));
     let config = Config {
         samples,
         plan,
         out: args.out.clone(),
-        from,
+        from: from.map(Start::Model),
         frozen_steps: args.frozen_steps,
         trunk_steps: args.trunk_steps,
         steps: args.steps.unwrap_or(1500),
@@ -182,10 +183,10 @@ fn start(named: &str) -> anyhow::Result<Arc<Bundle>> {
     })?))
 }
 
-fn check_frozen(args: &Args, from: Option<&Arc<Bundle>>) -> anyhow::Result<()> {
-    if args.frozen_steps > 0 && from.is_none() {
+fn check_frozen(args: &Args, starts_with_something: bool) -> anyhow::Result<()> {
+    if args.frozen_steps > 0 && !starts_with_something {
         bail!(
-            "--frozen-steps keeps the encoder of a model that training starts from; name one with --from or --fine-tune"
+            "--frozen-steps keeps the encoder that training starts from; name one with --from, --fine-tune or --encoder"
         );
     }
     Ok(())

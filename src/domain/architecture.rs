@@ -25,6 +25,8 @@ pub enum Architecture {
     SwinUNETR(SwinUNETR),
     /// BLAST-CT's `DeepMedic`.
     DeepMedic(DeepMedic),
+    /// nnU-Net's decoder behind EfficientNet-Lite0.
+    EfficientNetUNet(EfficientNetUNet),
 }
 
 /// A plain convolutional U-Net: convolution, instance norm, LeakyReLU; strided on the way down, transposed on the way up.
@@ -257,6 +259,18 @@ pub struct DeepMedic {
     pub fully_connected: Vec<usize>,
 }
 
+/// A U-Net in two dimensions whose encoder is EfficientNet-Lite0 with its batch norms folded in; its decoder is nnU-Net's plain one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EfficientNetUNet {
+    /// Input channels.
+    pub input_channels: usize,
+    /// Channels of the decoder at each of six levels, the full resolution first.
+    pub features_per_stage: Vec<usize>,
+    /// Output channels, background included.
+    pub num_classes: usize,
+}
+
 impl DeepMedic {
     /// Channels that each path ends with.
     #[must_use]
@@ -390,6 +404,7 @@ impl Architecture {
             Self::SegResNet(_) => "SegResNet",
             Self::SwinUNETR(_) => "SwinUNETR",
             Self::DeepMedic(_) => "DeepMedic",
+            Self::EfficientNetUNet(_) => "EfficientNetUNet",
         }
     }
 
@@ -404,6 +419,7 @@ impl Architecture {
             Self::SegResNet(a) => a.in_channels,
             Self::SwinUNETR(a) => a.in_channels,
             Self::DeepMedic(a) => a.input_channels,
+            Self::EfficientNetUNet(a) => a.input_channels,
         }
     }
 
@@ -418,6 +434,7 @@ impl Architecture {
             Self::SegResNet(a) => a.out_channels,
             Self::SwinUNETR(a) => a.out_channels,
             Self::DeepMedic(a) => a.num_classes,
+            Self::EfficientNetUNet(a) => a.num_classes,
         }
     }
 
@@ -432,6 +449,7 @@ impl Architecture {
             Self::DynUNet(a) => a.spatial_dims,
             Self::SegResNet(a) => a.spatial_dims,
             Self::SwinUNETR(_) | Self::DeepMedic(_) => 3,
+            Self::EfficientNetUNet(_) => 2,
         }
     }
 
@@ -460,6 +478,8 @@ impl Architecture {
             }
             // A patch of two and four mergings.
             Self::SwinUNETR(_) => vec![32; 3],
+            // Five halvings.
+            Self::EfficientNetUNet(_) => vec![32; 2],
             Self::DeepMedic(a) => a.scale_factors.first().map_or(vec![0; 3], |s| s.to_vec()),
         }
     }

@@ -182,6 +182,19 @@ impl Configuration {
         Some([tile, network.output_size(tile)?])
     }
 
+    /// Tiles, steps and slabs in words.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let slabs = match self.grid {
+            Grid::SourceSlices { slab_mm, .. } => format!(", slabs of {slab_mm:.1} mm"),
+            _ => String::new(),
+        };
+        format!(
+            "tiles of {:?} voxels at {:.2?} mm{slabs}",
+            self.patch_size, self.spacing
+        )
+    }
+
     /// Whether tilted and uneven stacks come to its grid as they lie; else an even one is wanted.
     #[must_use]
     pub fn takes_stacks_as_they_lie(&self) -> bool {

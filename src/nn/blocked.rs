@@ -399,7 +399,7 @@ impl CustomOp3 for Blocked {
 }
 
 /// The sum of each channel over images and voxels; `plane` is the values of one block of one image.
-fn channel_sums(grad: &[f32], in_blocks: usize, plane: usize, channels: usize) -> Vec<f32> {
+pub(super) fn channel_sums(grad: &[f32], in_blocks: usize, plane: usize, channels: usize) -> Vec<f32> {
     /// Voxels that are summed in f32 before they join the f64 sum.
     const RUN: usize = 256;
     let planes: Vec<[f64; BLOCK]> = grad

@@ -15,6 +15,8 @@ pub mod conv;
 mod cuda;
 pub mod deepmedic;
 mod deferred;
+mod depthwise;
+pub mod efficientnet;
 mod kernels;
 pub mod layout;
 mod monai_block;

@@ -1,8 +1,8 @@
 //! Any network family behind one door: plain tensors in, plain logits out, whatever layout runs inside.
 
 use super::{
-    deepmedic::DeepMedic, layout, monai_dynunet::DynUNet, monai_segresnet::SegResNet,
-    monai_swin_unetr::SwinUNETR, monai_unet::UNet, parameters::Parameters,
+    deepmedic::DeepMedic, efficientnet::EfficientNetUNet, layout, monai_dynunet::DynUNet,
+    monai_segresnet::SegResNet, monai_swin_unetr::SwinUNETR, monai_unet::UNet, parameters::Parameters,
     residual_unet::ResidualEncoderUNet, unet::PlainConvUNet, unit::check_input,
 };
 use crate::domain::architecture::Architecture;
@@ -27,6 +27,7 @@ enum Family {
     SegResNet(SegResNet),
     SwinUNETR(SwinUNETR),
     DeepMedic(DeepMedic),
+    EfficientNetUNet(EfficientNetUNet),
 }
 
 impl Network {
@@ -45,6 +46,7 @@ impl Network {
             Architecture::SegResNet(a) => Family::SegResNet(SegResNet::new(a, p)?),
             Architecture::SwinUNETR(a) => Family::SwinUNETR(SwinUNETR::new(a, p)?),
             Architecture::DeepMedic(a) => Family::DeepMedic(DeepMedic::new(a, p)?),
+            Architecture::EfficientNetUNet(a) => Family::EfficientNetUNet(EfficientNetUNet::new(a, p)?),
         };
         Ok(Self {
             family,
@@ -115,6 +117,7 @@ impl Family {
         match self {
             Self::PlainConvUNet(network) => network.run(x, all),
             Self::ResidualEncoderUNet(network) => network.run(x, all),
+            Self::EfficientNetUNet(network) => network.run(x, all),
             // MONAI's heads for deep supervision are not built: there is one answer.
             Self::UNet(network) => Ok(vec![network.run(&x)?]),
             Self::DynUNet(network) => Ok(vec![network.run(&x)?]),

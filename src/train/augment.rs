@@ -7,6 +7,7 @@
 //!
 //! Source: kinds, ranges and shares of nnU-Net v2 (`nnUNetTrainer.py`); `SynthSeg` (doi:10.1016/j.media.2023.102789) for values drawn anew; CutMix, arXiv:1905.04899; mixup, arXiv:1710.09412.
 
+use super::loss::IGNORE;
 use crate::domain::resample::{Method, resample};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -196,7 +197,7 @@ fn randomise(rng: &mut ChaCha8Rng, channel: &mut [f32], truth: &[u8]) {
         let knot = (at as usize).min(KNOTS - 2);
         let share = at - knot as f32;
         *value = curve[knot] * (1.0 - share) + curve[knot + 1] * share;
-        if *label > 0 {
+        if !matches!(*label, 0 | IGNORE) {
             *value += shifts[usize::from(*label)];
         }
     }

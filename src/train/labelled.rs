@@ -2,14 +2,16 @@
 //!
 //! `imagesTr/CASE_0000.nii.gz` is the first channel of a case, `labelsTr/CASE.nii.gz` its labels; `dataset.json` names channels and labels.
 //! With `file_ending` `.dcm`, `imagesTr/CASE_0000` is a folder with the series (or `CASE_0000.dcm` a multi-frame CT), and `labelsTr/CASE.dcm` a Segmentation on it, or `labelsTr/CASE` a folder of several; a segment's SegmentLabel is the name of its label.
+//! A label called `ignore` is of voxels that nobody labelled.
 //! Whatever does not fit is said in words with the case's name, all of it at once: who has 500 cases does not want to hear of one fault a day.
 
-use super::TrainError;
+use super::{TrainError, loss::IGNORE};
 use crate::{
     analysis::{
         Scan,
         assemble::{Values, from_nifti},
         labelled::{SegmentedError, segmented},
+        preprocess::even::even,
     },
     dicom::{enhanced, instance::Instance},
     domain::{
@@ -35,6 +37,8 @@ use std::{
 const SAME_PLACE_MM: f64 = 0.1;
 /// Channel names that mean Hounsfield units.
 const CT: &str = "ct";
+/// The name of the label of voxels that nobody labelled.
+const UNLABELLED: &str = "ignore";
 /// What files of DICOM end with.
 const DICOM: &str = ".dcm";
 
@@ -47,6 +51,8 @@ pub struct Description {
     pub channels: Vec<String>,
     /// Names of the labels by value, without background.
     pub labels: BTreeMap<u8, String>,
+    /// The value of voxels that nobody labelled, if there may be some.
+    pub ignore: Option<u8>,
     /// What names of files end with.
     ending: String,
 }
@@ -69,6 +75,8 @@ pub struct Case {
     pub scan: Scan,
     /// The label of each voxel of theirs.
     pub labels: Volume<u8>,
+    /// Whether it was tilted or uneven, and lies on an even grid now.
+    pub resampled: bool,
 }
 
 #[derive(Deserialize)]
@@ -108,6 +116,7 @@ impl Description {
                 channels.join(", ")
             )));
         }
+        let (labels, ignore) = labels(&written.labels).map_err(one)?;
         let absolute = fs::canonicalize(folder).map_err(|e| TrainError::file(folder, e))?;
         Ok(Self {
             name: absolute
@@ -116,7 +125,8 @@ impl Description {
                 .to_string_lossy()
                 .into_owned(),
             channels,
-            labels: labels(&written.labels).map_err(one)?,
+            labels,
+            ignore,
             ending,
         })
     }
@@ -233,25 +243,39 @@ impl Description {
         Ok(named)
     }
 
-    /// Reads a case as it lies: a label that nobody named is handed on.
+    /// Reads a case: a label that nobody named is handed on, and a voxel that nobody labelled has [`IGNORE`].
+    ///
+    /// A stack that a scanner laid may lean and be uneven: unless `as_it_lies`, it is laid on an even grid. A file that says it is one volume stays as it is.
     ///
     /// # Errors
     /// What is wrong with it, in words.
-    pub fn open(&self, case: &Files, values: Values) -> Result<Case, String> {
-        if self.is_dicom() {
-            self.segmented(case)
+    pub fn open(&self, files: &Files, values: Values, as_it_lies: bool) -> Result<Case, String> {
+        let mut case = if self.is_dicom() {
+            self.segmented(files, as_it_lies)?
         } else {
-            volumes(case, values)
+            volumes(files, values)?
+        };
+        if let Some(ignore) = self.ignore {
+            if ignore != IGNORE && case.labels.data.contains(&IGNORE) {
+                return Err(format!(
+                    "{}: found the label {IGNORE}, dataset.json names `{UNLABELLED}` as {ignore}",
+                    shown(&files.labels)
+                ));
+            }
+            let all = &mut case.labels.data;
+            all.iter_mut()
+                .filter(|label| **label == ignore)
+                .for_each(|label| *label = IGNORE);
         }
+        Ok(case)
     }
 
     /// Whether its files are DICOM.
-    #[must_use]
-    pub fn is_dicom(&self) -> bool {
+    fn is_dicom(&self) -> bool {
         self.ending == DICOM
     }
 
-    fn segmented(&self, case: &Files) -> Result<Case, String> {
+    fn segmented(&self, case: &Files, as_it_lies: bool) -> Result<Case, String> {
         let read = |path: &PathBuf| fs::read(path).map_err(|e| said(path, &e));
         let instances: Vec<Vec<Instance>> = files(&case.images[0])?
             .par_iter()
@@ -263,17 +287,24 @@ impl Description {
         let paths = files(&case.labels)?;
         let segmentations = paths.iter().map(read).collect::<Result<Vec<_>, String>>()?;
         let instances = instances.into_iter().flatten().collect();
-        let (image, labels) =
-            segmented(instances, &segmentations, &self.labels).map_err(|error| match &error {
+        let mut names = self.labels.clone();
+        names.extend(self.ignore.map(|value| (value, UNLABELLED.to_owned())));
+        let (mut image, mut labels) =
+            segmented(instances, &segmentations, &names).map_err(|error| match &error {
                 SegmentedError::Images(_) => said(&case.images[0], &error),
                 SegmentedError::Segmentation(number, _) => said(&paths[*number], &error),
             })?;
+        let mut resampled = false;
+        if !as_it_lies {
+            (image, labels, resampled) = even(image, labels);
+        }
         Ok(Case {
             scan: Scan {
                 channels: vec![image],
                 turn: Turn::DICOM,
             },
             labels,
+            resampled,
         })
     }
 }
@@ -381,6 +412,7 @@ fn volumes(case: &Files, values: Values) -> Result<Case, String> {
             data,
         },
         scan: Scan { channels, turn },
+        resampled: false,
     })
 }
 
@@ -392,8 +424,8 @@ fn channels(named: &Map<String, Value>) -> Result<Vec<String>, String> {
         .ok_or_else(|| "dataset.json: channel_names does not name channels \"0\", \"1\", … in a row".into())
 }
 
-/// Names of labels by value, without the background, which is 0: name and value, as nnU-Net 2 has them, or value and name, as nnU-Net 1 had.
-fn labels(named: &Map<String, Value>) -> Result<BTreeMap<u8, String>, String> {
+/// Names of labels by value, without the background, which is 0: name and value, as nnU-Net 2 has them, or value and name, as nnU-Net 1 had; and the value of what nobody labelled.
+fn labels(named: &Map<String, Value>) -> Result<(BTreeMap<u8, String>, Option<u8>), String> {
     let mut by_value: BTreeMap<u8, String> = BTreeMap::new();
     for (key, value) in named {
         if value.is_array() {
@@ -408,9 +440,6 @@ fn labels(named: &Map<String, Value>) -> Result<BTreeMap<u8, String>, String> {
         let number = number.ok_or_else(|| {
             format!("dataset.json: label {key:?} is {value}, expected a number from 0 to 255")
         })?;
-        if name == "ignore" {
-            return Err("dataset.json has an `ignore` label (sparse annotations), which is not built; label every voxel".into());
-        }
         if let Some(other) = by_value.insert(number, name.to_owned()) {
             return Err(format!(
                 "dataset.json: labels {other:?} and {name:?} both have the value {number}"
@@ -423,6 +452,17 @@ fn labels(named: &Map<String, Value>) -> Result<BTreeMap<u8, String>, String> {
             "dataset.json: label 0 is called {background:?}, expected \"background\""
         ));
     }
+    let ignore = by_value
+        .iter()
+        .find_map(|(value, name)| name.eq_ignore_ascii_case(UNLABELLED).then_some(*value));
+    if let Some(value) = ignore {
+        by_value.remove(&value);
+        if let Some(name) = by_value.get(&IGNORE) {
+            return Err(format!(
+                "dataset.json: label {name:?} has the value {IGNORE}, which stands for what nobody labelled; give it another"
+            ));
+        }
+    }
     if by_value.is_empty() {
         return Err("dataset.json names no label beside the background".into());
     }
@@ -430,7 +470,7 @@ fn labels(named: &Map<String, Value>) -> Result<BTreeMap<u8, String>, String> {
     if folded.len() < by_value.len() {
         return Err("dataset.json: two labels have the same name, but for capitals".into());
     }
-    Ok(by_value)
+    Ok((by_value, ignore))
 }
 
 /// The farthest that a corner of one grid lies from that of the other of the same size, mm.

@@ -3,6 +3,7 @@
 //! By default cross-entropy, plus soft Dice of everything that is not background, plus the mean soft Dice of the classes that the batch holds.
 //! The first Dice term asks whether there is a lesion, the last which; a class that no sample of the batch has says nothing about either.
 //! A loss is what each voxel says (cross-entropy, focal) plus what the sums over all voxels say (Dice, Tversky); only Lovász needs an order of the voxels and stands in a file of its own.
+//! Voxels that nobody labelled ([`IGNORE`]) say nothing: they are left out before anything else is done.
 //! Loss and gradient come from one pass over the logits with sums in a fixed order, so that the number of threads changes nothing.
 //!
 //! Source: soft Dice, Milletari et al., arXiv:1606.04797; its sum with cross-entropy over the batch and the weights of deep supervision, nnU-Net (doi:10.1038/s41592-020-01008-z); focal, Lin et al., arXiv:1708.02002; Tversky, Salehi et al., arXiv:1706.05721.
@@ -14,6 +15,9 @@ use rayon::prelude::*;
 
 /// Keeps Dice finite where there is nothing, and small where there is little.
 const SMOOTH: f64 = 1.0;
+
+/// The class of voxels that nobody labelled.
+pub const IGNORE: u8 = u8::MAX;
 
 /// A loss and how to go down from it.
 #[derive(Debug)]
@@ -119,7 +123,7 @@ fn coarser(truth: &[u8], from: &[usize], to: &[usize]) -> Vec<u8> {
 /// How wrong a network's logits are.
 ///
 /// # Shape
-/// `logits`: `[N, K, ...]`; `truth`: one class below K for each of the `N × ...` voxels.
+/// `logits`: `[N, K, ...]`; `truth`: one class below K, or [`IGNORE`], for each of the `N × ...` voxels.
 ///
 /// # Errors
 /// candle's, and a truth of another size.
@@ -135,7 +139,11 @@ pub fn of(kind: Kind, logits: &Tensor, truth: &[u8]) -> Result<Loss> {
         );
     }
     let values = logits.flatten_all()?.to_vec1::<f32>()?;
-    let (value, gradient) = evaluate(kind, &values, truth, classes, voxels);
+    let (value, gradient) = if truth.contains(&IGNORE) {
+        of_labelled(kind, &values, truth, classes, voxels)
+    } else {
+        evaluate(kind, &values, truth, classes, voxels)
+    };
     let gradient = Tensor::from_vec(gradient, dims, logits.device())?;
     Ok(Loss {
         value,
@@ -193,6 +201,27 @@ impl Sums {
         }
         self
     }
+}
+
+/// The same of the labelled voxels alone, as if they were one sample.
+fn of_labelled(kind: Kind, logits: &[f32], truth: &[u8], classes: usize, voxels: usize) -> (f64, Vec<f32>) {
+    let labelled: Vec<usize> = (0..truth.len()).filter(|v| truth[*v] != IGNORE).collect();
+    let mut gradient = vec![0.0; logits.len()];
+    if labelled.is_empty() {
+        return (0.0, gradient);
+    }
+    let at = |v: usize, k: usize| (v / voxels * classes + k) * voxels + v % voxels;
+    let known: Vec<u8> = labelled.iter().map(|v| truth[*v]).collect();
+    let own: Vec<f32> = (0..classes)
+        .flat_map(|k| labelled.iter().map(move |v| logits[at(*v, k)]))
+        .collect();
+    let (value, down) = evaluate(kind, &own, &known, classes, labelled.len());
+    for (k, down) in down.chunks(labelled.len()).enumerate() {
+        for (v, down) in labelled.iter().zip(down) {
+            gradient[at(*v, k)] = *down;
+        }
+    }
+    (value, gradient)
 }
 
 /// Voxels of one sample that are handled together.
@@ -394,6 +423,57 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn voxels_that_nobody_labelled_change_nothing_and_are_not_moved() {
+        let (logits, truth) = example();
+        // Between the voxels of each sample one more, and one whole sample of nothing else.
+        let wider = |values: &[f32]| -> Vec<f32> {
+            let mut wider: Vec<f32> = values
+                .chunks(4)
+                .flat_map(|row| [&row[..2], &[9.0], &row[2..]].concat())
+                .collect();
+            wider.extend([3.0; 15]);
+            wider
+        };
+        let mut sparse: Vec<u8> = truth
+            .chunks(4)
+            .flat_map(|row| [&row[..2], &[IGNORE], &row[2..]].concat())
+            .collect();
+        sparse.extend([IGNORE; 5]);
+        for kind in KINDS {
+            let full = Var::from_vec(logits.clone(), (2, 3, 4), &Device::Cpu).unwrap();
+            let part = Var::from_vec(wider(&logits), (3, 3, 5), &Device::Cpu).unwrap();
+            let (a, b) = (
+                of(kind, &full, &truth).unwrap(),
+                of(kind, &part, &sparse).unwrap(),
+            );
+            assert!((a.value - b.value).abs() < 1e-9, "{kind:?}");
+            let grad = |loss: &Loss, of: &Var| {
+                let grads = loss.descent.backward().unwrap();
+                grads
+                    .get(of)
+                    .unwrap()
+                    .flatten_all()
+                    .unwrap()
+                    .to_vec1::<f32>()
+                    .unwrap()
+            };
+            let mut expected: Vec<f32> = grad(&a, &full)
+                .chunks(4)
+                .flat_map(|row| [&row[..2], &[0.0], &row[2..]].concat())
+                .collect();
+            expected.extend([0.0; 15]);
+            let apart = expected.iter().zip(grad(&b, &part)).map(|(a, b)| (a - b).abs());
+            assert!(apart.fold(0.0, f32::max) < 1e-6, "{kind:?}");
+        }
+        let none = of(
+            DEFAULT,
+            &Tensor::zeros((1, 3, 2), candle_core::DType::F32, &Device::Cpu).unwrap(),
+            &[IGNORE; 2],
+        );
+        assert_eq!(none.unwrap().value, 0.0);
     }
 
     #[test]

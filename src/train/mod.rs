@@ -8,6 +8,7 @@ pub mod dataset;
 pub mod evaluation;
 pub mod events;
 pub mod heads;
+pub mod imagenet;
 pub mod labelled;
 pub mod log;
 pub mod loss;
@@ -16,6 +17,7 @@ pub mod occlusion;
 pub mod optimizer;
 pub mod phantom;
 pub mod recipe;
+pub mod start;
 pub mod training;
 pub mod volumes;
 

@@ -11,13 +11,10 @@ use super::{
     dataset::{self, Batch, Draw, Samples},
     loss::{self, Loss},
     optimizer::{AdamW, Schedule},
+    start::{ENCODER, Start},
 };
 use crate::{
-    analysis::infer::bundle::Bundle,
-    domain::{
-        architecture::Architecture,
-        plan::{Activation, Plan},
-    },
+    domain::{architecture::Architecture, plan::Plan},
     nn::{network::Network, parameters::Parameters},
 };
 use candle_core::{DType, Device, Tensor};
@@ -41,8 +38,8 @@ pub struct Config {
     pub samples: Arc<dyn Samples>,
     /// Where the model's folder goes.
     pub out: PathBuf,
-    /// A model whose first member is where training starts, as far as names and shapes agree.
-    pub from: Option<Arc<Bundle>>,
+    /// What training starts from instead of nothing.
+    pub from: Option<Start>,
     /// First steps of the training, or of each member without a trunk, in which the encoder that `from` gave stays as it is.
     pub frozen_steps: usize,
     /// Steps that all members share.
@@ -117,7 +114,7 @@ impl Config {
             .iter()
             .map(|structure| format!(" {}", structure.name))
             .collect();
-        let from = self.from.as_ref().map(|bundle| bundle.weights_sha256());
+        let from = self.from.as_ref().map(Start::sha256);
         format!(
             "{}{structures} {:?} on {} from {from:?} trunk {} steps {} batch {} seed {} {part} lr {} decay {}{loss}{frozen}",
             self.plan.id,
@@ -217,7 +214,7 @@ fn run(
         return Err(TrainError::Mismatch("trainable parameters were asked for".into()));
     };
     let taken = match config.from.as_ref().filter(|_| trunk == 0 || part == Part::Trunk) {
-        Some(from) => start_from(from, &config.plan, &vars, device)?,
+        Some(from) => from.give(&config.plan, &vars, device)?,
         None => BTreeSet::new(),
     };
     let mut optimizer = AdamW::new(vars, config.weight_decay)?;
@@ -337,96 +334,9 @@ fn has_further_heads(architecture: &Architecture) -> bool {
         | Architecture::DynUNet(_)
         | Architecture::SegResNet(_)
         | Architecture::SwinUNETR(_)
-        | Architecture::DeepMedic(_) => false,
+        | Architecture::DeepMedic(_)
+        | Architecture::EfficientNetUNet(_) => false,
     }
-}
-
-/// Where the names of an encoder's parameters begin, in nnU-Net's networks and therefore in those that are trained here.
-const ENCODER: &str = "encoder.";
-
-/// Where those of the layers begin that answer; of deep supervision there are several.
-const OUTPUTS: &str = "decoder.seg_layers.";
-
-/// Takes over the first member of a model, wherever name and shape are the same, and of what answers those outputs that mean the same; what was taken.
-fn start_from(
-    bundle: &Bundle,
-    plan: &Plan,
-    vars: &BTreeMap<String, candle_core::Var>,
-    device: &Device,
-) -> Result<BTreeSet<String>, TrainError> {
-    let (theirs, ours) = (outputs(&bundle.plan), outputs(plan));
-    let tensors = candle_core::safetensors::load_buffer(&bundle.weights, device)?;
-    let mut taken = BTreeSet::new();
-    for (name, var) in vars {
-        let Some(tensor) = tensors.get(&format!("member_0.{name}")) else {
-            continue;
-        };
-        let tensor = inflated(name, tensor.to_dtype(DType::F32)?, var.dims())?;
-        let answers = name.starts_with(OUTPUTS) && tensor.dim(0)? == theirs.len();
-        if answers && tensor.dims()[1..] == var.dims()[1..] {
-            let rows = ours.iter().enumerate().map(|(own, output)| {
-                match theirs.iter().position(|their| their == output) {
-                    Some(known) => tensor.narrow(0, known, 1),
-                    None => var.as_tensor().copy()?.narrow(0, own, 1),
-                }
-            });
-            var.set(&Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)?)?;
-            taken.insert(name.clone());
-        } else if tensor.dims() == var.dims() {
-            var.set(&tensor)?;
-            taken.insert(name.clone());
-        }
-    }
-    if 2 * taken.len() < vars.len() {
-        return Err(TrainError::Mismatch(format!(
-            "{}: {} of {} parameters have the name and shape that this plan wants, at least half must; choose a model of the same architecture",
-            bundle.plan.id,
-            taken.len(),
-            vars.len()
-        )));
-    }
-    Ok(taken)
-}
-
-/// Where the names of the parameters begin that bring a level to the size of the next.
-const ENLARGES: &str = "decoder.transpconvs.";
-
-/// A kernel of slices as one of volumes, where that is wanted: itself in the middle plane, nothing in the others.
-///
-/// One that enlarges has as many planes as it makes slices of each, and is in all of them.
-/// Channels that were slabs of one scan become the planes of a kernel that has as many, or else their sum, which is what slices that are alike gave.
-/// A network that was inflated answers for slices that are alike as it did before, and learns from there what lies between slices.
-///
-/// Source: Carreira and Zisserman, arXiv:1705.07750, who inflated networks of pictures to ones of films.
-fn inflated(name: &str, kernel: Tensor, wanted: &[usize]) -> Result<Tensor, TrainError> {
-    let (&[_, channels, _, _], &[_, wanted_channels, depth, _, _]) = (kernel.dims(), wanted) else {
-        return Ok(kernel);
-    };
-    let planes = match (channels, wanted_channels) {
-        (slabs, 1) if slabs > 1 && slabs == depth => return Ok(kernel.unsqueeze(1)?),
-        (slabs, 1) if slabs > 1 => kernel.sum_keepdim(1)?.unsqueeze(2)?,
-        _ => kernel.unsqueeze(2)?,
-    };
-    if name.starts_with(ENLARGES) {
-        return Ok(planes.repeat((1, 1, depth, 1, 1))?);
-    }
-    let beside = depth / 2;
-    Ok(planes.pad_with_zeros(2, beside, depth - 1 - beside)?)
-}
-
-/// What each output of a plan's network means, in their order.
-fn outputs(plan: &Plan) -> Vec<(&'static str, &str)> {
-    let labels = plan.labels.iter().map(|label| ("label", &*label.name));
-    let mut outputs: Vec<(&str, &str)> = match plan.activation {
-        Activation::Softmax => vec![("label", "")],
-        Activation::Sigmoid => Vec::new(),
-    };
-    outputs.extend(labels);
-    if !plan.structures.is_empty() {
-        outputs.push(("structure", ""));
-        outputs.extend(plan.structures.iter().map(|s| ("structure", &*s.name)));
-    }
-    outputs
 }
 
 /// The steps that a checkpoint has done, with its state taken over; 0 without one.
@@ -575,7 +485,7 @@ mod tests {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         train(&small(first.path()), &Device::Cpu, |_| {}).unwrap();
         let mut config = small(second.path());
-        config.from = Some(Arc::new(Bundle::read(first.path()).unwrap()));
+        config.from = Some(Start::Model(Arc::new(Bundle::read(first.path()).unwrap())));
         config.trunk_steps = 0;
         config.steps = 1;
         config.learning_rate = 0.0;
@@ -598,16 +508,16 @@ mod tests {
 
         // Outputs go by what they mean: in another order each finds its own, and a new one begins anew.
         let mut config = small(second.path());
-        config.from = Some(Arc::new(Bundle::read(first.path()).unwrap()));
+        config.from = Some(Start::Model(Arc::new(Bundle::read(first.path()).unwrap())));
         (config.trunk_steps, config.steps, config.learning_rate) = (0, 1, 0.0);
         config.plan.members = 1;
         config.plan.labels.reverse();
         config.plan.labels[4].name = "scar".into();
         fs::remove_dir_all(second.path().join("checkpoint")).unwrap();
         train(&config, &Device::Cpu, |_| {}).unwrap();
-        let key = format!("member_0.{OUTPUTS}3.weight");
+        let key = "member_0.decoder.seg_layers.3.weight";
         let rows = |dir: &Path| {
-            let tensor = load(dir)[&key].to_dtype(DType::F32).unwrap();
+            let tensor = load(dir)[key].to_dtype(DType::F32).unwrap();
             tensor.flatten_from(1).unwrap().to_vec2::<f32>().unwrap()
         };
         let (theirs, own) = (rows(first.path()), rows(second.path()));
@@ -633,7 +543,8 @@ mod tests {
         let mut config = small(first.path());
         (config.trunk_steps, config.steps, config.plan.members) = (0, 1, 1);
         train(&config, &Device::Cpu, |_| {}).unwrap();
-        let flat = Bundle::read(first.path()).unwrap();
+        let flat = Arc::new(Bundle::read(first.path()).unwrap());
+        let start = Start::Model(flat.clone());
         let weights = candle_core::safetensors::load_buffer(&flat.weights, &Device::Cpu).unwrap();
         let own = weights.into_iter().filter_map(|(name, tensor)| {
             let name = name.strip_prefix("member_0.")?.to_owned();
@@ -660,7 +571,7 @@ mod tests {
                 labels: flat.plan.labels.clone(),
                 ..recipe::haemorrhage_3d(1)
             };
-            let taken = start_from(&flat, &plan, &vars, &Device::Cpu).unwrap();
+            let taken = start.give(&plan, &vars, &Device::Cpu).unwrap();
             assert_eq!(taken.len(), vars.len());
             let slice = Tensor::randn(0.0f32, 1.0, (1, 1, 32, 48), &Device::Cpu).unwrap();
             let alike = Tensor::cat(&[&slice, &slice, &slice], 1).unwrap();
@@ -690,7 +601,7 @@ mod tests {
         let before = weights(first.path());
         let changed = |frozen_steps: usize, out: &Path| -> Vec<(bool, bool)> {
             let mut config = small(out);
-            config.from = Some(Arc::new(Bundle::read(first.path()).unwrap()));
+            config.from = Some(Start::Model(Arc::new(Bundle::read(first.path()).unwrap())));
             config.frozen_steps = frozen_steps;
             config.trunk_steps = 0;
             config.steps = 2;

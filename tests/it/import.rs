@@ -127,6 +127,34 @@ fn an_imported_model_answers_as_the_original() {
 }
 
 #[test]
+fn a_checkpoint_from_before_torch_1_6_gives_the_same_model_and_a_damaged_one_none() {
+    let (new, old) = (Results::new(), Results::new());
+    fs::copy(golden("old_format.pth"), old.checkpoint()).unwrap();
+    let weights =
+        |results: &Results| fs::read(results.import().unwrap().folder.join("weights.safetensors")).unwrap();
+    assert_eq!(weights(&new), weights(&old));
+
+    let whole = fs::read(golden("old_format.pth")).unwrap();
+    let find = |part: &[u8]| whole.windows(part.len()).position(|w| w == part).unwrap();
+    let big_endian = find(b"little_endian") + 15;
+    let version = find(b"M\xe9\x03") + 1;
+    for (spoil, words) in [
+        (None, &["storage `", "is cut off"][..]),
+        (Some((version, 0)), &["its version is Int(768), expected 1001"]),
+        (Some((big_endian, b'\x89')), &["big-endian"]),
+    ] {
+        let results = Results::new();
+        let mut bytes = whole.clone();
+        match spoil {
+            Some((at, byte)) => bytes[at] = byte,
+            None => bytes.truncate(whole.len() - 4),
+        }
+        fs::write(results.checkpoint(), bytes).unwrap();
+        results.refused(words);
+    }
+}
+
+#[test]
 fn folds_become_members_and_regions_and_postprocessing_stay() {
     let results = Results::new();
     results.add(
@@ -182,7 +210,6 @@ fn refuses_bad_checkpoints_and_says_what_is_wrong() {
         ("expanded.pth", &["more numbers than its storage"]),
         ("no_weights.pth", &["has no `trainer_name`"]),
         ("trainer.pth", &["nnUNetTrainerMedNeXt"]),
-        ("old_format.pth", &["before version 1.6"]),
         ("script.pth", &["TorchScript"]),
         ("compressed.pth", &["is compressed"]),
         (

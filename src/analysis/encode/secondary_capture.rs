@@ -42,6 +42,8 @@ const NARROWEST: usize = 512;
 const MOST_PICTURES: usize = 40;
 /// Pictures beyond the first and last slice of a finding.
 const AROUND: usize = 1;
+/// The most findings that are listed: a network that knows nothing finds thousands.
+const MOST_FINDINGS: usize = 20;
 /// Dots of a letter are squares of so many pixels.
 const DOT: usize = 2;
 /// Free pixels around a band's text.
@@ -72,7 +74,7 @@ pub(super) fn encode(
         .structures
         .as_ref()
         .filter(|_| context.aspects.is_some());
-    let mut slices = slices(input);
+    let mut slices = slices(context, input);
     slices.extend(regions.into_iter().flat_map(most_regions));
     let above = above(context, input);
     slices
@@ -86,7 +88,7 @@ pub(super) fn encode(
 }
 
 /// The slices that are drawn.
-fn slices(input: &EncodeInput<'_>) -> BTreeSet<usize> {
+fn slices(context: &Context<'_>, input: &EncodeInput<'_>) -> BTreeSet<usize> {
     let count = input.segments.geometry.slices();
     let shown: Vec<usize> = (0..count)
         .filter(|slice| input.segments.slice(*slice).iter().any(|voxel| *voxel != 0))
@@ -100,11 +102,15 @@ fn slices(input: &EncodeInput<'_>) -> BTreeSet<usize> {
     let to = (last + AROUND).min(count - 1);
     let step = (to - from + 1).div_ceil(MOST_PICTURES);
     let mut slices: BTreeSet<usize> = (from..=to).step_by(step).collect();
+    let listed: BTreeSet<u16> = largest(&facts(context))
+        .iter()
+        .map(|(segment, ..)| *segment)
+        .collect();
     slices.extend(
-        input
-            .report
+        context
             .findings
             .iter()
+            .filter(|finding| listed.contains(&finding.segment))
             .map(|finding| finding.key_slice)
             .filter(|key| *key < count),
     );
@@ -150,22 +156,8 @@ fn above(context: &Context<'_>, input: &EncodeInput<'_>) -> Vec<(String, Colour)
     if !numbers.is_empty() {
         lines.push((numbers.join(", "), WHITE));
     }
-    let findings: Vec<String> = context
-        .findings
-        .iter()
-        .map(|finding| {
-            let side = match finding.side {
-                Side::Left => " left",
-                Side::Right => " right",
-                Side::Midline => " midline",
-                Side::Bilateral => " both sides",
-                Side::Unknown => "",
-            };
-            format!("{}: {:.1} mL{side}", finding.segment, finding.volume_ml)
-        })
-        .collect();
-    if !findings.is_empty() {
-        lines.push((findings.join("; "), WHITE));
+    if !context.findings.is_empty() {
+        lines.push((listed(&facts(context)), WHITE));
     }
     if let Some(shift) = context.midline_shift {
         lines.push((format!("Midline shift {shift}"), WHITE));
@@ -184,6 +176,43 @@ fn above(context: &Context<'_>, input: &EncodeInput<'_>) -> Vec<(String, Colour)
         WHITE,
     ));
     lines
+}
+
+/// Number, volume in mL and side of a finding.
+type Fact = (u16, f64, Side);
+
+fn facts(context: &Context<'_>) -> Vec<Fact> {
+    let findings = context.findings.iter();
+    findings.map(|f| (f.segment, f.volume_ml, f.side)).collect()
+}
+
+/// So many of the largest findings as a picture has room for, in their order.
+fn largest(findings: &[Fact]) -> Vec<Fact> {
+    let mut shown = findings.to_vec();
+    shown.sort_by(|(_, a, _), (_, b, _)| b.total_cmp(a));
+    shown.truncate(MOST_FINDINGS);
+    shown.sort_by_key(|(segment, ..)| *segment);
+    shown
+}
+
+fn listed(findings: &[Fact]) -> String {
+    let one = |(segment, volume_ml, side)| {
+        let side = match side {
+            Side::Left => " left",
+            Side::Right => " right",
+            Side::Midline => " midline",
+            Side::Bilateral => " both sides",
+            Side::Unknown => "",
+        };
+        format!("{segment}: {volume_ml:.1} mL{side}")
+    };
+    let mut words: Vec<String> = largest(findings).into_iter().map(one).collect();
+    match findings.len() - words.len() {
+        0 => {}
+        1 => words.push("one smaller one".into()),
+        more => words.push(format!("{more} smaller ones")),
+    }
+    words.join("; ")
 }
 
 /// A picture of RGB pixels.
@@ -304,14 +333,14 @@ fn picture(
         }
     }
     // The number of a finding beside it, where the list above has its size.
-    for finding in &context.findings {
-        let of = |at: usize| segments[at] == finding.segment;
+    for (segment, ..) in largest(&facts(context)) {
+        let of = |at: usize| segments[at] == segment;
         let highest = (0..rows).find(|row| (0..columns).any(|column| of(row * columns + column)));
         let rightmost = (0..columns)
             .rev()
             .find(|column| (0..rows).any(|row| of(row * columns + column)));
         if let (Some(row), Some(column)) = (highest, rightmost) {
-            let number = finding.segment.to_string();
+            let number = segment.to_string();
             let wide = number.len() * font::ADVANCE * DOT;
             let left = ((column + 1) * scale + 2 * DOT).min(width.saturating_sub(wide));
             let most = rows * scale - (font::ROWS * DOT).min(rows * scale);
@@ -452,6 +481,20 @@ mod tests {
         let mut picture = Picture::new(words.len() * font::ADVANCE * DOT + 20, 40);
         picture.write(8, 8, words, WHITE);
         assert_eq!(read_back(&picture, 8, 8, words.len()), words);
+    }
+
+    #[test]
+    fn of_more_findings_than_there_is_room_for_the_largest_are_listed() {
+        let fact = |segment: u16| (segment, f64::from(segment % 50), Side::Left);
+        let few: Vec<_> = (1..=2).map(fact).collect();
+        assert_eq!(listed(&few), "1: 1.0 mL left; 2: 2.0 mL left");
+        let many: Vec<_> = (1..=3000).map(fact).collect();
+        let words = listed(&many);
+        assert!(
+            words.starts_with("49: 49.0 mL left; 99: 49.0 mL left; "),
+            "{words}"
+        );
+        assert!(words.ends_with("; 2980 smaller ones"), "{words}");
     }
 
     #[test]

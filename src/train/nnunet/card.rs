@@ -3,7 +3,7 @@
 use super::{fingerprint::Fingerprint, raw::RawDataset, validation::Validation};
 use crate::{
     domain::plan::Plan,
-    train::{TrainError, training::write},
+    train::{TrainError, start::Start, training::write},
 };
 use std::{fmt::Write as _, path::Path};
 
@@ -13,7 +13,7 @@ use std::{fmt::Write as _, path::Path};
 /// When the file cannot be written.
 pub fn card(
     plan: &Plan,
-    from: Option<&Plan>,
+    from: Option<&Start>,
     dataset: &RawDataset,
     fingerprint: &Fingerprint,
     validation: &Validation,
@@ -24,10 +24,7 @@ pub fn card(
         "# {} {}\n\n**Trained locally, not validated, not for clinical use.**\n\n| | |\n|---|---|\n",
         plan.id, plan.version
     );
-    let from = from.map_or_else(
-        || "nothing".to_owned(),
-        |plan| format!("{} {}", plan.id, plan.version),
-    );
+    let from = from.map_or_else(|| "nothing".to_owned(), ToString::to_string);
     let rows = [
         (
             "trained on",
@@ -44,13 +41,7 @@ pub fn card(
                 configuration.architecture.spatial_dims()
             ),
         ),
-        (
-            "grid",
-            format!(
-                "{:.2?} mm, tiles of {:?}",
-                configuration.spacing, configuration.patch_size
-            ),
-        ),
+        ("grid", configuration.in_words()),
     ];
     // Writing to a String cannot fail.
     for (what, how) in rows {

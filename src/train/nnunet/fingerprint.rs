@@ -4,10 +4,15 @@
 //!
 //! Source: nnU-Net v2, `fingerprint_extractor.py`.
 
-use super::raw::{Case, RawDataset};
+use super::raw::RawDataset;
 use crate::{
     analysis::preprocess::volume::bounding_box,
-    train::{TrainError, labelled::Files, training::write},
+    train::{
+        TrainError,
+        labelled::{Case, Files},
+        loss::IGNORE,
+        training::write,
+    },
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -60,6 +65,7 @@ pub fn fingerprint(
     // Of DICOM the names say which value a segment has.
     let mut hash = Sha256::new_with_prefix([u8::from(dataset.as_they_lie)]);
     hash.update(dataset.labels.join("\n"));
+    hash.update(format!("{:?}", dataset.ignore()));
     for case in &dataset.cases {
         hash.update(stamp(case)?);
     }
@@ -77,7 +83,14 @@ pub fn fingerprint(
         let measured: Vec<Result<CaseFingerprint, String>> = group
             .par_iter()
             .map(|case| {
-                measure(&case.name, &dataset.read(case)?, dataset.labels.len())
+                let read = dataset.read(case)?;
+                if read.labels.data.iter().all(|label| *label == IGNORE) {
+                    return Err(format!(
+                        "case {}: no voxel is labelled, nothing can be learnt from it; leave it out",
+                        case.name
+                    ));
+                }
+                measure(&case.name, &read, dataset.labels.len())
                     .ok_or_else(|| format!("case {}: the image is 0 everywhere", case.name))
             })
             .collect();
@@ -130,7 +143,8 @@ fn measure(name: &str, case: &Case, labels: usize) -> Option<CaseFingerprint> {
         .map(|v| channels.iter().any(|channel| channel.data[v] != 0.0))
         .collect();
     let crop = bounding_box(&nonzero, shape)?;
-    let inside: Vec<usize> = (0..grid.len()).filter(|v| case.labels.data[*v] > 0).collect();
+    let is_inside = |v: &usize| !matches!(case.labels.data[*v], 0 | IGNORE);
+    let inside: Vec<usize> = (0..grid.len()).filter(is_inside).collect();
     let step = inside.len().div_ceil(VALUES_PER_CASE).max(1);
     let mut voxels = vec![0; labels];
     for v in &inside {

@@ -10,7 +10,7 @@
 
 use super::{
     fingerprint::{AT_ONCE, stamp},
-    raw::{Case, RawDataset},
+    raw::RawDataset,
 };
 use crate::{
     analysis::preprocess::{
@@ -27,7 +27,8 @@ use crate::{
         TrainError,
         augment::{Augmentation, CUTMIX, Warp, between, nearest},
         dataset::{Sample, Samples},
-        labelled::Files,
+        labelled::{Case, Files},
+        loss::IGNORE,
         training::{Part, write},
     },
 };
@@ -67,6 +68,8 @@ struct Prepared {
     labels_at: u64,
     /// Voxels of each label that the case has.
     places: Vec<Vec<u32>>,
+    /// Voxels that somebody labelled, where not all are.
+    labelled: Vec<u32>,
 }
 
 /// Patches of a prepared dataset, for every member those of the cases outside its fold.
@@ -238,11 +241,14 @@ fn make(case: &Case, plan: &Plan, path: &Path, key: &str) -> Result<(), TrainErr
     })?;
     let classes = plan.labels.len() + 1;
     let values: Vec<u8> = data.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let places: Vec<(String, Vec<u8>, usize)> = (1..classes)
+    let is_sparse = labels.contains(&IGNORE);
+    let places: Vec<(String, Vec<u8>, usize)> = (0..classes)
         .map(|k| {
-            let all: Vec<usize> = (0..labels.len())
-                .filter(|v| usize::from(labels[*v]) == k)
-                .collect();
+            let is_of = |v: &usize| match k {
+                0 => is_sparse && labels[*v] != IGNORE,
+                _ => usize::from(labels[*v]) == k,
+            };
+            let all: Vec<usize> = (0..labels.len()).filter(is_of).collect();
             let step = all.len().div_ceil(PLACES).max(1);
             let some: Vec<u32> = all
                 .iter()
@@ -297,7 +303,7 @@ fn on_grid(labels: &[u8], trace: &VolumeTrace, classes: usize) -> Vec<u8> {
 fn winners(labels: &[u8], classes: usize, forth: impl Fn(Vec<f32>, f32) -> Vec<f32>) -> Vec<u8> {
     let (mut best, mut winner) = (Vec::new(), Vec::new());
     let is_there = |class: &u8| *class == 0 || labels.contains(class);
-    for class in (0..=u8::MAX).take(classes).filter(is_there) {
+    for class in (0..=u8::MAX).take(classes).chain([IGNORE]).filter(is_there) {
         let own = labels.iter().map(|label| f32::from(u8::from(*label == class)));
         let shares = forth(own.collect(), f32::from(u8::from(class == 0)));
         best.resize(shares.len(), 0.0f32);
@@ -349,7 +355,7 @@ impl Prepared {
             };
             let begin = |name: &str| Some(8 + length + numbers(name, "data_offsets")?.first()?);
             let mut places = Vec::new();
-            for k in 1.. {
+            for k in 0.. {
                 let name = format!("places_{k}");
                 let Some(count) = numbers(&name, "shape") else {
                     break;
@@ -358,10 +364,11 @@ impl Prepared {
                 file.read_exact_at(&mut bytes, begin(&name)?).ok()?;
                 let word = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
                 let found: Vec<u32> = bytes.chunks_exact(4).map(word).collect();
-                if !found.is_empty() {
-                    places.push(found);
-                }
+                places.push(found);
             }
+            // Of 0 stands where somebody labelled.
+            let labelled = (!places.is_empty()).then(|| places.remove(0))?;
+            places.retain(|found| !found.is_empty());
             Some(Self {
                 path: path.to_owned(),
                 channels,
@@ -370,6 +377,7 @@ impl Prepared {
                 data_at: begin("data")?,
                 labels_at: begin("labels")?,
                 places,
+                labelled,
             })
         };
         Ok(known())
@@ -462,7 +470,7 @@ impl Patches {
     }
 }
 
-/// Where a patch begins: anywhere, or so that a labelled voxel is in its middle as far as the case allows.
+/// Where a patch begins: anywhere, of a case that is labelled in part where it is; or so that a labelled voxel is in its middle as far as the case allows.
 fn origin(case: &Prepared, tile: [usize; 3], rng: &mut ChaCha8Rng) -> [i64; 3] {
     let bounds = [0, 1, 2].map(|a| {
         let (tile, size) = (signed(tile[a]), signed(case.shape[a]));
@@ -471,10 +479,13 @@ fn origin(case: &Prepared, tile: [usize; 3], rng: &mut ChaCha8Rng) -> [i64; 3] {
         (-(missing / 2), size - tile + missing - missing / 2)
     });
     let forced = rng.random_bool(FORCED) && !case.places.is_empty();
-    if !forced {
+    let places = if forced {
+        &case.places[rng.random_range(0..case.places.len())]
+    } else if case.labelled.is_empty() {
         return bounds.map(|(low, high)| rng.random_range(low..=high));
-    }
-    let places = &case.places[rng.random_range(0..case.places.len())];
+    } else {
+        &case.labelled
+    };
     let voxel = places[rng.random_range(0..places.len())] as usize;
     let [_, rows, columns] = case.shape;
     let at = [voxel / (rows * columns), voxel / columns % rows, voxel % columns];

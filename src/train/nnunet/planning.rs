@@ -2,7 +2,7 @@
 //!
 //! Spacing: the median of the cases; of an axis that is much coarser than the others, the tenth percentile.
 //! Tile: as large as the budget allows, in the shape of the median case; the network halves an axis as long as it is fine and long enough.
-//! What differs from nnU-Net: the budget on a CPU, which computes a step in seconds with a smaller network and not at all with theirs.
+//! What differs from nnU-Net: the budget on a CPU, which computes a step in seconds with a smaller network and not at all with theirs; slices with slabs beside them; and an encoder that has seen photographs.
 //!
 //! Source: nnU-Net v2, `default_experiment_planner.py` and `network_topology.py` (rules and constants).
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
-        architecture::{Architecture, PlainConvUNet, ResidualBlock, ResidualEncoderUNet},
+        architecture::{Architecture, EfficientNetUNet, PlainConvUNet, ResidualBlock, ResidualEncoderUNet},
         code::Code,
         plan::{
             Activation, Configuration, Contrast, Ensemble, Golden, Grid, Label, Normalization, Plan,
@@ -30,10 +30,18 @@ const ANISOTROPY: f64 = 3.0;
 const COARSE_SHARE: f64 = 0.1;
 /// Voxels that an axis keeps at the lowest level.
 const SHORTEST_EDGE: usize = 4;
+/// The same behind EfficientNet-Lite0, whose last blocks should see more than the padding around them.
+const SHORTEST_EFFICIENTNET_EDGE: usize = 2;
 /// Axes whose steps differ by less than this are halved and convolved together.
 const SAME_STEP: f64 = 2.0;
 /// Levels whose lists nnU-Net gives; a longer list goes on with the last.
 const RESIDUAL_BLOCKS: [usize; 5] = [1, 3, 4, 6, 6];
+/// Channels of the decoder behind EfficientNet-Lite0, whose own are 16, 24, 40, 112 and 320 from half the resolution on.
+const BEHIND_EFFICIENTNET: [usize; 6] = [16, 16, 32, 48, 96, 160];
+/// Least height of the slabs that a network of slices sees, mm: thinner ones are mostly noise.
+const THINNEST_SLAB_MM: f64 = 3.0;
+/// Greatest height of them: what a plan allows.
+const THICKEST_SLAB_MM: f64 = 20.0;
 /// When the crop keeps less than this of the median case, the zeros were made, and statistics leave them out.
 const MADE_ZEROS: f64 = 0.75;
 
@@ -42,6 +50,8 @@ const MADE_ZEROS: f64 = 0.75;
 pub enum Shape {
     /// Slice by slice.
     Flat,
+    /// Slice by slice of the scanner, each with the slabs above and below it; stacks may lean and be uneven.
+    Slabs,
     /// Whole volumes.
     Full,
 }
@@ -53,6 +63,8 @@ pub enum Family {
     PlainConvUNet,
     /// The same with residual blocks on the way down.
     ResidualEncoderUNet,
+    /// nnU-Net's decoder behind EfficientNet-Lite0: in two dimensions.
+    EfficientNetUNet,
 }
 
 /// What a step may cost.
@@ -113,6 +125,35 @@ pub struct Choice {
     pub patch: Option<Vec<usize>>,
 }
 
+impl Choice {
+    /// What can be said of a choice before any case was read.
+    ///
+    /// # Errors
+    /// When it does not fit the dataset or itself.
+    pub fn check(&self, dataset: &RawDataset) -> Result<(), TrainError> {
+        let sees_pictures = self.family == Family::EfficientNetUNet;
+        if sees_pictures && self.shape == Shape::Full {
+            return Err(TrainError::Mismatch(
+                "EfficientNet-Lite0 sees pictures; give --configuration 2d or 2.5d with --encoder".into(),
+            ));
+        }
+        if self.shape == Shape::Slabs && (dataset.channels().len() != 1 || !dataset.is_ct(0)) {
+            return Err(TrainError::Mismatch(format!(
+                "2.5d is for one channel of CT, dataset.json names {}; give --configuration 2d",
+                dataset.channels().join(", ")
+            )));
+        }
+        let least = SHORTEST_EFFICIENTNET_EDGE << (BEHIND_EFFICIENTNET.len() - 1);
+        let patch = self.patch.as_ref().filter(|_| sees_pictures);
+        if let Some(patch) = patch.filter(|patch| patch.iter().any(|size| *size < least)) {
+            return Err(TrainError::Mismatch(format!(
+                "found --patch {patch:?}; EfficientNet-Lite0 halves a tile five times, so give at least {least} voxels along each axis"
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// What a file says of a label.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -140,13 +181,16 @@ struct Levels {
 pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) -> Result<Plan, TrainError> {
     let bad = |what: String| TrainError::Mismatch(what);
 
+    choice.check(dataset)?;
     let (target, shape) = target(fingerprint);
-    let transpose = transpose(target);
+    let slabs = choice.shape == Shape::Slabs;
+    // Slabs go through the slices as they were scanned.
+    let transpose = if slabs { [0, 1, 2] } else { transpose(target) };
     let spacing = transpose.map(|axis| target[axis]);
     // Sizes of the median case on the new grid.
     let median = transpose.map(|axis| shape[axis]);
     let first = match choice.shape {
-        Shape::Flat => 1,
+        Shape::Flat | Shape::Slabs => 1,
         Shape::Full => 0,
     };
     let (spacing, median) = (spacing[first..].to_vec(), median[first..].to_vec());
@@ -158,7 +202,7 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
                 spacing.len()
             )));
         }
-        Some(patch) => levels(&spacing, patch),
+        Some(patch) => levels(&spacing, patch, choice.family),
         None => fitted(&spacing, &median, choice, dataset.labels.len() + 1),
     };
     if levels.strides.len() < 2 {
@@ -173,11 +217,20 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
         order_z: 0,
         force_separate_z: None,
     };
-    let schemes: Vec<Normalization> = (0..dataset.channels().len())
+    let mut schemes: Vec<Normalization> = (0..dataset.channels().len())
         .map(|c| scheme(dataset, fingerprint, c))
         .collect::<Result<_, _>>()?;
-    let configuration = Configuration {
-        grid: Grid::Volume {
+    let mut channel_names = dataset.channels().to_vec();
+    let grid = if slabs {
+        channel_names = ["slab below", "slice", "slab above"].map(String::from).into();
+        schemes = vec![schemes[0].clone(); channel_names.len()];
+        Grid::SourceSlices {
+            slab_mm: median_step_mm(fingerprint).clamp(THINNEST_SLAB_MM, THICKEST_SLAB_MM),
+            neighbours: 1,
+            mirrored: false,
+        }
+    } else {
+        Grid::Volume {
             transpose_forward: transpose,
             use_mask_for_norm: (0..schemes.len())
                 .map(|c| !dataset.is_ct(c) && zeros_were_made)
@@ -185,18 +238,16 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
             resampling_data: resampling(3),
             resampling_probabilities: resampling(1),
             previous_stage: None,
-        },
+        }
+    };
+    let configuration = Configuration {
+        grid,
         patch_size: levels.patch.clone(),
         spacing,
+        architecture: network(&levels, choice, channel_names.len(), dataset.labels.len() + 1),
         normalization_schemes: schemes,
-        channel_names: dataset.channels().to_vec(),
+        channel_names,
         tile_step_size: 0.5,
-        architecture: network(
-            &levels,
-            choice,
-            dataset.channels().len(),
-            dataset.labels.len() + 1,
-        ),
     };
     with(configuration, Ensemble::MeanLogits, dataset, &choice.named)
 }
@@ -250,6 +301,7 @@ pub fn of_model(model: &Plan, dataset: &RawDataset, named: &Named) -> Result<Pla
     match &mut configuration.architecture {
         Architecture::PlainConvUNet(network) => network.num_classes = outputs,
         Architecture::ResidualEncoderUNet(network) => network.num_classes = outputs,
+        Architecture::EfficientNetUNet(network) => network.num_classes = outputs,
         other => return bad(&format!("it is a {}", other.class_name())),
     }
     let mut plan = with(configuration, model.ensemble, dataset, named)?;
@@ -279,6 +331,11 @@ fn with(
         )));
     }
     let is_ct = (0..dataset.channels().len()).any(|c| dataset.is_ct(c));
+    let tolerance = match configuration.architecture {
+        // No norm keeps what its encoder adds up small.
+        Architecture::EfficientNetUNet(_) => 1e-3,
+        _ => 1e-4,
+    };
     let plan = Plan {
         schema: SCHEMA,
         id: named.id.clone(),
@@ -311,7 +368,7 @@ fn with(
         precision: Precision::F32,
         calibration: None,
         golden: Golden {
-            tolerance: [("f32".to_owned(), 1e-4)].into(),
+            tolerance: [("f32".to_owned(), tolerance)].into(),
         },
     };
     plan.check().map_err(TrainError::Mismatch)?;
@@ -362,6 +419,13 @@ fn target(fingerprint: &Fingerprint) -> ([f64; 3], [usize; 3]) {
         over_cases(&on_grid, 0.5).round().max(1.0) as usize
     });
     (target, shape)
+}
+
+/// The step of the median case from slice to slice, mm.
+fn median_step_mm(fingerprint: &Fingerprint) -> f64 {
+    let mut all: Vec<f64> = fingerprint.cases.iter().map(|case| case.spacing_mm[0]).collect();
+    all.sort_by(f64::total_cmp);
+    percentile(&all, 0.5)
 }
 
 fn most(values: [f64; 3]) -> usize {
@@ -440,30 +504,43 @@ fn fitted(spacing: &[f64], median: &[usize], choice: &Choice, classes: usize) ->
         choice.budget.flat
     };
     loop {
-        let levels = levels(spacing, &patch);
+        let levels = levels(spacing, &patch, choice.family);
         if cost(&levels, choice, classes) <= budget {
             return levels;
         }
         // The axis that is longest beside the median case gives way by the step that its levels need.
         let relative = |axis: usize| levels.patch[axis] as f64 / median[axis] as f64;
+        let step = |axis: usize| -> usize { levels.strides.iter().map(|s| s[axis]).product() };
+        // An axis that cannot shrink any more would come back for ever.
+        let least = |axis: usize| match choice.family {
+            Family::EfficientNetUNet => SHORTEST_EFFICIENTNET_EDGE * step(axis),
+            Family::PlainConvUNet | Family::ResidualEncoderUNet => step(axis).max(2 * SHORTEST_EDGE),
+        };
         let axis = (0..patch.len())
-            .filter(|axis| levels.patch[*axis] > 2 * SHORTEST_EDGE)
+            .filter(|axis| levels.patch[*axis] > least(*axis))
             .max_by(|a, b| relative(*a).total_cmp(&relative(*b)));
         let Some(axis) = axis else { return levels };
-        let step: usize = levels.strides.iter().map(|s| s[axis]).product();
-        let shorter = levels.patch[axis].saturating_sub(step).max(SHORTEST_EDGE);
         patch.clone_from(&levels.patch);
-        // An axis that cannot shrink any more would come back for ever.
-        if shorter == patch[axis] {
-            return levels;
-        }
-        patch[axis] = shorter;
+        patch[axis] = patch[axis].saturating_sub(step(axis)).max(SHORTEST_EDGE);
     }
 }
 
 /// Strides and kernels for a tile, and the tile as a multiple of them.
-fn levels(spacing: &[f64], patch: &[usize]) -> Levels {
+fn levels(spacing: &[f64], patch: &[usize], family: Family) -> Levels {
     let axes = spacing.len();
+    if family == Family::EfficientNetUNet {
+        let count = BEHIND_EFFICIENTNET.len();
+        return Levels {
+            strides: (0..count)
+                .map(|s| vec![if s == 0 { 1 } else { 2 }; axes])
+                .collect(),
+            kernels: vec![vec![3; axes]; count],
+            patch: patch
+                .iter()
+                .map(|size| size.next_multiple_of(1 << (count - 1)))
+                .collect(),
+        };
+    }
     let (mut step, mut size) = (spacing.to_vec(), patch.to_vec());
     let mut kernel = vec![1; axes];
     let (mut strides, mut kernels) = (vec![vec![1; axes]], Vec::new());
@@ -507,6 +584,9 @@ fn levels(spacing: &[f64], patch: &[usize]) -> Levels {
 }
 
 fn features(levels: &Levels, choice: &Choice) -> Vec<usize> {
+    if choice.family == Family::EfficientNetUNet {
+        return BEHIND_EFFICIENTNET.into();
+    }
     let most = choice.budget.most_features[usize::from(levels.patch.len() == 3)];
     (0..levels.strides.len())
         .map(|level| (choice.budget.base_features << level.min(16)).min(most))
@@ -517,6 +597,8 @@ fn features(levels: &Levels, choice: &Choice) -> Vec<usize> {
 fn layers(choice: &Choice, level: usize) -> (usize, usize) {
     match choice.family {
         Family::PlainConvUNet => (2, 2),
+        // Inside a block of the encoder are six times as many channels; of the full resolution one layer tells.
+        Family::EfficientNetUNet => (if level == 0 { 1 } else { 12 }, 1),
         Family::ResidualEncoderUNet => (2 * RESIDUAL_BLOCKS[level.min(RESIDUAL_BLOCKS.len() - 1)], 1),
     }
 }
@@ -573,6 +655,11 @@ fn network(levels: &Levels, choice: &Choice, channels: usize, classes: usize) ->
             block: ResidualBlock::BasicBlockD,
             bottleneck_channels: None,
             stem_channels: None,
+        }),
+        Family::EfficientNetUNet => Architecture::EfficientNetUNet(EfficientNetUNet {
+            input_channels: channels,
+            features_per_stage,
+            num_classes: classes,
         }),
     }
 }

