@@ -74,21 +74,27 @@ pub(super) fn encode(
         .structures
         .as_ref()
         .filter(|_| context.aspects.is_some());
-    let mut slices = slices(context, input);
+    let facts: Vec<Fact> = context
+        .findings
+        .iter()
+        .map(|finding| (finding.segment, finding.volume_ml, finding.side))
+        .collect();
+    let shown = largest(&facts);
+    let mut slices = slices(context, input, &shown);
     slices.extend(regions.into_iter().flat_map(most_regions));
-    let above = above(context, input);
+    let above = above(context, input, &listed(&shown, facts.len()));
     slices
         .iter()
         .enumerate()
         .map(|(at, slice)| {
-            let picture = picture(context, input, ct, regions, *slice, &above);
+            let picture = picture(context, input, ct, regions, *slice, &above, &shown);
             object(context, input, at, *slice, picture)
         })
         .collect()
 }
 
 /// The slices that are drawn.
-fn slices(context: &Context<'_>, input: &EncodeInput<'_>) -> BTreeSet<usize> {
+fn slices(context: &Context<'_>, input: &EncodeInput<'_>, listed: &[Fact]) -> BTreeSet<usize> {
     let count = input.segments.geometry.slices();
     let shown: Vec<usize> = (0..count)
         .filter(|slice| input.segments.slice(*slice).iter().any(|voxel| *voxel != 0))
@@ -102,15 +108,11 @@ fn slices(context: &Context<'_>, input: &EncodeInput<'_>) -> BTreeSet<usize> {
     let to = (last + AROUND).min(count - 1);
     let step = (to - from + 1).div_ceil(MOST_PICTURES);
     let mut slices: BTreeSet<usize> = (from..=to).step_by(step).collect();
-    let listed: BTreeSet<u16> = largest(&facts(context))
-        .iter()
-        .map(|(segment, ..)| *segment)
-        .collect();
     slices.extend(
         context
             .findings
             .iter()
-            .filter(|finding| listed.contains(&finding.segment))
+            .filter(|finding| listed.iter().any(|(segment, ..)| *segment == finding.segment))
             .map(|finding| finding.key_slice)
             .filter(|key| *key < count),
     );
@@ -130,7 +132,7 @@ fn most_regions(regions: &Volume<u8>) -> impl Iterator<Item = usize> {
 }
 
 /// The words above the image: the same on each.
-fn above(context: &Context<'_>, input: &EncodeInput<'_>) -> Vec<(String, Colour)> {
+fn above(context: &Context<'_>, input: &EncodeInput<'_>, findings: &str) -> Vec<(String, Colour)> {
     let answer = context.answer;
     let word = match answer.map(|answer| answer.answer) {
         Some(AnswerValue::Present) => "FLAGGED",
@@ -156,8 +158,8 @@ fn above(context: &Context<'_>, input: &EncodeInput<'_>) -> Vec<(String, Colour)
     if !numbers.is_empty() {
         lines.push((numbers.join(", "), WHITE));
     }
-    if !context.findings.is_empty() {
-        lines.push((listed(&facts(context)), WHITE));
+    if !findings.is_empty() {
+        lines.push((findings.to_owned(), WHITE));
     }
     if let Some(shift) = context.midline_shift {
         lines.push((format!("Midline shift {shift}"), WHITE));
@@ -181,11 +183,6 @@ fn above(context: &Context<'_>, input: &EncodeInput<'_>) -> Vec<(String, Colour)
 /// Number, volume in mL and side of a finding.
 type Fact = (u16, f64, Side);
 
-fn facts(context: &Context<'_>) -> Vec<Fact> {
-    let findings = context.findings.iter();
-    findings.map(|f| (f.segment, f.volume_ml, f.side)).collect()
-}
-
 /// So many of the largest findings as a picture has room for, in their order.
 fn largest(findings: &[Fact]) -> Vec<Fact> {
     let mut shown = findings.to_vec();
@@ -195,8 +192,9 @@ fn largest(findings: &[Fact]) -> Vec<Fact> {
     shown
 }
 
-fn listed(findings: &[Fact]) -> String {
-    let one = |(segment, volume_ml, side)| {
+/// The shown of so many findings in words.
+fn listed(shown: &[Fact], all: usize) -> String {
+    let one = |(segment, volume_ml, side): &Fact| {
         let side = match side {
             Side::Left => " left",
             Side::Right => " right",
@@ -206,8 +204,8 @@ fn listed(findings: &[Fact]) -> String {
         };
         format!("{segment}: {volume_ml:.1} mL{side}")
     };
-    let mut words: Vec<String> = largest(findings).into_iter().map(one).collect();
-    match findings.len() - words.len() {
+    let mut words: Vec<String> = shown.iter().map(one).collect();
+    match all - words.len() {
         0 => {}
         1 => words.push("one smaller one".into()),
         more => words.push(format!("{more} smaller ones")),
@@ -260,6 +258,7 @@ fn picture(
     regions: Option<&Volume<u8>>,
     slice: usize,
     above: &[(String, Colour)],
+    shown: &[Fact],
 ) -> Picture {
     let geometry = context.geometry;
     let (rows, columns) = (geometry.rows.max(1), geometry.columns.max(1));
@@ -333,8 +332,8 @@ fn picture(
         }
     }
     // The number of a finding beside it, where the list above has its size.
-    for (segment, ..) in largest(&facts(context)) {
-        let of = |at: usize| segments[at] == segment;
+    for (segment, ..) in shown {
+        let of = |at: usize| segments[at] == *segment;
         let highest = (0..rows).find(|row| (0..columns).any(|column| of(row * columns + column)));
         let rightmost = (0..columns)
             .rev()
@@ -486,10 +485,11 @@ mod tests {
     #[test]
     fn of_more_findings_than_there_is_room_for_the_largest_are_listed() {
         let fact = |segment: u16| (segment, f64::from(segment % 50), Side::Left);
+        let in_words = |findings: &[Fact]| listed(&largest(findings), findings.len());
         let few: Vec<_> = (1..=2).map(fact).collect();
-        assert_eq!(listed(&few), "1: 1.0 mL left; 2: 2.0 mL left");
+        assert_eq!(in_words(&few), "1: 1.0 mL left; 2: 2.0 mL left");
         let many: Vec<_> = (1..=3000).map(fact).collect();
-        let words = listed(&many);
+        let words = in_words(&many);
         assert!(
             words.starts_with("49: 49.0 mL left; 99: 49.0 mL left; "),
             "{words}"

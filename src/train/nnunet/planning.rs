@@ -7,7 +7,7 @@
 //! Source: nnU-Net v2, `default_experiment_planner.py` and `network_topology.py` (rules and constants).
 
 use super::{
-    fingerprint::{Fingerprint, percentile},
+    fingerprint::{CaseFingerprint, Fingerprint, percentile},
     raw::RawDataset,
 };
 use crate::{
@@ -392,13 +392,8 @@ fn label(value: u8, name: &str, named: &Named) -> Label {
     reason = "sizes of arrays"
 )]
 fn target(fingerprint: &Fingerprint) -> ([f64; 3], [usize; 3]) {
-    let over_cases = |value: &dyn Fn(usize) -> f64, share: f64| {
-        let mut all: Vec<f64> = (0..fingerprint.cases.len()).map(value).collect();
-        all.sort_by(f64::total_cmp);
-        percentile(&all, share)
-    };
-    let step = |axis: usize, share| over_cases(&|i| fingerprint.cases[i].spacing_mm[axis], share);
-    let size = |axis: usize| over_cases(&|i| fingerprint.cases[i].shape[axis] as f64, 0.5);
+    let step = |axis: usize, share| over_cases(fingerprint, |case| case.spacing_mm[axis], share);
+    let size = |axis: usize| over_cases(fingerprint, |case| case.shape[axis] as f64, 0.5);
     let mut target = [0, 1, 2].map(|axis| step(axis, 0.5));
     let coarsest = most(target);
     let others = [0, 1, 2].into_iter().filter(|axis| *axis != coarsest);
@@ -412,20 +407,23 @@ fn target(fingerprint: &Fingerprint) -> ([f64; 3], [usize; 3]) {
         target[coarsest] = if fine < widest { widest + 1e-5 } else { fine };
     }
     let shape = [0, 1, 2].map(|axis| {
-        let on_grid = |i: usize| {
-            let case = &fingerprint.cases[i];
-            (case.spacing_mm[axis] / target[axis] * case.shape[axis] as f64).round()
-        };
-        over_cases(&on_grid, 0.5).round().max(1.0) as usize
+        let on_grid =
+            |case: &CaseFingerprint| (case.spacing_mm[axis] / target[axis] * case.shape[axis] as f64).round();
+        over_cases(fingerprint, on_grid, 0.5).round().max(1.0) as usize
     });
     (target, shape)
 }
 
+/// The value of a case below which a share of the cases lies.
+fn over_cases(fingerprint: &Fingerprint, value: impl Fn(&CaseFingerprint) -> f64, share: f64) -> f64 {
+    let mut all: Vec<f64> = fingerprint.cases.iter().map(value).collect();
+    all.sort_by(f64::total_cmp);
+    percentile(&all, share)
+}
+
 /// The step of the median case from slice to slice, mm.
 fn median_step_mm(fingerprint: &Fingerprint) -> f64 {
-    let mut all: Vec<f64> = fingerprint.cases.iter().map(|case| case.spacing_mm[0]).collect();
-    all.sort_by(f64::total_cmp);
-    percentile(&all, 0.5)
+    over_cases(fingerprint, |case| case.spacing_mm[0], 0.5)
 }
 
 fn most(values: [f64; 3]) -> usize {
@@ -443,9 +441,7 @@ fn transpose(spacing_mm: [f64; 3]) -> [usize; 3] {
 
 /// Share of the volume that the crop keeps in the median case.
 fn kept_share(fingerprint: &Fingerprint) -> f64 {
-    let mut shares: Vec<f64> = fingerprint.cases.iter().map(|c| c.kept).collect();
-    shares.sort_by(f64::total_cmp);
-    percentile(&shares, 0.5)
+    over_cases(fingerprint, |case| case.kept, 0.5)
 }
 
 fn scheme(
