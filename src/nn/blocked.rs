@@ -306,7 +306,7 @@ fn infer<R>(
     let weight = Held::new(&weight);
     let bias = bias.map(Held::new);
     let bias = bias.as_ref().map_or(Ok(&[][..]), Held::values)?;
-    Ok(run(&sources, weight.values()?, bias, kernels::inference_isa()))
+    Ok(run(&sources, weight.values()?, bias, kernels::asked_isa()))
 }
 
 /// x, weight, bias → y.
@@ -338,12 +338,12 @@ impl CustomOp3 for Blocked {
         let pair = &self.pair;
         Ok(if self.transposed {
             (
-                CpuStorage::F32(pair.up(&source, weight, bias, kernels::isa())),
+                CpuStorage::F32(pair.up(&source, weight, bias, kernels::asked_isa())),
                 pair.shape(pair.wide),
             )
         } else {
             (
-                CpuStorage::F32(pair.down(&source, weight, bias, kernels::isa())),
+                CpuStorage::F32(pair.down(&source, weight, bias, kernels::asked_isa())),
                 pair.shape(pair.narrow),
             )
         })
@@ -368,9 +368,9 @@ impl CustomOp3 for Blocked {
                 lines: None,
             }];
             let out = if self.transposed {
-                pair.down(&source, wv, &[], kernels::isa())
+                pair.down(&source, wv, &[], kernels::asked_isa())
             } else {
-                pair.up(&source, wv, &[], kernels::isa())
+                pair.up(&source, wv, &[], kernels::asked_isa())
             };
             Some(Tensor::from_vec(out, x.shape(), &Device::Cpu)?)
         } else {

@@ -5,7 +5,7 @@
 //! Rank 4, `[N, C, H, W]`, and rank 5, `[N, C, D, H, W]`, run on candle's own operators and so on any device; on a GPU convolutions and norms are `cuda`'s.
 //! Both are differentiable and are held to each other by tests.
 //! Spatial parameters are always three: depth, rows, columns; in 2-D the first is 1 (0 for a padding).
-//! Without gradients the blocked convolutions, and those on a GPU, can multiply bf16 ([`with_bf16`]), opt-in.
+//! The blocked convolutions, and those on a GPU, can multiply bf16 ([`with_bf16`]), opt-in, with gradients and without.
 
 pub mod activation;
 mod blocked;

@@ -248,6 +248,12 @@ pub fn hyperdense(members: usize) -> Plan {
     plan.question = "hyperdense_artery".into();
     plan.structures.clear();
     let configuration = &mut plan.configuration;
+    // The ICA's end and M1 lie closer together than all that is looked for with contrast agent, and a few HU in 3 mm need finer voxels.
+    configuration.grid = Grid::HeadBox {
+        centre_mm: [0.0, -16.0, -34.0],
+    };
+    configuration.patch_size = vec![56, 56, 72];
+    configuration.spacing = vec![1.5; 3];
     configuration.channel_names = vec!["CT".into()];
     configuration.normalization_schemes = vec![Normalization::CTNormalization {
         lower_hu: -20.0,

@@ -14,10 +14,13 @@ use super::{
     start::{ENCODER, Start},
 };
 use crate::{
-    domain::{architecture::Architecture, plan::Plan},
-    nn::{network::Network, parameters::Parameters},
+    domain::{
+        architecture::Architecture,
+        plan::{Plan, Precision},
+    },
+    nn::{self, network::Network, parameters::Parameters},
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, backprop::GradStore};
 use safetensors::SafeTensors;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -58,6 +61,8 @@ pub struct Config {
     pub checkpoint_every: usize,
     /// What is asked of the network.
     pub loss: loss::Kind,
+    /// What convolutions multiply, forward and back; parameters, norms, loss and optimizer are f32.
+    pub precision: Precision,
     /// Set by whoever wants the training to stop after its step, with a checkpoint.
     pub stop: Arc<AtomicBool>,
 }
@@ -108,6 +113,10 @@ impl Config {
             0 => String::new(),
             steps => format!(" frozen {steps}"),
         };
+        let precision = match self.precision {
+            Precision::F32 => "",
+            Precision::Bf16 => " bf16",
+        };
         let structures: String = self
             .plan
             .structures
@@ -116,7 +125,7 @@ impl Config {
             .collect();
         let from = self.from.as_ref().map(Start::sha256);
         format!(
-            "{}{structures} {:?} on {} from {from:?} trunk {} steps {} batch {} seed {} {part} lr {} decay {}{loss}{frozen}",
+            "{}{structures} {:?} on {} from {from:?} trunk {} steps {} batch {} seed {} {part} lr {} decay {}{loss}{frozen}{precision}",
             self.plan.id,
             self.plan.configuration,
             self.samples.name(),
@@ -153,6 +162,12 @@ pub fn train(config: &Config, device: &Device, mut tell: impl FnMut(Progress)) -
         return Err(TrainError::Mismatch(format!(
             "found {} frozen steps and {} of the trunk; the encoder thaws before members part, so give at most as many",
             config.frozen_steps, config.trunk_steps
+        )));
+    }
+    if nn::precision_on(device, config.precision)? != config.precision {
+        return Err(TrainError::Mismatch(format!(
+            "this machine does not multiply {}, which AVX-512 BF16 or a GPU from Ampere on does; train with --precision f32",
+            config.precision.name()
         )));
     }
     let folder = config.out.join("checkpoint");
@@ -250,8 +265,8 @@ fn run(
             if step + 1 < steps {
                 next = Some(scope.spawn(move || draw(step + 1)));
             }
-            let loss = loss_of(config, &network, &batch)?;
-            if !loss.value.is_finite() {
+            let (loss, gradients) = descent(config, &network, &batch)?;
+            if !loss.is_finite() {
                 return Err(TrainError::Diverged {
                     part: part.to_string(),
                     step,
@@ -261,7 +276,7 @@ fn run(
             let count = step + 1 + if branches { trunk } else { 0 };
             let is_frozen = |name: &str| name.starts_with(ENCODER) && taken.contains(name);
             let moves = |name: &str| step >= config.frozen_steps || !is_frozen(name);
-            optimizer.step(&loss.descent.backward()?, count, learning_rate, moves)?;
+            optimizer.step(&gradients, count, learning_rate, moves)?;
             let stop = config.stop.load(Ordering::Relaxed);
             if (step + 1) % config.checkpoint_every == 0 || step + 1 == steps || stop {
                 let about = HashMap::from([
@@ -275,7 +290,7 @@ fn run(
                 step: step + 1,
                 done: before + step + 1,
                 total: config.total(),
-                loss: loss.value,
+                loss,
                 learning_rate,
             });
             if stop {
@@ -288,6 +303,18 @@ fn run(
         Ok(())
     })?;
     Ok(optimizer.average().clone())
+}
+
+/// The loss of a batch and the way down, in the precision of the training.
+fn descent(config: &Config, network: &Network, batch: &Batch) -> Result<(f64, GradStore), TrainError> {
+    let run = || {
+        let loss = loss_of(config, network, batch)?;
+        Ok((loss.value, loss.descent.backward()?))
+    };
+    match config.precision {
+        Precision::F32 => run(),
+        Precision::Bf16 => nn::with_bf16(run),
+    }
 }
 
 /// The loss of a batch: of all heads where the network has several, of both truths where samples were mixed.
@@ -427,8 +454,6 @@ mod tests {
     use super::*;
     use crate::{
         analysis::infer::bundle::Bundle,
-        domain::plan::Precision,
-        nn,
         train::{
             dataset::HaemorrhageSlabs,
             recipe::{self, haemorrhage},
@@ -456,6 +481,7 @@ mod tests {
             weight_decay: 1e-2,
             checkpoint_every: 2,
             loss: loss::Kind::default(),
+            precision: Precision::F32,
             stop: Arc::default(),
         }
     }
@@ -657,6 +683,31 @@ mod tests {
         bundle.weights[at] ^= 0x40;
         let other = bundle.load(&Device::Cpu).unwrap();
         assert!(bundle.check(&other, &Device::Cpu).is_err());
+    }
+
+    #[test]
+    fn bf16_goes_another_way_to_the_same_place_and_is_refused_where_nothing_multiplies_it() {
+        let losses = |precision| {
+            let out = tempfile::tempdir().unwrap();
+            let mut config = small(out.path());
+            (config.trunk_steps, config.steps, config.plan.members) = (0, 8, 1);
+            config.precision = precision;
+            let mut losses = Vec::new();
+            train(&config, &Device::Cpu, |p| losses.push(p.loss)).map(|()| losses)
+        };
+        let exact = losses(Precision::F32).unwrap();
+        match losses(Precision::Bf16) {
+            Ok(rounded) => {
+                assert!(nn::has_bf16() && rounded != exact);
+                for (step, (a, b)) in exact.iter().zip(&rounded).enumerate() {
+                    assert!((a - b).abs() < 0.05 * a, "step {step}: {a} and {b}");
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                assert!(!nn::has_bf16() && error.contains("--precision f32"), "{error}");
+            }
+        }
     }
 
     #[test]

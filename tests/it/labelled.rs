@@ -3,7 +3,7 @@
 use crate::{
     dimse_support::{python, run},
     networks::photographs,
-    support::ictus,
+    support::{halved, ictus},
 };
 use ictus::{
     analysis::assemble::Values,
@@ -44,7 +44,8 @@ fn head(first_seed: u64, kind: GeometryKind) -> (Head, Rendered) {
     (first_seed..)
         .find_map(|seed| {
             let head = Head::new(seed, Kind::Haemorrhage, Range::Training);
-            let rendered = head.render(&geometry(kind, seed, Range::Training));
+            // A quarter of the pixels: nothing here depends on their number.
+            let rendered = head.render(&halved(&geometry(kind, seed, Range::Training)));
             let holds = |class: &Class| rendered.truth.data.contains(&(*class as u8));
             let kinds = Class::BLEEDS.iter().filter(|class| holds(class)).count();
             (kinds > 1).then_some((head, rendered))

@@ -49,7 +49,7 @@ fn open_arteries_are_not_flagged() {
 
 #[test]
 fn closed_arteries_are_not_looked_for_without_contrast_agent() {
-    let (findings, _) = analysed("infarct", 810_002);
+    let (findings, _) = support::analysed(&["--seed", "810002", "--kind", "infarct"], &[]);
     assert_eq!(answer(&findings, "occlusion"), "not_evaluated");
     let refusals = findings["refusals"].as_array().unwrap();
     let said = refusals.iter().find(|r| r["code"] == "contrast").unwrap();

@@ -38,7 +38,4 @@ fn a_bleed_on_a_stack_that_leans_is_seen_by_both_networks_each_for_its_own_quest
         .sum::<f64>()
         .sqrt();
     assert!(away < 15.0, "{away} mm apart; truth {truth}");
-    // Asked of nobody, it does not look.
-    let (alone, _) = support::analysed(&heads, &[]);
-    assert_eq!(answer(&alone, "haemorrhage_second_opinion"), None);
 }

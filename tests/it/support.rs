@@ -11,7 +11,7 @@ use futures::stream;
 use ictus::{
     archive::Archive,
     db::Db,
-    domain::uid::Uid,
+    domain::{uid::Uid, volume::Geometry},
     receive::{Receiver, Staged, StoreOutcome},
 };
 use serde_json::Value;
@@ -93,6 +93,17 @@ pub(crate) fn analysed(heads: &[&str], further: &[&str]) -> (Value, Value) {
     run(&[["analyze", &ct, "--out", &text(&out)].as_slice(), further].concat());
     let json = |path: &Path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     (json(&out.join("findings.json")), json(&head.join("truth.json")))
+}
+
+/// The same stack with half as many rows and columns.
+pub(crate) fn halved(whole: &Geometry) -> Geometry {
+    let mut half = whole.clone();
+    (half.rows, half.columns) = (whole.rows / 2, whole.columns / 2);
+    half.pixel_spacing_mm = whole.pixel_spacing_mm.map(|mm| 2.0 * mm);
+    for (slice, plane) in half.planes.iter_mut().enumerate() {
+        plane.origin_mm = whole.voxel_to_lps(slice, 0.5, 0.5);
+    }
+    half
 }
 
 impl World {

@@ -131,12 +131,12 @@ pub(in crate::nn) fn convolve_transposed(x: &Tensor, conv: &ConvTranspose) -> Re
     )
 }
 
-/// Runs in bf16 if that was asked for and no gradient is; then what goes in and comes out is f32 all the same.
+/// Runs in bf16 if that was asked for; then what goes in and comes out is f32 all the same, and so are the gradients of both, which are convolved in bf16 too.
 fn run(x: &Tensor, weight: &Tensor, convolution: Convolution) -> Result<Tensor> {
     if x.elem_count() == 0 {
         return Tensor::zeros(convolution.shape()?, x.dtype(), x.device());
     }
-    if kernels::wants_bf16() && x.dtype() == DType::F32 && !tracks(&[x, weight]) {
+    if kernels::wants_bf16() && x.dtype() == DType::F32 {
         let (x, weight) = (x.to_dtype(DType::BF16)?, weight.to_dtype(DType::BF16)?);
         return ready(&x)?
             .apply_op2(&ready(&weight)?, convolution)?

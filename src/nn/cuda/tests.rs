@@ -9,7 +9,7 @@ use super::super::{
     tests::{gpu, largest},
     with_bf16,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 
 fn random(dims: &[usize]) -> Tensor {
     Tensor::randn(0f32, 1.0, dims, &Device::Cpu).unwrap()
@@ -77,6 +77,33 @@ fn bf16_on_request_gives_f32_near_the_exact_answer() {
     let worst = difference(&y, &layer.forward(&x).unwrap());
     assert!(worst > 1e-4, "as exact as f32: {worst}");
     assert!(worst < 0.5, "{worst}");
+}
+
+#[test]
+fn bf16_on_request_gives_gradients_near_the_exact_ones() {
+    let device = gpu();
+    let (x, weight, bias) = (random(&[2, 16, 20, 24]), random(&[16, 16, 3, 3]), random(&[16]));
+    let sum = random(&[2, 16, 20, 24]);
+    let gradients = |device: &Device| {
+        let var = |t: &Tensor| Var::from_tensor(&t.to_device(device).unwrap()).unwrap();
+        let (x, weight, bias) = (var(&x), var(&weight), var(&bias));
+        let layer = Conv {
+            padding: [0, 1, 1],
+            ..conv(weight.as_tensor().clone(), Some(bias.as_tensor().clone()))
+        };
+        let y = layer.forward(&x).unwrap();
+        let loss = (y * sum.to_device(device).unwrap()).unwrap().sum_all().unwrap();
+        let all = loss.backward().unwrap();
+        [&x, &weight, &bias].map(|var| all.get(var).unwrap().to_device(&Device::Cpu).unwrap())
+    };
+    let (exact, rounded) = (gradients(&Device::Cpu), with_bf16(|| gradients(&device)));
+    for (k, (exact, rounded)) in exact.iter().zip(&rounded).enumerate() {
+        assert_eq!(rounded.dtype(), DType::F32);
+        let share = difference(rounded, exact) / largest(exact);
+        assert!(share < 0.02, "{k}: off by {share} of the largest");
+        // A bias is summed in f32 all the same.
+        assert!(k == 2 || share > 1e-5, "{k}: as exact as f32: {share}");
+    }
 }
 
 #[test]

@@ -57,7 +57,9 @@ pub fn has_bf16() -> bool {
 
 /// Runs `run` with the blocked convolutions, and those on a GPU, that it starts on this thread multiplying bf16 and adding f32; in f32 where the machine cannot.
 ///
-/// Activations between layers, norms and everything with gradients stay f32.
+/// Activations between layers and norms stay f32.
+/// With gradients both ways are so, forward and back; on a CPU the gradient of a weight stays f32.
+/// bf16 has the range of f32, so that no loss need be scaled.
 pub fn with_bf16<R>(run: impl FnOnce() -> R) -> R {
     /// Puts the former state back, on a panic too.
     struct Former(bool);
@@ -76,8 +78,8 @@ pub(crate) fn wants_bf16() -> bool {
     BF16.get()
 }
 
-/// The instruction set for a convolution without gradients that this thread starts.
-pub(crate) fn inference_isa() -> Isa {
+/// The instruction set for a convolution that this thread starts, in the precision that it asks for.
+pub(crate) fn asked_isa() -> Isa {
     if BF16.get() {
         return Isa::bf16().unwrap_or_else(isa);
     }

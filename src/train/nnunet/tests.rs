@@ -17,7 +17,7 @@ use crate::{
         architecture::Architecture,
         device::DeviceChoice,
         network::Unattended,
-        plan::{Activation, Grid, Normalization, Plan, Provenance},
+        plan::{Activation, Grid, Normalization, Plan, Precision, Provenance},
         uid::Uid,
         volume::{Geometry, SlicePlane, Volume},
         volume_trace::Turn,
@@ -341,6 +341,7 @@ fn judged(raw: &RawDataset, plan: Plan, from: Option<Start>, steps: usize, out: 
         weight_decay: 1e-2,
         checkpoint_every: 1000,
         loss: loss::Kind::default(),
+        precision: Precision::F32,
         stop: Arc::default(),
     };
     train(&config, &Device::Cpu, |_| {}).unwrap();
@@ -393,6 +394,7 @@ fn on_slices(out: &Path) -> Bundle {
         weight_decay: 1e-2,
         checkpoint_every: 1000,
         loss: loss::Kind::default(),
+        precision: Precision::F32,
         stop: Arc::default(),
     };
     train(&config, &Device::Cpu, |_| {}).unwrap();
@@ -708,6 +710,7 @@ fn a_stopped_training_says_so_and_ends_as_if_it_had_not_been() {
         weight_decay: 1e-2,
         checkpoint_every: 1000,
         loss: loss::Kind::Focal,
+        precision: Precision::F32,
         stop: Arc::default(),
     };
     let whole = tempfile::tempdir().unwrap();
