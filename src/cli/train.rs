@@ -71,9 +71,9 @@ pub(crate) struct Args {
     /// What is asked of the network.
     #[arg(long, default_value = "dice-ce")]
     loss: LossName,
-    /// What convolutions multiply, forward and back; the rest is f32.
-    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
-    precision: PrecisionName,
+    /// What convolutions multiply, forward and back; they add in f32, and the rest is f32: f32, or bf16 on a GPU from Ampere on or a CPU with AVX-512 BF16.
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// auto, cpu or cuda.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -107,24 +107,6 @@ impl LossName {
             Self::Focal => loss::Kind::Focal,
             Self::Tversky => loss::Kind::Tversky,
             Self::Lovasz => loss::Kind::Lovasz,
-        }
-    }
-}
-
-/// A precision as it is called on the command line.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum PrecisionName {
-    /// Single precision
-    F32,
-    /// Eight bits of fraction, added up in f32: faster, for a GPU from Ampere on or a CPU with AVX-512 BF16
-    Bf16,
-}
-
-impl PrecisionName {
-    fn precision(self) -> Precision {
-        match self {
-            Self::F32 => Precision::F32,
-            Self::Bf16 => Precision::Bf16,
         }
     }
 }
@@ -178,7 +160,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         weight_decay: 1e-2,
         checkpoint_every: 50,
         loss: args.loss.kind(),
-        precision: args.precision.precision(),
+        precision: args.precision,
         stop: on_interrupt()?,
     };
     if !trained(args, &config)? {

@@ -14,7 +14,7 @@ use super::{
     oriented::Oriented,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, str::FromStr};
 
 /// The format of `plan.json` that this build reads.
 pub const SCHEMA: u32 = 1;
@@ -530,6 +530,20 @@ impl Precision {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     fn is_single(&self) -> bool {
         *self == Self::F32
+    }
+}
+
+/// Not a precision.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a precision is `f32` or `bf16`")]
+pub struct PrecisionError;
+
+impl FromStr for Precision {
+    type Err = PrecisionError;
+    fn from_str(text: &str) -> Result<Self, PrecisionError> {
+        let mut all = [Self::F32, Self::Bf16].into_iter();
+        all.find(|precision| precision.name() == text)
+            .ok_or(PrecisionError)
     }
 }
 

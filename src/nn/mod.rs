@@ -82,6 +82,14 @@ pub fn precision_on(device: &Device, asked: Precision) -> Result<Precision> {
     Ok(if able { asked } else { Precision::F32 })
 }
 
+/// Runs `run` with convolutions that multiply what `precision` says; see [`with_bf16`].
+pub fn with_precision<R>(precision: Precision, run: impl FnOnce() -> R) -> R {
+    match precision {
+        Precision::F32 => run(),
+        Precision::Bf16 => with_bf16(run),
+    }
+}
+
 /// Whether a GPU's memory was too small for what failed.
 #[must_use]
 pub fn is_out_of_memory(error: &Error) -> bool {

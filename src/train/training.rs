@@ -307,14 +307,10 @@ fn run(
 
 /// The loss of a batch and the way down, in the precision of the training.
 fn descent(config: &Config, network: &Network, batch: &Batch) -> Result<(f64, GradStore), TrainError> {
-    let run = || {
+    nn::with_precision(config.precision, || {
         let loss = loss_of(config, network, batch)?;
         Ok((loss.value, loss.descent.backward()?))
-    };
-    match config.precision {
-        Precision::F32 => run(),
-        Precision::Bf16 => nn::with_bf16(run),
-    }
+    })
 }
 
 /// The loss of a batch: of all heads where the network has several, of both truths where samples were mixed.

@@ -53,10 +53,7 @@ impl Model {
 
     /// Logits of one member.
     pub(super) fn forward(&self, member: &Network, x: &Tensor) -> candle_core::Result<Tensor> {
-        match self.precision_on(x.device())? {
-            Precision::F32 => member.forward(x),
-            Precision::Bf16 => nn::with_bf16(|| member.forward(x)),
-        }
+        nn::with_precision(self.precision_on(x.device())?, || member.forward(x))
     }
 }
 

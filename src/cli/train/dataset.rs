@@ -201,7 +201,7 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
         weight_decay: 1e-2,
         checkpoint_every: 250,
         loss: args.loss.kind(),
-        precision: args.precision.precision(),
+        precision: args.precision,
         stop: on_interrupt()?,
     };
     if !trained(args, &config)? {
