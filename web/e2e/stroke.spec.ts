@@ -217,7 +217,7 @@ it('lays another study of the patient beside this one, and scrolls them together
   const bleed = of(/haemorrhage/);
   await page.locator(`[data-finding="${bleed.id}"]`).click();
   await onSeries(bleed.series);
-  const first = await shown(page);
+  const first = await shown(page, bleed.key_slice);
   await page.keyboard.press('p');
   const prior = async () => {
     await page.waitForFunction(() => {
