@@ -17,7 +17,7 @@ use ictus::{
         loss, recipe,
         start::Start,
         training::{Config, Progress, train},
-        volumes::ArteryBoxes,
+        volumes::{ArteryBoxes, Sought},
     },
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -62,6 +62,14 @@ pub(crate) struct Args {
     /// Samples a step: 4; with --dataset 12 slices or 2 volumes.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     batch: Option<u16>,
+    /// Show the recipes occlusion and hyperdense pieces of their box, of so many slices, rows and columns (as 24,32,72), around where an artery is closed or would be: several times as many clots in the same time. Whole boxes come after, with --from.
+    #[arg(
+        long,
+        value_name = "VOXELS",
+        value_delimiter = ',',
+        conflicts_with = "dataset"
+    )]
+    piece: Option<Vec<usize>>,
     /// Seed of parameters and samples.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -128,13 +136,14 @@ enum Recipe {
 }
 
 impl Recipe {
-    fn plan(self, members: usize) -> (Plan, Arc<dyn Samples>) {
+    fn plan(self, members: usize, piece: Option<[usize; 3]>) -> (Plan, Arc<dyn Samples>) {
+        let boxes = |sought| Arc::new(ArteryBoxes { sought, piece });
         match self {
             Self::Haemorrhage => (recipe::haemorrhage(members), Arc::new(HaemorrhageSlabs)),
             Self::Haemorrhage3d => (recipe::haemorrhage_3d(members), Arc::new(HaemorrhageHeads)),
             Self::Infarct => (recipe::infarct(members), Arc::new(InfarctSlabs)),
-            Self::Occlusion => (recipe::occlusion(members), Arc::new(ArteryBoxes::Closed)),
-            Self::Hyperdense => (recipe::hyperdense(members), Arc::new(ArteryBoxes::Dense)),
+            Self::Occlusion => (recipe::occlusion(members), boxes(Sought::Closed)),
+            Self::Hyperdense => (recipe::hyperdense(members), boxes(Sought::Dense)),
         }
     }
 }
@@ -145,7 +154,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let from = args.from.as_deref().map(start).transpose()?;
     check_frozen(args, from.is_some())?;
-    let (plan, samples) = args.recipe.plan(usize::from(args.members.unwrap_or(3)));
+    let (plan, samples) = args
+        .recipe
+        .plan(usize::from(args.members.unwrap_or(3)), piece(args)?);
     let config = Config {
         samples,
         plan,
@@ -197,6 +208,30 @@ fn check_frozen(args: &Args, starts_with_something: bool) -> anyhow::Result<()> 
         );
     }
     Ok(())
+}
+
+/// The piece of its box that the recipe is shown, which its network must take.
+fn piece(args: &Args) -> anyhow::Result<Option<[usize; 3]>> {
+    let Some(lengths) = &args.piece else {
+        return Ok(None);
+    };
+    let (plan, _) = args.recipe.plan(1, None);
+    if Sought::of(&plan.question).is_none() {
+        bail!(
+            "--piece is for the recipes occlusion and hyperdense, which look at a box around arteries; leave it out"
+        );
+    }
+    let whole = &plan.configuration.patch_size;
+    let divisors = plan.configuration.architecture.divisors();
+    let fits = |((length, whole), divisor): ((&usize, &usize), &usize)| {
+        (1..=*whole).contains(length) && length.is_multiple_of(*divisor)
+    };
+    match <[usize; 3]>::try_from(lengths.as_slice()) {
+        Ok(piece) if piece.iter().zip(whole).zip(&divisors).all(fits) => Ok(Some(piece)),
+        _ => bail!(
+            "--piece {lengths:?} does not fit this network; expected slices, rows and columns, at most {whole:?}, each a multiple of its {divisors:?}"
+        ),
+    }
 }
 
 /// Trains with a bar and a log; whether it came to its end.

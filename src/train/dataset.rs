@@ -72,6 +72,11 @@ pub trait Samples: std::fmt::Debug + Send + Sync {
     /// What stands in the way, as files that cannot be read.
     fn draw(&self, plan: &Plan, part: Part, seed: u64, index: u64) -> Result<Sample, TrainError>;
 
+    /// Voxels of a sample along each axis: the network's patch, unless samples are pieces of it.
+    fn shape(&self, plan: &Plan) -> Vec<usize> {
+        plan.configuration.patch_size.clone()
+    }
+
     /// The share that each sample of a step's batch keeps, if the rest is to come from its neighbour in the batch.
     fn mixup(&self, _seed: u64, _step: usize) -> Option<f64> {
         None
@@ -184,7 +189,7 @@ pub fn batch(samples: &dyn Samples, plan: &Plan, which: Draw, device: &Device) -
         .map(|i| samples.draw(plan, part, seed, (step * size + i) as u64))
         .collect::<Result<Vec<Sample>, TrainError>>()?;
     let mut dims = vec![size, plan.configuration.normalization_schemes.len()];
-    dims.extend(&plan.configuration.patch_size);
+    dims.extend(samples.shape(plan));
     let mut input: Vec<f32> = drawn.iter().flat_map(|s| &s.input).copied().collect();
     let truth: Vec<u8> = drawn.iter().flat_map(|s| &s.truth).copied().collect();
     let structures: Vec<u8> = drawn.iter().flat_map(|s| &s.structures).copied().collect();

@@ -29,6 +29,8 @@ const CLOSED: f64 = 0.65;
 pub const TAUGHT: [Site; 3] = [Site::IcaTerminus, Site::M1, Site::Basilar];
 /// The arteries in which dense clots are taught.
 pub const TAUGHT_DENSE: [Site; 2] = [Site::IcaTerminus, Site::M1];
+/// Share of dense clots' closed arteries whose clot is as dense as blood: what follows from it is not what is asked for.
+const UNSEEN: f64 = 0.15;
 /// How often each is shown: the basilar artery is learned last.
 const SHOWN: [Site; 4] = [Site::IcaTerminus, Site::M1, Site::Basilar, Site::Basilar];
 /// Radius of the balls that mark where a lumen ends, mm.
@@ -42,17 +44,17 @@ const AVERAGED: std::ops::Range<f32> = 0.35..0.7;
 /// By how much the box is laid beside it along each axis, at most, mm.
 const ASIDE_MM: f64 = 11.0;
 
-/// Boxes of phantoms with open and closed arteries.
-#[derive(Debug, Clone, Copy)]
-pub enum ArteryBoxes {
+/// What is looked for in arteries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sought {
     /// With contrast agent: where a lumen ends.
     Closed,
     /// Without: where a clot is denser than blood.
     Dense,
 }
 
-impl ArteryBoxes {
-    /// Those for models with a question, if it is about arteries.
+impl Sought {
+    /// What models with a question look for, if it is about arteries.
     #[must_use]
     pub fn of(question: &str) -> Option<Self> {
         match question {
@@ -72,42 +74,80 @@ impl ArteryBoxes {
     }
 }
 
+/// Boxes of phantoms with open and closed arteries.
+#[derive(Debug, Clone, Copy)]
+pub struct ArteryBoxes {
+    /// What is looked for in them.
+    pub sought: Sought,
+    /// Voxels of the piece of each box that is shown, around where the artery is closed or would be; else the whole box.
+    pub piece: Option<[usize; 3]>,
+}
+
 impl Samples for ArteryBoxes {
     fn draw(&self, plan: &Plan, _part: Part, seed: u64, index: u64) -> Result<Sample, TrainError> {
         draw(*self, plan, seed, index)
     }
 
+    fn shape(&self, plan: &Plan) -> Vec<usize> {
+        self.piece
+            .map_or_else(|| plan.configuration.patch_size.clone(), Vec::from)
+    }
+
     fn name(&self) -> String {
-        match self {
-            Self::Closed => "occlusion boxes".into(),
-            Self::Dense => "dense clot boxes, averaged".into(),
+        let boxes = match self.sought {
+            Sought::Closed => "occlusion boxes",
+            Sought::Dense => "dense clot boxes in pairs, averaged",
+        };
+        match self.piece {
+            None => boxes.into(),
+            Some(piece) => format!("{boxes}, pieces of {piece:?}"),
         }
+    }
+}
+
+/// A head with a closed artery that is taught, and the sample's: itself, or what it was before.
+fn drawn_head(sought: Sought, rng: &mut ChaCha8Rng, index: u64) -> (Head, Head) {
+    let (shown, is_closed): (&[Site], _) = match sought {
+        Sought::Closed => (&SHOWN, rng.random_bool(CLOSED)),
+        Sought::Dense => (&TAUGHT_DENSE, index.is_multiple_of(2)),
+    };
+    let wanted = shown[rng.random_range(0..shown.len())];
+    let is_seen = !rng.random_bool(UNSEEN);
+    let [closed, open] = sought.kinds();
+    let struck = loop {
+        let head = Head::new(rng.random(), closed, Range::Training);
+        let seen = |dense: bool| dense == is_seen;
+        if head
+            .occlusion()
+            .is_some_and(|occlusion| occlusion.site == wanted && occlusion.dense.is_none_or(seen))
+        {
+            break head.scanned_thin();
+        }
+    };
+    let head = if is_closed {
+        struck.clone()
+    } else {
+        Head::new(struck.seed(), open, Range::Training).scanned_thin()
+    };
+    match sought {
+        Sought::Closed => (struck, head),
+        // A few HU tell a clot from blood: noise must be what the box is shown, not what single slices have.
+        Sought::Dense => (struck, head.averaged(rng.random_range(AVERAGED))),
     }
 }
 
 fn draw(boxes: ArteryBoxes, plan: &Plan, seed: u64, index: u64) -> Result<Sample, TrainError> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(index);
-    let shown: &[Site] = match boxes {
-        ArteryBoxes::Closed => &SHOWN,
-        ArteryBoxes::Dense => &TAUGHT_DENSE,
-    };
-    let [closed, open] = boxes.kinds();
-    let is_closed = rng.random_bool(CLOSED);
-    let kind = if is_closed { closed } else { open };
-    let wanted = is_closed.then(|| shown[rng.random_range(0..shown.len())]);
-    let head = loop {
-        let head = Head::new(rng.random(), kind, Range::Training).scanned_thin();
-        if head.occlusion().map(|occlusion| occlusion.site) == wanted {
-            break head;
-        }
-    };
-    let head = match boxes {
-        ArteryBoxes::Closed => head,
-        // A few HU tell a clot from blood: noise must be what the box is shown, not what single slices have.
-        ArteryBoxes::Dense => head.averaged(rng.random_range(AVERAGED)),
-    };
-    let trace = laid(plan, &head, ASIDE_MM, &mut rng)?;
+    rng.set_stream(match boxes.sought {
+        Sought::Closed => index,
+        // A head with a clot, then the same head without, shown alike.
+        Sought::Dense => index / 2,
+    });
+    let (struck, head) = drawn_head(boxes.sought, &mut rng, index);
+    let mut trace = laid(plan, &head, ASIDE_MM, &mut rng)?;
+    if let (Some(piece), Some(occlusion)) = (boxes.piece, struck.occlusion()) {
+        cut(&mut trace, piece, occlusion.point_mm, &mut rng);
+    }
     let (shape, grid) = (trace.shape, trace.geometry());
     let mut input = head.render(&grid).hu.data;
     let (gain, soft) = (rng.random_range(0.92..1.08), rng.random_range(0.0..0.22f32));
@@ -130,6 +170,23 @@ fn draw(boxes: ArteryBoxes, plan: &Plan, seed: u64, index: u64) -> Result<Sample
             Vec::new()
         },
     })
+}
+
+/// Keeps a piece of a box, somewhere around a place, whole within the box.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "kept between 0 and a few dozen voxels"
+)]
+fn cut(trace: &mut BoxTrace, piece: [usize; 3], place_mm: Vec3, rng: &mut ChaCha8Rng) {
+    for (axis, length) in piece.into_iter().enumerate() {
+        // LPS x runs along columns, y along rows, z along slices.
+        let (a, mm) = (2 - axis, trace.spacing_mm[axis]);
+        let at = (place_mm[a] - trace.origin_mm[a]) / mm - length as f64 * rng.random_range(0.2..0.8);
+        let first = at.round().clamp(0.0, (trace.shape[axis] - length) as f64) as usize;
+        trace.origin_mm[a] += first as f64 * mm;
+        trace.shape[axis] = length;
+    }
 }
 
 /// The box of a plan where preprocessing would lay it around a head, give or take `aside_mm` along each axis; nothing is brought into it yet.
@@ -222,13 +279,18 @@ fn soften(data: &mut [f32], [depth, rows, columns]: [usize; 3], share: f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::recipe::{haemorrhage, occlusion};
+    use crate::train::recipe::{haemorrhage, hyperdense, occlusion};
+
+    const CLOSED_BOXES: ArteryBoxes = ArteryBoxes {
+        sought: Sought::Closed,
+        piece: None,
+    };
 
     #[test]
     fn the_same_index_gives_the_same_sample() {
         let plan = occlusion(1);
-        let first = draw(ArteryBoxes::Closed, &plan, 5, 0).unwrap();
-        assert_eq!(first, draw(ArteryBoxes::Closed, &plan, 5, 0).unwrap());
+        let first = draw(CLOSED_BOXES, &plan, 5, 0).unwrap();
+        assert_eq!(first, draw(CLOSED_BOXES, &plan, 5, 0).unwrap());
         assert_eq!(
             first.input.len(),
             plan.configuration.patch_size.iter().product::<usize>()
@@ -260,6 +322,33 @@ mod tests {
     }
 
     #[test]
+    fn a_piece_of_a_box_shows_a_dense_clot_and_then_the_same_head_before_it() {
+        let plan = hyperdense(1);
+        let boxes = ArteryBoxes {
+            sought: Sought::Dense,
+            piece: Some([24, 32, 72]),
+        };
+        let voxels: usize = boxes.shape(&plan).iter().product();
+        assert_eq!(voxels, 24 * 32 * 72);
+        let mut marked = 0;
+        for pair in 0..8 {
+            let [with, before] = [0, 1].map(|i| draw(boxes, &plan, 5, 2 * pair + i).unwrap());
+            assert_eq!((with.input.len(), before.truth.len()), (voxels, voxels));
+            assert!(before.truth.iter().all(|truth| *truth == 0), "{pair}");
+            marked += usize::from(with.truth.iter().filter(|truth| **truth > 0).count() > 60);
+            let apart = |at: &dyn Fn(u8) -> bool| {
+                let both = with.input.iter().zip(&before.input).zip(&with.truth);
+                let apart: Vec<f32> = both.filter(|(_, t)| at(**t)).map(|((a, b), _)| a - b).collect();
+                apart.iter().sum::<f32>() / apart.len().max(1) as f32
+            };
+            if with.truth.iter().any(|truth| *truth > 0) {
+                assert!(apart(&|t| t > 0) > apart(&|t| t == 0) + 0.02, "{pair}");
+            }
+        }
+        assert!(marked >= 5, "{marked} of 8");
+    }
+
+    #[test]
     fn a_box_is_laid_where_training_lays_it_however_the_head_lies() {
         use crate::{analysis::preprocess::head_box, train::phantom::coarse};
         let plan = occlusion(1);
@@ -282,7 +371,7 @@ mod tests {
 
     #[test]
     fn refuses_a_plan_on_slices() {
-        let error = draw(ArteryBoxes::Closed, &haemorrhage(1), 1, 0).unwrap_err();
+        let error = draw(CLOSED_BOXES, &haemorrhage(1), 1, 0).unwrap_err();
         assert!(error.to_string().contains("box of the head"), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::support;
 use serde_json::Value;
+use std::{fs, process::Command};
 
 /// A phantom of 110 slices → what `ictus analyze` says of it, and its truth.
 fn analysed(kind: &str, seed: u64) -> (Value, Value) {
@@ -57,4 +58,45 @@ fn closed_arteries_are_not_looked_for_without_contrast_agent() {
         said["text"].as_str().unwrap().contains("without contrast agent"),
         "{said}"
     );
+}
+
+#[test]
+fn a_detector_is_trained_on_pieces_of_its_box_then_on_whole_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+    let [first, second] = [&first, &second].map(|path| path.to_str().unwrap());
+    let steps = ["--members", "1", "--steps", "1", "--batch", "2", "--out"];
+    let train = |recipe: &str, others: &[&str]| {
+        let begin = ["train", "--recipe", recipe];
+        let output = Command::new(support::ictus())
+            .args([&begin[..], others].concat())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said)
+    };
+    let pieces = ["--piece", "16,16,24"];
+    let (done, said) = train("hyperdense", &[&pieces[..], &steps, &[first]].concat());
+    assert!(done, "{said}");
+    let (done, said) = train(
+        "hyperdense",
+        &[&["--from", first][..], &steps, &[second]].concat(),
+    );
+    assert!(done, "{said}");
+    for model in [first, second] {
+        let plan = fs::read(format!("{model}/plan.json")).unwrap();
+        let plan: Value = serde_json::from_slice(&plan).unwrap();
+        let looked_at = &plan["configuration"]["patch_size"];
+        assert_eq!(looked_at, &serde_json::json!([56, 56, 72]));
+    }
+
+    for (recipe, piece, expected) in [
+        ("hyperdense", "20,32,72", "each a multiple of its [8, 8, 8]"),
+        ("hyperdense", "64,32,72", "at most [56, 56, 72]"),
+        ("occlusion", "24,32", "expected slices, rows and columns"),
+        ("haemorrhage", "24,32,72", "which look at a box around arteries"),
+    ] {
+        let (done, said) = train(recipe, &[&["--piece", piece][..], &steps, &[first]].concat());
+        assert!(!done && said.contains(expected), "{recipe} {piece}: {said}");
+    }
 }

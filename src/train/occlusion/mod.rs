@@ -15,7 +15,7 @@ use super::{
         statistics::{Estimate, auc, quantile_of, share},
     },
     phantom::{HEAD_CENTER_MM, Head, Kind, Occlusion, Range, Site},
-    volumes::{ArteryBoxes, BALL_MM, MARKED_MM},
+    volumes::{BALL_MM, MARKED_MM, Sought},
 };
 use crate::{
     analysis::{
@@ -143,7 +143,7 @@ impl Case {
 /// Whether models with this question are judged here.
 #[must_use]
 pub fn judges(question: &str) -> bool {
-    ArteryBoxes::of(question).is_some()
+    Sought::of(question).is_some()
 }
 
 /// Judges a model on `count` phantoms from `first_seed` on; `out` may hold the cases of a run that stopped.
@@ -164,9 +164,7 @@ pub fn evaluate(
     let header = Header::of(engine, model, Cases::Phantoms { first_seed, count });
     let mut ledger: Ledger<Case> = Ledger::open(&out.join("cases.jsonl"), &header)?;
     tell(ledger.cases());
-    let [closed, open] = ArteryBoxes::of(&model.plan.question)
-        .unwrap_or(ArteryBoxes::Closed)
-        .kinds();
+    let [closed, open] = Sought::of(&model.plan.question).unwrap_or(Sought::Closed).kinds();
     for seed in (first_seed..).take(count).skip(ledger.cases().len()) {
         let is_closed = (seed - first_seed).is_multiple_of(2);
         let kind = if is_closed { closed } else { open };
