@@ -58,7 +58,7 @@ const FIELD_MM: f64 = 250.0;
 pub struct Sample {
     /// `[C, ...]`, normalised.
     pub input: Vec<f32>,
-    /// The class of each voxel.
+    /// The class of each voxel; of regions that overlap, a bit for each that it lies in.
     pub truth: Vec<u8>,
     /// The structure of each voxel; empty where the plan has none.
     pub structures: Vec<u8>,

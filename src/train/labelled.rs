@@ -2,7 +2,7 @@
 //!
 //! `imagesTr/CASE_0000.nii.gz` is the first channel of a case, `labelsTr/CASE.nii.gz` its labels; `dataset.json` names channels and labels.
 //! With `file_ending` `.dcm`, `imagesTr/CASE_0000` is a folder with the series (or `CASE_0000.dcm` a multi-frame CT), and `labelsTr/CASE.dcm` a Segmentation on it, or `labelsTr/CASE` a folder of several; a segment's SegmentLabel is the name of its label.
-//! A label called `ignore` is of voxels that nobody labelled.
+//! A label called `ignore` is of voxels that nobody labelled; one of several values is a region, which may overlap with others.
 //! Whatever does not fit is said in words with the case's name, all of it at once: who has 500 cases does not want to hear of one fault a day.
 
 use super::{TrainError, loss::IGNORE};
@@ -39,6 +39,8 @@ const SAME_PLACE_MM: f64 = 0.1;
 const CT: &str = "ct";
 /// The name of the label of voxels that nobody labelled.
 const UNLABELLED: &str = "ignore";
+/// Most regions of a dataset: a voxel of a sample has a bit for each, and with all bits nobody labelled it.
+const MOST_REGIONS: usize = 7;
 /// What files of DICOM end with.
 const DICOM: &str = ".dcm";
 
@@ -49,12 +51,25 @@ pub struct Description {
     pub name: String,
     /// What each channel holds.
     pub channels: Vec<String>,
-    /// Names of the labels by value, without background.
+    /// Names of the labels by value, without background; of regions, those that hold the value.
     pub labels: BTreeMap<u8, String>,
+    /// What unites several labels, and therefore overlaps with others; nothing where each label stands for itself.
+    pub regions: Vec<Region>,
     /// The value of voxels that nobody labelled, if there may be some.
     pub ignore: Option<u8>,
     /// What names of files end with.
     ending: String,
+}
+
+/// Labels with one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
+    /// Its name.
+    pub name: String,
+    /// Their values.
+    pub values: Vec<u8>,
+    /// The value that it has on a label map, where later regions lie over earlier ones.
+    pub painted: u8,
 }
 
 /// The files of a case; of DICOM, folders or single files.
@@ -86,6 +101,8 @@ struct Written {
     channel_names: Map<String, Value>,
     labels: Map<String, Value>,
     #[serde(default)]
+    regions_class_order: Option<Vec<u8>>,
+    #[serde(default)]
     file_ending: Option<String>,
 }
 
@@ -116,7 +133,19 @@ impl Description {
                 channels.join(", ")
             )));
         }
-        let (labels, ignore) = labels(&written.labels).map_err(one)?;
+        let regions =
+            regions(&written.labels, &written.regions_class_order.unwrap_or_default()).map_err(one)?;
+        if ending == DICOM && !regions.is_empty() {
+            return Err(one(
+                "dataset.json has file_ending \".dcm\" and regions of several values; of DICOM each label is a segment of its own, so give each one value, or label maps of NIfTI".into(),
+            ));
+        }
+        let (labels, ignore) = if regions.is_empty() {
+            labels(&written.labels)
+        } else {
+            labels(&apart(&written.labels, &regions))
+        }
+        .map_err(one)?;
         let absolute = fs::canonicalize(folder).map_err(|e| TrainError::file(folder, e))?;
         Ok(Self {
             name: absolute
@@ -126,6 +155,7 @@ impl Description {
                 .into_owned(),
             channels,
             labels,
+            regions,
             ignore,
             ending,
         })
@@ -424,15 +454,82 @@ fn channels(named: &Map<String, Value>) -> Result<Vec<String>, String> {
         .ok_or_else(|| "dataset.json: channel_names does not name channels \"0\", \"1\", … in a row".into())
 }
 
+/// The regions of nnU-Net 2, where a name stands for several values: the order of their names is that of the network's outputs.
+fn regions(named: &Map<String, Value>, order: &[u8]) -> Result<Vec<Region>, String> {
+    let is_region = |value: &Value| value.as_array().is_some_and(|values| values.len() > 1);
+    if !named.values().any(is_region) {
+        return Ok(Vec::new());
+    }
+    let number = |value: &Value| value.as_u64().and_then(|v| u8::try_from(v).ok());
+    let mut regions = Vec::new();
+    for (name, value) in named {
+        let values = match value.as_array() {
+            Some(values) => values.iter().map(number).collect(),
+            None => number(value).map(|value| vec![value]),
+        };
+        let values: Vec<u8> = values
+            .filter(|values: &Vec<u8>| !values.is_empty())
+            .ok_or_else(|| {
+                format!("dataset.json: label {name:?} is {value}, expected numbers from 0 to 255")
+            })?;
+        if values != [0] && !name.eq_ignore_ascii_case(UNLABELLED) {
+            regions.push(Region {
+                name: name.clone(),
+                values,
+                painted: 0,
+            });
+        }
+    }
+    if let Some(region) = regions.iter().find(|region| region.values.contains(&0)) {
+        return Err(format!(
+            "dataset.json: region {:?} has the value 0, which is background",
+            region.name
+        ));
+    }
+    let distinct: BTreeSet<u8> = order.iter().copied().filter(|value| *value > 0).collect();
+    if order.len() != regions.len() || distinct.len() != order.len() {
+        return Err(format!(
+            "dataset.json names {} regions, and its regions_class_order is {order:?}; expected as many values above 0, each once: what each region is on a label map, later ones over earlier ones",
+            regions.len()
+        ));
+    }
+    if regions.len() > MOST_REGIONS {
+        return Err(format!(
+            "dataset.json names {} regions, expected at most {MOST_REGIONS}",
+            regions.len()
+        ));
+    }
+    for (region, painted) in regions.iter_mut().zip(order) {
+        region.painted = *painted;
+    }
+    Ok(regions)
+}
+
+/// The values of regions as labels of their own, beside what is no region; each is named by the regions that hold it.
+fn apart(named: &Map<String, Value>, regions: &[Region]) -> Map<String, Value> {
+    let is_beside = |name: &String| regions.iter().all(|region| region.name != *name);
+    let mut labels: Map<String, Value> = named
+        .iter()
+        .filter(|(name, _)| is_beside(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let values: BTreeSet<u8> = regions
+        .iter()
+        .flat_map(|region| &region.values)
+        .copied()
+        .collect();
+    for value in values {
+        let holding = regions.iter().filter(|region| region.values.contains(&value));
+        let names: Vec<&str> = holding.map(|region| region.name.as_str()).collect();
+        labels.insert(format!("{value}: {}", names.join(" + ")), value.into());
+    }
+    labels
+}
+
 /// Names of labels by value, without the background, which is 0: name and value, as nnU-Net 2 has them, or value and name, as nnU-Net 1 had; and the value of what nobody labelled.
 fn labels(named: &Map<String, Value>) -> Result<(BTreeMap<u8, String>, Option<u8>), String> {
     let mut by_value: BTreeMap<u8, String> = BTreeMap::new();
     for (key, value) in named {
-        if value.is_array() {
-            return Err(format!(
-                "dataset.json: label {key:?} is a region of several values, which is not built; give each label a value of its own"
-            ));
-        }
         let (name, number) = match value.as_str() {
             Some(name) => (name, key.parse().ok()),
             None => (&**key, value.as_u64().and_then(|v| u8::try_from(v).ok())),

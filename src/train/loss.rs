@@ -2,6 +2,7 @@
 //!
 //! By default cross-entropy, plus soft Dice of everything that is not background, plus the mean soft Dice of the classes that the batch holds.
 //! The first Dice term asks whether there is a lesion, the last which; a class that no sample of the batch has says nothing about either.
+//! Where outputs are regions that overlap, each is a question of its own, and `regions` answers for all of them.
 //! A loss is what each voxel says (cross-entropy, focal) plus what the sums over all voxels say (Dice, Tversky); only Lovász needs an order of the voxels and stands in a file of its own.
 //! Voxels that nobody labelled ([`IGNORE`]) say nothing: they are left out before anything else is done.
 //! Loss and gradient come from one pass over the logits with sums in a fixed order, so that the number of threads changes nothing.
@@ -9,7 +10,9 @@
 //! Source: soft Dice, Milletari et al., arXiv:1606.04797; its sum with cross-entropy over the batch and the weights of deep supervision, nnU-Net (doi:10.1038/s41592-020-01008-z); focal, Lin et al., arXiv:1708.02002; Tversky, Salehi et al., arXiv:1706.05721.
 
 mod lovasz;
+mod regions;
 
+use crate::domain::plan::Activation;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -76,15 +79,15 @@ const TVERSKY: [f64; 2] = [0.3, 0.7];
 /// How wrong all heads of a network are; each further one counts half as much as the one before, the last of several nothing.
 ///
 /// # Shape
-/// `heads`: `[N, K, ...]` each, full resolution first; `truth`: one class below K for each of the `N × ...` voxels of the first.
+/// `heads`: `[N, K, ...]` each, full resolution first; `truth`: one class below K for each of the `N × ...` voxels of the first, of regions a bit for each of the K.
 ///
 /// # Errors
 /// candle's, and a truth of another size.
-pub fn of_heads(kind: Kind, heads: &[Tensor], truth: &[u8]) -> Result<Loss> {
+pub fn of_heads(activation: Activation, kind: Kind, heads: &[Tensor], truth: &[u8]) -> Result<Loss> {
     let [first, further @ ..] = heads else {
         candle_core::bail!("a network has a head");
     };
-    let loss = of(kind, first, truth)?;
+    let loss = of(activation, kind, first, truth)?;
     let counted = further.len().saturating_sub(1);
     if counted == 0 {
         return Ok(loss);
@@ -94,7 +97,7 @@ pub fn of_heads(kind: Kind, heads: &[Tensor], truth: &[u8]) -> Result<Loss> {
     let mut all = loss.scaled(weight(0) / sum)?;
     for (i, head) in (1..).zip(&further[..counted]) {
         let truth = coarser(truth, first.dims(), head.dims());
-        all = all.plus(&of(kind, head, &truth)?.scaled(weight(i) / sum)?)?;
+        all = all.plus(&of(activation, kind, head, &truth)?.scaled(weight(i) / sum)?)?;
     }
     Ok(all)
 }
@@ -123,11 +126,11 @@ fn coarser(truth: &[u8], from: &[usize], to: &[usize]) -> Vec<u8> {
 /// How wrong a network's logits are.
 ///
 /// # Shape
-/// `logits`: `[N, K, ...]`; `truth`: one class below K, or [`IGNORE`], for each of the `N × ...` voxels.
+/// `logits`: `[N, K, ...]`; `truth`: for each of the `N × ...` voxels one class below K, of regions a bit for each of the K, or [`IGNORE`].
 ///
 /// # Errors
 /// candle's, and a truth of another size.
-pub fn of(kind: Kind, logits: &Tensor, truth: &[u8]) -> Result<Loss> {
+pub fn of(activation: Activation, kind: Kind, logits: &Tensor, truth: &[u8]) -> Result<Loss> {
     let dims = logits.dims();
     let (samples, classes) = (dims[0], dims[1]);
     let voxels = dims[2..].iter().product();
@@ -139,10 +142,14 @@ pub fn of(kind: Kind, logits: &Tensor, truth: &[u8]) -> Result<Loss> {
         );
     }
     let values = logits.flatten_all()?.to_vec1::<f32>()?;
+    let evaluate = |logits: &[f32], truth: &[u8], voxels| match activation {
+        Activation::Softmax => evaluate(kind, logits, truth, classes, voxels),
+        Activation::Sigmoid => regions::evaluate(kind, logits, truth, classes, voxels),
+    };
     let (value, gradient) = if truth.contains(&IGNORE) {
-        of_labelled(kind, &values, truth, classes, voxels)
+        of_labelled(evaluate, &values, truth, classes, voxels)
     } else {
-        evaluate(kind, &values, truth, classes, voxels)
+        evaluate(&values, truth, voxels)
     };
     let gradient = Tensor::from_vec(gradient, dims, logits.device())?;
     Ok(Loss {
@@ -204,7 +211,13 @@ impl Sums {
 }
 
 /// The same of the labelled voxels alone, as if they were one sample.
-fn of_labelled(kind: Kind, logits: &[f32], truth: &[u8], classes: usize, voxels: usize) -> (f64, Vec<f32>) {
+fn of_labelled(
+    evaluate: impl Fn(&[f32], &[u8], usize) -> (f64, Vec<f32>),
+    logits: &[f32],
+    truth: &[u8],
+    classes: usize,
+    voxels: usize,
+) -> (f64, Vec<f32>) {
     let labelled: Vec<usize> = (0..truth.len()).filter(|v| truth[*v] != IGNORE).collect();
     let mut gradient = vec![0.0; logits.len()];
     if labelled.is_empty() {
@@ -215,7 +228,7 @@ fn of_labelled(kind: Kind, logits: &[f32], truth: &[u8], classes: usize, voxels:
     let own: Vec<f32> = (0..classes)
         .flat_map(|k| labelled.iter().map(move |v| logits[at(*v, k)]))
         .collect();
-    let (value, down) = evaluate(kind, &own, &known, classes, labelled.len());
+    let (value, down) = evaluate(&own, &known, labelled.len());
     for (k, down) in down.chunks(labelled.len()).enumerate() {
         for (v, down) in labelled.iter().zip(down) {
             gradient[at(*v, k)] = *down;
@@ -247,31 +260,19 @@ fn evaluate(kind: Kind, logits: &[f32], truth: &[u8], classes: usize, voxels: us
         Voxelwise::Nothing => 0.0,
         Voxelwise::CrossEntropy | Voxelwise::Focal => sums.voxelwise / count,
     };
-    // The index's slope along p at a voxel is `gain` where the class is true and `cost` everywhere.
     let mut terms = vec![(0.0f64, 0.0f64); classes];
     let present = (1..classes).filter(|k| sums.overlap[*k][2] > 0.0).count();
-    for (k, (term, [both, p, t])) in terms.iter_mut().zip(&sums.overlap).enumerate() {
-        let Some([false_cost, missed_cost]) = costs else {
-            continue;
-        };
+    for (k, (term, overlap)) in terms.iter_mut().zip(&sums.overlap).enumerate() {
+        let Some(costs) = costs else { continue };
         let weight = match k {
             0 => 1.0,
             // With one class the foreground is the class.
-            _ if *t > 0.0 && classes > 2 => 1.0 / present as f64,
+            _ if overlap[2] > 0.0 && classes > 2 => 1.0 / present as f64,
             _ => continue,
         };
-        // Twice Tversky's index, above and below: Dice for two halves.
-        let (above, below) = (
-            2.0 * both + SMOOTH,
-            2.0 * (1.0 - false_cost - missed_cost) * both
-                + 2.0 * false_cost * p
-                + 2.0 * missed_cost * t
-                + SMOOTH,
-        );
-        value += weight * (1.0 - above / below);
-        let rise = 2.0 * (1.0 - false_cost - missed_cost);
-        let steep = weight * above / (below * below);
-        *term = (-2.0 * weight / below + steep * rise, steep * (2.0 * false_cost));
+        let (lacking, slope) = index(costs, *overlap, weight);
+        value += lacking;
+        *term = slope;
     }
     let mut gradient = vec![0.0f32; logits.len()];
     gradient
@@ -294,9 +295,7 @@ fn evaluate(kind: Kind, logits: &[f32], truth: &[u8], classes: usize, voxels: us
                 let share = match voxelwise {
                     Voxelwise::Nothing => 0.0,
                     Voxelwise::CrossEntropy => 1.0,
-                    Voxelwise::Focal => {
-                        (1.0 - own).powi(2) - 2.0 * (1.0 - own) * own * own.max(f64::MIN_POSITIVE).ln()
-                    }
+                    Voxelwise::Focal => focal_slope(own),
                 };
                 for k in 0..classes {
                     let p = f64::from(p[k * voxels + v]);
@@ -306,6 +305,31 @@ fn evaluate(kind: Kind, logits: &[f32], truth: &[u8], classes: usize, voxels: us
             }
         });
     (value, gradient)
+}
+
+/// What lacks to Tversky's index, and its slope along p at a voxel: where the class is true, and everywhere.
+fn index([false_cost, missed_cost]: [f64; 2], [both, p, t]: [f64; 3], weight: f64) -> (f64, (f64, f64)) {
+    // Twice above and below: Dice for two halves.
+    let rise = 2.0 * (1.0 - false_cost - missed_cost);
+    let (above, below) = (
+        2.0 * both + SMOOTH,
+        rise * both + 2.0 * false_cost * p + 2.0 * missed_cost * t + SMOOTH,
+    );
+    let steep = weight * above / (below * below);
+    (
+        weight * (1.0 - above / below),
+        (-2.0 * weight / below + steep * rise, steep * (2.0 * false_cost)),
+    )
+}
+
+/// Focal loss of a voxel by its surprise, −ln of what its own class has; gamma is 2, as its authors found best.
+fn focal(surprise: f64) -> f64 {
+    (1.0 - (-surprise).exp()).powi(2) * surprise
+}
+
+/// How much steeper focal loss is along a logit than cross-entropy where the voxel's own class has this probability.
+fn focal_slope(own: f64) -> f64 {
+    (1.0 - own).powi(2) - 2.0 * (1.0 - own) * own * own.max(f64::MIN_POSITIVE).ln()
 }
 
 /// Softmax of one sample, and its sums.
@@ -335,8 +359,7 @@ fn softmax(p: &mut [f32], z: &[f32], truth: &[u8], classes: usize, voxelwise: Vo
             let z = z[usize::from(*truth) * voxels + start + v];
             let surprise = f64::from(total[v].ln() + highest[v] - z);
             sums.voxelwise += match voxelwise {
-                // Gamma is 2, as its authors found best.
-                Voxelwise::Focal => (1.0 - (-surprise).exp()).powi(2) * surprise,
+                Voxelwise::Focal => focal(surprise),
                 Voxelwise::CrossEntropy | Voxelwise::Nothing => surprise,
             };
         }
@@ -446,8 +469,8 @@ mod tests {
             let full = Var::from_vec(logits.clone(), (2, 3, 4), &Device::Cpu).unwrap();
             let part = Var::from_vec(wider(&logits), (3, 3, 5), &Device::Cpu).unwrap();
             let (a, b) = (
-                of(kind, &full, &truth).unwrap(),
-                of(kind, &part, &sparse).unwrap(),
+                of(Activation::Softmax, kind, &full, &truth).unwrap(),
+                of(Activation::Softmax, kind, &part, &sparse).unwrap(),
             );
             assert!((a.value - b.value).abs() < 1e-9, "{kind:?}");
             let grad = |loss: &Loss, of: &Var| {
@@ -469,6 +492,7 @@ mod tests {
             assert!(apart.fold(0.0, f32::max) < 1e-6, "{kind:?}");
         }
         let none = of(
+            Activation::Softmax,
             DEFAULT,
             &Tensor::zeros((1, 3, 2), candle_core::DType::F32, &Device::Cpu).unwrap(),
             &[IGNORE; 2],
@@ -510,11 +534,17 @@ mod tests {
         let half = coarser(&truth, &[1, 2, 8, 8], &[1, 2, 4, 4]);
         assert_eq!(half[..4], [0, 0, 1, 1]);
         let (first, second, third) = (head(8, 0.3), head(4, 0.5), head(2, 9.0));
-        let all = of_heads(DEFAULT, &[first.clone(), second.clone(), third], &truth).unwrap();
-        let one = of(DEFAULT, &first, &truth).unwrap().value;
-        let two = of(DEFAULT, &second, &half).unwrap().value;
+        let all = of_heads(
+            Activation::Softmax,
+            DEFAULT,
+            &[first.clone(), second.clone(), third],
+            &truth,
+        )
+        .unwrap();
+        let one = of(Activation::Softmax, DEFAULT, &first, &truth).unwrap().value;
+        let two = of(Activation::Softmax, DEFAULT, &second, &half).unwrap().value;
         assert!((all.value - (one + 0.5 * two) / 1.5).abs() < 1e-12);
-        let single = of_heads(DEFAULT, &[first], &truth).unwrap();
+        let single = of_heads(Activation::Softmax, DEFAULT, &[first], &truth).unwrap();
         assert!((single.value - one).abs() < 1e-12);
     }
 
@@ -544,11 +574,17 @@ mod tests {
     fn descends_through_candle() {
         let (logits, truth) = example();
         let var = Var::from_vec(logits, (2, 3, 2, 2), &Device::Cpu).unwrap();
-        let loss = of(DEFAULT, &var, &truth).unwrap();
+        let loss = of(Activation::Softmax, DEFAULT, &var, &truth).unwrap();
         let grads = loss.descent.backward().unwrap();
         let step = (grads.get(&var).unwrap() * 0.1).unwrap();
-        let after = of(DEFAULT, &(var.as_tensor() - step).unwrap(), &truth).unwrap();
+        let after = of(
+            Activation::Softmax,
+            DEFAULT,
+            &(var.as_tensor() - step).unwrap(),
+            &truth,
+        )
+        .unwrap();
         assert!(after.value < loss.value);
-        assert!(of(DEFAULT, &var, &truth[1..]).is_err());
+        assert!(of(Activation::Softmax, DEFAULT, &var, &truth[1..]).is_err());
     }
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     domain::{
         architecture::Architecture,
-        plan::{Plan, Precision},
+        plan::{Activation, Plan, Precision},
     },
     nn::{self, network::Network, parameters::Parameters},
 };
@@ -163,6 +163,11 @@ pub fn train(config: &Config, device: &Device, mut tell: impl FnMut(Progress)) -
             "found {} frozen steps and {} of the trunk; the encoder thaws before members part, so give at most as many",
             config.frozen_steps, config.trunk_steps
         )));
+    }
+    if config.plan.activation == Activation::Sigmoid && config.loss == loss::Kind::Lovasz {
+        return Err(TrainError::Mismatch(
+            "lovasz is for labels that exclude each other, and these regions overlap; train with --loss dice-ce, dice, ce, focal or tversky".into(),
+        ));
     }
     if nn::precision_on(device, config.precision)? != config.precision {
         return Err(TrainError::Mismatch(format!(
@@ -321,6 +326,7 @@ fn loss_of(config: &Config, network: &Network, batch: &Batch) -> Result<Loss, Tr
         vec![network.forward(&batch.input)?]
     };
     let (labels, structures) = (config.plan.label_channels(), config.plan.structure_channels());
+    let activation = config.plan.activation;
     if structures > 0 {
         if batch.mixed.is_some() {
             return Err(TrainError::Mismatch(format!(
@@ -334,15 +340,16 @@ fn loss_of(config: &Config, network: &Network, batch: &Batch) -> Result<Loss, Tr
                 .map(move |head| head.narrow(1, from, count))
                 .collect::<candle_core::Result<Vec<_>>>()
         };
-        let loss = loss::of_heads(config.loss, &of(0, labels)?, &batch.truth)?;
-        let beside = loss::of_heads(config.loss, &of(labels, structures)?, &batch.structures)?;
+        let loss = loss::of_heads(activation, config.loss, &of(0, labels)?, &batch.truth)?;
+        let beside = &of(labels, structures)?;
+        let beside = loss::of_heads(Activation::Softmax, config.loss, beside, &batch.structures)?;
         return Ok(loss.plus(&beside.scaled(BESIDE)?)?);
     }
-    let loss = loss::of_heads(config.loss, &heads, &batch.truth)?;
+    let loss = loss::of_heads(activation, config.loss, &heads, &batch.truth)?;
     let Some((other, share)) = &batch.mixed else {
         return Ok(loss);
     };
-    let rest = loss::of_heads(config.loss, &heads, other)?;
+    let rest = loss::of_heads(activation, config.loss, &heads, other)?;
     Ok(loss.scaled(*share)?.plus(&rest.scaled(1.0 - share)?)?)
 }
 

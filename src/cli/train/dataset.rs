@@ -176,7 +176,12 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
     eprintln!(
         "{} cases, labels {}; {} with {}",
         dataset.cases.len(),
-        dataset.labels.join(", "),
+        dataset
+            .regions
+            .iter()
+            .map(|region| region.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
         configuration.architecture.class_name(),
         configuration.in_words()
     );

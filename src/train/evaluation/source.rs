@@ -251,6 +251,11 @@ impl Dataset {
                 description.channels.join(", ")
             )));
         }
+        if !description.regions.is_empty() {
+            return Err(TrainError::Mismatch(
+                "dataset.json has regions that overlap, and what is judged here are lesions, each of one kind; give each label one value, or see the Dice of regions on held-out cases in the model's validation.json".into(),
+            ));
+        }
         if description.ignore.is_some() {
             return Err(TrainError::Mismatch(
                 "dataset.json has an `ignore` label: what was labelled in part can be trained on, but a finding where nobody labelled would count as false; judge on scans that are labelled throughout, or take `ignore` out of dataset.json if these are".into(),

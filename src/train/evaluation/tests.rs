@@ -407,15 +407,23 @@ fn a_data_set_is_read_as_nnu_net_lays_it_out() {
         (9 * 40, 0),
         "a value without a name is background"
     );
-    let ignoring =
-        r#"{"channel_names": {"0": "CT"}, "labels": {"background": 0, "subdural": 1, "ignore": 2}}"#;
-    fs::write(at("dataset.json"), ignoring).unwrap();
-    assert!(
-        Dataset::open(folder.path(), &plan)
-            .unwrap_err()
-            .to_string()
-            .contains("`ignore` label")
-    );
+    for (labels, expected) in [
+        (
+            r#"{"background": 0, "subdural": 1, "ignore": 2}"#,
+            "`ignore` label",
+        ),
+        (
+            r#"{"background": 0, "blood": [1, 2], "epidural": 2}"#,
+            "regions that overlap",
+        ),
+    ] {
+        let json = format!(
+            r#"{{"channel_names": {{"0": "CT"}}, "labels": {labels}, "regions_class_order": [1, 2]}}"#
+        );
+        fs::write(at("dataset.json"), json).unwrap();
+        let said = Dataset::open(folder.path(), &plan).unwrap_err().to_string();
+        assert!(said.contains(expected), "{said}");
+    }
     let before = source.description().unwrap();
     // Another image is another data set; a label map elsewhere is none for this image.
     let mut moved = labels;

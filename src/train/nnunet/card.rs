@@ -50,11 +50,15 @@ pub fn card(
     text.push_str(
         "\n| label | cases that have it | mean Dice of single members on held-out cases |\n|---|---|---|\n",
     );
-    for (i, label) in dataset.labels.iter().enumerate() {
-        let having = fingerprint.cases.iter().filter(|case| case.voxels[i] > 0).count();
-        let dice = validation.mean_dice.get(label).copied().flatten();
+    for region in &dataset.regions {
+        let having = fingerprint.cases.iter().filter(|case| case.has(region)).count();
+        let dice = validation.mean_dice.get(&region.name).copied().flatten();
         let dice = dice.map_or_else(|| "not measured".to_owned(), |dice| format!("{dice:.3}"));
-        let _ = writeln!(text, "| {} | {having} | {dice} |", cell(label));
+        let name = match dataset.overlap() {
+            true => format!("{} (values {:?})", region.name, region.values),
+            false => region.name.clone(),
+        };
+        let _ = writeln!(text, "| {} | {having} | {dice} |", cell(&name));
     }
     let resampled = fingerprint.cases.iter().filter(|case| case.resampled).count();
     if resampled > 0 {

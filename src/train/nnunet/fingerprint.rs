@@ -9,7 +9,7 @@ use crate::{
     analysis::preprocess::volume::bounding_box,
     train::{
         TrainError,
-        labelled::{Case, Files},
+        labelled::{Case, Files, Region},
         loss::IGNORE,
         training::write,
     },
@@ -44,6 +44,19 @@ pub struct CaseFingerprint {
     pub foreground: Vec<Vec<f32>>,
 }
 
+impl CaseFingerprint {
+    /// Whether it has a voxel of a region.
+    #[must_use]
+    pub fn has(&self, region: &Region) -> bool {
+        let there = |value: &u8| {
+            self.voxels
+                .get(usize::from(*value) - 1)
+                .is_some_and(|voxels| *voxels > 0)
+        };
+        region.values.iter().any(there)
+    }
+}
+
 /// What a dataset is like.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fingerprint {
@@ -64,8 +77,7 @@ pub fn fingerprint(
 ) -> Result<Fingerprint, TrainError> {
     // Of DICOM the names say which value a segment has.
     let mut hash = Sha256::new_with_prefix([u8::from(dataset.as_they_lie)]);
-    hash.update(dataset.labels.join("\n"));
-    hash.update(format!("{:?}", dataset.ignore()));
+    hash.update(format!("{:?} {:?}", dataset.regions, dataset.ignore()));
     for case in &dataset.cases {
         hash.update(stamp(case)?);
     }
@@ -74,7 +86,7 @@ pub fn fingerprint(
     let earlier = fs::read(&path).ok();
     if let Some(known) = earlier.and_then(|text| serde_json::from_slice::<Fingerprint>(&text).ok())
         && known.key == key
-        && known.cases.iter().all(|c| c.voxels.len() == dataset.labels.len())
+        && known.cases.iter().all(|c| c.voxels.len() == dataset.values())
     {
         return Ok(known);
     }
@@ -90,7 +102,7 @@ pub fn fingerprint(
                         case.name
                     ));
                 }
-                measure(&case.name, &read, dataset.labels.len())
+                measure(&case.name, &read, dataset.values())
                     .ok_or_else(|| format!("case {}: the image is 0 everywhere", case.name))
             })
             .collect();
@@ -102,11 +114,18 @@ pub fn fingerprint(
         }
         tell(cases.len() + faults.len(), dataset.cases.len());
     }
-    for (i, name) in dataset.labels.iter().enumerate() {
-        if faults.is_empty() && cases.iter().all(|case| case.voxels[i] == 0) {
+    let complete = faults.is_empty();
+    for region in dataset.regions.iter().filter(|_| complete) {
+        if !cases.iter().any(|case| case.has(region)) {
             faults.push(format!(
-                "label {name:?} (value {}) is in no case; a network cannot learn what it is never shown",
-                i + 1
+                "label {:?} (value {}) is in no case; a network cannot learn what it is never shown",
+                region.name,
+                region
+                    .values
+                    .iter()
+                    .map(u8::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ));
         }
     }

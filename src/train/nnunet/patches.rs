@@ -27,7 +27,7 @@ use crate::{
         TrainError,
         augment::{Augmentation, CUTMIX, Warp, between, nearest},
         dataset::{Sample, Samples},
-        labelled::{Case, Files},
+        labelled::{Case, Files, Region},
         loss::IGNORE,
         training::{Part, write},
     },
@@ -78,6 +78,8 @@ pub struct Patches {
     cases: Vec<Prepared>,
     folds: usize,
     augmentation: Augmentation,
+    /// For each value of a label the bits of its regions, where they may overlap.
+    bits: Option<[u8; 256]>,
     key: String,
 }
 
@@ -141,8 +143,21 @@ pub fn prepare(
         cases,
         folds,
         augmentation,
+        bits: dataset.overlap().then(|| bits(&dataset.regions)),
         key: hex::encode(all.finalize()),
     })
+}
+
+/// For each value of a label a bit for every region that holds it; a voxel that nobody labelled stays one.
+fn bits(regions: &[Region]) -> [u8; 256] {
+    let mut bits = [0; 256];
+    for (bit, region) in regions.iter().enumerate() {
+        for value in &region.values {
+            bits[usize::from(*value)] |= 1 << bit;
+        }
+    }
+    bits[usize::from(IGNORE)] = IGNORE;
+    bits
 }
 
 /// What a prepared file depends on.
@@ -172,7 +187,6 @@ pub(super) struct Laid {
 }
 
 pub(super) fn lay(case: &Case, plan: &Plan) -> Result<Laid, PreprocessError> {
-    let classes = plan.labels.len() + 1;
     let (scans, labels) = (&case.scan.channels, &case.labels.data);
     match plan.configuration.grid {
         Grid::SourceSlices { .. } => {
@@ -190,9 +204,7 @@ pub(super) fn lay(case: &Case, plan: &Plan) -> Result<Laid, PreprocessError> {
                 channels: input.channels,
                 shape: [input.slices.len(), rows, columns],
                 data: (0..input.channels).flat_map(of_channel).copied().collect(),
-                labels: winners(labels, classes, |own, outside| {
-                    trace.apply_all(&own, outside).concat()
-                }),
+                labels: winners(labels, |own, outside| trace.apply_all(&own, outside).concat()),
                 outside: input.outside,
             })
         }
@@ -202,7 +214,7 @@ pub(super) fn lay(case: &Case, plan: &Plan) -> Result<Laid, PreprocessError> {
                 channels: input.channels,
                 shape: input.shape,
                 data: input.data,
-                labels: winners(labels, classes, |own, outside| trace.forth(&own, outside)),
+                labels: winners(labels, |own, outside| trace.forth(&own, outside)),
                 outside: air(&plan.configuration.normalization_schemes[0]),
             })
         }
@@ -212,7 +224,7 @@ pub(super) fn lay(case: &Case, plan: &Plan) -> Result<Laid, PreprocessError> {
                 channels: input.channels,
                 shape: input.shape,
                 data: input.data,
-                labels: on_grid(labels, &trace, classes),
+                labels: on_grid(labels, &trace),
                 outside: 0.0,
             })
         }
@@ -239,7 +251,8 @@ fn make(case: &Case, plan: &Plan, path: &Path, key: &str) -> Result<(), TrainErr
             path.file_stem().unwrap_or_default().to_string_lossy()
         )])
     })?;
-    let classes = plan.labels.len() + 1;
+    let highest = labels.iter().filter(|label| **label != IGNORE).max();
+    let classes = usize::from(highest.copied().unwrap_or_default()) + 1;
     let values: Vec<u8> = data.iter().flat_map(|v| v.to_le_bytes()).collect();
     let is_sparse = labels.contains(&IGNORE);
     let places: Vec<(String, Vec<u8>, usize)> = (0..classes)
@@ -283,7 +296,7 @@ fn make(case: &Case, plan: &Plan, path: &Path, key: &str) -> Result<(), TrainErr
 }
 
 /// Labels on the network's grid: each resampled for itself, the greatest share wins.
-fn on_grid(labels: &[u8], trace: &VolumeTrace, classes: usize) -> Vec<u8> {
+fn on_grid(labels: &[u8], trace: &VolumeTrace) -> Vec<u8> {
     let cut = trace.cut(labels);
     let cropped = trace.cropped_shape();
     if cropped == trace.shape {
@@ -294,16 +307,14 @@ fn on_grid(labels: &[u8], trace: &VolumeTrace, classes: usize) -> Vec<u8> {
         order: 1,
         apart: trace.method.apart.map(|(axis, _)| (axis, 0)),
     };
-    winners(&cut, classes, |own, _| {
-        resample(own, cropped, trace.shape, method)
-    })
+    winners(&cut, |own, _| resample(own, cropped, trace.shape, method))
 }
 
 /// The label with the greatest share of each voxel of another grid; outside the source is background.
-fn winners(labels: &[u8], classes: usize, forth: impl Fn(Vec<f32>, f32) -> Vec<f32>) -> Vec<u8> {
+fn winners(labels: &[u8], forth: impl Fn(Vec<f32>, f32) -> Vec<f32>) -> Vec<u8> {
     let (mut best, mut winner) = (Vec::new(), Vec::new());
     let is_there = |class: &u8| *class == 0 || labels.contains(class);
-    for class in (0..=u8::MAX).take(classes).chain([IGNORE]).filter(is_there) {
+    for class in (0..=u8::MAX).filter(is_there) {
         let own = labels.iter().map(|label| f32::from(u8::from(*label == class)));
         let shares = forth(own.collect(), f32::from(u8::from(class == 0)));
         best.resize(shares.len(), 0.0f32);
@@ -553,6 +564,11 @@ impl Samples for Patches {
             let other = self.one(tile, part, &mut rng)?;
             paste(&mut sample, &other, tile, &mut rng);
         }
+        if let Some(bits) = &self.bits {
+            for truth in &mut sample.truth {
+                *truth = bits[usize::from(*truth)];
+            }
+        }
         Ok(sample)
     }
 
@@ -565,11 +581,12 @@ impl Samples for Patches {
 
     fn name(&self) -> String {
         format!(
-            "{} cases {} in {} folds, {:?}",
+            "{} cases {} in {} folds, {:?}{}",
             self.cases.len(),
             &self.key[..16],
             self.folds,
-            self.augmentation
+            self.augmentation,
+            if self.bits.is_some() { ", regions" } else { "" }
         )
     }
 }

@@ -143,6 +143,11 @@ impl Choice {
                 dataset.channels().join(", ")
             )));
         }
+        if self.shape == Shape::Slabs && dataset.overlap() {
+            return Err(TrainError::Mismatch(
+                "2.5d answers with one label a voxel, dataset.json names regions that overlap; give --configuration 2d or 3d_fullres".into(),
+            ));
+        }
         let least = SHORTEST_EFFICIENTNET_EDGE << (BEHIND_EFFICIENTNET.len() - 1);
         let patch = self.patch.as_ref().filter(|_| sees_pictures);
         if let Some(patch) = patch.filter(|patch| patch.iter().any(|size| *size < least)) {
@@ -203,7 +208,7 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
             )));
         }
         Some(patch) => levels(&spacing, patch, choice.family),
-        None => fitted(&spacing, &median, choice, dataset.labels.len() + 1),
+        None => fitted(&spacing, &median, choice, dataset.outputs()),
     };
     if levels.strides.len() < 2 {
         return Err(bad(format!(
@@ -244,7 +249,7 @@ pub fn plan(dataset: &RawDataset, fingerprint: &Fingerprint, choice: &Choice) ->
         grid,
         patch_size: levels.patch.clone(),
         spacing,
-        architecture: network(&levels, choice, channel_names.len(), dataset.labels.len() + 1),
+        architecture: network(&levels, choice, channel_names.len(), dataset.outputs()),
         normalization_schemes: schemes,
         channel_names,
         tile_step_size: 0.5,
@@ -273,7 +278,10 @@ pub fn of_model(model: &Plan, dataset: &RawDataset, named: &Named) -> Result<Pla
         return bad("it is the second stage of a cascade");
     }
     if model.activation != Activation::Softmax {
-        return bad("its outputs overlap, and a dataset has one label a voxel");
+        return bad("its outputs overlap, and what is trained further has one label a voxel");
+    }
+    if dataset.overlap() {
+        return bad("dataset.json names regions that overlap, and it has one label a voxel");
     }
     if configuration.scans() != dataset.channels().len() {
         return bad(&format!(
@@ -297,7 +305,7 @@ pub fn of_model(model: &Plan, dataset: &RawDataset, named: &Named) -> Result<Pla
             dataset.channels().join(", ")
         ));
     }
-    let outputs = dataset.labels.len() + 1;
+    let outputs = dataset.outputs();
     match &mut configuration.architecture {
         Architecture::PlainConvUNet(network) => network.num_classes = outputs,
         Architecture::ResidualEncoderUNet(network) => network.num_classes = outputs,
@@ -324,10 +332,10 @@ fn with(
     dataset: &RawDataset,
     named: &Named,
 ) -> Result<Plan, TrainError> {
-    if let Some(stranger) = named.codes.keys().find(|name| !dataset.labels.contains(name)) {
+    let names: Vec<&String> = dataset.regions.iter().map(|region| &region.name).collect();
+    if let Some(stranger) = named.codes.keys().find(|name| !names.contains(name)) {
         return Err(TrainError::Mismatch(format!(
-            "the file of codes names {stranger:?}, dataset.json has the labels {:?}",
-            dataset.labels
+            "the file of codes names {stranger:?}, dataset.json has the labels {names:?}"
         )));
     }
     let is_ct = (0..dataset.channels().len()).any(|c| dataset.is_ct(c));
@@ -344,10 +352,15 @@ fn with(
         configuration,
         members: named.members,
         ensemble,
-        activation: Activation::Softmax,
-        labels: (1..=u8::MAX)
-            .zip(&dataset.labels)
-            .map(|(value, name)| label(value, name, named))
+        activation: if dataset.overlap() {
+            Activation::Sigmoid
+        } else {
+            Activation::Softmax
+        },
+        labels: dataset
+            .regions
+            .iter()
+            .map(|region| label(region.painted, &region.name, named))
             .collect(),
         structures: Vec::new(),
         keep_largest: Vec::new(),

@@ -4,7 +4,7 @@ use crate::{
     analysis::assemble::Values,
     train::{
         TrainError,
-        labelled::{Case, Description, Files, is_ct, shown},
+        labelled::{Case, Description, Files, Region, is_ct, shown},
         loss::IGNORE,
     },
 };
@@ -14,8 +14,8 @@ use std::path::Path;
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawDataset {
     description: Description,
-    /// Names of labels 1, 2, ….
-    pub labels: Vec<String>,
+    /// What a network answers with, in the order of its outputs: each label alone, or the regions that unite them.
+    pub regions: Vec<Region>,
     /// Its cases, by name.
     pub cases: Vec<Files>,
     /// Whether stacks may lean and be uneven, because the network's grid takes them so.
@@ -53,7 +53,16 @@ impl RawDataset {
         }
         Ok(Self {
             cases: description.cases(&folder.join("imagesTr"), &folder.join("labelsTr"), true)?,
-            labels: description.labels.values().cloned().collect(),
+            regions: if description.regions.is_empty() {
+                let alone = |(value, name): (&u8, &String)| Region {
+                    name: name.clone(),
+                    values: vec![*value],
+                    painted: *value,
+                };
+                description.labels.iter().map(alone).collect()
+            } else {
+                description.regions.clone()
+            },
             description,
             as_they_lie: false,
         })
@@ -69,6 +78,24 @@ impl RawDataset {
     #[must_use]
     pub fn channels(&self) -> &[String] {
         &self.description.channels
+    }
+
+    /// Values of labels: 1, 2, … up to this.
+    #[must_use]
+    pub fn values(&self) -> usize {
+        self.description.labels.len()
+    }
+
+    /// Whether regions may overlap, so that each is a question of its own.
+    #[must_use]
+    pub fn overlap(&self) -> bool {
+        !self.description.regions.is_empty()
+    }
+
+    /// Output channels of a network: one a region, and where they exclude each other one for the background.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.regions.len() + usize::from(!self.overlap())
     }
 
     /// The value of voxels that nobody labelled, if there may be some.
@@ -101,7 +128,7 @@ impl RawDataset {
                 shown(&files.images[0])
             ));
         }
-        let highest = self.labels.len();
+        let highest = self.values();
         let is_named =
             |label: &u8| usize::from(*label) <= highest || (*label == IGNORE && self.ignore().is_some());
         if let Some(strange) = case.labels.data.iter().find(|label| !is_named(label)) {

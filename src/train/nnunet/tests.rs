@@ -152,7 +152,7 @@ fn what_is_wrong_with_a_dataset_is_said_with_the_cases_name() {
         change(&mut values);
         put(&folder.join("labelsTr/head_1.nii.gz"), grid(STEP_MM[0]), values);
     };
-    let spoils: [(Spoil, &[&str]); 10] = [
+    let spoils: [(Spoil, &[&str]); 12] = [
         (
             |f| fs::remove_file(f.join("labelsTr/head_1.nii.gz")).unwrap(),
             &["head_1", "labelsTr/head_1.nii.gz is missing"],
@@ -204,7 +204,18 @@ fn what_is_wrong_with_a_dataset_is_said_with_the_cases_name() {
         ),
         (
             |f| describe(f, r#"{"background": 0, "all": [1, 2], "core": 2}"#),
-            &["region", "not built"],
+            &["names 2 regions", "regions_class_order is []"],
+        ),
+        (
+            |f| describe(f, r#"{"background": 0, "all": [0, 1], "core": 1}"#),
+            &["region \"all\" has the value 0"],
+        ),
+        (
+            |f| {
+                let text = r#"{"channel_names": {"0": "CT"}, "labels": {"background": 0, "all": [1, 2], "core": 2}, "regions_class_order": [1, 2], "file_ending": ".dcm"}"#;
+                fs::write(f.join("dataset.json"), text).unwrap();
+            },
+            &["file_ending \".dcm\" and regions"],
         ),
         (
             |f| describe(f, r#"{"background": 0, "blood": 1, "clot": 2}"#),
@@ -351,6 +362,47 @@ fn judged(raw: &RawDataset, plan: Plan, from: Option<Start>, steps: usize, out: 
         assert_eq!(case.member, fold_of(i, 4, 2));
     }
     judged.mean_dice["blood"].unwrap()
+}
+
+#[test]
+fn regions_that_overlap_are_learnt_each_for_itself_and_painted_in_their_order() {
+    let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    dataset(folder.path(), 4);
+    for number in 0..4 {
+        // What of the ball has blood in the slices above and below and at its sides lies inside.
+        let all = case(number).1;
+        let image = SIZE[1] * SIZE[2];
+        let near = |v: usize| [image, 2 * image, 2 * SIZE[2], 2].map(|step| [v - step, v + step]);
+        let is_inside = |v: usize| all[v] == 1 && near(v).as_flattened().iter().all(|v| all[*v] == 1);
+        let labels: Vec<u8> = (0..all.len()).map(|v| all[v] + u8::from(is_inside(v))).collect();
+        let path = folder.path().join(format!("labelsTr/head_{number}.nii.gz"));
+        put(&path, grid(STEP_MM[0]), labels);
+    }
+    let text = r#"{"channel_names": {"0": "CT"}, "labels": {"background": 0, "blood": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}"#;
+    fs::write(folder.path().join("dataset.json"), text).unwrap();
+    let raw = RawDataset::open(folder.path()).unwrap();
+    let measured = fingerprint(&raw, out.path(), |_, _| {}).unwrap();
+    let slabs = choice(Shape::Slabs, Family::PlainConvUNet, 2);
+    let said = plan(&raw, &measured, &slabs).unwrap_err().to_string();
+    assert!(
+        said.contains("regions that overlap; give --configuration 2d"),
+        "{said}"
+    );
+    let said = of_model(&recipe::haemorrhage(1), &raw, &named(1))
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("names regions that overlap"), "{said}");
+
+    let full = choice(Shape::Full, Family::PlainConvUNet, 2);
+    let plan = plan(&raw, &measured, &full).unwrap();
+    assert_eq!(plan.activation, Activation::Sigmoid);
+    assert_eq!(plan.configuration.architecture.num_classes(), 2);
+    assert_eq!(plan.labels.iter().map(|l| l.value).collect::<Vec<_>>(), [1, 2]);
+    let dice = judged(&raw, plan, None, 100, out.path());
+    let text = fs::read(out.path().join("validation.json")).unwrap();
+    let judged: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let core = judged["mean_dice"]["core"].as_f64().unwrap();
+    assert!(dice > 0.7 && core > 0.5, "{dice} {core}");
 }
 
 /// The dataset, with images and labels that lean.
@@ -591,7 +643,7 @@ fn heads_that_are_labelled_in_part_are_learnt_from_and_judged_where_they_are() {
         put(&path, grid(STEP_MM[0]), labels);
     }
     let raw = RawDataset::open(folder.path()).unwrap();
-    assert_eq!(raw.labels, ["blood"]);
+    assert_eq!((raw.regions.len(), &*raw.regions[0].name), (1, "blood"));
     let measured = fingerprint(&raw, out.path(), |_, _| {}).unwrap();
     let mut choice = choice(Shape::Flat, Family::PlainConvUNet, 2);
     choice.patch = Some(vec![32, 32]);

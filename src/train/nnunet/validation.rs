@@ -15,7 +15,7 @@ use crate::{
         network::Unattended,
         plan::{Plan, Provenance},
     },
-    train::{TrainError, loss::IGNORE, training::write},
+    train::{TrainError, labelled::Region, loss::IGNORE, training::write},
 };
 use candle_core::{Device, Tensor};
 use serde::Serialize;
@@ -79,7 +79,7 @@ pub fn validate(
             let done = ValidatedCase {
                 name: raw.name.clone(),
                 member,
-                dice: dice(&model.plan, &case.labels.data, &seen.labels.data),
+                dice: dice(&dataset.regions, &case.labels.data, &seen.labels.data),
             };
             tell(&done, dataset.cases.len());
             cases.push(done);
@@ -154,17 +154,18 @@ fn alone(bundle: &Bundle, member: usize) -> Result<Bundle, TrainError> {
     })
 }
 
-fn dice(plan: &Plan, truth: &[u8], found: &[u8]) -> BTreeMap<String, Option<f64>> {
-    let of = |value: u8| {
+fn dice(regions: &[Region], truth: &[u8], found: &[u8]) -> BTreeMap<String, Option<f64>> {
+    let of = |region: &Region| {
+        let is_in = |value: &u8| region.values.contains(value);
         let (mut both, mut sum) = (0usize, 0usize);
         for (t, f) in truth.iter().zip(found).filter(|(t, _)| **t != IGNORE) {
-            both += usize::from(*t == value && *f == value);
-            sum += usize::from(*t == value) + usize::from(*f == value);
+            both += usize::from(is_in(t) && is_in(f));
+            sum += usize::from(is_in(t)) + usize::from(is_in(f));
         }
         (sum > 0).then(|| 2.0 * both as f64 / sum as f64)
     };
-    plan.labels
+    regions
         .iter()
-        .map(|label| (label.name.clone(), of(label.value)))
+        .map(|region| (region.name.clone(), of(region)))
         .collect()
 }
