@@ -223,13 +223,14 @@ fn piece(args: &Args) -> anyhow::Result<Option<[usize; 3]>> {
     }
     let whole = &plan.configuration.patch_size;
     let divisors = plan.configuration.architecture.divisors();
+    // Of one voxel at the lowest level nothing is left by its norm.
     let fits = |((length, whole), divisor): ((&usize, &usize), &usize)| {
-        (1..=*whole).contains(length) && length.is_multiple_of(*divisor)
+        (2 * divisor..=*whole).contains(length) && length.is_multiple_of(*divisor)
     };
     match <[usize; 3]>::try_from(lengths.as_slice()) {
         Ok(piece) if piece.iter().zip(whole).zip(&divisors).all(fits) => Ok(Some(piece)),
         _ => bail!(
-            "--piece {lengths:?} does not fit this network; expected slices, rows and columns, at most {whole:?}, each a multiple of its {divisors:?}"
+            "--piece {lengths:?} does not fit this network; expected slices, rows and columns, at most {whole:?}, each a multiple of its {divisors:?} and at least twice that"
         ),
     }
 }

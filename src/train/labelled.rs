@@ -101,7 +101,7 @@ struct Written {
     channel_names: Map<String, Value>,
     labels: Map<String, Value>,
     #[serde(default)]
-    regions_class_order: Option<Vec<u8>>,
+    regions_class_order: Value,
     #[serde(default)]
     file_ending: Option<String>,
 }
@@ -133,8 +133,7 @@ impl Description {
                 channels.join(", ")
             )));
         }
-        let regions =
-            regions(&written.labels, &written.regions_class_order.unwrap_or_default()).map_err(one)?;
+        let regions = regions(&written.labels, &written.regions_class_order).map_err(one)?;
         if ending == DICOM && !regions.is_empty() {
             return Err(one(
                 "dataset.json has file_ending \".dcm\" and regions of several values; of DICOM each label is a segment of its own, so give each one value, or label maps of NIfTI".into(),
@@ -455,12 +454,17 @@ fn channels(named: &Map<String, Value>) -> Result<Vec<String>, String> {
 }
 
 /// The regions of nnU-Net 2, where a name stands for several values: the order of their names is that of the network's outputs.
-fn regions(named: &Map<String, Value>, order: &[u8]) -> Result<Vec<Region>, String> {
+fn regions(named: &Map<String, Value>, order: &Value) -> Result<Vec<Region>, String> {
     let is_region = |value: &Value| value.as_array().is_some_and(|values| values.len() > 1);
     if !named.values().any(is_region) {
         return Ok(Vec::new());
     }
     let number = |value: &Value| value.as_u64().and_then(|v| u8::try_from(v).ok());
+    let written = order;
+    let order: Option<Vec<u8>> = order
+        .as_array()
+        .and_then(|order| order.iter().map(number).collect());
+    let order = order.unwrap_or_default();
     let mut regions = Vec::new();
     for (name, value) in named {
         let values = match value.as_array() {
@@ -489,7 +493,7 @@ fn regions(named: &Map<String, Value>, order: &[u8]) -> Result<Vec<Region>, Stri
     let distinct: BTreeSet<u8> = order.iter().copied().filter(|value| *value > 0).collect();
     if order.len() != regions.len() || distinct.len() != order.len() {
         return Err(format!(
-            "dataset.json names {} regions, and its regions_class_order is {order:?}; expected as many values above 0, each once: what each region is on a label map, later ones over earlier ones",
+            "dataset.json names {} regions, and its regions_class_order is {written}; expected as many values above 0, each once: what each region is on a label map, later ones over earlier ones",
             regions.len()
         ));
     }
@@ -499,9 +503,17 @@ fn regions(named: &Map<String, Value>, order: &[u8]) -> Result<Vec<Region>, Stri
             regions.len()
         ));
     }
-    for (region, painted) in regions.iter_mut().zip(order) {
-        region.painted = *painted;
+    for (i, painted) in order.iter().enumerate() {
+        let (region, later) = (&regions[i], &regions[i + 1..]);
+        if !region.values.contains(painted) || later.iter().any(|over| over.values.contains(painted)) {
+            return Err(format!(
+                "dataset.json: regions_class_order has {painted} for region {:?} of the values {:?}, expected one of these that no later region has: later ones lie over earlier ones, so name what lies inside after what lies around it",
+                region.name, region.values
+            ));
+        }
+        regions[i].painted = *painted;
     }
+    distinct_names(regions.iter().map(|region| &region.name))?;
     Ok(regions)
 }
 
@@ -530,6 +542,11 @@ fn apart(named: &Map<String, Value>, regions: &[Region]) -> Map<String, Value> {
 fn labels(named: &Map<String, Value>) -> Result<(BTreeMap<u8, String>, Option<u8>), String> {
     let mut by_value: BTreeMap<u8, String> = BTreeMap::new();
     for (key, value) in named {
+        // nnU-Net takes a list of one for its value.
+        let value = match value.as_array().map(Vec::as_slice) {
+            Some([one]) => one,
+            _ => value,
+        };
         let (name, number) = match value.as_str() {
             Some(name) => (name, key.parse().ok()),
             None => (&**key, value.as_u64().and_then(|v| u8::try_from(v).ok())),
@@ -563,11 +580,17 @@ fn labels(named: &Map<String, Value>) -> Result<(BTreeMap<u8, String>, Option<u8
     if by_value.is_empty() {
         return Err("dataset.json names no label beside the background".into());
     }
-    let folded: BTreeSet<String> = by_value.values().map(|name| name.to_lowercase()).collect();
-    if folded.len() < by_value.len() {
+    distinct_names(by_value.values())?;
+    Ok((by_value, ignore))
+}
+
+fn distinct_names<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> Result<(), String> {
+    let count = names.len();
+    let folded: BTreeSet<String> = names.map(|name| name.to_lowercase()).collect();
+    if folded.len() < count {
         return Err("dataset.json: two labels have the same name, but for capitals".into());
     }
-    Ok((by_value, ignore))
+    Ok(())
 }
 
 /// The farthest that a corner of one grid lies from that of the other of the same size, mm.

@@ -12,6 +12,7 @@
 mod lovasz;
 mod regions;
 
+use super::TrainError;
 use crate::domain::plan::Activation;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
@@ -68,6 +69,21 @@ impl Kind {
             Self::Tversky => (Voxelwise::Nothing, Some(TVERSKY)),
             Self::Lovasz => (Voxelwise::Nothing, None),
         }
+    }
+}
+
+impl Kind {
+    /// Whether it can be asked of outputs that may `overlap`.
+    ///
+    /// # Errors
+    /// In words, where it cannot.
+    pub fn check(self, overlap: bool) -> std::result::Result<(), TrainError> {
+        if overlap && self == Self::Lovasz {
+            return Err(TrainError::Mismatch(
+                "lovasz is for labels that exclude each other, and these regions overlap; train with --loss dice-ce, dice, ce, focal or tversky".into(),
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Boxes around the circle of Willis of phantoms, as samples for detectors of closed arteries: with contrast agent of where the lumen ends, without of dense clots.
 //!
-//! Each sample is its own head, rendered on the network's grid where `analysis::preprocess::head_box` would lay it, give or take its error.
+//! Each sample is its own head, or with dense clots in turn a head and itself before; rendered on the network's grid where `analysis::preprocess::head_box` would lay it, give or take its error.
 //! Truth: balls along the first of the clot, with the value of the artery's label. Nothing is mirrored.
 
 use super::{
@@ -95,7 +95,7 @@ impl Samples for ArteryBoxes {
 
     fn name(&self) -> String {
         let boxes = match self.sought {
-            Sought::Closed => "occlusion boxes",
+            Sought::Closed => "occlusion boxes, closed or before",
             Sought::Dense => "dense clot boxes in pairs, averaged",
         };
         match self.piece {

@@ -123,6 +123,7 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {
         Some(model) => model.plan.configuration.takes_stacks_as_they_lie(),
         None => matches!(own.configuration, Configuration::Slabs),
     };
+    args.loss.kind().check(dataset.overlap())?;
     let choice = choice(own, &dataset, members, on_cuda)?;
     let (from, tuned) = match (tuned, &own.encoder) {
         (Some(model), _) => {

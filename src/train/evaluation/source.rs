@@ -253,7 +253,7 @@ impl Dataset {
         }
         if !description.regions.is_empty() {
             return Err(TrainError::Mismatch(
-                "dataset.json has regions that overlap, and what is judged here are lesions, each of one kind; give each label one value, or see the Dice of regions on held-out cases in the model's validation.json".into(),
+                "dataset.json has regions that overlap, and what is judged here are lesions, each of one kind; give each label one value, or see the Dice of regions on held-out cases in the validation.json of a model that was trained on them".into(),
             ));
         }
         if description.ignore.is_some() {

@@ -1,6 +1,6 @@
 //! The loss of outputs that may overlap: each region is a question of its own, answered by a sigmoid.
 //!
-//! What each voxel says is the mean over voxels and regions, what sums over all voxels say the mean over the regions that the batch holds.
+//! What each voxel says is the mean over voxels and regions, what sums over all voxels say the mean over the regions, those that the batch lacks too.
 //!
 //! Source: nnU-Net v2 (doi:10.1038/s41592-020-01008-z), region-based training: Dice of all regions and binary cross-entropy.
 
@@ -53,11 +53,10 @@ pub(super) fn evaluate(
             *sum += part;
         }
     }
-    let present = overlaps.iter().filter(|[_, _, t]| *t > 0.0).count();
     let mut terms = vec![(0.0, 0.0); regions];
     if let Some(costs) = costs {
-        for (term, overlap) in terms.iter_mut().zip(&overlaps).filter(|(_, o)| o[2] > 0.0) {
-            let (lacking, slope) = index(costs, *overlap, 1.0 / present as f64);
+        for (term, overlap) in terms.iter_mut().zip(&overlaps) {
+            let (lacking, slope) = index(costs, *overlap, 1.0 / regions as f64);
             value += lacking;
             *term = slope;
         }
@@ -109,19 +108,17 @@ mod tests {
     #[test]
     fn is_the_textbook_sum_of_binary_cross_entropy_and_dice() {
         let (logits, truth) = example();
-        let (mut ce, mut both, mut sum) = (0.0, [0.0; 2], [0.0; 2]);
+        let (mut ce, mut both, mut sum) = (0.0, [0.0; 3], [0.0; 3]);
         for (i, z) in logits.iter().enumerate() {
             let (region, voxel) = (i / 4 % 3, i / 12 * 4 + i % 4);
             let t = f64::from(truth[voxel] >> region & 1);
             let p = 1.0 / (1.0 + f64::from(-z).exp());
             ce -= t * p.ln() + (1.0 - t) * (1.0 - p).ln();
-            if region < 2 {
-                both[region] += p * t;
-                sum[region] += p + t;
-            }
+            both[region] += p * t;
+            sum[region] += p + t;
         }
         let lacking = |r: usize| 1.0 - (2.0 * both[r] + 1.0) / (sum[r] + 1.0);
-        let expected = ce / 24.0 + 0.5 * (lacking(0) + lacking(1));
+        let expected = ce / 24.0 + (lacking(0) + lacking(1) + lacking(2)) / 3.0;
         let (value, _) = evaluate(Kind::DiceCrossEntropy, &logits, &truth, 3, 4);
         assert!((value - expected).abs() < 1e-9, "{value} {expected}");
     }

@@ -60,6 +60,9 @@ pub fn card(
         };
         let _ = writeln!(text, "| {} | {having} | {dice} |", cell(&name));
     }
+    if dataset.overlap() {
+        text.push_str("\nThese are regions that may overlap. The Dice is that of all values of a region; a result shows, and measures, of each what no later region covers.\n");
+    }
     let resampled = fingerprint.cases.iter().filter(|case| case.resampled).count();
     if resampled > 0 {
         let _ = write!(

@@ -78,8 +78,8 @@ pub struct Patches {
     cases: Vec<Prepared>,
     folds: usize,
     augmentation: Augmentation,
-    /// For each value of a label the bits of its regions, where they may overlap.
-    bits: Option<[u8; 256]>,
+    /// What overlaps, where something may.
+    regions: Option<Overlapping>,
     key: String,
 }
 
@@ -143,21 +143,34 @@ pub fn prepare(
         cases,
         folds,
         augmentation,
-        bits: dataset.overlap().then(|| bits(&dataset.regions)),
+        regions: dataset.overlap().then(|| Overlapping::of(&dataset.regions)),
         key: hex::encode(all.finalize()),
     })
 }
 
-/// For each value of a label a bit for every region that holds it; a voxel that nobody labelled stays one.
-fn bits(regions: &[Region]) -> [u8; 256] {
-    let mut bits = [0; 256];
-    for (bit, region) in regions.iter().enumerate() {
-        for value in &region.values {
-            bits[usize::from(*value)] |= 1 << bit;
+/// Regions that may overlap.
+#[derive(Debug)]
+struct Overlapping {
+    /// The values of each.
+    values: Vec<Vec<u8>>,
+    /// For each value of a label a bit for every region that holds it; a voxel that nobody labelled stays one.
+    bits: [u8; 256],
+}
+
+impl Overlapping {
+    fn of(regions: &[Region]) -> Self {
+        let mut bits = [0; 256];
+        for (bit, region) in regions.iter().enumerate() {
+            for value in &region.values {
+                bits[usize::from(*value)] |= 1 << bit;
+            }
+        }
+        bits[usize::from(IGNORE)] = IGNORE;
+        Self {
+            values: regions.iter().map(|region| region.values.clone()).collect(),
+            bits,
         }
     }
-    bits[usize::from(IGNORE)] = IGNORE;
-    bits
 }
 
 /// What a prepared file depends on.
@@ -313,8 +326,10 @@ fn on_grid(labels: &[u8], trace: &VolumeTrace) -> Vec<u8> {
 /// The label with the greatest share of each voxel of another grid; outside the source is background.
 fn winners(labels: &[u8], forth: impl Fn(Vec<f32>, f32) -> Vec<f32>) -> Vec<u8> {
     let (mut best, mut winner) = (Vec::new(), Vec::new());
-    let is_there = |class: &u8| *class == 0 || labels.contains(class);
-    for class in (0..=u8::MAX).filter(is_there) {
+    let mut there = [false; 256];
+    there[0] = true;
+    labels.iter().for_each(|label| there[usize::from(*label)] = true);
+    for class in (0..=u8::MAX).filter(|class| there[usize::from(*class)]) {
         let own = labels.iter().map(|label| f32::from(u8::from(*label == class)));
         let shares = forth(own.collect(), f32::from(u8::from(class == 0)));
         best.resize(shares.len(), 0.0f32);
@@ -564,9 +579,9 @@ impl Samples for Patches {
             let other = self.one(tile, part, &mut rng)?;
             paste(&mut sample, &other, tile, &mut rng);
         }
-        if let Some(bits) = &self.bits {
+        if let Some(regions) = &self.regions {
             for truth in &mut sample.truth {
-                *truth = bits[usize::from(*truth)];
+                *truth = regions.bits[usize::from(*truth)];
             }
         }
         Ok(sample)
@@ -580,13 +595,14 @@ impl Samples for Patches {
     }
 
     fn name(&self) -> String {
+        let regions = self.regions.as_ref();
+        let regions = regions.map_or_else(String::new, |of| format!(", regions {:?}", of.values));
         format!(
-            "{} cases {} in {} folds, {:?}{}",
+            "{} cases {} in {} folds, {:?}{regions}",
             self.cases.len(),
             &self.key[..16],
             self.folds,
-            self.augmentation,
-            if self.bits.is_some() { ", regions" } else { "" }
+            self.augmentation
         )
     }
 }

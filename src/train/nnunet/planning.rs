@@ -281,7 +281,7 @@ pub fn of_model(model: &Plan, dataset: &RawDataset, named: &Named) -> Result<Pla
         return bad("its outputs overlap, and what is trained further has one label a voxel");
     }
     if dataset.overlap() {
-        return bad("dataset.json names regions that overlap, and it has one label a voxel");
+        return bad("dataset.json names regions that overlap, and the model has one label a voxel");
     }
     if configuration.scans() != dataset.channels().len() {
         return bad(&format!(

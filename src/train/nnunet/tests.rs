@@ -107,10 +107,16 @@ fn dataset(folder: &Path, cases: usize) {
 }
 
 fn describe(folder: &Path, labels: &str) {
-    let text = format!(
-        r#"{{"channel_names": {{"0": "CT"}}, "labels": {labels}, "numTraining": 4, "file_ending": ".nii.gz"}}"#
-    );
+    let text = format!(r#"{{"channel_names": {{"0": "CT"}}, "numTraining": 4, "labels": {labels}}}"#);
     fs::write(folder.join("dataset.json"), text).unwrap();
+}
+
+/// What is blood, and its core, which is painted over it.
+fn regions(folder: &Path, order: &str) {
+    describe(
+        folder,
+        &format!(r#"{{"background": 0, "blood": [1, 2], "core": 2}}, "regions_class_order": {order}"#),
+    );
 }
 
 fn choice(shape: Shape, family: Family, members: usize) -> Choice {
@@ -152,7 +158,7 @@ fn what_is_wrong_with_a_dataset_is_said_with_the_cases_name() {
         change(&mut values);
         put(&folder.join("labelsTr/head_1.nii.gz"), grid(STEP_MM[0]), values);
     };
-    let spoils: [(Spoil, &[&str]); 12] = [
+    let spoils: [(Spoil, &[&str]); 13] = [
         (
             |f| fs::remove_file(f.join("labelsTr/head_1.nii.gz")).unwrap(),
             &["head_1", "labelsTr/head_1.nii.gz is missing"],
@@ -204,18 +210,19 @@ fn what_is_wrong_with_a_dataset_is_said_with_the_cases_name() {
         ),
         (
             |f| describe(f, r#"{"background": 0, "all": [1, 2], "core": 2}"#),
-            &["names 2 regions", "regions_class_order is []"],
+            &["names 2 regions", "regions_class_order is null"],
         ),
         (
             |f| describe(f, r#"{"background": 0, "all": [0, 1], "core": 1}"#),
             &["region \"all\" has the value 0"],
         ),
         (
-            |f| {
-                let text = r#"{"channel_names": {"0": "CT"}, "labels": {"background": 0, "all": [1, 2], "core": 2}, "regions_class_order": [1, 2], "file_ending": ".dcm"}"#;
-                fs::write(f.join("dataset.json"), text).unwrap();
-            },
+            |f| regions(f, r#"[1, 2], "file_ending": ".dcm""#),
             &["file_ending \".dcm\" and regions"],
+        ),
+        (
+            |f| regions(f, "[2, 1]"),
+            &["has 2 for region \"blood\"", "that no later region has"],
         ),
         (
             |f| describe(f, r#"{"background": 0, "blood": 1, "clot": 2}"#),
@@ -378,8 +385,7 @@ fn regions_that_overlap_are_learnt_each_for_itself_and_painted_in_their_order() 
         let path = folder.path().join(format!("labelsTr/head_{number}.nii.gz"));
         put(&path, grid(STEP_MM[0]), labels);
     }
-    let text = r#"{"channel_names": {"0": "CT"}, "labels": {"background": 0, "blood": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}"#;
-    fs::write(folder.path().join("dataset.json"), text).unwrap();
+    regions(folder.path(), "[1, 2]");
     let raw = RawDataset::open(folder.path()).unwrap();
     let measured = fingerprint(&raw, out.path(), |_, _| {}).unwrap();
     let slabs = choice(Shape::Slabs, Family::PlainConvUNet, 2);
@@ -398,6 +404,14 @@ fn regions_that_overlap_are_learnt_each_for_itself_and_painted_in_their_order() 
     assert_eq!(plan.activation, Activation::Sigmoid);
     assert_eq!(plan.configuration.architecture.num_classes(), 2);
     assert_eq!(plan.labels.iter().map(|l| l.value).collect::<Vec<_>>(), [1, 2]);
+    let name = |raw: &RawDataset| {
+        let patches = prepare(raw, &plan, out.path(), 2, Augmentation::default(), |_, _| {});
+        patches.unwrap().name()
+    };
+    // What regions are made of is what is learnt: of others a checkpoint is none.
+    let mut other = raw.clone();
+    other.regions[1].values = vec![1];
+    assert_ne!(name(&raw), name(&other));
     let dice = judged(&raw, plan, None, 100, out.path());
     let text = fs::read(out.path().join("validation.json")).unwrap();
     let judged: serde_json::Value = serde_json::from_slice(&text).unwrap();
