@@ -164,11 +164,7 @@ pub fn train(config: &Config, device: &Device, mut tell: impl FnMut(Progress)) -
             config.frozen_steps, config.trunk_steps
         )));
     }
-    if config.plan.activation == Activation::Sigmoid && config.loss == loss::Kind::Lovasz {
-        return Err(TrainError::Mismatch(
-            "lovasz is for labels that exclude each other, and these regions overlap; train with --loss dice-ce, dice, ce, focal or tversky".into(),
-        ));
-    }
+    config.loss.check(config.plan.activation == Activation::Sigmoid)?;
     if nn::precision_on(device, config.precision)? != config.precision {
         return Err(TrainError::Mismatch(format!(
             "this machine does not multiply {}, which AVX-512 BF16 or a GPU from Ampere on does; train with --precision f32",
@@ -412,11 +408,9 @@ fn golden(
     };
     let batch = dataset::batch(config.samples.as_ref(), &config.plan, which, device)?;
     let divisors = config.plan.configuration.architecture.divisors();
-    // Of many outputs a smaller one does.
     let longest = match divisors.len() {
         2 => 96,
-        _ if config.plan.configuration.architecture.num_classes() > 4 => 32,
-        _ => 48,
+        _ => 32,
     };
     let mut input = batch.input;
     for (axis, divisor) in (2..).zip(divisors) {

@@ -58,6 +58,30 @@ fn closed_arteries_are_not_looked_for_without_contrast_agent() {
         said["text"].as_str().unwrap().contains("without contrast agent"),
         "{said}"
     );
+    // Nor are dense clots, unless their model is named.
+    let answers = findings["answers"].as_array().unwrap();
+    assert!(answers.iter().all(|a| a["question"] != "hyperdense_artery"));
+}
+
+#[test]
+fn a_dense_clot_is_told_on_a_thin_plain_scan_by_the_model_that_waits_to_be_asked() {
+    let heads = |kind| ["--seed", "830005", "--kind", kind, "--geometry", "fine"];
+    let named = ["--model", "hyperdense-phantom"];
+    let (findings, truth) = support::analysed(&heads("infarct"), &named);
+    assert_eq!(answer(&findings, "hyperdense_artery"), "present");
+    let (found, closed) = (&findings["findings"][0], &truth["occlusion"]);
+    assert_eq!(
+        (&found["kind"], &closed["site"]),
+        (&"m1_hyperdense".into(), &"m1".into())
+    );
+    assert_eq!(found["side"], closed["side"]);
+    let (a, b) = (place(&found["center_mm"]), place(&closed["point_mm"]));
+    let away = a.iter().zip(&b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+    assert!(away < 15.0, "{away} mm");
+
+    // The same head before.
+    let (findings, _) = support::analysed(&heads("open"), &named);
+    assert_eq!(answer(&findings, "hyperdense_artery"), "absent");
 }
 
 #[test]
@@ -91,7 +115,7 @@ fn a_detector_is_trained_on_pieces_of_its_box_then_on_whole_ones() {
     }
 
     for (recipe, piece, expected) in [
-        ("hyperdense", "20,32,72", "each a multiple of its [8, 8, 8]"),
+        ("hyperdense", "20,32,72", "each a multiple of its [8, 8, 8] and"),
         ("hyperdense", "64,32,72", "at most [56, 56, 72]"),
         ("occlusion", "24,32", "expected slices, rows and columns"),
         ("haemorrhage", "24,32,72", "which look at a box around arteries"),
