@@ -217,7 +217,11 @@ it('lays another study of the patient beside this one, and scrolls them together
   const bleed = of(/haemorrhage/);
   await page.locator(`[data-finding="${bleed.id}"]`).click();
   await onSeries(bleed.series);
-  const first = await shown(page, bleed.key_slice);
+  // The slice to jump to is the mask's, which may come after the click.
+  await expect.poll(() => drawn(page, 'mask'), { timeout: 30_000 }).not.toBeNull();
+  const listed = page.locator(`[data-finding="${bleed.id}"]`);
+  await listed.click();
+  const first = await shown(page, Number(await listed.getAttribute('data-slice')));
   await page.keyboard.press('p');
   const prior = async () => {
     await page.waitForFunction(() => {
